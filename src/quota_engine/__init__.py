@@ -57,7 +57,9 @@ __all__ = [
     "TokenBuckets",
     "UnknownName",
     "WaitingRoom",
+    "WrongIdentityKey",
     "__version__",
+    "decode_identity_key",
     "load_catalog",
 ]
 
@@ -76,8 +78,10 @@ from quota_engine.domain.errors import (
     OutcomeUnknown,
     QuotaEngineError,
     UnknownName,
+    WrongIdentityKey,
 )
 from quota_engine.domain.events import ReservationChanged
+from quota_engine.domain.identity_key import decode_identity_key
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status

@@ -13,6 +13,7 @@ __all__ = [
     "AsyncStore",
     "Audit",
     "Batch",
+    "CheckIdentityKey",
     "Clock",
     "CreateConsumerGroup",
     "DeleteConsumerGroup",
@@ -267,6 +268,16 @@ class ListConsumerGroups(StoreRequest[list[ConsumerGroupView]], frozen=True, gc=
     """Return an office's consumer groups, sorted by name."""
 
     office: str
+
+
+class CheckIdentityKey(StoreRequest[str], frozen=True, gc=False):
+    """Return the fingerprint of the identity key that the store was first opened with.
+
+    A store that has none stores this one in the same atomic step. It never replaces one, so a repeated or delayed
+    request is harmless. Each namespace of a server has a separate fingerprint, without an expiry.
+    """
+
+    fingerprint: str
 
 
 class ListOffices(StoreRequest[list[str]], frozen=True, gc=False):

@@ -26,6 +26,7 @@ from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
     Audit,
+    CheckIdentityKey,
     Clock,
     CreateConsumerGroup,
     DeleteConsumerGroup,
@@ -458,6 +459,7 @@ class LuaStore:
         self._clock = clock
         self._batch_max = batch_max
         self._offices: set[str] = set()
+        self._key_fingerprint = ""
         self._places: dict[str, Any] = {}
 
     def apply(self, address: str, command: Any) -> Any:
@@ -518,6 +520,9 @@ class LuaStore:
                 | Reconcile()
             ):
                 return self._drive(self._requests().execute(request))
+            case CheckIdentityKey(fingerprint):
+                self._key_fingerprint = self._key_fingerprint or fingerprint
+                return self._key_fingerprint
             case ListOffices():
                 return sorted(self._offices)
             case Audit(office):

@@ -58,6 +58,7 @@ from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
     Audit,
+    CheckIdentityKey,
     CreateConsumerGroup,
     DeleteConsumerGroup,
     Describe,
@@ -248,6 +249,33 @@ def test_concurrent_confirms_get_different_queue_numbers(quota_engine_backend: O
     for thread in threads:
         thread.join()
     assert sorted(numbers) == list(range(1, 81))
+
+
+def test_the_first_identity_key_fingerprint_wins(quota_engine_backend: OpenStore) -> None:
+    """The store keeps the first of all fingerprints. The fingerprint is not an office."""
+    store = quota_engine_backend(ManualClock(OPENS_AT_MS))
+    assert store.execute(CheckIdentityKey("a" * 32)) == "a" * 32
+    for later in ("b" * 32, "a" * 32):
+        assert store.execute(CheckIdentityKey(later)) == "a" * 32
+    assert store.execute(ListOffices()) == []
+
+
+def test_openings_at_the_same_time_agree_on_one_fingerprint(quota_engine_backend: OpenStore) -> None:
+    """Of eight threads with different keys, all learn the fingerprint of one of them."""
+    store = quota_engine_backend(ManualClock(OPENS_AT_MS))
+    start, answers = threading.Barrier(8), []
+
+    def check(thread: int) -> None:
+        start.wait()
+        answers.append(store.execute(CheckIdentityKey(f"{thread}" * 32)))
+
+    threads = [threading.Thread(target=check, args=(thread,)) for thread in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
 
 
 def test_guarded_reserves(quota_engine_backend: OpenStore) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "QuotaEngineError",
     "UnknownName",
     "ValidationIssue",
+    "WrongIdentityKey",
 ]
 
 import dataclasses
@@ -43,6 +44,26 @@ class UnknownName(InvalidRequest, KeyError):
     """The catalog has no office, service, session, quota or day of this name."""
 
     __str__ = Exception.__str__
+
+
+class WrongIdentityKey(InvalidRequest):
+    """The identity key is not the one that the store was first opened with. Nothing was changed.
+
+    With another key the store would not recognize earlier applicants, and each could get a second place.
+
+    Attributes:
+        namespace: the store's namespace, or ``""``.
+    """
+
+    def __init__(self, source: str, namespace: str = "") -> None:
+        """Name the place that the key came from, such as ``"QUOTA_ENGINE_IDENTITY_KEY"``."""
+        within = f" in the namespace {namespace!r}" if namespace else ""
+        super().__init__(
+            source,
+            f"not the identity key that this store was first opened with{within}",
+            "that first key; another key needs another namespace or an empty store",
+        )
+        self.namespace = namespace
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)

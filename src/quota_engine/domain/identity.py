@@ -8,6 +8,7 @@ import hashlib
 from typing import Final
 
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.identity_key import check_key
 
 IDENTITY_LENGTH_MAX: Final = 256
 """The most characters of an identity."""
@@ -20,7 +21,7 @@ class Pseudonyms:
     key, an identity has the same hash in every process, as the identity limits require.
     """
 
-    __slots__ = ("_key", "_keyed", "jitter_seed")
+    __slots__ = ("_keyed", "jitter_seed", "key")
 
     def __init__(self, key: bytes) -> None:
         """Derive the hash function and the jitter seed from the key.
@@ -32,10 +33,9 @@ class Pseudonyms:
         Raises:
             InvalidRequest: the key is not bytes of this length.
         """
-        if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
-            raise InvalidRequest("identity_key", "not a usable key", "16 to 64 secret bytes")
+        check_key(key)
         self._keyed = hashlib.blake2b(key=key, digest_size=16)
-        self._key = key
+        self.key = key
         self.jitter_seed = hashlib.blake2b(b"jitter", key=key, digest_size=16, person=b"cooling").hexdigest()
         """The seed for the jitter of cooling times. It is the same in all processes, and as secret as the key."""
 
@@ -63,4 +63,4 @@ class Pseudonyms:
 
         They are the same in all processes, and the key cannot be computed from them.
         """
-        return hashlib.blake2b(purpose.encode(), key=self._key, digest_size=32, person=b"purpose").digest()
+        return hashlib.blake2b(purpose.encode(), key=self.key, digest_size=32, person=b"purpose").digest()

@@ -22,7 +22,7 @@ from quota_engine.engine.draws import AsyncDraw, Draw
 from quota_engine.engine.event_methods import EventMethods
 from quota_engine.engine.reservation_methods import ReservationMethods
 from quota_engine.engine.room_cache import RoomCache
-from quota_engine.engine.store_discovery import attach_observer, identity_key_for, store_factory
+from quota_engine.engine.store_discovery import identity_key_for, open_async_store, open_store, store_factory
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom, WaitingRoom
 from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, SyncResource, async_method, sync_method
 from quota_engine.ports import AsyncStore, Clock, Observer, Store
@@ -102,11 +102,12 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
 
         Raises:
             InvalidRequest: the URL, the identity key or the catalog is not valid.
+            WrongIdentityKey: the store was first opened with another identity key.
             BackendUnavailable: no server answers there.
         """
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
-        store = attach_observer(factory.open_store(url, clock), observer)
+        store = open_store(factory, url, clock, requests.identity_key, observer)
         return cls(store, requests, _gate(admission, observer, clock), clock=clock)
 
     def close(self) -> None:
@@ -254,7 +255,7 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         """See :meth:`QuotaEngine.open`."""
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
-        store = attach_observer(await factory.open_async_store(url, clock), observer)
+        store = await open_async_store(factory, url, clock, requests.identity_key, observer)
         return cls(store, requests, _gate(admission, observer, clock), clock=clock)
 
     async def close(self) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["attach_observer", "identity_key_for", "store_factory"]
+__all__ = ["identity_key_for", "open_async_store", "open_store", "store_factory"]
 
 import importlib.metadata
 import os
 from typing import TypeVar, cast
+from urllib.parse import parse_qsl
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.ports import Observable, Observer, StoreFactory, StoreObserver
+from quota_engine.ports import AsyncStore, Clock, Observable, Observer, Store, StoreFactory, StoreObserver
 from quota_engine.stores import memory
+from quota_engine.workflows.generator_drivers import run, run_async
+from quota_engine.workflows.identity_key_check import check_identity_key
 
 StoreT = TypeVar("StoreT")
 
@@ -52,7 +55,42 @@ def identity_key_for(url: str, identity_key: bytes | None) -> bytes:
     return os.urandom(32)
 
 
-def attach_observer(store: StoreT, observer: Observer | None) -> StoreT:
+def open_store(
+    factory: StoreFactory, url: str, clock: Clock | None, identity_key: bytes, observer: Observer | None = None
+) -> Store:
+    """Open the store at ``url``, which must have this identity key. It notifies ``observer``.
+
+    Raises:
+        WrongIdentityKey: the store was first opened with another key. It is closed again.
+        BackendUnavailable: no server answers there.
+    """
+    store = _attach_observer(factory.open_store(url, clock), observer)
+    try:
+        run(check_identity_key(identity_key, _namespace_of(url)), store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+async def open_async_store(
+    factory: StoreFactory, url: str, clock: Clock | None, identity_key: bytes, observer: Observer | None = None
+) -> AsyncStore:
+    """See :func:`open_store`."""
+    store = _attach_observer(await factory.open_async_store(url, clock), observer)
+    try:
+        await run_async(check_identity_key(identity_key, _namespace_of(url)), store)
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _namespace_of(url: str) -> str:
+    return dict(parse_qsl(url.partition("?")[2])).get("namespace", "")
+
+
+def _attach_observer(store: StoreT, observer: Observer | None) -> StoreT:
     """Return the store, which notifies ``observer`` from now on if both support it."""
     if isinstance(observer, StoreObserver) and isinstance(store, Observable):
         store.attach(observer)

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from quota_engine.admission.token_bucket import BucketLevel, Limit
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.engine.store_discovery import identity_key_for, store_factory
+from quota_engine.engine.store_discovery import identity_key_for, open_async_store, open_store, store_factory
 from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, SyncResource, async_method, sync_method
 from quota_engine.ports import AsyncStore, Clock, Store
 from quota_engine.workflows.bucket_requests import BucketKeys, BucketRequestBuilder, TakeResult
@@ -100,10 +100,12 @@ class TokenBuckets(SyncBound[TokenBucketMethods], SyncResource):
 
         Raises:
             InvalidRequest: the URL, the limits, the name or the key is not valid.
+            WrongIdentityKey: the store was first opened with another identity key.
             BackendUnavailable: no server answers there.
         """
-        requests = BucketRequestBuilder(name, limits, identity_key_for(url, identity_key))
-        return cls(store_factory(url).open_store(url, clock), requests, admit_in_outage=admit_in_outage)
+        key = identity_key_for(url, identity_key)
+        requests = BucketRequestBuilder(name, limits, key)
+        return cls(open_store(store_factory(url), url, clock, key), requests, admit_in_outage=admit_in_outage)
 
     take = sync_method(TokenBucketMethods.take)
     peek = sync_method(TokenBucketMethods.peek)
@@ -134,8 +136,10 @@ class AsyncTokenBuckets(AsyncBound[TokenBucketMethods], AsyncResource):
         admit_in_outage: bool = False,
     ) -> Self:
         """See :meth:`TokenBuckets.open`."""
-        requests = BucketRequestBuilder(name, limits, identity_key_for(url, identity_key))
-        return cls(await store_factory(url).open_async_store(url, clock), requests, admit_in_outage=admit_in_outage)
+        key = identity_key_for(url, identity_key)
+        requests = BucketRequestBuilder(name, limits, key)
+        store = await open_async_store(store_factory(url), url, clock, key)
+        return cls(store, requests, admit_in_outage=admit_in_outage)
 
     take = async_method(TokenBucketMethods.take)
     peek = async_method(TokenBucketMethods.peek)

@@ -23,6 +23,7 @@ from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
     Audit,
+    CheckIdentityKey,
     Clock,
     CreateConsumerGroup,
     DeleteConsumerGroup,
@@ -73,6 +74,7 @@ class MemoryStore:
         self._now_ms = clock.now_ms
         self._ledgers: dict[str, _LockedLedger] = {}
         self._ledgers_lock = threading.Lock()
+        self._key_fingerprint = ""
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Query: self._query,
             ApplyMany: self._apply_many,
@@ -88,6 +90,7 @@ class MemoryStore:
             CreateConsumerGroup: self._create_consumer_group,
             DeleteConsumerGroup: self._delete_consumer_group,
             ListConsumerGroups: self._list_consumer_groups,
+            CheckIdentityKey: self._check_identity_key,
             ListOffices: self._list_offices,
             Audit: self._audit,
             Reconcile: self._reconcile,
@@ -244,6 +247,11 @@ class MemoryStore:
             return [
                 consumer_groups.view_of(name, group, entry.last_number) for name, group in sorted(entry.groups.items())
             ]
+
+    def _check_identity_key(self, request: CheckIdentityKey) -> str:
+        with self._ledgers_lock:
+            self._key_fingerprint = self._key_fingerprint or request.fingerprint
+            return self._key_fingerprint
 
     def _list_offices(self, request: ListOffices) -> list[str]:
         return sorted(address for address in self._ledgers if not address.startswith("~"))

@@ -21,6 +21,7 @@ from quota_engine.admission.token_bucket import (
     TakeTokens,
 )
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.identity_key import check_key
 from quota_engine.domain.validation import check_name
 from quota_engine.ports import Query
 from quota_engine.workflows.generator_drivers import Apply
@@ -55,8 +56,7 @@ class BucketRequestBuilder:
 
     def __init__(self, name: str, limits: Limit | Mapping[str, Limit], key: bytes) -> None:
         check_name(name, "name")
-        if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
-            raise InvalidRequest("identity_key", "not a usable key", "16 to 64 secret bytes")
+        check_key(key)
         self.address = f"~buckets.{name}"
         self._single = limits if isinstance(limits, Limit) else None
         by_name = {"": limits} if isinstance(limits, Limit) else dict(limits) if isinstance(limits, Mapping) else {}

@@ -11,13 +11,15 @@ import msgspec
 
 from quota_engine.catalog import Catalog, day_terms, rules_of
 from quota_engine.domain.commands import Command, Expire, Publish, SetRules
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import InvalidRequest, WrongIdentityKey
+from quota_engine.domain.identity_key import source_of
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Status
 from quota_engine.ports import ApplyMany, Audit, ListOffices, Lookup, View
 from quota_engine.workflows.arguments import Day, day_number
 from quota_engine.workflows.generator_drivers import Workflow
+from quota_engine.workflows.identity_key_check import check_identity_key
 from quota_engine.workflows.national_claims import audit_claims
 from quota_engine.workflows.request_builder import RequestBuilder
 
@@ -64,7 +66,13 @@ def _range(requests: RequestBuilder, first_day: Day, last_day: Day | None) -> ra
 def publish(
     requests: RequestBuilder, catalog: Catalog, first_day: Day, last_day: Day | None
 ) -> Workflow[PublishReport]:
-    """Publish the rules and the working days of every office of the catalog. Safe to repeat."""
+    """Publish the rules and the working days of every office of the catalog. Safe to repeat.
+
+    Raises:
+        WrongIdentityKey: the store was first opened with another key, or an office was published with another one.
+    """
+    # The check of an opening is repeated here: the store may have been emptied, or replaced by a backup, since.
+    yield from check_identity_key(requests.identity_key)
     requests.use_catalog(catalog)
     days = [datetime.date.fromordinal(number) for number in _range(requests, first_day, last_day)]
     published = unchanged = over = 0
@@ -72,8 +80,7 @@ def publish(
         rules = rules_of(catalog, office, jitter_seed=requests.jitter_seed)
         (outcome,) = yield ApplyMany(office, (SetRules(rules),))
         if outcome.status is Status.CONFLICT:
-            problem = "does not match the identity key this store was created with"
-            raise InvalidRequest("identity_key", problem, "the same key in every process on the store")
+            raise WrongIdentityKey(source_of(requests.identity_key))
         commands: list[Command] = []
         for day in days:
             terms = day_terms(catalog, office, day)

@@ -79,6 +79,11 @@ class RequestBuilder:
         return self._plans.catalog
 
     @property
+    def identity_key(self) -> bytes:
+        """The identity key."""
+        return self._pseudonyms.key
+
+    @property
     def jitter_seed(self) -> str:
         """The seed of cooling times."""
         return self._pseudonyms.jitter_seed

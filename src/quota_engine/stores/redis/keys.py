@@ -16,6 +16,7 @@ __all__ = [
     "ROOM_KEY_NAMES",
     "SHORT_RETENTION_MARGIN_MS",
     "FenceFields",
+    "identity_key_key",
     "keys_of",
     "offices_key",
 ]
@@ -98,3 +99,11 @@ def offices_key(namespace: str) -> str:
     The list is a sorted set: each office, by the time until which it may have a ledger.
     """
     return f"{{quota_engine:{namespace}}}:offices"
+
+
+def identity_key_key(namespace: str) -> str:
+    """Return the key that keeps the fingerprint of the namespace's identity key, in the slot of the list of offices.
+
+    It is a hash with the field ``fingerprint``, and has no TTL: it lives as long as the namespace.
+    """
+    return f"{{quota_engine:{namespace}}}:identity_key"

@@ -18,6 +18,7 @@ from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
     Audit,
+    CheckIdentityKey,
     CreateConsumerGroup,
     DeleteConsumerGroup,
     Describe,
@@ -108,6 +109,8 @@ class OfficeRequests:
                 return self._delete_group(office, group)
             case ListConsumerGroups(office):
                 return self._list_groups(office)
+            case CheckIdentityKey(fingerprint):
+                return self._check_identity_key(fingerprint)
             case ListOffices():
                 return self._executor.offices.read()
             case Reconcile(office, events):
@@ -244,6 +247,16 @@ class OfficeRequests:
                 "an existing group; delete one first to create another",
             )
         return reply
+
+    def _check_identity_key(self, fingerprint: str) -> Call[str]:
+        key = self._runner.identity_key_key
+        (stored,) = yield from self._runner.run_plain(("HGET", key, "fingerprint"), key=key)
+        if stored is None:
+            # Read first, so that a store whose memory is full can be opened. HSETNX keeps the first of several
+            # openings at the same time, and each of them reads the one that was kept.
+            write = ("HSETNX", key, "fingerprint", fingerprint)
+            _, stored = yield from self._runner.run_plain(write, ("HGET", key, "fingerprint"), key=key)
+        return str(stored)
 
     def _audit(self, office: str) -> Call[list[str]]:
         handle = self._executor.handle(office)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.ports import Clock
-from quota_engine.stores.redis.keys import offices_key
+from quota_engine.stores.redis.keys import identity_key_key, offices_key
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.retrying_calls import Call, Header, RetryPolicy, Router, call_plain, call_script
 from quota_engine.stores.redis.scripts import Script
@@ -26,6 +26,7 @@ class ScriptRunner:
     Attributes:
         policy: Retries and acknowledgment of calls.
         offices_key: The key of the list of offices.
+        identity_key_key: The key of the identity key's fingerprint.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class ScriptRunner:
         """
         self.policy = policy
         self.offices_key = offices_key(namespace)
+        self.identity_key_key = identity_key_key(namespace)
         self._clock = clock
         self._namespace = namespace
         self._router = router
