@@ -1,10 +1,11 @@
-"""A proxy between the engine and a server, which can lose answers: what a bad network does at the worst moment."""
+"""A proxy between a client and a server that loses answers and delivers requests late, as a bad network does."""
 
 from __future__ import annotations
 
 __all__ = ["LossyProxy"]
 
 import contextlib
+import queue
 import socket
 import threading
 from collections.abc import Callable
@@ -14,18 +15,34 @@ from typing import Self
 
 
 class LossyProxy:
-    """Passes everything on, but swallows the next ``losses`` replies to scripts, and cuts the connection then.
+    """Passes everything on, except the next ``losses`` replies and the next ``holds`` requests of a kind.
 
-    ``on_loss`` is called before it is cut.
+    A lost reply is dropped, and the connection is cut. A held request stays in the proxy until :meth:`deliver_late`:
+    the client sees a cut connection, or silence.
+
+    Attributes:
+        losses: replies to lose.
+        holds: requests to hold.
+        marker: a request of this kind contains these bytes; the default is a script call.
+        is_silent: True to leave the connection of a held request open.
+        on_loss: called before the connection of a lost reply is cut.
+        on_hold: called when a request is held, before the client sees anything.
     """
 
-    def __init__(self, socket_path: Path) -> None:
-        self._server_path = str(socket_path)
+    def __init__(self, server: Path | tuple[str, int], marker: bytes = b"EVAL") -> None:
+        """Lead to a server, given by its Unix socket, or by host and port."""
+        self._server = server
+        self.marker = marker
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.losses = 0
+        self.holds = 0
+        self.is_silent = False
         self.scripts_seen = 0
         self.on_loss: Callable[[], None] | None = None
+        self.on_hold: Callable[[], None] | None = None
+        self._held: list[tuple[socket.socket, bytes]] = []
+        self._late_replies: queue.Queue[bytes] = queue.Queue()
         self._lock = threading.Lock()
         self._open: list[socket.socket] = [self._listener]
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -50,11 +67,31 @@ class LossyProxy:
 
     def switch_to(self, socket_path: Path) -> None:
         """Lead to another server from now on, and cut all connections to the one before."""
-        self._server_path = str(socket_path)
+        self._server = socket_path
         cut, self._open = self._open[1:], self._open[:1]
         self._cut(*cut)
         for one in cut:
             one.close()
+
+    def deliver_late(self) -> list[bytes]:
+        """Pass the held requests on, each on its own connection; return what the server replied to each."""
+        held, self._held = self._held, []
+        replies = []
+        for server, data in held:
+            server.sendall(data)
+            replies.append(self._late_replies.get(timeout=10))
+        return replies
+
+    def _connect(self) -> socket.socket:
+        if isinstance(self._server, tuple):
+            return socket.create_connection(self._server)
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(str(self._server))
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def _accept(self) -> None:
         while True:
@@ -62,30 +99,50 @@ class LossyProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX)
-            self._open += [client, server]
+            self._open.append(client)
             try:
-                server.connect(self._server_path)
+                server = self._connect()
             except OSError:
                 client.close()
                 continue
-            state = {"script": False}
+            self._open.append(server)
+            state = {"script": False, "held": False}
             threading.Thread(target=self._forward, args=(client, server, state), daemon=True).start()
             threading.Thread(target=self._back, args=(server, client, state), daemon=True).start()
 
     def _forward(self, client: socket.socket, server: socket.socket, state: dict[str, bool]) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 20):
-                if b"EVAL" in data:
+                if self.marker in data:
                     state["script"] = True
                     with self._lock:
                         self.scripts_seen += 1
+                        state["held"] = self.holds > 0
+                        self.holds -= state["held"]
+                    if state["held"]:
+                        self._hold(client, server, data)
+                        return
                 server.sendall(data)
         self._cut(client, server)
+
+    def _hold(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
+        """Keep a request, and leave the client without an answer."""
+        client.settimeout(0.05)
+        with contextlib.suppress(TimeoutError):
+            while more := client.recv(1 << 20):  # the rest of it
+                data += more
+        self._held.append((server, data))
+        if self.on_hold is not None:
+            self.on_hold()
+        if not self.is_silent:
+            self._cut(client)
 
     def _back(self, server: socket.socket, client: socket.socket, state: dict[str, bool]) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 20):
+                if state["held"]:
+                    self._late_replies.put(data)
+                    continue
                 with self._lock:
                     lose = state["script"] and self.losses > 0 and not data.startswith(b"-")
                     self.losses -= lose

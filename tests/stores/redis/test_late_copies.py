@@ -1,0 +1,225 @@
+"""Late copies: a network delivers a request after its caller has a final answer from a later attempt.
+
+A proxy keeps the first copy of a command, and the client sends it again on another connection. The copy arrives when
+everything is over, and must change nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.world import DAY, HOLD_TTL_MS, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain.commands import CloseDay, Command, Confirm, OpenDay, Release, Reschedule, SetCapacity
+from quota_engine.domain.errors import OutcomeUnknown
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import (
+    ApplyMany,
+    Audit,
+    CreateConsumerGroup,
+    DeleteConsumerGroup,
+    ListConsumerGroups,
+    Lookup,
+    Reconcile,
+    StoreRequest,
+    View,
+)
+from quota_engine.stores.redis.factory import open_async_store, open_store
+from quota_engine.stores.redis.sync_store import RedisStore
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.servers import Server
+
+VALID_MS = 150
+"""The time that an attempt has. Short, because each late copy costs a wait of this length."""
+
+
+class World:
+    """An office, a client whose requests may be held by a proxy, and another client without a proxy.
+
+    Attributes:
+        proxy: holds requests of the client.
+        clock: the time of the commands.
+        direct: the other client.
+    """
+
+    def __init__(self, server: Server, proxy: LossyProxy, kind: str) -> None:
+        self.proxy = proxy
+        self.clock = ManualClock(OPENS_AT_MS)
+        self.direct: RedisStore = open_store(server.url, self.clock)
+        rules = published(identity_limits=(), reschedules_max=9)
+        self.direct.execute(ApplyMany(OFFICE, (*rules, SetCapacity(DAY, "online", 1))))
+        url = f"{proxy.url}?attempt_valid_ms={VALID_MS}"
+        self._runner = asyncio.Runner() if kind == "async" else None
+        self._store: Any = (
+            self._wait(open_async_store(url, self.clock)) if self._runner else open_store(url, self.clock)
+        )
+
+    def apply(self, command: Command) -> Outcome:
+        """Apply a command through the proxy."""
+        outcome: Outcome = self._wait(self._store.apply(OFFICE, command))
+        return outcome
+
+    def execute(self, request: StoreRequest[Any]) -> Any:
+        """Answer a request through the proxy."""
+        return self._wait(self._store.execute(request))
+
+    def apply_with_late_copy(self, command: Command, meanwhile: Callable[[], object] = lambda: None) -> Outcome:
+        """Apply a command whose first copy is held; ``meanwhile`` comes before the client sends it again."""
+        self.proxy.on_hold = meanwhile  # type: ignore[assignment]
+        self.proxy.holds = 1
+        outcome = self.apply(command)
+        assert self.proxy.holds == 0
+        return outcome
+
+    def deliver_late(self) -> None:
+        """Deliver the held copy; the server must refuse it."""
+        (reply,) = self.proxy.deliver_late()
+        assert reply.startswith(b"-LATE "), reply
+        assert self.direct.execute(Audit(OFFICE)) == []
+
+    def capacity(self, quota: str = "online") -> int:
+        """The capacity of a quota of the day."""
+        (view,) = self.direct.execute(View(OFFICE, (DAY,)))
+        return view.quotas[quota].capacity
+
+    def close(self) -> None:
+        self._wait(self._store.close())
+        if self._runner is not None:
+            self._runner.close()
+        self.direct.close()
+
+    def _wait(self, answer: Any) -> Any:
+        return answer if self._runner is None else self._runner.run(answer)
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """An empty server of each kind."""
+    server: Server = request.getfixturevalue(f"{request.param}_server")
+    return server
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[LossyProxy]:
+    with LossyProxy(server.socket_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture(params=["sync", "async"])
+def world(server: Server, proxy: LossyProxy, request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(server, proxy, request.param)
+    yield world
+    world.close()
+
+
+def test_sold_out_stays_sold_out(world: World) -> None:
+    """The applicant was told SOLD_OUT, so the place that is free now is the next visitor's."""
+    outcome = world.apply_with_late_copy(
+        reserve("ani", ONLINE), lambda: world.direct.apply(OFFICE, reserve("budi", ONLINE))
+    )
+    assert outcome.status is Status.SOLD_OUT
+    world.direct.apply(OFFICE, Release("budi"))
+    world.deliver_late()
+    assert world.direct.execute(Lookup(OFFICE, "ani")) is None
+    assert world.direct.apply(OFFICE, reserve("citra", ONLINE)).status is Status.HELD
+
+
+def test_expired_hold_is_not_confirmed_later(world: World) -> None:
+    """The applicant was told HOLD_EXPIRED; a late copy of the confirm takes no new units."""
+    world.apply(reserve("ani", ONLINE))
+    world.clock.advance_ms(HOLD_TTL_MS)
+    outcome = world.apply_with_late_copy(
+        Confirm("ani", reacquire=True), lambda: world.direct.apply(OFFICE, reserve("budi", ONLINE))
+    )
+    assert outcome.status is Status.HOLD_EXPIRED
+    world.direct.apply(OFFICE, Release("budi"))
+    world.deliver_late()
+    record = world.direct.execute(Lookup(OFFICE, "ani"))
+    assert record is not None
+    assert record.state is State.EXPIRED
+
+
+def test_reservation_stays_where_it_was_moved_last(world: World) -> None:
+    """It was moved to the next day and back again; a late copy of the first move changes nothing."""
+    world.apply(reserve("ani", ONLINE))
+    assert world.apply_with_late_copy(Reschedule("ani", NEXT_DAY, ONLINE)).status is Status.HELD
+    assert world.apply(Reschedule("ani", DAY, ONLINE)).status is Status.HELD
+    world.deliver_late()
+    record = world.direct.execute(Lookup(OFFICE, "ani"))
+    assert record is not None
+    assert record.day == DAY
+
+
+def test_capacity_stays_as_it_was_set_last(world: World) -> None:
+    """The operator set 40, then 5; a late copy of the first command does not make it 40 again."""
+    assert world.apply_with_late_copy(SetCapacity(DAY, "online", 40)).status is Status.DONE
+    assert world.apply(SetCapacity(DAY, "online", 5)).status is Status.DONE
+    world.deliver_late()
+    assert world.capacity() == 5
+
+
+@pytest.mark.parametrize(("first", "second"), [(CloseDay(DAY), OpenDay(DAY)), (OpenDay(DAY), CloseDay(DAY))])
+def test_day_stays_as_it_was_left(world: World, first: Command, second: Command) -> None:
+    """A day that was closed and opened again stays open, and the other way round."""
+    if isinstance(first, OpenDay):
+        world.apply(CloseDay(DAY))
+    assert world.apply_with_late_copy(first).status is Status.DONE
+    assert world.apply(second).status is Status.DONE
+    world.deliver_late()
+    (view,) = world.direct.execute(View(OFFICE, (DAY,)))
+    assert view.closed is isinstance(second, CloseDay)
+
+
+def test_deleted_consumer_group_stays_deleted(world: World) -> None:
+    """A late copy of its creation does not create it again, where it would keep events from being trimmed."""
+    world.proxy.holds = 1
+    assert world.execute(CreateConsumerGroup(OFFICE, "billing", 0)) is True
+    assert world.execute(DeleteConsumerGroup(OFFICE, "billing")) is True
+    world.deliver_late()
+    assert world.direct.execute(ListConsumerGroups(OFFICE)) == []
+
+
+def test_reconciled_office_stays_open(world: World, server: Server) -> None:
+    """A late copy of the step that closes the office does not close it again to clients that check the fence."""
+    world.proxy.holds = 1
+    world.execute(Reconcile(OFFICE))
+    world.deliver_late()
+    with closing(open_store(f"{server.url}?fence=auto&attempts_max=2", world.clock)) as store:
+        assert store.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+
+
+def test_unknown_outcome_is_settled_when_it_is_reported(server: Server, proxy: LossyProxy) -> None:
+    """The caller is told that the outcome is unknown only when no copy can run any more, and within the time that
+    the documents say.
+    """
+    world = World(server, proxy, "sync")
+    with closing(open_store(f"{proxy.url}?attempt_valid_ms={VALID_MS}&attempts_max=1", world.clock)) as store:
+        store.apply(OFFICE, Release("nobody"))
+        proxy.holds = 1
+        began = time.monotonic()
+        with pytest.raises(OutcomeUnknown):
+            store.apply(OFFICE, SetCapacity(DAY, "online", 40))
+        assert time.monotonic() - began >= VALID_MS / 1000
+        world.deliver_late()
+    assert world.capacity() == 1
+    world.close()
+
+
+def test_silent_connection_is_settled_by_the_time_out(server: Server, proxy: LossyProxy) -> None:
+    """No answer comes at all; the time-out is longer than the attempt was valid."""
+    world = World(server, proxy, "sync")
+    with closing(open_store(f"{proxy.url}?timeout_ms=200&attempt_valid_ms=5000", world.clock)) as store:
+        proxy.is_silent = True
+        proxy.holds = 1
+        assert store.apply(OFFICE, SetCapacity(DAY, "online", 40)).status is Status.DONE
+        assert store.apply(OFFICE, SetCapacity(DAY, "online", 5)).status is Status.DONE
+        world.deliver_late()
+    assert world.capacity() == 5
+    world.close()
