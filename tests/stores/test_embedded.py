@@ -391,7 +391,7 @@ def test_open_during_the_last_close(place: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_open_after_the_last_close_gave_up_its_turn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user that has ended the server but is not yet gone locks nobody out."""
+    """A user that has ended the server but has not yet left keeps no other user out."""
     first = open_embedded(url_of(place))
     leaving = threading.Event()
     opened = threading.Event()

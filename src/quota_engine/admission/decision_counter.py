@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Final
 
 from quota_engine.admission.policy import DecisionRecord
+from quota_engine.forks import call_in_child
 
 ROWS_MAX: Final = 10_000
 
@@ -22,6 +23,10 @@ class DecisionCounter:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str, str, bool]] = Counter()
+        self._lock = threading.Lock()
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def on_decision(self, office: str, record: DecisionRecord) -> None:

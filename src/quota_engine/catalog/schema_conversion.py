@@ -22,7 +22,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from msgspec import inspect
 
@@ -140,7 +140,7 @@ def convert_leniently(raw: object, kind: type[T], collector: IssueCollector) -> 
         kind: a supported type.
         collector: receives the issues.
     """
-    value: T = _Converter(collector).value(_type_info(kind), raw, "")
+    value: T = _Converter(collector).value(_type_info(cast("Any", kind)), raw, "")
     return value
 
 

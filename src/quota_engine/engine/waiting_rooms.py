@@ -7,6 +7,7 @@ __all__ = ["AsyncWaitingRoom", "RoomMethods", "WaitingRoom"]
 import threading
 from typing import Any
 
+from quota_engine.forks import call_in_child
 from quota_engine.generators import Request
 from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Store
@@ -186,6 +187,10 @@ class WaitingRoom(SyncBound[RoomMethods]):
         super().__init__(RoomMethods(cache), self._answer)
         self._answer_from_store = handler_of(store)
         self._store = store
+        self._refreshing = threading.Lock()
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
         self._refreshing = threading.Lock()
 
     create = sync_method(RoomMethods.create)

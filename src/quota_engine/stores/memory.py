@@ -6,18 +6,19 @@ __all__ = ["AsyncMemoryStore", "MemoryStore", "open_async_store", "open_store"]
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from quota_engine.clocks import SystemClock
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
 from quota_engine.domain.queries import hold_remaining_histogram, list_day, lookup, view, wait_list_position
 from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
+from quota_engine.forks import call_in_child
 from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import (
     Acknowledge,
@@ -75,6 +76,7 @@ class MemoryStore:
         self._ledgers: dict[str, _LockedLedger] = {}
         self._ledgers_lock = threading.Lock()
         self._key_fingerprint = ""
+        call_in_child(self._after_fork)
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Query: self._query,
             ApplyMany: self._apply_many,
@@ -115,6 +117,13 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: there is no connection to close."""
+
+    def _after_fork(self) -> None:
+        """Refuse all calls: the child has a copy, which would sell the places of the parent again."""
+        self._ledgers = {}
+        self._ledgers_lock = threading.Lock()
+        self._now_ms = _refuse_in_child
+        self._handlers = dict.fromkeys(self._handlers, _refuse_in_child)
 
     def _get(self, address: str) -> _LockedLedger:
         """Return the ledger of an address. An unknown address gets an empty one that is not stored."""
@@ -300,6 +309,13 @@ class AsyncMemoryStore:
     async def close(self) -> None:
         """See :meth:`MemoryStore.close`."""
         self._memory.close()
+
+
+def _refuse_in_child(*_: object) -> NoReturn:
+    raise BackendUnavailable(
+        "memory:// belongs to the process that opened it, and this process is a fork of that one: open the engine "
+        "after the fork, or use a store that processes share, such as valkey+embedded:///dir"
+    )
 
 
 def _check_url(url: str) -> None:

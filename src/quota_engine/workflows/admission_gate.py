@@ -31,6 +31,7 @@ from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX
+from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, Observer
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 
@@ -76,6 +77,10 @@ class AdmissionGate:
         self._observer = observer
         self._now_ms = clock.now_ms
         self._buckets = Buckets(PROCESS_KEYS_MAX)
+        self._lock = threading.Lock()
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def admit(

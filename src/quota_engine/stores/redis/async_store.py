@@ -7,7 +7,7 @@ __all__ = ["AsyncRedisStore"]
 import asyncio
 from collections.abc import Coroutine
 from time import perf_counter_ns
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
@@ -34,6 +34,14 @@ T = TypeVar("T")
 
 _CACHED_IN_A_ROW_MAX = 64
 """Cached outcomes in a row before other tasks of the loop run: a call that is answered at once awaits nothing."""
+
+_FORKED_ERROR: Final = (
+    "this engine was opened before the process was forked, and works in the parent only: open another one in the child "
+    "with AsyncQuotaEngine.open"
+)
+_OTHER_LOOP_ERROR: Final = (
+    "this engine belongs to another event loop: open one engine in each loop with AsyncQuotaEngine.open"
+)
 
 
 class _TaskCall(PendingCall):
@@ -63,6 +71,13 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop of the first call. Futures, connections and tasks of one loop do not work in another."""
+        self._is_forked = False
+
+    def _after_fork(self) -> None:
+        """Refuse all calls: the connections belong to the parent's loop."""
+        self._is_forked = True
 
     async def apply(self, address: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.AsyncStore.apply`. Waiting calls share a script call.
@@ -203,6 +218,13 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         """Count a call in flight, for :meth:`close`."""
         if self._closed:
             raise BackendUnavailable(CLOSED_ERROR)
+        if self._is_forked:
+            raise BackendUnavailable(_FORKED_ERROR)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise BackendUnavailable(_OTHER_LOOP_ERROR)
+            self._loop = loop
         self._calls += 1
         self._idle.clear()
 

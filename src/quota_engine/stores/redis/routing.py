@@ -17,6 +17,7 @@ from typing import Final
 from redis.crc import key_slot
 from redis.exceptions import AskError, BusyLoadingError, MovedError, NoPermissionError, ResponseError
 
+from quota_engine.forks import call_in_child
 from quota_engine.stores.redis.retrying_calls import Call, Node, NotSent, ReplyLost, Router, send_to
 
 SLOTS: Final = 16384
@@ -34,6 +35,10 @@ class _DiscoveringRouter(Router, abc.ABC):
         self._informants = deque(informants)
         self._is_stale = True
         self._discovering = threading.Lock()  # callers try it and never wait for it
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        self._discovering = threading.Lock()
 
     def find(self, key: str) -> Call[Node | None]:
         """See :meth:`Router.find`."""

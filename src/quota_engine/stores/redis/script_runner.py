@@ -63,6 +63,10 @@ class ScriptRunner:
             handle = self._handles[address] = LedgerHandle(address, self._namespace)
         return handle
 
+    def forget_handles(self) -> None:
+        """Forget what is known of the ledgers, and the locks of their handles."""
+        self._handles = {}
+
     def run(
         self, script: Script, keys: Sequence[str], lines: Sequence[str], *, writes: bool, fence: str = ""
     ) -> Call[list[Any]]:

@@ -30,6 +30,7 @@ from quota_engine.admission.guarded_reserve import GuardedOutcome, GuardedReserv
 from quota_engine.domain.commands import CheckIn, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.forks import call_in_child
 from quota_engine.stores.redis.codecs.office import applicant_of_text, names_of_event, text_of_choice
 
 BOUND_MS_DEFAULT: Final = 250
@@ -209,6 +210,13 @@ class SoldOutCache:
         self._now_s = now_s
         self._limits = limits
         self._offices: dict[str, _OfficeCache] = {}
+        self._lock = threading.Lock()
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        """Forget everything: a thread of the parent may have been in the middle of a change."""
+        self.due_offices = deque()
+        self._offices = {}
         self._lock = threading.Lock()
 
     def get(self, office: str, command: Reserve) -> Outcome | None:

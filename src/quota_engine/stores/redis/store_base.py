@@ -12,6 +12,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, StoreObserver
 from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
 from quota_engine.stores.redis.executor import Executor
@@ -107,10 +108,15 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         self._calls = 0
         self._closed = False
         self._prepare_waiting()
+        call_in_child(self._after_fork)
 
     @abc.abstractmethod
     def _prepare_waiting(self) -> None:
         """Create the locks, events and tasks by which the callers of this store wait."""
+
+    @abc.abstractmethod
+    def _after_fork(self) -> None:
+        """Make the store usable in a forked child, or make it refuse calls there."""
 
     def attach(self, observer: StoreObserver) -> None:
         """See :meth:`quota_engine.ports.Observable.attach`."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
-from redis.connection import Connection
+from redis.connection import BlockingConnectionPool, Connection
 from redis.exceptions import RedisError, ResponseError
 
 from quota_engine.domain.commands import Reserve
@@ -65,6 +65,14 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
     def _prepare_waiting(self) -> None:
         self._lock = threading.Lock()
         self._call_ended = threading.Condition(self._lock)
+
+    def _after_fork(self) -> None:
+        """Forget the parent's calls, and leave the parent's connections alone: both belong to its threads."""
+        self._prepare_waiting()
+        self._calls = 0
+        self._queues = {}
+        self._pools = {node: _new_pool_like(pool) for node, pool in self._pools.items()}
+        self._executor.runner.forget_handles()
 
     def apply(self, address: str, command: Any) -> Any:
         """See :meth:`quota_engine.ports.Store.apply`. Waiting calls share a script call."""
@@ -244,6 +252,16 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             raise
         finally:
             pool.release(connection)
+
+
+def _new_pool_like(pool: BlockingConnectionPool) -> BlockingConnectionPool:
+    """Return an empty pool with the same settings. The locks of the given one may be held for ever."""
+    return BlockingConnectionPool(
+        max_connections=pool.max_connections,
+        timeout=pool.timeout,
+        connection_class=pool.connection_class,
+        **pool.connection_kwargs,
+    )
 
 
 def _reply(connection: Connection) -> Any:
