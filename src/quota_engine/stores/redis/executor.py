@@ -74,13 +74,17 @@ class Executor:
             OutcomeUnknown: Commands may have been applied.
         """
         policy = self.runner.policy
+        shown_head = handle.keys[handle.format.head]
         if policy.fence is Fence.OFF:
-            return (yield from self.runner.run(script, keys, lines, writes=writes))
+            return (yield from self.runner.run(script, keys, lines, writes=writes, shown_head=shown_head))
         is_unknown = False
         pause_ms = policy.pause_ms_min
         for _ in range(policy.attempts_max):
             try:
-                reply = yield from self.runner.run(script, keys, lines, writes=writes, fence=f"@{handle.seen}")
+                fence = f"@{handle.seen}"
+                reply = yield from self.runner.run(
+                    script, keys, lines, writes=writes, fence=fence, shown_head=shown_head
+                )
                 handle.record_seen(reply.pop())
                 return reply
             except Fenced as closed:

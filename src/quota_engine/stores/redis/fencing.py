@@ -1,4 +1,4 @@
-"""What the fence of a ledger tells a client, and the sentences for its callers."""
+"""The fence of a ledger as a client sees it, and the sentences for its callers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Refusal(NamedTuple):
     """A closed ledger, for its callers.
 
     Attributes:
-        reason: What is known.
-        remedy: What the caller can do.
+        reason: The facts that are known.
+        remedy: The next step of the caller.
     """
 
     reason: str

@@ -78,7 +78,7 @@ OFFICE_FENCE: Final = FenceFields("number", needs_repair=True)
 ROOM_FENCE: Final = FenceFields("config")
 DRAW_FENCE: Final = FenceFields("config")
 BUCKET_FENCE: Final = FenceFields("~", head=2, prefix="~", may_be_lost=True)
-"""A lost set of buckets is one whose buckets are full. Nobody was promised anything."""
+"""A lost set of buckets is one whose buckets are full. It breaks no promise."""
 REGISTRY_FENCE: Final = FenceFields("now_ms")
 
 LEDGER_RETENTION_MARGIN_MS: Final = 30 * 86_400_000

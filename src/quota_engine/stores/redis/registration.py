@@ -52,6 +52,7 @@ class OfficeList:
             ("PEXPIRE", key, kept_ms, "NX"),
             ("PEXPIRE", key, kept_ms, "GT"),
             key=key,
+            waits=True,
         )
         self._known_until_ms[office] = lasts_until_ms
 

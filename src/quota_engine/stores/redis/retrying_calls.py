@@ -53,7 +53,7 @@ from redis.exceptions import (
 )
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.stores.redis.scripts import Script
+from quota_engine.stores.redis.scripts import TOUCH, Script
 from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
 T = TypeVar("T")
@@ -258,49 +258,75 @@ def call_script(
     clocks: ServerClocks,
     *,
     writes: bool,
+    shown_head: str = "",
 ) -> Call[list[Any]]:
     """Run a script until it is answered or the policy is used up; returns its reply.
 
-    If it writes, no attempt takes effect any more when the call has ended, however it ends.
+    If it writes, no attempt takes effect any more when the call has ended, however it ends. If the policy names
+    replicas, the reply waits until they have the state that it shows. A small write after a question gives them
+    something to acknowledge: the replicas receive all changes in one order.
+
+    Args:
+        script: The script.
+        keys: The keys that it declares.
+        header: Its first argument.
+        lines: Its other arguments.
+        policy: Attempts, pauses and acknowledgment.
+        router: Finds the server.
+        clocks: The clocks of the servers.
+        writes: True if it may change something.
+        shown_head: The head of the ledger whose state a question shows; ``""`` to show it without waiting.
 
     Raises:
-        BackendUnavailable: The script was not applied, or only reads (``writes=False``).
+        BackendUnavailable: The script was not applied, or only reads (``writes=False``) and was not answered, or its
+            answer is not on the replicas.
         OutcomeUnknown: A reply was lost, and no later attempt was answered.
         LedgerClosed: The script checks the ledger's fence, which is closed.
     """
     count = str(len(keys))
     # On the same connection, because WAIT waits only for writes of the same connection.
-    wait = (("WAIT", policy.replicas, policy.wait_ms),) if writes and policy.replicas else ()
+    waits = bool(policy.replicas and (writes or shown_head))
+    wait = (("WAIT", policy.replicas, policy.wait_ms),) if waits else ()
 
     def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
-        name, code = ("EVAL", script.text) if by_text else ("EVALSHA", script.sha1)
-        return ((name, code, count, *keys, header.text(valid_until_ms), *lines), *wait)
+        name, code, touch = ("EVAL", script.text, TOUCH.text) if by_text else ("EVALSHA", script.sha1, TOUCH.sha1)
+        touches = ((name, touch, "1", shown_head),) if waits and not writes else ()
+        return ((name, code, count, *keys, header.text(valid_until_ms), *lines), *touches, *wait)
 
     last_moment = LastMoment(clocks, policy.attempt_valid_ms) if writes else None
-    replies = yield from _call_with_retries(words, policy, router, keys[0], last_moment)
+    replies = yield from _call_with_retries(words, policy, router, keys[0], last_moment, waits=waits)
     reply: list[Any] = replies[0]
     return reply
 
 
 def call_plain(
-    commands: Sequence[Sequence[str | int]], policy: RetryPolicy, router: Router, key: str
+    commands: Sequence[Sequence[str | int]], policy: RetryPolicy, router: Router, key: str, *, waits: bool = False
 ) -> Call[list[Any]]:
     """Run plain commands one after the other on the server of a key; returns their replies.
 
     The commands must be harmless to repeat, and harmless if a copy of them arrives at any later time.
 
+    Args:
+        commands: Each command as words.
+        policy: Attempts and pauses.
+        router: Finds the server.
+        key: A key that decides the server.
+        waits: True to wait until the policy's replicas have what the commands wrote.
+
     Raises:
-        BackendUnavailable: They were not carried out, or their replies were lost.
+        BackendUnavailable: They were not carried out, or their replies were lost, or the replicas do not have them.
     """
+    waits = waits and bool(policy.replicas)
+    requests = (*commands, ("WAIT", policy.replicas, policy.wait_ms)) if waits else commands
 
     def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
-        return commands
+        return requests
 
-    return (yield from _call_with_retries(words, policy, router, key, None))
+    return (yield from _call_with_retries(words, policy, router, key, None, waits=waits))
 
 
 def _call_with_retries(
-    words: _Words, policy: RetryPolicy, router: Router, key: str, last_moment: LastMoment | None
+    words: _Words, policy: RetryPolicy, router: Router, key: str, last_moment: LastMoment | None, *, waits: bool
 ) -> Call[list[Any]]:
     """Send requests until they are answered or the policy is used up.
 
@@ -311,6 +337,7 @@ def _call_with_retries(
         key: A key that decides the server.
         last_moment: Stamps each attempt of a call that writes; ``None`` for a call whose lost reply is no unknown
             outcome.
+        waits: True if the last request is WAIT, and too few replicas are a failure.
     """
     is_unknown = False
     reason: Exception | None = None
@@ -325,7 +352,7 @@ def _call_with_retries(
         try:
             node = redirected or (yield from router.find(key))
             replies = yield from _send(node, words, last_moment, by_text=by_text, asking=asking)
-            if last_moment is not None and policy.replicas and replies[-1] < policy.replicas:
+            if waits and replies[-1] < policy.replicas:
                 # The primary has applied it and keeps it, but a failover may lose it.
                 raise NotReplicated(f"{replies[-1]} of {policy.replicas} replicas have it")
             return replies
@@ -425,6 +452,11 @@ def send_to(node: Node | None, requests: Callable[[], Requests], *, asking: bool
 
 def _explained(error: Exception | None) -> str:
     """Return the text of an error, with its remedy if there is a known one."""
+    if isinstance(error, NotReplicated):
+        return (
+            f"the state behind this answer is not safe yet: {error}, so a failover could lose it; "
+            "nothing is lost now; ask again in a moment, and check the replicas if this persists"
+        )
     text = str(error) or type(error).__name__
     remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
     return f"the store cannot be used: {text}" + (f" ({remedy})" if remedy else "")

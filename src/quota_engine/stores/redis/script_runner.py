@@ -68,7 +68,14 @@ class ScriptRunner:
         self._handles = {}
 
     def run(
-        self, script: Script, keys: Sequence[str], lines: Sequence[str], *, writes: bool, fence: str = ""
+        self,
+        script: Script,
+        keys: Sequence[str],
+        lines: Sequence[str],
+        *,
+        writes: bool,
+        fence: str = "",
+        shown_head: str = "",
     ) -> Call[list[Any]]:
         """Run a script with the time and these lines; returns its reply.
 
@@ -78,12 +85,21 @@ class ScriptRunner:
             lines: The arguments after the time.
             writes: True if it may change something. A reply that is lost is then an unknown outcome.
             fence: ``@`` and the fence as it was seen last, to check the ledger's fence, or ``""``.
+            shown_head: For a question: the head of the ledger that it shows, to wait for the policy's replicas.
         """
         now = "" if self._clock is None else str(self._clock.now_ms())
         if writes and self.policy.replicas:
             now += "+"  # makes the script write in any case: WAIT does not wait after a replay that wrote nothing
         return call_script(
-            script, keys, Header(now, fence), lines, self.policy, self._router, self._clocks, writes=writes
+            script,
+            keys,
+            Header(now, fence),
+            lines,
+            self.policy,
+            self._router,
+            self._clocks,
+            writes=writes,
+            shown_head=shown_head,
         )
 
     def read_state(self, handle: LedgerHandle) -> Call[list[Any]]:
@@ -94,18 +110,21 @@ class ScriptRunner:
         )
         return [pairs(one) if index in ledger_format.hash_indexes else one for index, one in enumerate(replies)]
 
-    def run_plain(self, *commands: Sequence[str | int], key: str, attempts_max: int = 0) -> Call[list[Any]]:
+    def run_plain(
+        self, *commands: Sequence[str | int], key: str, attempts_max: int = 0, waits: bool = False
+    ) -> Call[list[Any]]:
         """Run plain commands on the server of ``key``; returns their replies. See :func:`retrying_calls.call_plain`.
 
         Args:
             commands: Each command as words.
             key: A key that decides the server.
             attempts_max: Attempts of this call; 0 stands for those of the policy.
+            waits: True to wait until the policy's replicas have what the commands wrote.
         """
         policy = self.policy
         if attempts_max:
             policy = msgspec.structs.replace(policy, attempts_max=attempts_max)
-        return call_plain(commands, policy, self._router, key)
+        return call_plain(commands, policy, self._router, key, waits=waits)
 
     def run_query(
         self, script: Script, handle: LedgerHandle, lines: Sequence[str], attempts_max: int

@@ -12,7 +12,9 @@
 --                                     member, ZREM key member "", XADD key number event; key is its number. Reply "OK"
 --         open number seen            open the office at the next epoch. Reply "OK", the fence's line
 --         leave                       let another client reconcile the office. Reply "OK"
---       seen is the fence as the client saw it last: see shared/fence.lua
+--
+--       The words seen are the fence as the client saw it last: see shared/fence.lua.
+--
 -- error BEHIND to begin without force: nothing was done
 -- reply "TAKEN" to write and open if another token has the office, or number is not that of its last event: nothing was done
 --

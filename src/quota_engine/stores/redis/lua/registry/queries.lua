@@ -4,7 +4,7 @@
 -- ARGV  see shared/call.lua; each line is a question: "find_claims" applicants, "find_move" source, or "open_moves" limit and
 --       over_for_ms, separated by tabs
 -- reply a line for each. Of claims: now_ms, then for each applicant the reference and the secondary reference, "" for none.
---       Of moves, one after the other: source, target, version, number, lease_until_ms, forget_at_ms, "1" if done
+--       Of moves, one after the other: source, target, version, number, lease_until_ms, forget_at_ms, "1" if done.
 --       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
 

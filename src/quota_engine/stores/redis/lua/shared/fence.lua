@@ -10,8 +10,8 @@
 -- The id of a server's replication history identifies the server. Each promotion and each restart changes the id, even of
 -- a server that was the primary before.
 --
--- The loader defines FENCE: the number of the head's key, a field that every ledger of the kind has, the names of the fields
--- above, and the traits of the kind.
+-- The loader defines FENCE for the kind of ledger: the number of the head's key, and a field that every such ledger has. It
+-- also has the names of the fields above, and the traits of the kind.
 
 local FENCE_HEAD = KEYS[tonumber(FENCE.head)]
 

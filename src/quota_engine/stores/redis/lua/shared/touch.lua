@@ -1,5 +1,5 @@
--- touch: writes something of no meaning into the head of a ledger. WAIT waits only for writes of its own connection, and so
--- for the state that the answer before it has shown.
+-- touch: writes a field without a meaning into the head of a ledger. WAIT waits only for a write of the same connection, and
+-- with it for all changes before it: those that the answer to a question has shown.
 --
 -- KEYS  1 the head; the ledger may not exist
 -- reply 1 if it exists

@@ -4,7 +4,7 @@
 -- KEYS  see room.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each command. Of a join that has a ticket: its number, and "p" behind it if replayed. Of a command that
---       returns the room: what view() writes. Otherwise the status, then a tab and the time to retry at, if there is one
+--       returns the room: what view() writes. Otherwise the status, then a tab and the time to retry at, if there is one.
 --       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
