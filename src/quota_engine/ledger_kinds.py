@@ -12,7 +12,7 @@ __all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "REGISTRY", "ROOM", "LedgerKind
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from quota_engine.admission import guarded_reserve, token_bucket
+from quota_engine.admission import guarded_command, token_bucket
 from quota_engine.domain import cross_office_registry
 from quota_engine.domain.commands import Publish, SetRules
 from quota_engine.domain.ledger import describe
@@ -45,7 +45,7 @@ def _no_questions(state: object, question: object, now_ms: int) -> object:
 
 
 OFFICE: Final = LedgerKind(
-    "", guarded_reserve.GuardedLedger, guarded_reserve.apply, _no_questions, describe, frozenset({Publish, SetRules})
+    "", guarded_command.GuardedLedger, guarded_command.apply, _no_questions, describe, frozenset({Publish, SetRules})
 )
 
 ROOM: Final = LedgerKind(

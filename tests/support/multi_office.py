@@ -15,10 +15,12 @@ from quota_engine.domain.cross_office_registry import FindClaims, MoveEntry, sha
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.quota_engine import QuotaEngine
+from quota_engine.generators import Request
 from quota_engine.ports import Describe, Lookup, Query, Store
 from quota_engine.stores.memory import MemoryStore
-from quota_engine.workflows import national_claims, office_moves
-from quota_engine.workflows.generator_drivers import Workflow, run
+from quota_engine.workflows import entries, national_claims, office_moves
+from quota_engine.workflows.admission_gate import CallAdmission
+from quota_engine.workflows.generator_drivers import Workflow, execute, run
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS
 from quota_engine.workflows.request_builder import RequestBuilder
@@ -31,6 +33,8 @@ HOLD_TTL_MS = 600_000
 ANI, BUDI, CITRA = "3578012345678901", "3578012345678902", "3578012345678903"
 ANY_SELECTION = Selection()
 LEASE_MS = 20_000
+NO_ADMISSION = CallAdmission(None, ("", "", ""), "")
+"""The admission of a call to an engine without policies."""
 ACTIVE = (State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
 
 
@@ -121,8 +125,8 @@ class Nation:
 class SteppedWorkflow:
     """A workflow that runs one step at a time."""
 
-    def __init__(self, workflow: Workflow[Any], backend: Store) -> None:
-        self._flow = workflow
+    def __init__(self, workflow: Workflow[Any] | Request[Any], backend: Store) -> None:
+        self._flow = execute(workflow) if isinstance(workflow, Request) else workflow
         self._backend = backend
         self._request: Any = None
         self.result: Any = None
@@ -215,13 +219,17 @@ class RandomInterleaving:
             )
             return SteppedWorkflow(national_claims.reserve(requests, office, command), nation.backend)
         if kind == 4:
-            workflow: Workflow[Any] = national_claims.confirm(
-                requests, record.office, Confirm(record.id, reacquire=True)
+            workflow: Workflow[Any] | Request[Any] = entries.confirm(
+                requests, NO_ADMISSION, record.office, Confirm(record.id, reacquire=True)
             )
         elif kind == 5:
-            workflow = office_moves.reschedule(requests, record.reference, day, "", ANY_SELECTION, None, 0)
+            workflow = office_moves.reschedule(
+                requests, NO_ADMISSION, record.reference, day, "", ANY_SELECTION, None, 0
+            )
         elif kind < 8:
-            workflow = office_moves.reschedule(requests, record.reference, day, office, ANY_SELECTION, None, 0)
+            workflow = office_moves.reschedule(
+                requests, NO_ADMISSION, record.reference, day, office, ANY_SELECTION, None, 0
+            )
         elif kind == 8:
             workflow = office_moves.recover_moves(requests, 0, 10)
         else:

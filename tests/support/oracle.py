@@ -157,8 +157,7 @@ class Oracle:
 
     def apply(self, command: Command, now_ms: int) -> ExpectedOutcome:
         """Apply one command and return its expected outcome."""
-        self.now_ms = max(now_ms, self.clock_ms)
-        self._forget_days()
+        self.forget_days(now_ms)
         for day in self._days_of(command):
             self._settle(day, command.limit if isinstance(command, Expire) else self.swept_max)
         return self._dispatch(command)
@@ -205,7 +204,9 @@ class Oracle:
 
     # ------------------------------------------------------------------ time
 
-    def _forget_days(self) -> None:
+    def forget_days(self, now_ms: int) -> None:
+        """Forget the days whose time has come, as every command does, even one that admission refuses."""
+        self.now_ms = max(now_ms, self.clock_ms)
         for day in [day for day in self.days.values() if day.forget_at_ms <= self.now_ms]:
             del self.days[day.number]
             for record in [record for record in self.records.values() if record.day == day.number]:

@@ -1,4 +1,4 @@
-"""Admission of a reserve: decisions before the store, and charges that travel with the command."""
+"""Admission of an entry: decisions before the store, and charges that travel with the command."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from quota_engine.admission import (
     deny,
     per_minute,
 )
-from quota_engine.admission.guarded_reserve import GuardedReserve
+from quota_engine.admission.guarded_command import GuardedCommand
 from quota_engine.clocks import ManualClock
-from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, applicant, published, reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, Lookup
 from quota_engine.stores.memory import MemoryStore
-from quota_engine.workflows.admission_gate import AdmissionGate, AdmittedReserve
+from quota_engine.workflows.admission_gate import AdmissionGate, AdmittedEntry, Entry
 from quota_engine.workflows.generator_drivers import Apply, Workflow, run
 
 NO_CALLER = ("", "", "")
@@ -44,9 +44,13 @@ def gate_of(policy: Policy) -> AdmissionGate:
     return AdmissionGate(policy, None, ManualClock(OPENS_AT_MS))
 
 
-def admitted_by(gate: AdmissionGate, key: str, admission_pass: str = "") -> AdmittedReserve:
-    admitted = gate.admit(OFFICE, reserve(key, ONLINE), NO_CALLER, admission_pass)
-    assert isinstance(admitted, AdmittedReserve)
+def entry(name: str) -> Entry:
+    return Entry(OFFICE, DAY, (applicant(name),), ONLINE)
+
+
+def admitted_by(gate: AdmissionGate, key: str, admission_pass: str = "") -> AdmittedEntry:
+    admitted = gate.admit(entry(key), NO_CALLER, admission_pass)
+    assert isinstance(admitted, AdmittedEntry)
     return admitted
 
 
@@ -70,19 +74,19 @@ def test_a_reserve_without_charges_is_sent_plainly() -> None:
 
 def test_a_denied_reserve_never_reaches_the_store() -> None:
     gate = gate_of(ConstantPolicy("closed", deny("maintenance")))
-    outcome = gate.admit(OFFICE, reserve("ani", ONLINE), NO_CALLER, "")
+    outcome = gate.admit(entry("ani"), NO_CALLER, "")
     assert isinstance(outcome, Outcome)
     assert (outcome.status, outcome.reason) == (Status.NOT_ADMITTED, "maintenance")
 
 
-def test_an_error_of_the_store_reaches_the_workflow_around_a_guarded_reserve() -> None:
+def test_an_error_of_the_store_reaches_the_workflow_around_a_guarded_command() -> None:
     gate = gate_of(ONE_PER_MINUTE)
-    apply_reserve = functools.partial(gate.apply, admitted_by(gate, "ani"))
+    apply_command = functools.partial(gate.apply, admitted_by(gate, "ani"))
     caught: list[str] = []
 
     def reserve_and_look() -> Workflow[Outcome]:
         try:
-            return (yield from apply_reserve(reserve("ani", ONLINE)))
+            return (yield from apply_command(reserve("ani", ONLINE)))
         except BackendUnavailable as error:
             caught.append(str(error))
             yield Lookup(OFFICE, "ani")
@@ -91,7 +95,7 @@ def test_an_error_of_the_store_reaches_the_workflow_around_a_guarded_reserve() -
     workflow = reserve_and_look()
     request = next(workflow)
     assert isinstance(request, Apply)
-    assert isinstance(request.command, GuardedReserve)
+    assert isinstance(request.command, GuardedCommand)
     assert workflow.throw(BackendUnavailable("away")) == Lookup(OFFICE, "ani")
     with pytest.raises(BackendUnavailable):
         workflow.send(None)

@@ -16,7 +16,7 @@ from quota_engine.domain.cross_office_registry import Claim, Drop, RegistryResul
 from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.ports import Describe, Store, StoreRequest
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
-from quota_engine.workflows import national_claims
+from quota_engine.workflows import entries, national_claims
 from quota_engine.workflows.admission_gate import AdmissionGate
 from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
@@ -30,6 +30,7 @@ from tests.support.multi_office import (
     HOLD_TTL_MS,
     KEY,
     NEXT_DAY,
+    NO_ADMISSION,
     OFFICES,
     Nation,
     RandomInterleaving,
@@ -219,7 +220,7 @@ class TestComingBack:
         first = nation.engine.reserve("east", DAY, ANI).reference
         nation.clock.advance_ms(HOLD_TTL_MS)
         late = SteppedWorkflow(
-            national_claims.confirm(nation.requests, "east", Confirm(first.partition("~")[2], reacquire=True)),
+            entries.confirm(nation.requests, NO_ADMISSION, "east", Confirm(first.partition("~")[2], reacquire=True)),
             nation.backend,
         )
         late.run(2)

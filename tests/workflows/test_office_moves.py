@@ -11,11 +11,22 @@ import pytest
 from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, State, Status, UnknownName
 from quota_engine.domain.commands import MoveIn, MoveOut, UndoMove
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, OpenMove, RegistryResult, RegistryStatus
+from quota_engine.generators import Request
 from quota_engine.ports import Store, StoreRequest
 from quota_engine.workflows import office_moves
 from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS, MovesReport
-from tests.support.multi_office import ANI, ANY_SELECTION, BUDI, DAY, HOLD_TTL_MS, NEXT_DAY, Nation, SteppedWorkflow
+from tests.support.multi_office import (
+    ANI,
+    ANY_SELECTION,
+    BUDI,
+    DAY,
+    HOLD_TTL_MS,
+    NEXT_DAY,
+    NO_ADMISSION,
+    Nation,
+    SteppedWorkflow,
+)
 
 BOTH = pytest.mark.parametrize("national", [False, True], ids=["plain", "national"])
 STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confirmed"])
@@ -30,7 +41,7 @@ def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = 
 
 
 def moving(nation: Nation, reference: str, office: str = "west", day: object = DAY) -> SteppedWorkflow:
-    workflow = office_moves.reschedule(nation.requests, reference, day, office, ANY_SELECTION, None, 0)  # type: ignore[arg-type]
+    workflow = office_moves.reschedule(nation.requests, NO_ADMISSION, reference, day, office, ANY_SELECTION, None, 0)  # type: ignore[arg-type]
     return SteppedWorkflow(workflow, nation.backend)
 
 
@@ -426,7 +437,7 @@ class TestAStoreThatFails:
         """No move stays open."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
-        workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+        workflow = office_moves.reschedule(nation.requests, NO_ADMISSION, source, DAY, "west", ANY_SELECTION, None, 0)
         with pytest.raises(BackendUnavailable):
             _run_on(FailingStore(nation, MoveIn, away), workflow)
         assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
@@ -437,7 +448,7 @@ class TestAStoreThatFails:
         """Both places exist, and a repeated call finishes the move."""
         nation = Nation(national=national)
         source = booked(nation, confirmed=True)
-        workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+        workflow = office_moves.reschedule(nation.requests, NO_ADMISSION, source, DAY, "west", ANY_SELECTION, None, 0)
         failure = _overloaded_outcome if overloaded else away
         with pytest.raises(OutcomeUnknown, match="repeat the call"):
             _run_on(FailingStore(nation, MoveOut, failure), workflow)
@@ -449,7 +460,7 @@ class TestAStoreThatFails:
     def test_an_unclosed_move_is_closed_by_the_next_recovery(self) -> None:
         nation = Nation()
         source = booked(nation, confirmed=True)
-        workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+        workflow = office_moves.reschedule(nation.requests, NO_ADMISSION, source, DAY, "west", ANY_SELECTION, None, 0)
         assert _run_on(FailingStore(nation, CloseMove, away), workflow).ok
         assert finish(nation) == MovesReport(1, 0)
         nation.check()
@@ -459,7 +470,9 @@ class TestAStoreThatFails:
         nation = Nation()
         source = booked(nation, confirmed=True)
         for kind in (OpenMove, Claim):
-            workflow = office_moves.reschedule(nation.requests, source, DAY, "west", ANY_SELECTION, None, 0)
+            workflow = office_moves.reschedule(
+                nation.requests, NO_ADMISSION, source, DAY, "west", ANY_SELECTION, None, 0
+            )
             failing = FailingStore(nation, kind, lambda: RegistryResult(RegistryStatus.OVERLOADED))
             assert _run_on(failing, workflow).status is Status.OVERLOADED
             assert (nation.moves(), [one.reference for one in nation.active()]) == ([], [source])
@@ -469,7 +482,7 @@ def _overloaded_outcome() -> object:
     return Outcome(Status.OVERLOADED)
 
 
-def _run_on(backend: FailingStore, workflow: Workflow[Outcome]) -> Outcome:
+def _run_on(backend: FailingStore, workflow: Workflow[Outcome] | Request[Outcome]) -> Outcome:
     return run(workflow, cast("Store", backend))
 
 

@@ -1,4 +1,4 @@
-"""Admission policies, which decide who may try to reserve, and the guarded reserve that enforces them.
+"""Admission policies, which decide who may try to take a place, and the guarded commands that enforce them.
 
 Pure: time, ids and seeds are arguments. May import ``catalog`` and ``domain``.
 """
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 from quota_engine.admission.chain import PolicyChain
-from quota_engine.admission.guarded_reserve import AdmissionPass
+from quota_engine.admission.guarded_command import AdmissionPass
 from quota_engine.admission.policy import (
     ADMIT,
     BucketScope,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PolicyChain"]
+__all__ = ["PolicyChain", "decides_alike"]
 
 from typing import Final
 
@@ -90,6 +90,31 @@ class PolicyChain(msgspec.Struct, frozen=True):
             pass_requirements=tuple(pass_requirements),
             records=tuple(records),
         )
+
+
+def decides_alike(policy: Policy, one: PolicyRequest, other: PolicyRequest) -> bool:
+    """Return True if a policy, and each policy in it, decides the same about both requests.
+
+    A chain's result hides the policies behind the first that does not admit, so the members are compared one by one. A
+    policy that raises an exception decides nothing, so the answer is False.
+
+    Args:
+        policy: The policy. A policy of another kind that combines others is compared by its results.
+        one: A request.
+        other: Another request.
+    """
+    if isinstance(policy, PolicyChain):
+        return all(decides_alike(member, one, other) for member in policy.policies)
+    if isinstance(policy, ScopedPolicy):
+        if policy.matches(one) != policy.matches(other):
+            return False
+        return not policy.matches(one) or decides_alike(policy.policy, one, other)
+    if isinstance(policy, ShadowPolicy):
+        return decides_alike(policy.policy, one, other)
+    try:
+        return policy.decide(one) == policy.decide(other)
+    except Exception:
+        return False
 
 
 def _names(policy: Policy) -> list[str]:

@@ -44,7 +44,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from quota_engine.admission.guarded_reserve import AdmissionPass
+from quota_engine.admission.guarded_command import AdmissionPass
 from quota_engine.admission.tickets import TicketKeys, read_pass
 from quota_engine.admission.token_bucket import Charge, Limit
 from quota_engine.domain.errors import InvalidRequest
@@ -434,17 +434,20 @@ class ScopedPolicy(msgspec.Struct, frozen=True):
         """Name of the policy to which matching requests go."""
         return self.policy.name
 
-    def decide(self, request: PolicyRequest) -> PolicyResult:
-        """Decide on a matching request. See :meth:`Policy.decide`."""
+    def matches(self, request: PolicyRequest) -> bool:
+        """Return True if the policy applies to a request."""
         choice = request.choice
-        matches = (
+        return (
             (not self.offices or request.office in self.offices)
             and (not self.services or choice.service in self.services)
             and (not self.channels or choice.channel in self.channels)
             and (not self.groups or choice.group in self.groups)
             and (self.days is None or self.days[0] <= request.day <= self.days[1])
         )
-        return self.policy.decide(request) if matches else _NO_REQUIREMENTS
+
+    def decide(self, request: PolicyRequest) -> PolicyResult:
+        """Decide on a matching request. See :meth:`Policy.decide`."""
+        return self.policy.decide(request) if self.matches(request) else _NO_REQUIREMENTS
 
 
 class ShadowPolicy(msgspec.Struct, frozen=True):

@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from quota_engine.admission.guarded_reserve import AdmissionPass, GuardedLedger, GuardedOutcome, GuardedReserve
-from quota_engine.admission.guarded_reserve import apply as apply_guarded
+from quota_engine.admission.guarded_command import (
+    AdmissionPass,
+    EnteringCommand,
+    GuardedCommand,
+    GuardedLedger,
+    GuardedOutcome,
+)
+from quota_engine.admission.guarded_command import apply as apply_guarded
 from quota_engine.admission.token_bucket import (
     Buckets,
     Charge,
@@ -44,7 +50,7 @@ from quota_engine.conformance.world import (
 )
 from quota_engine.domain import consumer_groups, cross_office_registry
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity
+from quota_engine.domain.commands import Command, Confirm, MoveIn, Release, Reschedule, Reserve, SetCapacity
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
@@ -278,12 +284,12 @@ def test_openings_at_the_same_time_agree_on_one_fingerprint(quota_engine_backend
     assert len(set(answers)) == 1
 
 
-def test_guarded_reserves(quota_engine_backend: OpenStore) -> None:
+def test_guarded_commands(quota_engine_backend: OpenStore) -> None:
     """Outcomes and state equal the reference's with passes, charges and shadow policies, alone and in batches."""
     random = Random(11)
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
     store, reference = quota_engine_backend(clock), GuardedLedger(OFFICE)
-    seen = set()
+    seen, refused = set(), set()
     commands: list[tuple[int, Any]] = [(clock.now_ms(), command) for command in published()]
     commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(11, 400)]
     while commands:
@@ -298,21 +304,27 @@ def test_guarded_reserves(quota_engine_backend: OpenStore) -> None:
             found = store.execute(ApplyMany(OFFICE, tuple(command for _, command in together)))
         assert found == expected, together
         assert store.execute(Describe(OFFICE)) == describe(reference)
-        seen |= {one.outcome.status for one in found if isinstance(one, GuardedOutcome)}
+        for (_, command), one in zip(together, found, strict=True):
+            if isinstance(one, GuardedOutcome):
+                seen.add(one.outcome.status)
+                if one.outcome.status is Status.NOT_ADMITTED:
+                    refused.add(type(command.command))
+    assert refused == {Reserve, Reschedule, Confirm, MoveIn}
     assert {Status.NOT_ADMITTED, Status.THROTTLED, Status.HELD, Status.SOLD_OUT, Status.IDENTITY_LIMIT} <= seen
     assert store.execute(Audit(OFFICE)) == []
 
 
-def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedReserve:
-    if not isinstance(command, Reserve) or random.random() < 0.2:
+def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedCommand:
+    if not isinstance(command, EnteringCommand) or random.random() < 0.2:
         return command
+    applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
     limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1))
-    names = random.sample(("account", "network", *command.applicants), random.choice((0, 1, 2)))
+    names = random.sample(("account", "network", *applicants), random.choice((0, 1, 2)))
     charges = tuple(Charge(name, random.choice(limits), 1, random.random() < 0.2) for name in names)
     one = AdmissionPass(
         f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, 3_600_000)), random.random() < 0.2
     )
-    return GuardedReserve(command, charges, one if random.random() < 0.7 else None)
+    return GuardedCommand(command, charges, one if random.random() < 0.7 else None)
 
 
 def test_token_buckets(quota_engine_backend: OpenStore) -> None:

@@ -28,9 +28,9 @@ from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, Sy
 from quota_engine.ports import AsyncStore, Clock, Observer, Store
 from quota_engine.workflows.admission_gate import AdmissionGate
 from quota_engine.workflows.arguments import Applicants, Day, random_id
+from quota_engine.workflows.entries import reserve
 from quota_engine.workflows.generator_drivers import async_handler_of, handler_of, run, run_async
 from quota_engine.workflows.request_builder import RequestBuilder
-from quota_engine.workflows.reserve import reserve
 from quota_engine.workflows.room_view_cache import RoomViewCache
 
 

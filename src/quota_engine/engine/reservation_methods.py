@@ -4,13 +4,15 @@ from __future__ import annotations
 
 __all__ = ["ReservationMethods"]
 
+from quota_engine.admission.policy import Caller
 from quota_engine.catalog import Selection
 from quota_engine.domain.commands import Cancel, CheckIn, Confirm, MarkNoShow, Release
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
+from quota_engine.generators import Request
 from quota_engine.ports import StoreRequest
-from quota_engine.workflows import day_workflows, national_claims, office_moves
-from quota_engine.workflows.admission_gate import AdmissionGate
+from quota_engine.workflows import day_workflows, entries, office_moves
+from quota_engine.workflows.admission_gate import AdmissionGate, CallAdmission
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.office_moves import MovesReport
@@ -25,8 +27,15 @@ class ReservationMethods:
         self.gate = gate
 
     def confirm(
-        self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
-    ) -> Workflow[Outcome] | Apply[Outcome]:
+        self,
+        reference: str,
+        *,
+        owner: str | None = None,
+        expected_version: int = 0,
+        reacquire: bool = False,
+        caller: Caller | None = None,
+        admission_pass: str = "",
+    ) -> Workflow[Outcome] | Request[Outcome]:
         """Confirm a hold and assign queue numbers.
 
         Args:
@@ -35,16 +44,22 @@ class ReservationMethods:
                 does not check.
             expected_version: the version that the caller knows; the call is refused with ``STALE`` if the reservation
                 has changed since. 0 does not check.
-            reacquire: if the hold has expired, take new units if there are any, instead of ``HOLD_EXPIRED``.
+            reacquire: if the hold has expired, take new units if there are any, instead of ``HOLD_EXPIRED``. The
+                admission policies decide about them as about a reserve, so a used pass is not enough. A hold that has
+                not expired asks nothing.
+            caller: the caller, for the admission policies; hashed at once.
+            admission_pass: the caller's pass, for the admission policies.
 
         Returns:
             ``CONFIRMED``. Refusals, in this order: ``NOT_FOUND``, ``NOT_OWNER``, ``STALE``, ``WRONG_STATE``,
-            ``HOLD_EXPIRED``, and those of the day, as for :meth:`reserve`.
+            ``HOLD_EXPIRED``, ``NOT_ADMITTED`` and ``THROTTLED`` instead of new units, and those of the day, as for
+            :meth:`reserve`.
         """
         request = self.requests.reservation_command(Confirm, reference, owner, expected_version, reacquire)
-        if reacquire and self.requests.has_national_limit:
-            return national_claims.confirm(self.requests, request.address, request.command)
-        return request
+        if not reacquire and not admission_pass:
+            return request
+        admission = CallAdmission.of(self.requests, self.gate, caller, admission_pass)
+        return entries.confirm(self.requests, admission, request.address, request.command)
 
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
         """Release a hold, or leave the wait list.
@@ -111,12 +126,17 @@ class ReservationMethods:
         group: str = "",
         owner: str | None = None,
         expected_version: int = 0,
-    ) -> Workflow[Outcome]:
+        caller: Caller | None = None,
+        admission_pass: str = "",
+    ) -> Workflow[Outcome] | Request[Outcome]:
         """Move a reservation to another day, session or office. It always keeps the old place or has the new one.
 
         Within the office, the move is one step. To another ``office`` it takes several steps: the new reservation has a
         new reference, which the outcome returns, and the old one ends as ``MOVED``. A call that is cut short may
         leave both places for a while; the same call again, or :meth:`recover_moves`, finishes the move.
+
+        Another day or office asks what a reserve of it asks: the admission policies decide about it, and the pass of a
+        waiting room is used up. Another choice of the same day asks only if a policy decides differently about it.
 
         Args:
             reference: as for :meth:`confirm`.
@@ -129,14 +149,22 @@ class ReservationMethods:
             group: id of the applicant group, as for :meth:`reserve`.
             owner: as for :meth:`confirm`.
             expected_version: as for :meth:`confirm`.
+            caller: the caller, for the admission policies; hashed at once.
+            admission_pass: the caller's pass for the new day, for the admission policies.
 
         Returns:
             The reservation's state, with its new record. Refusals, in this order: those of :meth:`confirm`,
-            ``TOO_LATE``, ``MOVES_EXCEEDED``, ``MOVING`` while another move of it is in progress, those of the new
-            office as for :meth:`reserve`. ``COMMAND_EXPIRED``: the call took too long, and nothing was done.
+            ``NOT_ADMITTED`` and ``THROTTLED`` by a policy (see ``outcome.reason``), ``TOO_LATE``, ``MOVES_EXCEEDED``,
+            ``MOVING`` while another move of it is in progress, those of the new office as for :meth:`reserve`.
+
+            ``COMMAND_EXPIRED``: the call took too long, and nothing was done. ``STALE`` without ``expected_version``:
+            other calls kept changing the reservation; repeat the call.
         """
         selection = Selection(service, service_unit, session, channel, group)
-        return office_moves.reschedule(self.requests, reference, day, office, selection, owner, expected_version)
+        admission = CallAdmission.of(self.requests, self.gate, caller, admission_pass)
+        return office_moves.reschedule(
+            self.requests, admission, reference, day, office, selection, owner, expected_version
+        )
 
     def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Workflow[MovesReport]:
         """Finish cross-office moves whose caller died. Call periodically.

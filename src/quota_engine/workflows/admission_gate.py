@@ -1,20 +1,31 @@
-"""Admission of reserves: the decisions of an engine's policies, before the store and in the store's response."""
+"""Admission of entries: the decisions of an engine's policies, before the store and in the store's response."""
 
 from __future__ import annotations
 
-__all__ = ["AdmissionGate", "AdmittedReserve", "reject_unused_pass"]
+__all__ = [
+    "AdmissionGate",
+    "AdmittedEntry",
+    "ApplyCommand",
+    "CallAdmission",
+    "Entry",
+    "applied_plainly",
+    "reject_unused_pass",
+]
 
+import functools
 import logging
 import threading
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Self
 
 from msgspec.structs import replace
 
-from quota_engine.admission.chain import PolicyChain
-from quota_engine.admission.guarded_reserve import PASS_INDEX, GuardedOutcome, GuardedReserve
+from quota_engine.admission.chain import PolicyChain, decides_alike
+from quota_engine.admission.guarded_command import PASS_INDEX, EnteringCommand, GuardedCommand, GuardedOutcome
 from quota_engine.admission.policy import (
     ADMIT,
     BucketScope,
+    Caller,
     ChargeRequirement,
     DecisionKind,
     DecisionRecord,
@@ -27,13 +38,14 @@ from quota_engine.admission.policy import (
     wait,
 )
 from quota_engine.admission.token_bucket import Buckets, check_charges
-from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX
 from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, Observer
 from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.request_builder import RequestBuilder
 
 PROCESS_KEYS_MAX: Final = 100_000
 """Buckets of this process that are not full. A caller who needs another bucket has to wait."""
@@ -53,8 +65,17 @@ def reject_unused_pass(admission_pass: str) -> None:
         raise InvalidRequest("admission_pass", "given, but no policy looks at it", "open(..., admission=...)")
 
 
-class AdmittedReserve(NamedTuple):
-    """Requirements that the store checks together with an admitted reserve."""
+class Entry(NamedTuple):
+    """Places that a command is about to take, with the arguments of a reserve of them."""
+
+    office: str
+    day: int
+    applicants: tuple[str, ...]
+    choice: Choice
+
+
+class AdmittedEntry(NamedTuple):
+    """Requirements that the store checks together with the command of an admitted entry."""
 
     office: str
     charges: tuple[ChargeRequirement, ...] = ()
@@ -66,8 +87,22 @@ class AdmittedReserve(NamedTuple):
         return bool(self.charges) or self.admission_pass is not None
 
 
+ApplyCommand = Callable[[Any], Workflow[Outcome]]
+"""Applies the command of an entry to its office: plainly, or with the requirements of the policies."""
+
+
+def applied_plainly(office: str) -> ApplyCommand:
+    """Return the function that applies a command to ``office`` and requires nothing."""
+
+    def apply_command(command: Any) -> Workflow[Outcome]:
+        outcome: Outcome = yield Apply(office, command)
+        return outcome
+
+    return apply_command
+
+
 class AdmissionGate:
-    """Decides with the policies of an engine who may reserve. Safe to share between threads.
+    """Decides with the policies of an engine who may take a place. Safe to share between threads.
 
     It keeps the token buckets whose scope is this process.
     """
@@ -83,32 +118,24 @@ class AdmissionGate:
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
-    def admit(
-        self, office: str, reserve: Reserve, caller: tuple[str, str, str], admission_pass: str
-    ) -> AdmittedReserve | Outcome:
-        """Decide about a reserve without the store.
+    def admit(self, entry: Entry, caller: tuple[str, str, str], admission_pass: str) -> AdmittedEntry | Outcome:
+        """Decide about an entry without the store.
 
         Args:
-            office: the office of the reserve.
-            reserve: the command.
+            entry: the places that the command is about to take.
             caller: keyed hashes of account, network and device, or ``""`` for an unknown one.
             admission_pass: the caller's pass, or ``""``.
 
         Returns:
-            The requirements to apply it with (:meth:`apply`), or the outcome that refuses it.
+            The requirements to apply the command with (:meth:`apply`), or the outcome that refuses it.
 
         Raises:
             InvalidRequest: the pass is not a text of at most 4,096 characters, or the policies require more than one
                 command can do.
         """
-        if type(admission_pass) is not str or len(admission_pass) > PASS_LENGTH_MAX:
-            raise InvalidRequest("admission_pass", "not a usable pass", "the text that the caller was given")
         now_ms = self._now_ms()
-        account, network, device = caller
-        request = PolicyRequest(
-            office, reserve.day, reserve.applicants, reserve.choice, account, network, device, admission_pass, now_ms
-        )
-        result = self._chain.decide(request)
+        office = entry.office
+        result = self._chain.decide(_policy_request(entry, caller, admission_pass, now_ms))
         for record in result.records:
             self._notify(office, record)
         if not result.decision.admits:
@@ -119,24 +146,33 @@ class AdmissionGate:
         charges = tuple(one for one in result.charge_requirements if one.scope is BucketScope.STORE)
         if charges:
             check_charges(tuple(one.charge for one in charges))
-        admitted = AdmittedReserve(office, charges, _single_pass(result.pass_requirements))
+        admitted = AdmittedEntry(office, charges, _single_pass(result.pass_requirements))
         if not admitted.is_guarded:
             self._notify(office, DecisionRecord(self._chain.name, ADMIT))
         return admitted
 
-    def apply(self, admitted: AdmittedReserve, reserve: Reserve) -> Workflow[Outcome]:
-        """Apply an admitted reserve, with the charges and the pass that its policies require.
+    def decides_alike(self, one: Entry, other: Entry, caller: tuple[str, str, str], admission_pass: str) -> bool:
+        """Return True if each policy decides the same about both entries. Nothing is charged or recorded."""
+        now_ms = self._now_ms()
+        return decides_alike(
+            self._chain,
+            _policy_request(one, caller, admission_pass, now_ms),
+            _policy_request(other, caller, admission_pass, now_ms),
+        )
+
+    def apply(self, admitted: AdmittedEntry, command: EnteringCommand) -> Workflow[Outcome]:
+        """Apply the command of an admitted entry, with the charges and the pass that its policies require.
 
         Args:
             admitted: the result of :meth:`admit`.
-            reserve: the command; a workflow may have set its ``valid_until_ms`` since.
+            command: the command; a workflow may have set its ``valid_until_ms`` since.
         """
         office, charges, admission_pass = admitted
         if not admitted.is_guarded:
-            plain: Outcome = yield Apply(office, reserve)
+            plain: Outcome = yield Apply(office, command)
             return plain
-        guarded = GuardedReserve(
-            reserve,
+        guarded = GuardedCommand(
+            command,
             tuple(one.charge for one in charges),
             None if admission_pass is None else admission_pass.admission_pass,
         )
@@ -144,8 +180,8 @@ class AdmissionGate:
         # A store whose queue is full answers OVERLOADED without looking at the charges.
         return self._conclude(admitted, answer) if isinstance(answer, GuardedOutcome) else answer
 
-    def _conclude(self, admitted: AdmittedReserve, answer: GuardedOutcome) -> Outcome:
-        """Return the caller's outcome of a guarded reserve, and notify the observer of the decision."""
+    def _conclude(self, admitted: AdmittedEntry, answer: GuardedOutcome) -> Outcome:
+        """Return the caller's outcome of a guarded command, and notify the observer of the decision."""
         for index in answer.shadow_refusals:
             self._notify(admitted.office, replace(self._record(admitted, index, answer), enforced=False))
         outcome = answer.outcome
@@ -159,7 +195,7 @@ class AdmissionGate:
         self._notify(admitted.office, record)
         return replace(outcome, reason=record.decision.reason)
 
-    def _record(self, admitted: AdmittedReserve, index: int, answer: GuardedOutcome) -> DecisionRecord:
+    def _record(self, admitted: AdmittedEntry, index: int, answer: GuardedOutcome) -> DecisionRecord:
         """Return the decision of the policy whose charge (by index) or pass (``PASS_INDEX``) refused."""
         if index == PASS_INDEX:
             assert admitted.admission_pass is not None
@@ -199,8 +235,49 @@ class AdmissionGate:
             return
         try:
             self._observer.on_decision(office, record)
-        except Exception:  # an observer must not stop a reserve
+        except Exception:  # an observer must not stop a call
             _log.exception("the observer failed")
+
+
+class CallAdmission(NamedTuple):
+    """The admission of one call: the engine's policies, and the facts that the caller gave them.
+
+    Args:
+        gate: the engine's policies; ``None`` if it has none.
+        caller: keyed hashes of account, network and device, or ``""`` for an unknown one.
+        admission_pass: the caller's pass, or ``""``.
+    """
+
+    gate: AdmissionGate | None
+    caller: tuple[str, str, str]
+    admission_pass: str
+
+    @classmethod
+    def of(
+        cls, requests: RequestBuilder, gate: AdmissionGate | None, caller: Caller | None, admission_pass: str
+    ) -> Self:
+        """Return the admission of a call with these arguments.
+
+        Raises:
+            InvalidRequest: a pass without policies, or a caller that no policy can read.
+        """
+        if gate is None:
+            reject_unused_pass(admission_pass)
+            return cls(None, ("", "", ""), "")
+        return cls(gate, requests.caller_hashes(caller), admission_pass)
+
+    def admit(self, entry: Entry) -> ApplyCommand | Outcome:
+        """Decide about an entry. Return the function that applies its command, or the outcome that refuses it."""
+        if self.gate is None:
+            return applied_plainly(entry.office)
+        admitted = self.gate.admit(entry, self.caller, self.admission_pass)
+        return admitted if isinstance(admitted, Outcome) else functools.partial(self.gate.apply, admitted)
+
+
+def _policy_request(entry: Entry, caller: tuple[str, str, str], admission_pass: str, now_ms: int) -> PolicyRequest:
+    if type(admission_pass) is not str or len(admission_pass) > PASS_LENGTH_MAX:
+        raise InvalidRequest("admission_pass", "not a usable pass", "the text that the caller was given")
+    return PolicyRequest(*entry, *caller, admission_pass, now_ms)
 
 
 def _refusal(decision: PolicyDecision, now_ms: int) -> Outcome:

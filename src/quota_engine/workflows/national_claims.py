@@ -20,8 +20,8 @@ __all__ = [
     "ClaimConflict",
     "ClaimsTaken",
     "audit_claims",
-    "confirm",
     "lookup_reference",
+    "reacquire",
     "redirect_claims",
     "release_claims",
     "reschedule",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -55,6 +55,7 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, Describe, Lookup, Query
+from quota_engine.workflows.admission_gate import ApplyCommand, applied_plainly
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import RequestBuilder
 
@@ -233,12 +234,8 @@ def restore_claims(requests: RequestBuilder, taken: ClaimsTaken, reference: str,
             return
 
 
-ApplyReserve = Callable[[Reserve], Workflow[Outcome]]
-"""Applies the command of a reserve to its office: plainly, or with the charges of the admission policies."""
-
-
 def reserve(
-    requests: RequestBuilder, office: str, command: Reserve, apply_reserve: ApplyReserve | None = None
+    requests: RequestBuilder, office: str, command: Reserve, apply_command: ApplyCommand | None = None
 ) -> Workflow[Outcome]:
     """Take the claims of all applicants, then the places; release the claims if the office refuses.
 
@@ -246,22 +243,17 @@ def reserve(
         requests: the engine's request builder.
         office: the office of ``command``.
         command: the reserve.
-        apply_reserve: applies the command to the office; plainly if ``None``.
+        apply_command: applies the command to the office; plainly if ``None``.
     """
-
-    def apply_plainly(reserve: Reserve) -> Workflow[Outcome]:
-        outcome: Outcome = yield Apply(office, reserve)
-        return outcome
-
-    apply_reserve = apply_reserve or apply_plainly
+    apply_command = apply_command or applied_plainly(office)
     reference = f"{office}~{command.id}"
     outcome = Outcome(Status.COMMAND_EXPIRED)
     for _ in range(ATTEMPTS_MAX):
         taken = yield from take_claims(requests, command.applicants, reference, command.day)
         if isinstance(taken, ClaimConflict):
-            return (yield from _refused(office, command, taken, apply_reserve))
+            return (yield from _refused(office, command, taken, apply_command))
         try:
-            outcome = yield from apply_reserve(replace(command, valid_until_ms=taken.valid_until_ms))
+            outcome = yield from apply_command(replace(command, valid_until_ms=taken.valid_until_ms))
         except BackendUnavailable:
             yield from release_claims(taken.made)
             raise
@@ -288,11 +280,11 @@ def reserve_all(requests: RequestBuilder, office: str, commands: Sequence[Reserv
     return claimed
 
 
-def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_reserve: ApplyReserve) -> Workflow[Outcome]:
+def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_command: ApplyCommand) -> Workflow[Outcome]:
     if conflict.overloaded:
         return Outcome(Status.OVERLOADED)
     # A known key has precedence over all refusals. This command has expired, so it can return that answer only.
-    known = yield from apply_reserve(replace(command, valid_until_ms=1))
+    known = yield from apply_command(replace(command, valid_until_ms=1))
     if known.status is not Status.COMMAND_EXPIRED:
         return known
     record = conflict.record
@@ -304,33 +296,45 @@ def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_reser
     return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=conflict.retry_at_ms)
 
 
-def confirm(requests: RequestBuilder, office: str, command: Confirm) -> Workflow[Outcome]:
-    """Confirm, and claim an expired reservation again before it re-acquires a place."""
-    outcome: Outcome = yield Apply(office, replace(command, reacquire=False))
-    record = outcome.reservation
-    if outcome.status is not Status.HOLD_EXPIRED or record is None:
-        return outcome
-    taken = yield from take_claims(requests, record.applicants, record.reference, record.day)
+def reacquire(
+    requests: RequestBuilder, command: Confirm, expired: Reservation, apply_command: ApplyCommand
+) -> Workflow[Outcome]:
+    """Claim an expired reservation again, then re-acquire its places; release the claims if the office refuses.
+
+    Args:
+        requests: the engine's request builder.
+        command: the confirm, with ``reacquire``.
+        expired: the reservation.
+        apply_command: applies the command to the office.
+    """
+    taken = yield from take_claims(requests, expired.applicants, expired.reference, expired.day)
     if isinstance(taken, ClaimConflict):
-        return Outcome(Status.OVERLOADED) if taken.overloaded else outcome
-    outcome = yield Apply(office, replace(command, valid_until_ms=taken.valid_until_ms))
+        return Outcome(Status.OVERLOADED) if taken.overloaded else Outcome(Status.HOLD_EXPIRED, expired)
+    outcome = yield from apply_command(replace(command, valid_until_ms=taken.valid_until_ms))
     if not outcome.ok:
         yield from release_claims(taken.made)
     return outcome
 
 
-def reschedule(requests: RequestBuilder, office: str, command: Reschedule) -> Workflow[Outcome]:
-    """Reschedule within an office, and extend the claims until the new day is over."""
-    record: Reservation | None = yield Lookup(office, command.id)
-    if record is not None and record.state in (State.HELD, State.CONFIRMED):
+def reschedule(
+    requests: RequestBuilder, command: Reschedule, record: Reservation, apply_command: ApplyCommand
+) -> Workflow[Outcome]:
+    """Extend the claims of a reservation until the new day is over, then reschedule it within its office.
+
+    Args:
+        requests: the engine's request builder.
+        command: the reschedule.
+        record: the present reservation.
+        apply_command: applies the command to the office.
+    """
+    if record.state in (State.HELD, State.CONFIRMED):
         taken = yield from take_claims(requests, record.applicants, record.reference, command.day)
         if isinstance(taken, ClaimConflict):
             if taken.overloaded:
                 return Outcome(Status.OVERLOADED)
             own = not command.owner or command.owner in record.applicants
             return Outcome(Status.IDENTITY_LIMIT, record) if own else Outcome(Status.NOT_OWNER)
-    outcome: Outcome = yield Apply(office, command)
-    return outcome
+    return (yield from apply_command(command))
 
 
 def audit_claims(requests: RequestBuilder, office: str) -> Workflow[list[str]]:

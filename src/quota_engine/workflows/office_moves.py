@@ -4,12 +4,14 @@ A move spans two ledgers without a common transaction, and never leaves the appl
 
 1. The source's office says whether the reservation may move.
 2. The registry records the move.
-3. The target's office takes a place.
+3. The target's office takes a place, with the requirements of its admission policies.
 4. The source's office releases the old place.
 5. The registry records that the move is done.
 
 A client that dies in between leaves the old place, or both places for a while. Each step recognizes that it was done
-before, and :func:`recover_moves` continues after any of them. ``docs/multi-office.md`` covers the interleavings.
+before, and :func:`recover_moves` continues after any of them. Only the applicant's own call takes the place of step 3.
+A recovery that finds no place there undoes the move, so it needs no pass. ``docs/multi-office.md`` covers the
+interleavings.
 """
 
 from __future__ import annotations
@@ -42,8 +44,10 @@ from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
+from quota_engine.generators import Request
 from quota_engine.ports import Lookup, Query
-from quota_engine.workflows import national_claims
+from quota_engine.workflows import entries, national_claims
+from quota_engine.workflows.admission_gate import ApplyCommand, CallAdmission, Entry, applied_plainly
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.request_builder import RequestBuilder
@@ -82,30 +86,36 @@ def move_id(source: str, version: int, office: str, day: int, choice: Choice) ->
 
 def reschedule(
     requests: RequestBuilder,
+    admission: CallAdmission,
     reference: str,
     day: Day,
     office: str,
     selection: Selection,
     owner: str | None,
     expected_version: int,
-) -> Workflow[Outcome]:
+) -> Workflow[Outcome] | Request[Outcome]:
     """Reschedule within the office in one step, or move to another office.
 
-    Arguments as for :meth:`quota_engine.QuotaEngine.reschedule`.
+    Arguments as for :meth:`quota_engine.QuotaEngine.reschedule`. ``admission`` is the admission of the call.
     """
     source_office, _ = requests.parse_reference(reference)
     if not office or office == source_office:
         there, command = requests.reschedule(reference, day, selection, owner, expected_version)
-        if requests.has_national_limit:
-            return (yield from national_claims.reschedule(requests, there, command))
-        outcome: Outcome = yield Apply(there, command)
-        return outcome
+        return entries.reschedule(requests, admission, there, command)
     number, choice = requests.plan(office, day, selection)
-    return (yield from _move(requests, reference, office, number, choice, requests.owner_hash(owner), expected_version))
+    owner_hash = requests.owner_hash(owner)
+    return _move(requests, admission, reference, office, number, choice, owner_hash, expected_version)
 
 
 def _move(
-    requests: RequestBuilder, source: str, office: str, day: int, choice: Choice, owner: str, version: int
+    requests: RequestBuilder,
+    admission: CallAdmission,
+    source: str,
+    office: str,
+    day: int,
+    choice: Choice,
+    owner: str,
+    version: int,
 ) -> Workflow[Outcome]:
     source_office, _, source_id = source.partition("~")
     for _ in range(ATTEMPTS_MAX):
@@ -116,6 +126,9 @@ def _move(
                 return (yield from _moved_before(prepared, record, office, day, choice))
             return prepared
         target = f"{office}~{move_id(source, record.version, office, day, choice)}"
+        admitted = yield from _admit(admission, record, target, day, choice)
+        if isinstance(admitted, Outcome):
+            return admitted
         ends_at_ms = max(requests.ends_at_ms(source_office, record.day), requests.ends_at_ms(office, day))
         opened: RegistryResult = yield Apply(
             shard_of(source),
@@ -124,7 +137,7 @@ def _move(
         if opened.status is RegistryStatus.OVERLOADED:
             return Outcome(Status.OVERLOADED)
         if opened.ok:
-            return (yield from _move_in(requests, record, target, day, choice, opened))
+            return (yield from _move_in(requests, record, target, day, choice, opened, admitted))
         # Another move came first. Its client may be at work until the lease ends.
         if not opened.done and not opened.lease_is_over:
             return Outcome(Status.MOVING, record, retry_at_ms=opened.lease_until_ms)
@@ -134,6 +147,23 @@ def _move(
             if not other.done and other.number == opened.number:
                 yield from _finish(requests, other)
     return Outcome(Status.MOVING, record)
+
+
+def _admit(
+    admission: CallAdmission, record: Reservation, target: str, day: int, choice: Choice
+) -> Workflow[ApplyCommand | Outcome]:
+    """Decide if the reservation may enter the target's office. Return how to take the place, or the refusal.
+
+    A move whose place an earlier call has taken was admitted then: the same call again has to finish it.
+    """
+    office, _, target_id = target.partition("~")
+    if admission.gate is None:
+        return applied_plainly(office)
+    taken_before: Reservation | None = yield Lookup(office, target_id)
+    if taken_before is not None:
+        return applied_plainly(office)
+    admitted = admission.admit(Entry(office, day, record.applicants, choice))
+    return replace(admitted, reservation=record) if isinstance(admitted, Outcome) else admitted
 
 
 def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, choice: Choice) -> Workflow[Outcome]:
@@ -148,9 +178,15 @@ def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, 
 
 
 def _move_in(
-    requests: RequestBuilder, record: Reservation, target: str, day: int, choice: Choice, opened: RegistryResult
+    requests: RequestBuilder,
+    record: Reservation,
+    target: str,
+    day: int,
+    choice: Choice,
+    opened: RegistryResult,
+    apply_command: ApplyCommand,
 ) -> Workflow[Outcome]:
-    source, (office, _, target_id) = record.reference, target.partition("~")
+    source, (_, _, target_id) = record.reference, target.partition("~")
     valid_until_ms = opened.lease_until_ms - national_claims.CLOCKS_MARGIN_MS
     taken: national_claims.ClaimsTaken | None = None
     if requests.has_national_limit:
@@ -174,7 +210,7 @@ def _move_in(
         valid_until_ms,
     )
     try:
-        moved: Outcome = yield Apply(office, command)
+        moved = yield from apply_command(command)
     except BackendUnavailable:
         yield from _forget_attempt(requests, record, target, opened, taken)
         raise

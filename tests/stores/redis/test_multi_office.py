@@ -33,6 +33,7 @@ from tests.support.multi_office import (
     DAY,
     KEY,
     NEXT_DAY,
+    NO_ADMISSION,
     OFFICES,
     Nation,
     RandomInterleaving,
@@ -120,7 +121,8 @@ def test_killed_server_in_a_move_loses_no_place(binary: Path, national: bool) ->
             there = Nation(national=national, open_store=lambda clock: open_store(server.url, clock))
             source = there.engine.confirm(there.engine.reserve("east", DAY, ANI).reference).reference
             move = SteppedWorkflow(
-                office_moves.reschedule(there.requests, source, DAY, "west", ANY_SELECTION, None, 0), there.backend
+                office_moves.reschedule(there.requests, NO_ADMISSION, source, DAY, "west", ANY_SELECTION, None, 0),
+                there.backend,
             )
             move.run(steps)
             move.abandon()

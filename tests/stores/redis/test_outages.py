@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from quota_engine.admission.guarded_reserve import AdmissionPass, GuardedReserve
+from quota_engine.admission.guarded_command import AdmissionPass, GuardedCommand
 from quota_engine.admission.token_bucket import Charge, PeekTokens, ResetTokens, TakeTokens, per_minute
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
 from quota_engine.domain.commands import Confirm, Expire, Release, SetCapacity
@@ -373,7 +373,7 @@ def test_documented_permissions_suffice(server: Server) -> None:
     assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert backend.apply(OFFICE, Confirm("ani")).status is Status.CONFIRMED
     charges = (Charge("k", per_minute(7)),)
-    guarded = GuardedReserve(reserve("budi", ONLINE), charges, AdmissionPass("p", CLOCK.now_ms() + 60_000))
+    guarded = GuardedCommand(reserve("budi", ONLINE), charges, AdmissionPass("p", CLOCK.now_ms() + 60_000))
     assert backend.apply(OFFICE, guarded).outcome.status is Status.HELD
     assert backend.apply("~buckets.x", TakeTokens(charges)).taken
     assert backend.execute(Query("~buckets.x", PeekTokens(charges)))[0].available == 6

@@ -20,7 +20,7 @@ __all__ = [
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from quota_engine.admission.guarded_reserve import GuardedReserve
+from quota_engine.admission.guarded_command import GuardedCommand
 from quota_engine.admission.token_bucket import TakeOutcome
 from quota_engine.domain.commands import Cancel, Expire, MoveOut, Release, UndoMove
 from quota_engine.domain.cross_office_registry import PREFIX, CloseMove, Drop, RegistryResult, RegistryStatus
@@ -73,7 +73,7 @@ class LedgerFormat(NamedTuple):
 
 _OFFICE_SCRIPTS: Final[dict[type, Script]] = {
     **dict.fromkeys((Release, Cancel, MoveOut, UndoMove, Expire), scripts.OFFICE_FREEING_COMMANDS),
-    GuardedReserve: scripts.OFFICE_GUARDED_COMMANDS,
+    GuardedCommand: scripts.OFFICE_GUARDED_COMMANDS,
 }
 
 

@@ -197,7 +197,7 @@ _APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua")
 _APPLY_GUARDED_COMMANDS: Final = (
     *_STATE_MACHINE,
     "buckets/token_bucket.lua",
-    "office/guarded_reserve.lua",
+    "office/guarded_command.lua",
     "office/apply_commands.lua",
 )
 
@@ -208,7 +208,7 @@ OFFICE_FREEING_COMMANDS: Final = _script("allow-oom", *_FENCED_OFFICE, main=_APP
 """The same for commands that return units: they must run when memory is out, or no memory would ever become free."""
 
 OFFICE_GUARDED_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_GUARDED_COMMANDS)
-"""Applies all commands, guarded reserves included. A separate script, so that a plain reserve pays nothing for guards.
+"""Applies all commands, guarded ones included. A separate script, so that a plain reserve pays nothing for admission.
 """
 
 OFFICE_QUERIES: Final = _script(

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from quota_engine.admission.guarded_reserve import GuardedOutcome, GuardedReserve
+from quota_engine.admission.guarded_command import GuardedCommand, GuardedOutcome
 from quota_engine.domain.commands import CheckIn, Confirm, Expire, MarkNoShow, PrepareMove, Reserve
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
@@ -247,7 +247,7 @@ class SoldOutCache:
     def record_outcome(self, office: str, command: Any, outcome: Any) -> None:
         """Learn from the store's outcome of a command."""
         if isinstance(outcome, GuardedOutcome):
-            command, outcome = command.reserve, outcome.outcome
+            command, outcome = command.command, outcome.outcome
         cached = self._offices.get(office)
         if type(command) is Reserve and outcome.status is _STATUS_SOLD_OUT:
             self._record_sold_out(office, cached, command)
@@ -264,8 +264,8 @@ class SoldOutCache:
         cached = self._offices.get(office)
         if cached is None:
             return
-        if type(command) is GuardedReserve:
-            command = command.reserve
+        if type(command) is GuardedCommand:
+            command = command.command
         if type(command) is Reserve:
             self._add_names(cached, command.id, *command.applicants)
         else:

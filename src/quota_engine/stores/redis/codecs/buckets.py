@@ -1,4 +1,7 @@
-"""The codec of token buckets and of the guards of a reserve; ``lua/buckets/token_bucket.lua`` has the same layouts."""
+"""The codec of token buckets, and of the charges and pass of a guarded command.
+
+``lua/buckets/token_bucket.lua`` has the same layouts.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ __all__ = ["BucketDecoder", "buckets_of_state", "encode", "text_of_charges", "te
 
 from typing import Any
 
-from quota_engine.admission.guarded_reserve import GuardedReserve
+from quota_engine.admission.guarded_command import GuardedCommand
 from quota_engine.admission.token_bucket import (
     BucketLevel,
     Buckets,
@@ -32,8 +35,8 @@ def text_of_charges(charges: tuple[Charge, ...]) -> str:
     )
 
 
-def text_of_guards(command: GuardedReserve) -> str:
-    """Return the part of a guarded reserve's line that precedes the reserve."""
+def text_of_guards(command: GuardedCommand) -> str:
+    """Return the part of a guarded command's line that precedes the command."""
     one = command.admission_pass
     start = f"guarded\t{one.id}\t{one.until_ms}\t{one.shadow:d}" if one is not None else "guarded\t\t0\t0"
     return f"{start}\t{text_of_charges(command.charges)}\t"

@@ -33,7 +33,7 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.admission.guarded_reserve import GuardedOutcome, GuardedReserve
+from quota_engine.admission.guarded_command import GuardedCommand, GuardedOutcome
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -264,13 +264,13 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     OpenDay: lambda one: f"open_day\t{one.day}",
     ReallocateUnused: lambda one: f"reallocate_unused\t{one.day}\t{one.quota}",
     ReleaseParked: lambda one: f"release_parked\t{one.day}\t{one.quota}",
-    GuardedReserve: lambda one: _encode_guarded(one),
+    GuardedCommand: lambda one: _encode_guarded(one),
 }
 
 
-def _encode_guarded(command: GuardedReserve) -> str:
+def _encode_guarded(command: GuardedCommand) -> str:
     command.check()
-    return text_of_guards(command) + encode(command.reserve)
+    return text_of_guards(command) + encode(command.command)
 
 
 _choice_texts: dict[int, tuple[Choice, str]] = {}
@@ -289,7 +289,7 @@ def _kept_text_of_choice(choice: Choice) -> str:
     return text
 
 
-def encode(command: Command | GuardedReserve | Lookup | View | ReadWaitListPosition) -> str:
+def encode(command: Command | GuardedCommand | Lookup | View | ReadWaitListPosition) -> str:
     """Return a command or a question as a line for the scripts. The line of a view is for its first day.
 
     Raises:
@@ -346,7 +346,7 @@ class OfficeDecoder:
         )
 
     def outcome(self, command: Any, line: str) -> Any:
-        """Return the outcome of a command from its reply line; a :class:`GuardedOutcome` for a guarded reserve."""
+        """Return the outcome of a command from its reply line; a :class:`GuardedOutcome` for a guarded command."""
         fields = line.split("\t")
         if fields[0] == "NEW":
             # A new hold, the most frequent success: the command has the rest of its record.
@@ -372,7 +372,7 @@ class OfficeDecoder:
         if fields[0] == "G":
             _, refused_by, in_shadow, rest = line.split("\t", 3)
             indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
-            return GuardedOutcome(self.outcome(command.reserve, rest), int(refused_by), indexes)
+            return GuardedOutcome(self.outcome(command.command, rest), int(refused_by), indexes)
         if len(fields) <= 5:
             known = self._outcomes.get(line)
             if known is not None:

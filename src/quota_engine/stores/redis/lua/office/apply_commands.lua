@@ -122,7 +122,7 @@ local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 local ids, applicants = {}, {}
 for _, fields in ipairs(commands) do
-  fields = fields.reserve or fields -- of a guarded one: the reserve
+  fields = fields.command or fields -- of a guarded one: the command itself
   if fields[1] == "reserve" then
     for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
   end

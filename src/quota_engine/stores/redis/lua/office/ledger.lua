@@ -13,8 +13,8 @@
 --      10 choices    hash    index -> choice. "=" .. choice -> index and the last day that had a record with it. "n" -> the
 --                            last index. "x" .. index -> the event after which no record has the choice.
 --      11 updated    zset    applicant, by the number of the event that changed their penalty
---      12 gate       zset    for guarded reserves: see buckets/token_bucket.lua
---      13 ticks      hash    for guarded reserves: see buckets/token_bucket.lua
+--      12 gate       zset    for guarded commands: see buckets/token_bucket.lua
+--      13 ticks      hash    for guarded commands: see buckets/token_bucket.lua
 --
 -- All keys always exist: each has a "~" without a meaning. A cluster that moves a slot refuses commands when only some of
 -- their keys exist.

@@ -1,4 +1,4 @@
-"""Guarded reserves: the rules one by one, and random walks against an oracle from ``docs/rules.md``."""
+"""Guarded commands: the rules one by one, and random walks against an oracle from ``docs/rules.md``."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ from random import Random
 
 import pytest
 
-from quota_engine.admission.guarded_reserve import (
+from quota_engine.admission.guarded_command import (
     PASS_INDEX,
     AdmissionPass,
+    EnteringCommand,
+    GuardedCommand,
     GuardedLedger,
     GuardedOutcome,
-    GuardedReserve,
     apply,
     describe_admission,
 )
 from quota_engine.admission.token_bucket import Charge, Limit, per_minute, per_second
-from quota_engine.conformance.world import DAY, HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT_MS, applicant, published, reserve
+from quota_engine.conformance.world import (
+    DAY,
+    HOLD_TTL_MS,
+    OFFICE,
+    ONLINE,
+    OPENS_AT_MS,
+    PRIORITY,
+    applicant,
+    published,
+    reserve,
+)
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import CloseDay, Command, Release, Reserve, SetCapacity
+from quota_engine.domain.commands import CloseDay, Command, Confirm, MoveIn, Release, Reschedule, Reserve, SetCapacity
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Status
@@ -38,19 +49,19 @@ def opened(capacity: int = 2) -> GuardedLedger:
     return ledger
 
 
-def charged(key: str, *names: str, leave: str = "", day: int = DAY, party: tuple[str, ...] = ()) -> GuardedReserve:
+def charged(key: str, *names: str, leave: str = "", day: int = DAY, party: tuple[str, ...] = ()) -> GuardedCommand:
     charges = tuple(Charge(name, ONE_A_MINUTE) for name in names)
-    return GuardedReserve(
+    return GuardedCommand(
         reserve(key, ONLINE, *party, day=day), charges, AdmissionPass(leave, LEASE) if leave else None
     )
 
 
-def send(ledger: GuardedLedger, command: GuardedReserve, now_ms: int = NOW) -> GuardedOutcome:
+def send(ledger: GuardedLedger, command: GuardedCommand, now_ms: int = NOW) -> GuardedOutcome:
     answer: GuardedOutcome = apply(ledger, command, now_ms)
     return answer
 
 
-def status(ledger: GuardedLedger, command: GuardedReserve, now_ms: int = NOW) -> Status:
+def status(ledger: GuardedLedger, command: GuardedCommand, now_ms: int = NOW) -> Status:
     return send(ledger, command, now_ms).outcome.status
 
 
@@ -107,11 +118,9 @@ def test_sold_out_does_not_use_the_pass() -> None:
 
 
 def test_joining_the_wait_list_uses_the_pass() -> None:
-    from quota_engine.conformance.world import PRIORITY
-
     ledger = opened()
     apply(ledger, reserve("first", PRIORITY), NOW)
-    waiting = GuardedReserve(reserve("ani", PRIORITY, wait=True), (), AdmissionPass("p1", LEASE))
+    waiting = GuardedCommand(reserve("ani", PRIORITY, wait=True), (), AdmissionPass("p1", LEASE))
     assert status(ledger, waiting) is Status.WAITING
     assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
 
@@ -139,6 +148,80 @@ def test_invalid_pass_is_refused_without_a_charge() -> None:
     assert describe_admission(ledger)["buckets"] == {}
 
 
+def guarded(command: EnteringCommand, leave: str = "", *names: str) -> GuardedCommand:
+    charges = tuple(Charge(name, ONE_A_MINUTE) for name in names)
+    return GuardedCommand(command, charges, AdmissionPass(leave, LEASE) if leave else None)
+
+
+def test_reschedule_to_another_day_uses_the_pass() -> None:
+    """The hold of a dull day gets no place of the release without a valid pass, and keeps its own place."""
+    ledger = opened()
+    assert apply(ledger, reserve("ani", ONLINE, day=DAY + 1), NOW).status is Status.HELD
+    used = guarded(Reschedule("ani", DAY, ONLINE), "p1", "acc")
+    assert status(ledger, used, LEASE) is Status.NOT_ADMITTED
+    assert status(ledger, guarded(reserve("budi", ONLINE), "p1")) is Status.HELD
+    assert status(ledger, used) is Status.NOT_ADMITTED
+    assert ledger.reservations["ani"].day == DAY + 1
+    assert status(ledger, guarded(Reschedule("ani", DAY, ONLINE), "p2", "acc")) is Status.HELD
+    assert status(ledger, guarded(Reschedule("ani", DAY + 1, ONLINE), "", "acc")) is Status.THROTTLED
+    assert audit(ledger) == []
+
+
+def test_refused_or_repeated_reschedule_is_free() -> None:
+    """A replay, another owner, a stale version and an ended reservation need no pass and no token."""
+    ledger = opened()
+    apply(ledger, reserve("ani", ONLINE, day=DAY + 1), NOW)
+    move = Reschedule("ani", DAY, ONLINE)
+    assert status(ledger, guarded(move, "p1", "acc")) is Status.HELD
+    state = describe_admission(ledger)
+    again = send(ledger, guarded(move, "p1", "acc")).outcome
+    assert (again.status, again.replayed) == (Status.HELD, True)
+    for command, expected in (
+        (Reschedule("ani", DAY + 1, ONLINE, applicant("budi")), Status.NOT_OWNER),
+        (Reschedule("ani", DAY + 1, ONLINE, "", 1), Status.STALE),
+        (Reschedule("dewi", DAY + 1, ONLINE), Status.NOT_FOUND),
+    ):
+        assert status(ledger, guarded(command, "p1", "acc")) is expected
+    assert status(ledger, guarded(Reschedule("ani", DAY + 1, ONLINE), "p1"), NOW + HOLD_TTL_MS) is Status.HOLD_EXPIRED
+    assert describe_admission(ledger) == state
+
+
+def test_reschedule_of_a_waiting_party_needs_a_pass() -> None:
+    """Settling may serve the wait list in the same step, and would turn the entry into a hold that can be moved."""
+    ledger = opened()
+    apply(ledger, reserve("first", PRIORITY), NOW)
+    assert apply(ledger, reserve("ani", PRIORITY, wait=True), NOW).status is Status.WAITING
+    late = NOW + HOLD_TTL_MS
+    assert status(ledger, guarded(Reschedule("ani", DAY + 1, ONLINE), "p1"), late) is Status.NOT_ADMITTED
+    assert ledger.reservations["ani"].day == DAY
+
+
+def test_reacquire_uses_the_pass_and_a_live_hold_does_not() -> None:
+    ledger = opened()
+    for name in ("ani", "budi"):
+        apply(ledger, reserve(name, ONLINE), NOW)
+    assert status(ledger, guarded(Confirm("budi", reacquire=True), "p1", "acc")) is Status.CONFIRMED
+    assert describe_admission(ledger)["buckets"] == {}
+    late = NOW + HOLD_TTL_MS
+    expired = GuardedCommand(Confirm("ani", reacquire=True), (), AdmissionPass("p1", late + 1))
+    assert status(ledger, guarded(Confirm("ani", reacquire=True), "p1"), late) is Status.NOT_ADMITTED
+    assert status(ledger, guarded(Confirm("ani"), "p1"), late) is Status.HOLD_EXPIRED
+    assert status(ledger, expired, late) is Status.CONFIRMED
+    assert describe_admission(ledger)["buckets"] == {"/p1": (late + 1, 0)}
+    assert status(ledger, charged("citra", leave="p1"), late) is Status.NOT_ADMITTED
+
+
+def test_move_from_another_office_uses_the_pass() -> None:
+    """A repeated move finds its place without a pass, as a recovery does."""
+    ledger = opened()
+    move = MoveIn("moved", DAY, (applicant("ani"),), ONLINE, 0, 1)
+    assert status(ledger, guarded(move, "p1", "acc"), LEASE) is Status.NOT_ADMITTED
+    assert status(ledger, guarded(move, "p1", "acc")) is Status.CONFIRMED
+    again = send(ledger, guarded(move, "p1", "acc"), LEASE).outcome
+    assert (again.status, again.replayed) == (Status.CONFIRMED, True)
+    assert status(ledger, charged("budi", leave="p1")) is Status.NOT_ADMITTED
+
+
 def test_shadow_mode_refuses_nothing() -> None:
     """Refusals are reported, buckets charged and passes used up."""
     ledger = opened(capacity=9)
@@ -146,14 +229,14 @@ def test_shadow_mode_refuses_nothing() -> None:
     def shadowed(key: str, now_ms: int = NOW) -> GuardedOutcome:
         charges = (Charge("acc", ONE_A_MINUTE, shadow=True), Charge("all", per_second(100)))
         return send(
-            ledger, GuardedReserve(reserve(key, ONLINE), charges, AdmissionPass("p1", LEASE, shadow=True)), now_ms
+            ledger, GuardedCommand(reserve(key, ONLINE), charges, AdmissionPass("p1", LEASE, shadow=True)), now_ms
         )
 
     assert (shadowed("a").outcome.status, shadowed("a").shadow_refusals) == (Status.HELD, ())
     second = shadowed("b")
     assert (second.outcome.status, second.shadow_refusals) == (Status.HELD, (PASS_INDEX, 0))
     assert shadowed("c", NOW + 60_000).shadow_refusals == (PASS_INDEX,)
-    late = send(ledger, GuardedReserve(reserve("d", ONLINE), (), AdmissionPass("p2", NOW, shadow=True)))
+    late = send(ledger, GuardedCommand(reserve("d", ONLINE), (), AdmissionPass("p2", NOW, shadow=True)))
     assert (late.outcome.status, late.shadow_refusals) == (Status.HELD, (PASS_INDEX,))
     assert "/p2" not in describe_admission(ledger)["buckets"]
 
@@ -168,21 +251,22 @@ def test_other_commands_are_unchanged() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        GuardedReserve(Reserve("a b", DAY, (applicant("ani"),), ONLINE)),
-        GuardedReserve(reserve("ani", ONLINE), (Charge("k", per_second(1), 2),)),
-        GuardedReserve(reserve("ani", ONLINE), (), AdmissionPass("", LEASE)),
-        GuardedReserve(reserve("ani", ONLINE), (), AdmissionPass("p", -1)),
+        GuardedCommand(Reserve("a b", DAY, (applicant("ani"),), ONLINE)),
+        GuardedCommand(reserve("ani", ONLINE), (Charge("k", per_second(1), 2),)),
+        GuardedCommand(reserve("ani", ONLINE), (), AdmissionPass("", LEASE)),
+        GuardedCommand(reserve("ani", ONLINE), (), AdmissionPass("p", -1)),
+        GuardedCommand(Release("ani")),  # type: ignore[arg-type]
     ],
-    ids=["reserve", "charge", "pass-id", "pass-until"],
+    ids=["reserve", "charge", "pass-id", "pass-until", "command"],
 )
-def test_check_rejects_invalid_commands(command: GuardedReserve) -> None:
+def test_check_rejects_invalid_commands(command: GuardedCommand) -> None:
     with pytest.raises(InvalidRequest):
         command.check()
     charged("ani", "acc", leave="p1").check()
 
 
 class GuardedOracle:
-    """Oracle of guarded reserves: token fractions, used passes, and the oracle of the office."""
+    """Oracle of guarded commands: token fractions, used passes, and the oracle of the office."""
 
     def __init__(self) -> None:
         self.oracle = Oracle(OFFICE)
@@ -191,10 +275,23 @@ class GuardedOracle:
         """Used passes, and the ends of their leases."""
         self.gate_ms = 0
 
-    def has_reservation(self, command: Reserve, now_ms: int) -> bool:
-        if self.oracle.lookup(command.id, now_ms) is not None:
+    def takes_nothing_new(self, command: EnteringCommand, now_ms: int) -> bool:
+        """Step 1 of the rules: a repetition, or a command that its reservation refuses."""
+        record = self.oracle.records.get(command.id) if self.oracle.lookup(command.id, now_ms) is not None else None
+        if isinstance(command, MoveIn):
+            return record is not None
+        if isinstance(command, Reserve):
+            others = list(self.oracle.records.values())
+            return record is not None or any(self.resumes(other, command, now_ms) for other in others)
+        if record is None or (command.owner and command.owner not in record.applicants):
             return True
-        return any(self.resumes(record, command, now_ms) for record in list(self.oracle.records.values()))
+        has_expired = record.state is State.EXPIRED or record.is_overdue(now_ms)
+        if isinstance(command, Confirm):
+            return not (command.reacquire and has_expired)
+        if has_expired or record.state not in (State.WAITING, State.HELD, State.CONFIRMED):
+            return True
+        is_stale = command.expected_version not in (0, record.version) and record.state is not State.WAITING
+        return is_stale or (record.day == command.day and record.choice == command.choice)
 
     def resumes(self, record: Record, command: Reserve, now_ms: int) -> bool:
         known = self.oracle.lookup(record.id, now_ms) is not None
@@ -216,10 +313,11 @@ class GuardedOracle:
         self.levels[charge.name] = self.level(charge, now_ms) - charge.cost, now_ms
         self.gate_ms = now_ms
 
-    def objection_to(self, answer: GuardedOutcome, command: GuardedReserve, now_ms: int) -> str:
+    def objection_to(self, answer: GuardedOutcome, command: GuardedCommand, now_ms: int) -> str:
+        self.oracle.forget_days(now_ms)
         now_ms = max(now_ms, self.oracle.clock_ms)
-        if self.has_reservation(command.reserve, now_ms):
-            objection = self.oracle.apply(command.reserve, now_ms).difference_from(answer.outcome)
+        if self.takes_nothing_new(command.command, now_ms):
+            objection = self.oracle.apply(command.command, now_ms).difference_from(answer.outcome)
             return objection or ("findings" if (answer.refused_by, answer.shadow_refusals) != (-1, ()) else "")
         gate_ms, shadow = max(now_ms, self.gate_ms), []
         one = command.admission_pass
@@ -245,8 +343,9 @@ class GuardedOracle:
                 self.take(charge, gate_ms)
             elif charge.shadow:
                 shadow.append(index)
-        objection = self.oracle.apply(command.reserve, now_ms).difference_from(answer.outcome)
-        if good and one is not None and answer.outcome.status in (Status.HELD, Status.WAITING):
+        objection = self.oracle.apply(command.command, now_ms).difference_from(answer.outcome)
+        taken = answer.outcome.status in (Status.HELD, Status.WAITING, Status.CONFIRMED)
+        if good and one is not None and taken and not answer.outcome.replayed:
             self.used[one.id] = one.until_ms
             self.gate_ms = gate_ms
         return objection or (
@@ -273,12 +372,12 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
 
 def _guarded(
     command: Command, limits: dict[str, Limit], random: Random, now_ms: int, uses: int
-) -> GuardedReserve | None:
-    if not isinstance(command, Reserve):
+) -> GuardedCommand | None:
+    if not isinstance(command, EnteringCommand):
         return None
     charges = tuple(
         Charge(name, limits[name], random.randint(1, limits[name].burst), random.random() < 0.3)
         for name in random.sample(sorted(limits), random.randint(0, 3))
     )
     one = AdmissionPass(f"p{uses // 3}", max(0, now_ms + random.choice((0, 30, HOLD_TTL_MS))), random.random() < 0.3)
-    return GuardedReserve(command, charges, one if random.random() < 0.5 else None)
+    return GuardedCommand(command, charges, one if random.random() < 0.5 else None)

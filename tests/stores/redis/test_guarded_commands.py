@@ -1,4 +1,4 @@
-"""Buckets and guarded reserves, in Lua against Python: the same commands at the same times, and all that is left.
+"""Buckets and guarded commands, in Lua against Python: the same commands at the same times, and all that is left.
 
 On a Valkey, on a Redis, and without a server, as ``test_differential`` does it for the ledger.
 """
@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from quota_engine.admission import token_bucket
-from quota_engine.admission.guarded_reserve import (
+from quota_engine.admission.guarded_command import (
     AdmissionPass,
+    EnteringCommand,
+    GuardedCommand,
     GuardedLedger,
-    GuardedReserve,
     apply,
     describe_admission,
 )
@@ -38,7 +39,7 @@ from quota_engine.admission.token_bucket import (
 )
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance import world
-from quota_engine.domain.commands import Reserve
+from quota_engine.domain.commands import Confirm, MoveIn, Release, Reschedule, Reserve
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import Status
@@ -293,16 +294,17 @@ def test_memory_store_keeps_buckets_by_address() -> None:
         backend.apply("~buckets.x", TakeTokens(()))
 
 
-# --- Guarded reserves -----------------------------------------------------------------------------------------------
+# --- Guarded commands -----------------------------------------------------------------------------------------------
 
 GUARD_LIMITS: Final = (Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1), Limit(1, 1, 4))
 
 
-def guard(random: Random, reserve: Reserve, now_ms: int) -> GuardedReserve:
+def guard(random: Random, command: EnteringCommand, now_ms: int) -> GuardedCommand:
     """Charges on few buckets, some in shadow, and sometimes one of few passes."""
-    if random.random() < 0.1:
-        reserve = replace(reserve, valid_until_ms=max(1, now_ms + random.choice((-20, -1, 0, 1))))
-    names = random.sample(("account", "network", "device", *reserve.applicants), random.choice((0, 1, 1, 2)))
+    if isinstance(command, Reserve | Confirm) and random.random() < 0.1:
+        command = replace(command, valid_until_ms=max(1, now_ms + random.choice((-20, -1, 0, 1))))
+    applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
+    names = random.sample(("account", "network", "device", *applicants), random.choice((0, 1, 1, 2)))
     charges = tuple(
         Charge(name, limit, random.randint(1, limit.burst), random.random() < 0.25)
         for name in names
@@ -310,15 +312,20 @@ def guard(random: Random, reserve: Reserve, now_ms: int) -> GuardedReserve:
     )
     pass_id = random.choice(("", "", f"p{random.randrange(6)}"))
     until_ms = max(0, now_ms + random.choice((-1, 0, 1, 20, 60)))
-    return GuardedReserve(
-        reserve, charges, AdmissionPass(pass_id, until_ms, random.random() < 0.25) if pass_id else None
+    return GuardedCommand(
+        command, charges, AdmissionPass(pass_id, until_ms, random.random() < 0.25) if pass_id else None
     )
 
 
 def guarded_steps(seed: int) -> list[tuple[int, Any]]:
     random = Random(seed)
     return [
-        (now_ms, guard(random, command, now_ms) if isinstance(command, Reserve) and random.random() < 0.8 else command)
+        (
+            now_ms,
+            guard(random, command, now_ms)
+            if isinstance(command, EnteringCommand) and random.random() < 0.8
+            else command,
+        )
         for now_ms, command in walk(Random(seed))
     ]
 
@@ -346,12 +353,15 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
     return found_all
 
 
-def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
+def test_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Outcome, ledger and buckets are the same in Lua as in Python, for any passes and charges."""
-    statuses = set()
+    statuses, refused = set(), set()
     shadows = 0
     for seed in range(250):
-        for answer in check_guarded(without_server, guarded_steps(seed)):
+        steps = guarded_steps(seed)
+        for (_, command), answer in zip(steps, check_guarded(without_server, steps), strict=True):
+            if isinstance(command, GuardedCommand) and answer.outcome.status is Status.NOT_ADMITTED:
+                refused.add(type(command.command))
             outcome = getattr(answer, "outcome", answer)
             statuses.add((outcome.status, outcome.replayed, outcome.resumed))
             shadows += bool(getattr(answer, "shadow_refusals", ()))
@@ -366,23 +376,24 @@ def test_guarded_reserves_without_a_server(without_server: Opened) -> None:
         assert (wanted, False, False) in statuses, wanted
     assert (Status.HELD, True, False) in statuses
     assert (Status.HELD, False, True) in statuses
+    assert refused == {Reserve, Reschedule, Confirm, MoveIn}
     assert shadows > 100
 
 
-def test_batches_of_guarded_reserves_without_a_server(without_server: Opened) -> None:
+def test_batches_of_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Together with other commands in one call they have the same outcomes as one after the other."""
     for seed in range(1000, 1150):
         check_guarded(without_server, guarded_steps(seed), Random(seed))
 
 
-def test_guarded_reserves_on_a_server(on_server: Opened) -> None:
+def test_guarded_commands_on_a_server(on_server: Opened) -> None:
     """The same on a server, one by one and in batches."""
     for seed in range(2000, 2030):
         check_guarded(on_server, guarded_steps(seed), Random(seed) if seed % 2 else None)
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_sold_out_cache_learns_from_guarded_reserves(server: Server, together: bool) -> None:
+def test_sold_out_cache_learns_from_guarded_commands(server: Server, together: bool) -> None:
     """A client that refuses from its cache never refuses an applicant with a hold."""
     clock = ManualClock(world.OPENS_AT_MS)
     backend = open_store(f"{server.url}?sold_out_ms=60000", clock)
@@ -390,7 +401,7 @@ def test_sold_out_cache_learns_from_guarded_reserves(server: Server, together: b
         backend.execute(ApplyMany("office", world.published()))
         assert backend.apply("office", world.reserve("stranger", world.choice(("draw",)))).ok
         assert backend.apply("office", world.reserve("loser", world.choice(("draw",)))).status is Status.SOLD_OUT
-        first: Any = GuardedReserve(world.reserve("ani", world.ONLINE), (Charge("k", per_minute(7)),))
+        first: Any = GuardedCommand(world.reserve("ani", world.ONLINE), (Charge("k", per_minute(7)),))
         answer: Any = backend.execute(ApplyMany("office", (first,)))[0] if together else backend.apply("office", first)
         assert answer.outcome.status is Status.HELD
         assert backend.apply("office", world.reserve("budi", world.ONLINE)).status is Status.HELD
@@ -399,15 +410,15 @@ def test_sold_out_cache_learns_from_guarded_reserves(server: Server, together: b
             again = backend.apply("office", world.reserve("another-key", world.ONLINE, "ani"))
             assert (again.status, again.resumed) == (Status.HELD, True)
             assert backend.apply("office", world.reserve("dewi", world.ONLINE)).status is Status.SOLD_OUT
-            late = GuardedReserve(world.reserve("eka", world.ONLINE), (Charge("k", per_minute(7)),))
+            late = GuardedCommand(world.reserve("eka", world.ONLINE), (Charge("k", per_minute(7)),))
             assert backend.apply("office", late).outcome.status is Status.SOLD_OUT
     finally:
         backend.close()
 
 
 def test_unpublished_office_stores_nothing(without_server: Opened) -> None:
-    """A guarded reserve for an office that was never published is answered, and writes nothing."""
-    command = GuardedReserve(
+    """A guarded command for an office that was never published is answered, and writes nothing."""
+    command = GuardedCommand(
         world.reserve("ani", world.ONLINE), (Charge("k", per_second(1)),), AdmissionPass("p", START_MS + 1000)
     )
     without_server.clock.set_ms(START_MS)
@@ -419,7 +430,14 @@ def test_unpublished_office_stores_nothing(without_server: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    "guards", ["guarded\t\t0\t0\tk\t", "guarded\tp\t1e3\t0\t\t", "guarded\tp p\t1\t0\t\t", "guarded\tp\t1\t2\t\t"]
+    "guards",
+    [
+        "guarded\t\t0\t0\t\tguarded\t\t0\t0\t\t",
+        "guarded\t\t0\t0\tk\t",
+        "guarded\tp\t1e3\t0\t\t",
+        "guarded\tp p\t1\t0\t\t",
+        "guarded\tp\t1\t2\t\t",
+    ],
 )
 def test_ill_formed_guards_are_refused_whole(guards: str) -> None:
     """A line with an error in its guards is refused before the first write."""
@@ -427,5 +445,8 @@ def test_ill_formed_guards_are_refused_whole(guards: str) -> None:
     with pytest.raises(Refused, match="ILLFORMED"):
         store.run(OFFICE_GUARDED_COMMANDS, keys_of("", "office"), ["0", guards + line])
     assert not store.keys()
-    good = text_of_guards(GuardedReserve(world.reserve("ani", world.ONLINE))) + line
+    unguarded = "guarded\t\t0\t0\t\t" + encode(Release("ani"))
+    with pytest.raises(Refused, match="ILLFORMED"):
+        store.run(OFFICE_GUARDED_COMMANDS, keys_of("", "office"), ["0", unguarded])
+    good = text_of_guards(GuardedCommand(world.reserve("ani", world.ONLINE))) + line
     assert store.run(OFFICE_GUARDED_COMMANDS, keys_of("", "office"), ["0", good])[0].startswith("G\t-1\t\tUNKNOWN_DAY")
