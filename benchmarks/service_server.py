@@ -36,8 +36,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.catalog import load_catalog
+from quota_engine.domain.identity_key import IdentityKey
 from quota_engine.service.app import ServiceApp, create_app
-from quota_engine.service.config.settings import Secret, ServiceConfig
+from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.runner import create_server, tune_garbage_collector
@@ -95,7 +96,7 @@ def _configuration(backend: str) -> ServiceConfig:
         backend=backend,
         catalog_name="bench",
         catalog=catalog,
-        identity_key=Secret(b"a key for measurements"),
+        identity_key=IdentityKey(b"a key for measurements"),
         host="127.0.0.1",
         port=0,
         workers=1,

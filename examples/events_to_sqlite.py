@@ -10,7 +10,7 @@ The store gives every event a number and delivers it at least once. This program
 SQLite transaction writes the effect together with the number, and skips a number that is already stored. Only then
 does it acknowledge the event. A consumer that dies in between gets the event again, and finds the number.
 
-The identity key must be the booking service's; this program reads it from QUOTA_ENGINE_IDENTITY_KEY.
+The identity key must be the booking service's; this program reads it from QUOTA_ENGINE_IDENTITY_KEY (base64).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import os
 import sqlite3
 import time
 
-from quota_engine import QuotaEngine, RecordedEvent, ReservationChanged, load_catalog
+from quota_engine import QuotaEngine, RecordedEvent, ReservationChanged, decode_identity_key, load_catalog
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS changes (
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--min-idle-ms", type=int, default=60_000)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
-    key = os.environ["QUOTA_ENGINE_IDENTITY_KEY"].encode()
+    key = decode_identity_key(os.environ["QUOTA_ENGINE_IDENTITY_KEY"], "QUOTA_ENGINE_IDENTITY_KEY")
     database = sqlite3.connect(options.into, timeout=30, isolation_level=None)
     database.executescript(SCHEMA)
     with QuotaEngine.open(options.store, identity_key=key, catalog=load_catalog(options.catalog)) as engine:

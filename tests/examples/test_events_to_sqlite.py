@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import sqlite3
@@ -24,7 +25,7 @@ ARGUMENTS = ["--office", "surabaya", "--catalog", "surabaya"]
 
 
 def start(store: str, into: Path, consumer: str, *more: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "QUOTA_ENGINE_IDENTITY_KEY": KEY.decode()}
+    environment = {**os.environ, "QUOTA_ENGINE_IDENTITY_KEY": base64.b64encode(KEY).decode()}
     command = [sys.executable, str(ROOT / "examples" / "events_to_sqlite.py"), "--store", store, "--into", str(into)]
     return subprocess.Popen([*command, *ARGUMENTS, "--consumer", consumer, *more], env=environment)
 

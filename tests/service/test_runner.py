@@ -185,6 +185,26 @@ def test_unreachable_store_exits_with_3(tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_another_identity_key_stops_the_start_and_is_named(tmp_path: Path, workers: str) -> None:
+    """The first start keeps the key of the store; a variable with another one is refused before any request."""
+    backend = f"valkey+embedded://{tmp_path / 'store'}"
+    with served(tmp_path, "--backend", backend):
+        pass
+    run = subprocess.run(
+        [*SERVE, "--port", "0", "--backend", backend, "--workers", workers],
+        cwd=tmp_path,
+        env={**os.environ, "QUOTA_ENGINE_IDENTITY_KEY": "MDEyMzQ1Njc4OWFiY2RlZg=="},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 3, run.stderr
+    assert "ERROR:    QUOTA_ENGINE_IDENTITY_KEY: not the identity key that this store was first opened" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_workers_that_cannot_start_are_not_restarted(tmp_path: Path) -> None:
     """Each worker reports the error once."""
     run = subprocess.run(

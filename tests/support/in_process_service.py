@@ -17,8 +17,9 @@ import pytest
 
 from quota_engine.catalog import Catalog, day_terms, load_catalog
 from quota_engine.clocks import ManualClock
+from quota_engine.domain.identity_key import IdentityKey
 from quota_engine.service.app import ServiceApp, create_app
-from quota_engine.service.config.settings import Secret, ServiceConfig
+from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
@@ -49,7 +50,7 @@ def configuration(catalog: Catalog | None = None, **changes: Any) -> ServiceConf
         backend="memory://",
         catalog_name="surabaya",
         catalog=catalog or load_catalog("surabaya"),
-        identity_key=Secret(b"a key for tests, and only them"),
+        identity_key=IdentityKey(b"a key for tests, and only them"),
         host="127.0.0.1",
         port=0,
         workers=1,

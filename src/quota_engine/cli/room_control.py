@@ -161,6 +161,7 @@ def _room(room: str, host: str, token_file: str, config: pathlib.Path | None) ->
 
     settings = load_config(config, os.environ, {}, grants=())
     _, keys = build_admission(settings.admission, settings.ticket_keys, settings.identity_key, None)
-    key = bytes(settings.identity_key)
-    with QuotaEngine.open(settings.backend, identity_key=key, catalog=settings.catalog, ticket_keys=keys) as engine:
+    with QuotaEngine.open(
+        settings.backend, identity_key=settings.identity_key, catalog=settings.catalog, ticket_keys=keys
+    ) as engine:
         yield engine.room(room)

@@ -61,7 +61,9 @@ def check_key(key: object) -> None:
 
 
 def fingerprint_of(key: bytes) -> str:
-    """Return 32 hex digits that tell keys apart. The key cannot be computed from them, so a store may keep them.
+    """Return the fingerprint of a key: 32 hex digits, different for each key.
+
+    The key cannot be computed from it, so a store may keep it.
 
     Raises:
         InvalidRequest: the key is not usable; see :func:`check_key`.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 __all__ = ["open_engine", "send"]
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
 from quota_engine.catalog import load_catalog
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.identity_key import decode_identity_key
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.loadtest.plan import PlanError
@@ -30,23 +29,23 @@ from quota_engine.workflows.draws import DrawChoice
 _RETRY_LATER = frozenset({"OVERLOADED", "THROTTLED"})
 
 
-def open_engine(backend: str, identity_key: str, catalog: str) -> QuotaEngine:
+def open_engine(backend: str, identity_key: str, catalog: str, key_source: str = "--identity-key") -> QuotaEngine:
     """Open the engine on the staging service's store.
 
     Args:
         backend: URL of the store.
-        identity_key: the service's identity key in base64.
+        identity_key: the service's identity key in base64, as in its settings.
         catalog: the service's catalog, a bundled one or a file.
+        key_source: the option or variable that the key came from, for errors.
 
     Raises:
         PlanError: the store or the key is missing.
+        InvalidRequest: the key is not such a text.
+        WrongIdentityKey: the service has another key.
     """
-    try:
-        key = base64.b64decode(identity_key, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if not backend or not key:
+    if not backend or not identity_key:
         raise PlanError("the direct transport needs --backend and --identity-key (base64) of the staging service")
+    key = decode_identity_key(identity_key, key_source)
     return QuotaEngine.open(backend, identity_key=key, catalog=load_catalog(catalog))
 
 

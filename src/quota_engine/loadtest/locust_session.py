@@ -356,7 +356,9 @@ def begin_direct(environment: Environment) -> None:
         return
     try:
         catalog = parsed.catalog or scenario_of(options_of(parsed)).sale.catalog
-        engine = open_engine(parsed.backend, parsed.identity_key, catalog)
+        variable = "LOADTEST_IDENTITY_KEY"
+        key_source = variable if os.environ.get(variable) == parsed.identity_key else "--identity-key"
+        engine = open_engine(parsed.backend, parsed.identity_key, catalog, key_source)
     except (PlanError, QuotaEngineError) as error:
         sys.stderr.write(f"loadtest: {error}\n")
         sys.exit(_BAD_USE)

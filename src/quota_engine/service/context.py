@@ -97,7 +97,7 @@ class ServiceContext:
         policy, keys = build_admission(config.admission, config.ticket_keys, config.identity_key, self.releases)
         engine = self._engine = await AsyncQuotaEngine.open(
             config.backend,
-            identity_key=bytes(config.identity_key),
+            identity_key=config.identity_key,
             catalog=config.catalog,
             clock=self._clock,
             admission=policy,

@@ -50,6 +50,40 @@ def test_defaults_use_an_embedded_store(tmp_path: Path, monkeypatch: pytest.Monk
     assert (first.catalog.title, first.generated) == ("Kantor Imigrasi Kelas I Khusus TPI Surabaya", ("tokens",))
 
 
+def test_identity_key_errors_name_the_source_and_hide_the_key(tmp_path: Path) -> None:
+    """The variable overrides the file, so an error in its value is not one of the file."""
+    file_key, variable = f'backend = "redis://x"\nidentity_key = "{KEY}"', "QUOTA_ENGINE_IDENTITY_KEY"
+    assert configured(tmp_path, file_key).identity_key.source == f"{tmp_path / 'service.toml'}: identity_key"
+    assert configured(tmp_path, file_key, {variable: KEY}).identity_key.source == variable
+    for text, environment, words in (
+        (file_key, {variable: "raw secret bytes, no base64"}, f"{variable}: identity_key: not a usable key; expected"),
+        ('backend = "redis://x"\nidentity_key = "raw secret"', {}, "service.toml: identity_key: not a usable key;"),
+        ('backend = "redis://x"\nidentity_key = 4711', {}, "service.toml: identity_key: not text; expected a string"),
+        ('backend = "redis://x"', {}, "service.toml: identity_key: missing; expected base64 of 16 to 64 random"),
+    ):
+        with pytest.raises(CatalogError) as caught:
+            configured(tmp_path, text, environment)
+        assert words in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "4711" not in str(caught.value)
+
+
+def test_a_stored_identity_key_is_base64_like_every_other(tmp_path: Path) -> None:
+    """The text of the file is a valid setting. An error in the file names the file."""
+    path = tmp_path / "store" / "identity.key"
+    options: dict[str, Any] = {"backend": f"valkey+embedded://{path.parent}"}
+    stored = configured(tmp_path, **options).identity_key
+    assert stored.source == str(path)
+    assert configured(tmp_path, environment={"QUOTA_ENGINE_IDENTITY_KEY": path.read_text()}, **options) is not None
+    assert configured(tmp_path, f'identity_key = """{path.read_text()}"""', **options).identity_key == stored
+    for content in (b"\x80" * 32, b"secret", b""):
+        path.write_bytes(content)
+        with pytest.raises(CatalogError) as caught:
+            configured(tmp_path, **options)
+        (issue,) = caught.value.issues
+        assert (issue.file, issue.value) == (str(path), "not a usable key")
+
+
 def test_config_hides_secrets_and_can_be_pickled(tmp_path: Path) -> None:
     found = configured(tmp_path, f'backend = "memory://"\nidentity_key = "{KEY}"')
     assert "0123456789abcdef" not in repr(found)

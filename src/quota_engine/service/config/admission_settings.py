@@ -14,13 +14,10 @@ __all__ = [
     "build_admission",
     "build_policies",
     "build_waiting_rooms",
-    "decode_secret",
     "decode_ticket_secrets",
     "rate_limit_policies",
 ]
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -40,6 +37,7 @@ from quota_engine.admission.tickets import TicketKeys
 from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import InvalidRequest, ValidationIssue
+from quota_engine.domain.identity_key import SECRET_EXPECTED, decode_secret
 from quota_engine.waiting_room.machine import OPEN_MS_MAX, CreateRoom
 from quota_engine.waiting_room.releases import (
     CHANNEL,
@@ -55,7 +53,6 @@ from quota_engine.workflows.room_config import RoomArguments, RoomSettings, buil
 
 POLICIES_MAX: Final = 16
 ALL_OFFICES: Final = "*"
-SECRET_EXPECTED: Final = "base64 of 16 to 64 random bytes: openssl rand -base64 32"  # noqa: S105 - a recipe
 _PERIODS_MS: Final = {"per_second": 1_000, "per_minute": 60_000, "per_hour": 3_600_000, "per_day": 86_400_000}
 _RESERVED_NAMES: Final = frozenset({ROOM_POLICY, "chain"})
 _DAY_MS: Final = 86_400_000
@@ -149,15 +146,6 @@ def build_admission(
     if releases is not None:
         policies = (ReleasePassPolicy(releases, keys), *policies)
     return PolicyChain(policies) if policies else None, keys
-
-
-def decode_secret(text: str) -> bytes:
-    """Return the bytes of a base64 secret; ``b""`` if it is malformed or not of 16 to 64 bytes."""
-    try:
-        secret = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return b""
-    return secret if 16 <= len(secret) <= 64 else b""
 
 
 def decode_ticket_secrets(

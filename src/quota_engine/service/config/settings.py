@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ENVIRONMENT", "Secret", "ServiceConfig", "ServiceSettings", "generated_grants", "load_config"]
+__all__ = ["ENVIRONMENT", "ServiceConfig", "ServiceSettings", "generated_grants", "load_config"]
 
+import base64
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping
@@ -16,10 +18,10 @@ from quota_engine.admission import Policy
 from quota_engine.catalog import IssueCollector, load_catalog, read_raw
 from quota_engine.catalog.resolved import Catalog
 from quota_engine.catalog.schema_conversion import convert_leniently
-from quota_engine.domain.errors import CatalogError, ValidationIssue
+from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
+from quota_engine.domain.identity_key import SECRET_EXPECTED, IdentityKey, decode_identity_key
 from quota_engine.service.config.admission_settings import (
     POLICIES_MAX,
-    SECRET_EXPECTED,
     AdmissionTable,
     TicketKeysTable,
     TicketSecrets,
@@ -27,7 +29,6 @@ from quota_engine.service.config.admission_settings import (
     WaitingRoomsTable,
     build_policies,
     build_waiting_rooms,
-    decode_secret,
     decode_ticket_secrets,
 )
 from quota_engine.service.config.site_settings import (
@@ -49,6 +50,7 @@ ENVIRONMENT: Final = {
     "FORWARDED_ALLOW_IPS": "trusted_proxies",  # uvicorn's name: addresses with commas
 }
 """Environment variables, and the settings that they override."""
+_KEY_VARIABLE: Final = "QUOTA_ENGINE_IDENTITY_KEY"
 _EMBEDDED: Final = "valkey+embedded://"
 
 
@@ -105,22 +107,13 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Keys that sign tickets and passes; left out, a key derived from the identity key."""
 
 
-class Secret(bytes):
-    """Bytes that ``repr`` does not show."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
-
-
 class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The checked settings, with the catalog and the policies built from them."""
 
     backend: str
     catalog_name: str
     catalog: Catalog
-    identity_key: Secret
+    identity_key: IdentityKey
     host: str
     port: int
     workers: int
@@ -160,7 +153,8 @@ def load_config(
     source = str(file) if file else "configuration"
     settings, issues = _read_settings(file, source, environment, options)
     backend = _backend(settings, source, issues)
-    identity_key = _identity_key(settings.identity_key, backend, source, issues)
+    key_source = _KEY_VARIABLE if environment.get(_KEY_VARIABLE) else source
+    identity_key = _identity_key(settings.identity_key, backend, key_source, issues)
     token_grants = _token_grants(settings.tokens, source, issues)
     ticket_keys = decode_ticket_secrets(settings.ticket_keys, source, issues)
     check_public_origins(settings.public_origins, source, issues)
@@ -183,7 +177,7 @@ def load_config(
         backend=backend,
         catalog_name=settings.catalog,
         catalog=catalog,
-        identity_key=Secret(identity_key),
+        identity_key=identity_key,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
@@ -218,7 +212,14 @@ def _read_settings(
     variables = {name: environment[variable] for variable, name in ENVIRONMENT.items() if environment.get(variable)}
     settings = _override(settings, variables, "env", issues)
     given = {name: value for name, value in options.items() if value is not None}
-    return _override(settings, given, "option", issues), issues
+    settings = _override(settings, given, "option", issues)
+    return settings, [_without_secret(issue) for issue in issues]
+
+
+def _without_secret(issue: ValidationIssue) -> ValidationIssue:
+    """Return the issue without the value of a secret, which may be almost the right one."""
+    is_secret = issue.key == "identity_key" or issue.key.startswith("ticket_keys.secrets")
+    return dataclasses.replace(issue, value="not text") if is_secret else issue
 
 
 def _backend(settings: ServiceSettings, source: str, issues: list[ValidationIssue]) -> str:
@@ -270,39 +271,62 @@ def _relative_to(file: Path | None, name: str) -> str:
     return str(path) if path.is_file() else name
 
 
-def _identity_key(text: str, backend: str, file: str, issues: list[ValidationIssue]) -> bytes:
+def _identity_key(text: str, backend: str, source: str, issues: list[ValidationIssue]) -> IdentityKey:
+    """Return the identity key. Errors are appended to ``issues``.
+
+    Args:
+        text: the setting; ``""`` if it was not given.
+        backend: URL of the store.
+        source: the file or the variable that the setting came from.
+        issues: receives the errors.
+    """
     if not text:
         if backend == "memory://":
-            return os.urandom(32)
+            return IdentityKey(os.urandom(32))
         if backend.startswith(_EMBEDDED):
-            return _stored_identity_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]))
-        issues.append(ValidationIssue(file, "identity_key", "missing", SECRET_EXPECTED))
-        return b""
-    key = decode_secret(text)
-    if not key:
-        issues.append(ValidationIssue(file, "identity_key", "not shown", SECRET_EXPECTED))
-    return key
+            return _stored_identity_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]), issues)
+        expected = f"{SECRET_EXPECTED}, here or in {_KEY_VARIABLE}"
+        issues.append(ValidationIssue(source, "identity_key", "missing", expected))
+        return IdentityKey(b"")
+    try:
+        return decode_identity_key(text, source if source == _KEY_VARIABLE else f"{source}: identity_key")
+    except InvalidRequest as error:
+        issues.append(ValidationIssue(source, "identity_key", error.problem, error.expected))
+        return IdentityKey(b"")
 
 
-def _stored_identity_key(directory: Path) -> bytes:
+def _stored_identity_key(directory: Path, issues: list[ValidationIssue]) -> IdentityKey:
     """Return the identity key that is kept beside an embedded store's data; create it on the first start.
 
-    Without the key no applicant in the store could be recognized again. Only the owner can read the file.
+    Without the key no applicant in the store could be recognized again. Only the owner can read the file. Errors are
+    appended to ``issues``.
     """
     path = directory / "identity.key"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = os.urandom(32)
+    try:
+        return decode_identity_key(_read_or_create(path), str(path))
+    except (InvalidRequest, UnicodeDecodeError):
+        issues.append(ValidationIssue(str(path), "file", "not a usable key", SECRET_EXPECTED))
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+        issues.append(ValidationIssue(str(path), "file", problem, "a file that this user can read and create"))
+    return IdentityKey(b"")
+
+
+def _read_or_create(path: Path) -> str:
+    """Return the text of a key file; write a random key first if there is no file."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = base64.b64encode(os.urandom(32)).decode() + "\n"
     # The file is linked only when it is complete: a process that starts at the same time must not read half of it.
-    draft = directory / f"identity.key.{os.getpid()}"
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-        stream.write(key)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as stream:
+        stream.write(text)
     try:
         os.link(draft, path)
     except FileExistsError:
-        return path.read_bytes()
+        return path.read_text(encoding="ascii")
     finally:
         draft.unlink()
-    return key
+    return text
 
 
 def generated_grants(tokens: Mapping[Role, str]) -> tuple[Grant, ...]:

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from quota_engine.catalog import load_catalog
+from quota_engine.domain.identity_key import IdentityKey
 from quota_engine.service.app import create_app
-from quota_engine.service.config.settings import Secret
 from quota_engine.service.http.auth import Grant, Role
 from tests.support.form_browser import OperatorBrowser, csrf_token_of
 from tests.support.in_process_service import DAY, TOKENS, Client, configuration, grants, running
@@ -217,7 +217,7 @@ async def test_a_session_is_valid_in_every_worker_of_the_same_configuration(
     settings = configuration()
     same = create_app(settings, clock=client.clock)
     other_key = create_app(
-        msgspec.structs.replace(settings, identity_key=Secret(b"another key, for tests only")), clock=client.clock
+        msgspec.structs.replace(settings, identity_key=IdentityKey(b"another key, for tests only")), clock=client.clock
     )
     fewer = tuple(grant for grant in grants() if grant.role is not Role.OPERATOR)
     without = create_app(msgspec.structs.replace(settings, grants=fewer), clock=client.clock)
