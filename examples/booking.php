@@ -137,7 +137,7 @@ function wait_for_pass(Service $service, string $room, string $nik): string
         if ($status['phase'] === 'ROOM_CLOSED') {
             stop(1, 'ROOM_CLOSED: the room has closed');
         }
-        if ($status['phase'] === 'TURN_MISSED') {
+        if (in_array($status['phase'], ['TURN_MISSED', 'TICKET_LOST'], true)) {
             [$ticket, $etag] = [join_room($service, $room, $nik, $ticket), ''];
             continue;
         }

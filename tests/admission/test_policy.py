@@ -179,7 +179,7 @@ def test_room_pass_is_bound_to_applicant_office_and_days() -> None:
     """Every fault has the reason ``bad_pass``."""
     keys = TicketKeys("k1", {"k1": b"a secret of thirty-two bytes or so"})
     tickets = RoomTickets(keys, "opening", "0" * 64, "k1")
-    text = tickets.admission_pass(7, REQUEST.applicants[1], "surabaya", 739_999, 740_001, 5000)
+    text = tickets.admission_pass(7, 1, REQUEST.applicants[1], "surabaya", 739_999, 740_001, 5000)
     policy = room_pass(keys)
     (need,) = policy.decide(showing(text)).pass_requirements
     assert (need.policy, need.admission_pass.until_ms) == ("room", 5000)

@@ -23,26 +23,28 @@ NOW_MS = 1_000_000
 ALPHABET = string.ascii_letters + string.digits + "-_"
 
 
-def pass_of(tickets: RoomTickets = ROOM, index: int = 7, until_ms: int = NOW_MS) -> str:
-    return tickets.admission_pass(index, ONE, "surabaya", 739_000, 739_004, until_ms)
+def pass_of(
+    tickets: RoomTickets = ROOM, index: int = 7, until_ms: int = NOW_MS, epoch: int = 1, applicant: str = ONE
+) -> str:
+    return tickets.admission_pass(index, epoch, applicant, "surabaya", 739_000, 739_004, until_ms)
 
 
-@given(st.integers(0, 99_999_999), st.integers(1, 2**42))
-def test_ticket_contains_its_number(index: int, expires_at_ms: int) -> None:
-    """The number can be read without a key."""
-    ticket = ROOM.ticket(index, ONE, expires_at_ms)
-    assert ROOM.read(ticket, expires_at_ms - 1) == index
-    assert ROOM.read(ticket, expires_at_ms - 1, ONE) == index
-    assert read_ticket_number(ticket) == index
+@given(st.integers(0, 99_999_999), st.integers(1, 2**31), st.integers(1, 2**42))
+def test_ticket_contains_its_number(index: int, epoch: int, expires_at_ms: int) -> None:
+    """Index and epoch can be read without a key."""
+    ticket = ROOM.ticket(index, epoch, ONE, expires_at_ms)
+    assert ROOM.read(ticket, expires_at_ms - 1) == (index, epoch)
+    assert ROOM.read(ticket, expires_at_ms - 1, ONE) == (index, epoch)
+    assert read_ticket_number(ticket) == (index, epoch)
 
 
 def test_same_ticket_has_the_same_text() -> None:
-    assert ROOM.ticket(5, ONE, NOW_MS) == ROOM.ticket(5, ONE, NOW_MS)
+    assert ROOM.ticket(5, 1, ONE, NOW_MS) == ROOM.ticket(5, 1, ONE, NOW_MS)
 
 
 def test_tickets_and_passes_contain_no_identity() -> None:
     """They do not contain the keyed hash either."""
-    for text in (ROOM.ticket(5, ONE, NOW_MS), pass_of()):
+    for text in (ROOM.ticket(5, 1, ONE, NOW_MS), pass_of()):
         raw = base64.urlsafe_b64decode(text + "==")
         assert bytes.fromhex(ONE) not in raw
         assert ONE.encode() not in raw
@@ -59,22 +61,22 @@ def test_tickets_and_passes_contain_no_identity() -> None:
 )
 def test_ticket_of_another_room_release_or_key_is_rejected(reader: RoomTickets, problem: str) -> None:
     with pytest.raises(InvalidRequest, match=problem):
-        reader.read(ROOM.ticket(5, ONE, NOW_MS), 0)
+        reader.read(ROOM.ticket(5, 1, ONE, NOW_MS), 0)
 
 
 def test_ticket_of_another_applicant_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="another person's"):
-        ROOM.read(ROOM.ticket(5, ONE, NOW_MS), 0, OTHER)
+        ROOM.read(ROOM.ticket(5, 1, ONE, NOW_MS), 0, OTHER)
 
 
 def test_expired_ticket_is_rejected() -> None:
     with pytest.raises(InvalidRequest, match="expired"):
-        ROOM.read(ROOM.ticket(5, ONE, NOW_MS), NOW_MS)
+        ROOM.read(ROOM.ticket(5, 1, ONE, NOW_MS), NOW_MS)
 
 
 def test_altered_text_is_rejected() -> None:
     """Replace, remove or add a character at each position of a ticket and a pass."""
-    ticket, admission = ROOM.ticket(5, ONE, NOW_MS), pass_of()
+    ticket, admission = ROOM.ticket(5, 1, ONE, NOW_MS), pass_of()
     chance = random.Random(1)
     for at in range(max(len(ticket), len(admission))):
         for text, read in (
@@ -111,7 +113,7 @@ def test_other_spellings_are_rejected(respell: object) -> None:
     assert callable(respell)
     for index in range(20):
         with pytest.raises(InvalidRequest):
-            ROOM.read(respell(ROOM.ticket(index, ONE, NOW_MS)), 0)
+            ROOM.read(respell(ROOM.ticket(index, 1, ONE, NOW_MS)), 0)
 
 
 def test_spare_bits_must_be_zero() -> None:
@@ -120,9 +122,9 @@ def test_spare_bits_must_be_zero() -> None:
         candidate
         for name in ("r", "ro", "roo")
         for candidate in [RoomTickets(KEYS, name, RELEASE, "k1")]
-        if len(candidate.ticket(5, ONE, NOW_MS)) % 4
+        if len(candidate.ticket(5, 1, ONE, NOW_MS)) % 4
     )
-    ticket = room.ticket(5, ONE, NOW_MS)
+    ticket = room.ticket(5, 1, ONE, NOW_MS)
     respelled = ticket[:-1] + ALPHABET_IN_ORDER[ALPHABET_IN_ORDER.index(ticket[-1]) + 1]
     padding = "=" * (-len(ticket) % 4)
     assert base64.urlsafe_b64decode(respelled + padding) == base64.urlsafe_b64decode(ticket + padding)
@@ -149,11 +151,11 @@ def test_arbitrary_input_raises_invalid_request(text: str) -> None:
 
 def test_keys_rotate() -> None:
     """Old tickets stay valid until their key is removed. New ones are signed with the active key."""
-    old = ROOM.ticket(5, ONE, NOW_MS)
+    old = ROOM.ticket(5, 1, ONE, NOW_MS)
     rotated = RoomTickets(ROTATED, "december", RELEASE, "k1")
-    assert rotated.read(old, 0, ONE) == 5
-    new = rotated.ticket(6, ONE, NOW_MS)
-    assert RoomTickets(LATER, "december", RELEASE, "k2").read(new, 0, ONE) == 6
+    assert rotated.read(old, 0, ONE) == (5, 1)
+    new = rotated.ticket(6, 1, ONE, NOW_MS)
+    assert RoomTickets(LATER, "december", RELEASE, "k2").read(new, 0, ONE) == (6, 1)
     with pytest.raises(InvalidRequest):
         ROOM.read(new, 0)
 
@@ -175,6 +177,13 @@ def test_pass_contains_its_id_and_expiry() -> None:
     assert contents.id != read_pass(KEYS, pass_of(elsewhere), "surabaya", 739_004, [ONE]).id
 
 
+def test_pass_ids_of_one_number_differ() -> None:
+    """After a failover two applicants may have one number. The pass that one has used does not refuse the other."""
+    passes = {pass_of(), pass_of(epoch=2), pass_of(applicant=OTHER), pass_of(epoch=2, applicant=OTHER)}
+    ids = {read_pass(KEYS, one, "surabaya", 739_000, [ONE, OTHER]).id for one in passes}
+    assert len(ids) == 4
+
+
 @pytest.mark.parametrize(
     ("office", "day", "applicants", "problem"),
     [
@@ -192,7 +201,7 @@ def test_pass_is_bound_to_office_days_and_applicant(office: str, day: int, appli
 
 def test_tickets_and_passes_are_not_interchangeable() -> None:
     with pytest.raises(InvalidRequest):
-        read_pass(KEYS, ROOM.ticket(5, ONE, NOW_MS), "surabaya", 739_001, [ONE])
+        read_pass(KEYS, ROOM.ticket(5, 1, ONE, NOW_MS), "surabaya", 739_001, [ONE])
     with pytest.raises(InvalidRequest):
         ROOM.read(pass_of(), 0)
 

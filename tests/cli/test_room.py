@@ -11,13 +11,13 @@ import pytest
 
 from quota_engine.admission.tickets import RoomTickets, TicketKeys
 from quota_engine.cli import main
-from quota_engine.waiting_room.transcript import RoomTranscript, TranscriptWindow, position_of
-from tests.waiting_room.test_transcript import AFTER, BEFORE, DURING
+from quota_engine.waiting_room.transcript import RoomTranscript, TranscriptEpoch, TranscriptWindow, position_of
+from tests.waiting_room.test_transcript import AFTER, BEFORE, DURING, signed
 
 
 def written(folder: pathlib.Path, record: RoomTranscript, name: str = "record.json", **lies: object) -> str:
     path = folder / name
-    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(record, **lies)))
+    path.write_bytes(msgspec.json.encode(signed(msgspec.structs.replace(record, **lies))))
     return str(path)
 
 
@@ -57,11 +57,22 @@ def test_a_ticket_shows_its_position(tmp_path: pathlib.Path, capsys: pytest.Capt
     """A ticket is named by its number or its text; no secret is needed."""
     file = written(tmp_path, AFTER)
     tickets = RoomTickets(TicketKeys("k1", {"k1": b"a secret of the office"}), "december", AFTER.commitment, "k1")
-    for ticket in ("110", tickets.ticket(110, "0f" * 16, 2**40)):
+    for ticket in ("110", tickets.ticket(110, 1, "0f" * 16, 2**40)):
         assert main.main(["room", "verify", file, "--json", "--ticket", ticket]) == 0
         result = json.loads(capsys.readouterr().out)
         assert result["ticket"] == {"number": 110, "position": position_of(AFTER, 110)}
         assert 100 <= result["ticket"]["position"] < 130
+
+
+def test_a_lost_ticket_exits_with_1(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of a ticket has its epoch. The number alone does not show that it is another applicant's now."""
+    epochs = (TranscriptEpoch(2, 110),)
+    file = written(tmp_path, AFTER, epoch=2, epochs=epochs)
+    tickets = RoomTickets(TicketKeys("k1", {"k1": b"a secret of the office"}), "december", AFTER.commitment, "k1")
+    for number, epoch, code in ((109, 1, 0), (110, 2, 0), (110, 1, 1)):
+        ticket = tickets.ticket(number, epoch, "0f" * 16, 2**40)
+        assert main.main(["room", "verify", file, "--ticket", ticket]) == code
+    assert "WRONG: the room lost ticket number 110 of epoch 1 in a failover" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("ticket", ["135", "999999999999", "-1", "not a ticket", "AQFh"])

@@ -107,7 +107,7 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
     assert set(called) == set(PEOPLE)
     record = room.transcript()
     assert verify(record, early).ok
-    order = [position_of(record, read_ticket_number(tickets[person])) for person in called]
+    order = [position_of(record, read_ticket_number(tickets[person]).number) for person in called]
     assert [position // 10 for position in order if position is not None] == [at // 10 for at in range(300)]
     assert room.enter(tickets[PEOPLE[0]], PEOPLE[0]).admission_pass == passes[PEOPLE[0]]
     keys, hashed = engine._methods.requests.ticket_keys, engine._methods.requests.owner_hash(PEOPLE[0])
@@ -190,7 +190,7 @@ def test_a_ticket_that_missed_its_turn_is_replaced_at_the_end(engine: QuotaEngin
     with pytest.raises(InvalidRequest, match="another person"):
         room.join(PEOPLE[1], replaces_ticket=tickets[0])
     behind = room.join(PEOPLE[0], replaces_ticket=tickets[0])
-    assert (read_ticket_number(behind.ticket), behind.replayed) == (20, False)
+    assert (read_ticket_number(behind.ticket).number, behind.replayed) == (20, False)
     assert room.status(behind.ticket).phase is TicketPhase.SHUFFLING
     for _ in range(2):
         clock.advance_ms(1_000)

@@ -24,6 +24,7 @@ from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.runner import create_server
+from tests.support.lost_tail import LostTail
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -72,6 +73,10 @@ class Client:
         self.service = app.context
         self.clock = clock
         self._keys = (f"key-{number}" for number in itertools.count())
+
+    def lost_tail(self, address: str) -> LostTail:
+        """Return a ledger of the memory store that can lose its last changes."""
+        return LostTail(self.service.engine._store._memory, None, address)  # type: ignore[attr-defined]
 
     async def call(
         self, method: str, path: str, body: Any = None, role: Role | None = None, **headers: str

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import math
 
+from quota_engine.domain.epochs import AdvanceEpoch
 from quota_engine.waiting_room.machine import (
     CallTickets,
     CloseRoom,
@@ -30,12 +31,13 @@ def _sha(word: str, value: str) -> str:
 class Room:
     """One room.
 
-    ``joins`` lists applicant and time of each ticket. ``calls`` lists time, called count and places left of each call.
+    ``joins`` lists applicant, time and epoch of each ticket. ``calls`` lists time, called count and places left of each
+    call. ``epochs`` lists each epoch with the tickets at its start.
     """
 
     config: RoomConfig | None = None
     last_change_ms: int = 0
-    joins: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+    joins: list[tuple[str, int, int]] = dataclasses.field(default_factory=list)
     seed: str = ""
     entropy: str = ""
     opened_at_ms: int = 0
@@ -48,6 +50,7 @@ class Room:
     calls: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
     dropped_through_ms: int = -1
     paces: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    epochs: list[tuple[int, int]] = dataclasses.field(default_factory=lambda: [(1, 0)])
 
     def window(self, at_ms: int) -> int:
         """Return the window at a moment."""
@@ -61,7 +64,7 @@ class Room:
         """Return the number of tickets with a position if the room changes at ``at_ms``."""
         if self.closed_at_ms:
             return len(self.joins)
-        return sum(self.window(joined_ms) < self.window(at_ms) for _, joined_ms in self.joins)
+        return sum(self.window(joined_ms) < self.window(at_ms) for _, joined_ms, _ in self.joins)
 
     def bounds(self) -> tuple[int, int]:
         """Return the bounds of the pace."""
@@ -76,9 +79,16 @@ class Room:
     def windows(self) -> tuple[tuple[int, int], ...]:
         """Return the windows that have tickets, with the first ticket of each."""
         firsts: dict[int, int] = {}
-        for index, (_, joined_ms) in enumerate(self.joins):
+        for index, (_, joined_ms, _) in enumerate(self.joins):
             firsts.setdefault(self.window(joined_ms), index)
         return tuple(firsts.items())
+
+    def epoch_starts(self) -> tuple[tuple[int, int], ...]:
+        """Return the epochs after the first with the tickets at their start, if the room gave a ticket in them."""
+        given = {epoch for _, _, epoch in self.joins}
+        return tuple(
+            (epoch, start) for epoch, start in self.epochs[1:] if epoch in given or epoch == self.epochs[-1][0]
+        )
 
     def apply(self, command: RoomCommand, now_ms: int) -> tuple[str, int, bool, int]:
         """Apply a command. Return status, index, ``replayed`` and ``retry_at_ms``."""
@@ -97,17 +107,17 @@ class Room:
             return "NOT_FOUND", -1, False, 0
         closed = self.closed_at_ms > 0 or config.closes_at_ms <= now_ms
         match command:
-            case JoinRoom(applicant, replaces_ticket):
-                mine = [index for index, (one, _) in enumerate(self.joins) if one == applicant]
-                if mine and mine[-1] != replaces_ticket:
-                    return "JOINED", mine[-1], True, 0
+            case JoinRoom(applicant, replaces_ticket, replaces_epoch):
+                mine = [(index, epoch) for index, (one, _, epoch) in enumerate(self.joins) if one == applicant]
+                if mine and mine[-1] != (replaces_ticket, replaces_epoch):
+                    return "JOINED", mine[-1][0], True, 0
                 if closed:
                     return "ROOM_CLOSED", -1, False, 0
                 if now_ms < config.join_opens_at_ms:
                     return "NOT_OPEN", -1, False, config.join_opens_at_ms
                 if len(self.joins) >= config.tickets_max:
                     return "FULL", -1, False, 0
-                self.joins.append((applicant, now_ms))
+                self.joins.append((applicant, now_ms, self.epochs[-1][0]))
                 self.last_change_ms = now_ms
                 return "JOINED", len(self.joins) - 1, False, 0
             case OpenRoom(seed, entropy):
@@ -148,6 +158,9 @@ class Room:
                 if self.opened_at_ms:
                     self.pace = sorted((low, self.pace, high))[1]
                 return "DONE", -1, False, 0
+            case AdvanceEpoch(epoch_min):
+                self.epochs.append((max(self.epochs[-1][0], epoch_min) + 1, len(self.joins)))
+                return "DONE", -1, False, 0
             case CloseRoom(closing_seed):
                 if _sha("commitment", _sha("seed", closing_seed)) != config.commitment:
                     return "CONFLICT", -1, False, 0
@@ -161,7 +174,7 @@ class Room:
         if self.config is None:
             return {}
         dropped = [called_count for at_ms, called_count, _ in self.calls if at_ms <= self.dropped_through_ms]
-        latest = {applicant: index for index, (applicant, _) in enumerate(self.joins)}
+        latest = {applicant: index for index, (applicant, _, _) in enumerate(self.joins)}
         return {
             "now_ms": self.last_change_ms,
             "changed_at_ms": self.last_change_ms,
@@ -182,5 +195,7 @@ class Room:
             "closing_seed": self.closing_seed,
             "pace_min": self.paces[-1][0] if self.paces else 0,
             "pace_max": self.paces[-1][1] if self.paces else 0,
+            "epoch": self.epochs[-1][0],
+            "epoch_starts": self.epoch_starts(),
             "identities": dict(sorted(latest.items())),
         }

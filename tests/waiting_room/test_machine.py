@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import tracemalloc
+from random import Random
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms, walk
+from quota_engine.domain.epochs import AdvanceEpoch, epoch_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.waiting_room.machine import (
     ACTIVE_CALLS_MAX,
@@ -78,9 +81,35 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
             assert describe(state) == before, "a refusal leaves no state"
         looked = answer_query(state, ViewRoom(), now_ms)
         assert looked.ok == (state.config is not None and max(now_ms, state.now_ms) < state.config.forget_at_ms)
+        if answer.status is RoomStatus.JOINED:
+            assert answer.epoch == oracle.joins[answer.index][2]
         if answer.view is not None:
             assert looked.view == answer.view
             check(answer.view)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_lost_tickets_are_told_apart_by_their_epoch(seed: int) -> None:
+    """A store takes the room over with a copy that lacks the last joins, several times, and sometimes an older copy."""
+    random = Random(seed)
+    copies = [created()]
+    given: set[tuple[str, int, int]] = set()
+    seen = 1
+    for _ in range(random.randint(1, 6)):
+        room = copy.deepcopy(random.choice(copies[-2:]))
+        for _ in range(random.randrange(8)):
+            applicant = person(random.randrange(12))
+            answer = apply(room, JoinRoom(applicant), OPENS_AT_MS - 1_000)
+            given.add((applicant, answer.index, answer.epoch))
+            copies.append(copy.deepcopy(room))
+        seen = max(seen, room.epoch)
+        room = copy.deepcopy(random.choice(copies[-6:]))
+        apply(room, AdvanceEpoch(seen), OPENS_AT_MS - 1_000)
+        copies.append(room)
+    for applicant, index, epoch in given:
+        is_known = room.identities.get(applicant) == index and apply(room, JoinRoom(applicant), 0).epoch == epoch
+        assert (epoch_of(room.epoch_starts, index) == epoch) == is_known
 
 
 def check(view: RoomView) -> None:

@@ -23,6 +23,7 @@ from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.transcript import (
     RoomTranscript,
     TranscriptWindow,
+    digest_of,
     iter_positions,
     parse_transcript,
     position_of,
@@ -59,6 +60,11 @@ def transcripts() -> tuple[RoomTranscript, RoomTranscript, RoomTranscript]:
 
 
 BEFORE, DURING, AFTER = transcripts()
+
+
+def signed(transcript: RoomTranscript) -> RoomTranscript:
+    """Return a transcript with the digest of its contents."""
+    return replace(transcript, digest=digest_of(transcript))
 
 
 def test_transcript_lists_the_windows_that_have_ended() -> None:
@@ -108,6 +114,8 @@ def test_positions_match_those_of_the_room() -> None:
         ({"commitment": "00" * 32}, "commitment"),
         ({"windows": (TranscriptWindow(0, 0, 100), TranscriptWindow(1, 101, 30))}, "begins at ticket 101"),
         ({"windows": (TranscriptWindow(1, 0, 100), TranscriptWindow(0, 100, 30))}, "comes after"),
+        ({"digest": "00" * 32}, "digest does not match"),
+        ({"contradictions": ("entropy has changed",)}, "the publisher states: entropy has changed"),
     ],
 )
 def test_inconsistent_transcripts_are_found(lie: dict[str, object], finding: str) -> None:
@@ -126,10 +134,12 @@ def test_inconsistent_transcripts_are_found(lie: dict[str, object], finding: str
         {"seed": ""},
         {"windows": (TranscriptWindow(0, 0, 101), TranscriptWindow(1, 101, 29))},
         {"windows": (TranscriptWindow(0, 0, 100),)},
+        {"entropy": "another text", "entropy_source": "a source"},
     ],
 )
 def test_changes_since_an_earlier_transcript_are_found(lie: dict[str, object]) -> None:
-    assert not verify(replace(AFTER, **lie), DURING).ok
+    assert not verify(signed(replace(AFTER, **lie)), DURING).ok
+    assert not verify(AFTER, replace(DURING, epoch=2)).ok
 
 
 def test_added_ticket_changes_nearly_all_positions() -> None:
@@ -166,6 +176,6 @@ def test_invalid_transcripts_are_rejected(damage: object) -> None:
 
 def test_verification_reports_progress() -> None:
     seen: list[int] = []
-    record = replace(DURING, windows=(TranscriptWindow(0, 0, 25_000),))
+    record = signed(replace(DURING, windows=(TranscriptWindow(0, 0, 25_000),)))
     assert verify(record, progress=seen.append).ok
     assert seen == [10_000, 20_000]

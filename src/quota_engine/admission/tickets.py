@@ -6,18 +6,21 @@ long as their key is kept. Each has exactly one spelling: another text that deco
 applicant is bound by a keyed hash, from which the identity cannot be recovered.
 
 =========  ==============================================================================
-ticket     ``1``, key id, room, release (8 bytes of its commitment), index (4), expires_at_ms (6), applicant (10),
-           signature (16)
-pass       ``2``, key id, room, release, office, first day (3), last day (3), id (16), until_ms (6), applicant (10),
-           signature (16)
+ticket     ``1``, key id, room, release (8 bytes of its commitment), index (4), epoch (4), expires_at_ms (6),
+           applicant (10), signature (16)
+pass       ``2``, key id, room, release, index (4), epoch (4), office, first day (3), last day (3), id (16),
+           until_ms (6), applicant (10), signature (16)
 =========  ==============================================================================
 
 Numbers are big endian. A text is preceded by its length in one byte.
+
+Index and epoch together name a ticket: after a failover, a room may give the index of a lost ticket again, in a later
+epoch (:mod:`quota_engine.domain.epochs`).
 """
 
 from __future__ import annotations
 
-__all__ = ["PassContents", "RoomTickets", "TicketKeys", "read_pass", "read_ticket_number"]
+__all__ = ["PassContents", "RoomTickets", "TicketKeys", "TicketNumber", "read_pass", "read_ticket_number"]
 
 import base64
 import binascii
@@ -39,6 +42,7 @@ _APPLICANT_LENGTH: Final = 10
 _RELEASE_LENGTH: Final = 8
 _PASS_ID_LENGTH: Final = 16
 _INDEX_LENGTH: Final = 4
+_EPOCH_LENGTH: Final = 4
 _DAY_LENGTH: Final = 3
 _TIME_LENGTH: Final = 6
 _is_base64url = re.compile(r"[A-Za-z0-9_-]+").fullmatch
@@ -171,6 +175,13 @@ def _derive(secret: bytes, use: bytes) -> bytes:
     return hashlib.blake2b(key=secret, digest_size=32, person=use).digest()
 
 
+class TicketNumber(NamedTuple):
+    """Names a ticket of a room: its index, and the epoch in which the room gave it."""
+
+    number: int
+    epoch: int
+
+
 class RoomTickets:
     """Makes and reads the tickets of one room, and makes its passes."""
 
@@ -192,11 +203,12 @@ class RoomTickets:
         self._scope = _sized(room) + bytes.fromhex(commitment)[:_RELEASE_LENGTH]
         self._ticket_head = _TICKET + _sized(keys.active) + self._scope
 
-    def ticket(self, index: int, applicant: str, expires_at_ms: int) -> str:
+    def ticket(self, index: int, epoch: int, applicant: str, expires_at_ms: int) -> str:
         """Return a signed ticket.
 
         Args:
             index: Index of the ticket.
+            epoch: Epoch in which the room gave it.
             applicant: Keyed hash of the applicant.
             expires_at_ms: Time at which the ticket expires, in milliseconds since 1970 (UTC).
         """
@@ -204,13 +216,14 @@ class RoomTickets:
         body = (
             self._ticket_head
             + index.to_bytes(_INDEX_LENGTH, "big")
+            + epoch.to_bytes(_EPOCH_LENGTH, "big")
             + expires_at_ms.to_bytes(_TIME_LENGTH, "big")
             + keys.hash_applicant(keys.active, applicant)
         )
         return keys.sign(body)
 
-    def read(self, ticket: object, now_ms: int, applicant: str = "") -> int:
-        """Return the index of a ticket.
+    def read(self, ticket: object, now_ms: int, applicant: str = "") -> TicketNumber:
+        """Return the index and the epoch of a ticket. The room may have lost it.
 
         Args:
             ticket: The ticket.
@@ -225,7 +238,8 @@ class RoomTickets:
         end = start + len(self._scope)
         if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL_LENGTH:
             raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
-        expiry = end + _INDEX_LENGTH
+        epoch = end + _INDEX_LENGTH
+        expiry = epoch + _EPOCH_LENGTH
         owner = expiry + _TIME_LENGTH
         if int.from_bytes(raw[expiry:owner], "big") <= now_ms:
             raise InvalidRequest("ticket", "it has expired", "a ticket of a room that has not closed")
@@ -234,15 +248,16 @@ class RoomTickets:
             expected = self._keys.hash_applicant(key_id, applicant)
             if not hmac.compare_digest(raw[owner : owner + _APPLICANT_LENGTH], expected):
                 raise InvalidRequest("ticket", "another person's", "the applicant's own ticket")
-        return int.from_bytes(raw[end:expiry], "big")
+        return TicketNumber(int.from_bytes(raw[end:epoch], "big"), int.from_bytes(raw[epoch:expiry], "big"))
 
     def admission_pass(
-        self, index: int, applicant: str, office: str, first_day: int, last_day: int, until_ms: int
+        self, index: int, epoch: int, applicant: str, office: str, first_day: int, last_day: int, until_ms: int
     ) -> str:
         """Return the signed pass of a called ticket. The same arguments give the same pass.
 
         Args:
             index: Index of the ticket.
+            epoch: Epoch in which the room gave it.
             applicant: Keyed hash of the applicant, who can make one reservation.
             office: Id of the office.
             first_day: First day for which the pass is valid (a date's ordinal).
@@ -250,12 +265,16 @@ class RoomTickets:
             until_ms: Time at which the pass expires by the store's clock, in milliseconds since 1970 (UTC).
         """
         keys = self._keys
-        # The id depends on the ticket and on the room's first key only, so each ticket has one pass for all time.
-        ticket = self._scope + index.to_bytes(_INDEX_LENGTH, "big")
+        # The id depends on the ticket and on the room's first key only, so each ticket has one pass for all time. It
+        # depends on the applicant, too: a failover may leave two applicants with one index, and the pass that one of
+        # them has used must not refuse the other one.
+        number = index.to_bytes(_INDEX_LENGTH, "big") + epoch.to_bytes(_EPOCH_LENGTH, "big")
+        ticket = self._scope + number + applicant.encode()
         body = (
             _PASS
             + _sized(keys.active)
             + self._scope
+            + number
             + _sized(office)
             + first_day.to_bytes(_DAY_LENGTH, "big")
             + last_day.to_bytes(_DAY_LENGTH, "big")
@@ -266,12 +285,12 @@ class RoomTickets:
         return keys.sign(body)
 
 
-_TICKET_TAIL_LENGTH: Final = _INDEX_LENGTH + _TIME_LENGTH + _APPLICANT_LENGTH + _SIGNATURE_LENGTH
+_TICKET_TAIL_LENGTH: Final = _INDEX_LENGTH + _EPOCH_LENGTH + _TIME_LENGTH + _APPLICANT_LENGTH + _SIGNATURE_LENGTH
 """Bytes of a ticket behind its release."""
 
 
-def read_ticket_number(ticket: object) -> int:
-    """Return the index of a ticket of any room, without a key. The signature is not verified.
+def read_ticket_number(ticket: object) -> TicketNumber:
+    """Return index and epoch of a ticket of any room, without a key. The signature is not verified.
 
     Raises:
         InvalidRequest: The text does not have the form of a ticket.
@@ -282,7 +301,8 @@ def read_ticket_number(ticket: object) -> int:
     at += _RELEASE_LENGTH
     if raw[:1] != _TICKET or len(raw) != at + _TICKET_TAIL_LENGTH:
         raise InvalidRequest("ticket", "not a ticket", _expected("ticket"))
-    return int.from_bytes(raw[at : at + _INDEX_LENGTH], "big")
+    epoch = at + _INDEX_LENGTH
+    return TicketNumber(int.from_bytes(raw[at:epoch], "big"), int.from_bytes(raw[epoch : epoch + _EPOCH_LENGTH], "big"))
 
 
 class PassContents(NamedTuple):
@@ -311,7 +331,7 @@ def read_pass(
     """
     raw, start = keys.verify(admission_pass, _PASS, "admission_pass")
     key_id, _ = _read_text(raw, 1)
-    at = _read_text(raw, start)[1] + _RELEASE_LENGTH
+    at = _read_text(raw, start)[1] + _RELEASE_LENGTH + _INDEX_LENGTH + _EPOCH_LENGTH
     bound_office, at = _read_text(raw, at)
     if bound_office != office:
         raise InvalidRequest("admission_pass", "for another office", "one for this office")

@@ -87,7 +87,7 @@ class CreateRoomBody(RequestBody, frozen=True, kw_only=True):
 
 
 class JoinBody(RequestBody, frozen=True, kw_only=True):
-    """The identity that joins. ``replaces_ticket``: its ticket that missed its turn, to get a new one at the end."""
+    """The identity that joins. ``replaces_ticket``: its ticket that missed its turn or was lost, for a new one."""
 
     identity: Identity
     replaces_ticket: Ticket | None = None
@@ -117,7 +117,8 @@ class RoomBody(ResponseBody, frozen=True, kw_only=True):
     """The state of a room.
 
     ``called_count`` is the number of positions called, ``places_left`` is -1 until the places are counted, and
-    ``per_minute`` is the current pace. Times that have not come are 0. The order is verified with ``commitment``.
+    ``per_minute`` is the current pace. ``epoch`` grows with each failover of the room's store, which may have lost the
+    last tickets. Times that have not come are 0. The order is verified with ``commitment``.
     """
 
     room: str
@@ -140,6 +141,7 @@ class RoomBody(ResponseBody, frozen=True, kw_only=True):
     closed_at_ms: int
     commitment: str
     entropy_source: str
+    epoch: int
     poll_after_ms: PollAfter
 
 
@@ -183,5 +185,6 @@ def room_body(room: str, view: RoomView) -> RoomBody:
         closed_at_ms=view.closed_at_ms,
         commitment=config.commitment,
         entropy_source=config.entropy_source,
+        epoch=view.epoch,
         poll_after_ms=room_poll_after_ms(view),
     )

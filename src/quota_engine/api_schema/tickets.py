@@ -23,7 +23,7 @@ PollAfter = Annotated[
 
 
 class TicketStatusBody(ResponseBody, frozen=True, kw_only=True):
-    """The status of a ticket. ``position`` counts from 0.
+    """The status of a ticket. ``position`` counts from 0, and holds for ``epoch``, the present epoch of the room.
 
     ``position`` and ``ahead`` are -1 before the opening, ``places_left`` is -1 until the places are counted, and a wait
     that cannot be predicted is -1. Waits are rounded up: to a second below one minute, to ten seconds below ten
@@ -41,6 +41,7 @@ class TicketStatusBody(ResponseBody, frozen=True, kw_only=True):
     called_until_at_ms: int
     opens_at_ms: int
     poll_after_ms: PollAfter
+    epoch: int
 
 
 def ticket_status_body(view: RoomView, ticket_status: TicketStatus) -> TicketStatusBody:
@@ -60,6 +61,7 @@ def ticket_status_body(view: RoomView, ticket_status: TicketStatus) -> TicketSta
         called_until_at_ms=ticket_status.enter_until_ms,
         opens_at_ms=ticket_status.opens_at_ms,
         poll_after_ms=ticket_poll_after_ms(view, ticket_status),
+        epoch=ticket_status.epoch,
     )
 
 

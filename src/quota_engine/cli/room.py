@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 from cyclopts import App
 
 from quota_engine.admission.tickets import read_ticket_number
@@ -39,16 +40,20 @@ def verify(file: str, /, *, ticket: str = "", earlier: str = "", as_json: AsJson
 
     Args:
         file: published transcript of the room.
-        ticket: show the position of this ticket; its text, or its number (the first one is 0).
+        ticket: show the position of this ticket; its text, or its number (the first one is 0). The text also shows
+            if the room lost the ticket in a failover.
         earlier: an earlier transcript of the same room, best from before the opening. Values that were fixed then must
             not have changed.
         as_json: print the result as JSON, and nothing else.
     """
     transcript = _read(file, "FILE")
     before = _read(earlier, "--earlier") if earlier else None
-    number = _number(ticket) if ticket else None
+    number, ticket_epoch = _number(ticket) if ticket else (None, None)
     with _progress(transcript.tickets) as progress:
         found = verify_transcript(transcript, before, progress)
+    if number is not None and ticket_epoch not in (None, transcript.epoch_of(number)):
+        lost = f"the room lost ticket number {number} of epoch {ticket_epoch} in a failover"
+        found = msgspec.structs.replace(found, findings=(*found.findings, lost))
     position = position_of(transcript, number) if number is not None and found.ok else None
     if as_json:
         _print_json(file, transcript, found, number, position)
@@ -72,10 +77,11 @@ def _read(file: str, where: str) -> RoomTranscript:
         raise InvalidRequest(f"{where}, {file}", error.problem, error.expected) from None
 
 
-def _number(ticket: str) -> int:
+def _number(ticket: str) -> tuple[int, int | None]:
+    """Return the number of a ticket, and its epoch, or ``None`` if only the number is given."""
     if ticket.isascii() and ticket.isdigit() and len(ticket) < len(str(TICKETS_MAX)) + 1:
         check_integer(int(ticket), "--ticket", 0, TICKETS_MAX)
-        return int(ticket)
+        return int(ticket), None
     return read_ticket_number(ticket)
 
 
@@ -100,6 +106,7 @@ def _print(
     lines = [
         f"{file}: room {transcript.room} of {transcript.office}, {transcript.first_day} to {transcript.last_day}",
         f"commitment {transcript.commitment}",
+        f"epoch {transcript.epoch}, digest {transcript.digest}",
     ]
     lines += [f"WRONG: {finding}" for finding in found.findings]
     lines += [f"pending: {pending}" for pending in found.pending]
@@ -126,6 +133,8 @@ def _print_json(
         "room": transcript.room,
         "office": transcript.office,
         "commitment": transcript.commitment,
+        "epoch": transcript.epoch,
+        "digest": transcript.digest,
         "entropy_source": transcript.entropy_source,
         "entropy": transcript.entropy,
     }

@@ -167,6 +167,7 @@ def ticket_status_of(body: TicketStatusBody) -> ServiceTicketStatus:
         enter_until_ms=body.called_until_at_ms,
         opens_at_ms=body.opens_at_ms,
         as_of_ms=0,
+        epoch=body.epoch,
         poll_after_ms=body.poll_after_ms,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSING_SEED", "OPENS_AT_MS", "SEED", "terms", "walk"]
+__all__ = ["CLOSING_SEED", "OPENS_AT_MS", "QUESTIONS", "SEED", "terms", "walk"]
 
 from collections.abc import Iterator
 from random import Random
@@ -10,21 +10,26 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.domain.epochs import AdvanceEpoch
 from quota_engine.waiting_room.machine import (
     CallTickets,
     CloseRoom,
     CreateRoom,
+    FindTicket,
     JoinRoom,
     OpenRoom,
     RoomCommand,
     RoomConfig,
+    RoomQuery,
     SetPace,
+    ViewRoom,
 )
 from quota_engine.waiting_room.order import commitment_of, seed_of
 
 OPENS_AT_MS: Final = 1_000_000
 CLOSING_SEED: Final = "5e" * 32
 SEED: Final = seed_of(CLOSING_SEED)
+QUESTIONS: Final[tuple[RoomQuery, ...]] = (ViewRoom(), *(FindTicket(f"{number:032x}") for number in range(5)))
 
 
 def terms(**changes: Any) -> RoomConfig:
@@ -85,7 +90,7 @@ def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
                     CreateRoom(room),
                     CreateRoom(other),
                     JoinRoom(random.choice(applicants)),
-                    JoinRoom(random.choice(applicants), random.randrange(20)),
+                    JoinRoom(random.choice(applicants), random.randrange(20), random.choice((1, 1, 2, 3))),
                     OpenRoom(SEED, entropy if room.entropy_source or random.random() < 0.1 else ""),
                     OpenRoom("00" * 32, entropy),
                     CallTickets(random.choice((0, 1, 100, 6_000_000)), random.choice((0, 1, 5, 1_000_000))),
@@ -93,8 +98,9 @@ def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
                     CloseRoom(CLOSING_SEED),
                     CloseRoom("11" * 32),
                     SetPace(random.choice((1, 60)), random.choice((60, 7_000, 6_000_000))),
+                    AdvanceEpoch(random.choice((0, 0, 3))),
                 ),
-                (4, 0.3, 20, 6, 6, 0.5, 10, 10, 0.4, 0.3, 3),
+                (4, 0.3, 20, 6, 6, 0.5, 10, 10, 0.4, 0.3, 3, 1.5),
             )[0],
             now_ms,
         )

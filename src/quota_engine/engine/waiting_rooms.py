@@ -19,15 +19,9 @@ from quota_engine.workflows.arguments import Day, Moment
 from quota_engine.workflows.generator_drivers import Workflow, async_handler_of, handler_of, run, run_async
 from quota_engine.workflows.room_config import RoomArguments, RoomSettings
 from quota_engine.workflows.room_view_cache import EnterResult, RoomViewCache, RoomViewSnapshot
-from quota_engine.workflows.waiting_rooms import JoinResult
+from quota_engine.workflows.waiting_rooms import JoinResult, Refresh
 
 _DEFAULT_SETTINGS = RoomSettings()
-
-
-class Refresh(Request[None], frozen=True, gc=False):
-    """Request to read the room again, unless another caller does so already and an older view is usable."""
-
-    max_age_ms: int | None
 
 
 class RoomMethods:
@@ -86,14 +80,15 @@ class RoomMethods:
 
         Args:
             identity: the applicant's identity in clear; hashed at once.
-            replaces_ticket: a ticket of the same identity that missed its turn. The new ticket goes to the end.
+            replaces_ticket: a ticket of the same identity that missed its turn, or that the room has lost. The new
+                ticket goes to the end, and before the opening to the other tickets.
 
         Returns:
             ``JOINED`` with the ticket; otherwise ``NOT_OPEN`` with ``retry_at_ms``, ``ROOM_CLOSED``, ``FULL`` or
             ``OVERLOADED`` without a ticket.
 
         Raises:
-            InvalidRequest: ``replaces_ticket`` is not valid, or did not miss its turn.
+            InvalidRequest: ``replaces_ticket`` is not valid, or is not in one of these phases.
         """
         snapshot = yield from self._fresh_snapshot()
         return (yield from waiting_rooms.join(self.cache, snapshot, identity, replaces_ticket))
@@ -111,10 +106,13 @@ class RoomMethods:
         snapshot = yield from self._fresh_snapshot()
         if identity is not None:
             snapshot.ticket_number(ticket, identity)
-        return snapshot.ticket_status(ticket, self.cache.now_ms(snapshot.view))
+        return (yield from waiting_rooms.ticket_status(self.cache, snapshot, ticket))
 
     def enter(self, ticket: str, identity: str) -> Workflow[EnterResult]:
         """Return the pass to reserve with, if the ticket has its turn. A repeated call returns the same pass.
+
+        For a ticket that has its turn, the engine asks the store if the room has it. A ticket that the room lost in a
+        failover gets no pass, but the phase ``TICKET_LOST``: its applicant joins again.
 
         Args:
             ticket: the signed ticket.
@@ -124,7 +122,7 @@ class RoomMethods:
             InvalidRequest: the ticket is not valid, or belongs to another identity.
         """
         snapshot = yield from self._fresh_snapshot()
-        return snapshot.enter(ticket, identity, self.cache.now_ms(snapshot.view))
+        return (yield from waiting_rooms.enter(self.cache, snapshot, ticket, identity))
 
     def open(self, entropy: str) -> Workflow[RoomResult]:
         """Open a room that has an ``entropy_source``.

@@ -300,7 +300,7 @@ class UserScripts:
                     request = TicketStatusRequest(room, ticket)
                 case "CALLED":
                     request, wait_s = EnterRequest(room, ticket, identity), 0.0
-                case "TURN_MISSED":
+                case "TURN_MISSED" | "TICKET_LOST":
                     if tickets >= _TICKETS_MAX:
                         return "", "refused", now_us
                     request, wait_s = JoinRequest(room, identity, ticket), 0.0

@@ -9,6 +9,10 @@ Theory of operation:
   it. The machine counts tickets and decides how many positions have been called.
 - Positions below ``called_count`` have been called, in order. ``calls`` lists when. The turn of a called position ends
   ``turn_ms`` later, whether or not its applicant entered.
+- Epochs separate the tickets from before and after a failover that lost the room's last joins. A store that takes the
+  room over on another server raises the epoch. The tickets that the room still has then are all below the count at that
+  moment, and lost ones are not. So the starts of the epochs give the epoch of each number, and a ticket with another
+  epoch is a lost one; see :mod:`quota_engine.domain.epochs`.
 
 :func:`apply` changes a room, and :func:`answer_query` reads it. Both return a :class:`RoomResult`. ``docs/rules.md``
 states the rules.
@@ -26,10 +30,12 @@ __all__ = [
     "CallTickets",
     "CloseRoom",
     "CreateRoom",
+    "FindTicket",
     "JoinRoom",
     "OpenRoom",
     "RoomCommand",
     "RoomConfig",
+    "RoomQuery",
     "RoomResult",
     "RoomState",
     "RoomStatus",
@@ -51,6 +57,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from quota_engine.domain.commands import DAY_MAX
+from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, AdvanceEpoch, EpochStart, add_epoch, epoch_of
 from quota_engine.domain.validation import CAPACITY_MAX, TIME_MS_MAX, check_integer, check_name
 from quota_engine.waiting_room.order import check_entropy, check_seed, commitment_of, seed_of
 from quota_engine.waiting_room.permutation import SIZE_MAX
@@ -181,15 +188,18 @@ class JoinRoom(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         applicant: Keyed hash of the applicant.
         replaces_ticket: Index of a ticket that missed its turn, to get a new one behind. ``INDEX_NONE`` otherwise.
+        replaces_epoch: Epoch of that ticket.
     """
 
     applicant: str
     replaces_ticket: int = INDEX_NONE
+    replaces_epoch: int = EPOCH_FIRST
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
         if self.replaces_ticket != INDEX_NONE:
             check_integer(self.replaces_ticket, "replaces_ticket", 0, TICKETS_MAX - 1)
+            check_integer(self.replaces_epoch, "replaces_epoch", EPOCH_FIRST, EPOCH_MAX)
 
 
 class OpenRoom(msgspec.Struct, frozen=True):
@@ -250,11 +260,27 @@ class SetPace(msgspec.Struct, frozen=True, gc=False):
         check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
 
 
-RoomCommand = CreateRoom | JoinRoom | OpenRoom | CallTickets | CloseRoom | SetPace
+RoomCommand = CreateRoom | JoinRoom | OpenRoom | CallTickets | CloseRoom | SetPace | AdvanceEpoch
 
 
 class ViewRoom(msgspec.Struct, frozen=True, gc=False):
     """Query the state of the room."""
+
+
+class FindTicket(msgspec.Struct, frozen=True, gc=False):
+    """Query the ticket that the room has of an applicant, and the epoch of the room.
+
+    Attributes:
+        applicant: Keyed hash of the applicant.
+    """
+
+    applicant: str
+
+    def __post_init__(self) -> None:
+        check_name(self.applicant, "applicant")
+
+
+RoomQuery = ViewRoom | FindTicket
 
 
 class RoomStatus(enum.StrEnum):
@@ -274,8 +300,10 @@ class RoomStatus(enum.StrEnum):
     """The command is possible from ``retry_at_ms``."""
     FULL = "FULL"
     """The room has given all its tickets."""
+    NOT_JOINED = "NOT_JOINED"
+    """The applicant has no ticket."""
     JOINED = "JOINED"
-    """The applicant has the ticket ``index``."""
+    """The applicant has the ticket ``index`` of ``epoch``."""
     DONE = "DONE"
     """The command was carried out, or the query answered."""
 
@@ -313,6 +341,8 @@ class RoomView(msgspec.Struct, frozen=True):
         closing_seed: Seed that orders the tickets of later windows.
         pace_min: Lowest pace that an operator set, or 0.
         pace_max: Highest pace that an operator set, or 0.
+        epoch: Epoch of the room, from 1. It grows when the room may have lost its last changes.
+        epoch_starts: Each epoch above 1, and the number of tickets at its start; without epochs that gave no ticket.
     """
 
     now_ms: int
@@ -334,6 +364,8 @@ class RoomView(msgspec.Struct, frozen=True):
     closing_seed: str
     pace_min: int = 0
     pace_max: int = 0
+    epoch: int = EPOCH_FIRST
+    epoch_starts: tuple[EpochStart, ...] = ()
 
     @property
     def per_minute_min(self) -> int:
@@ -360,6 +392,8 @@ class RoomResult(msgspec.Struct, frozen=True, gc=False):
         replayed: True if an earlier command had the same effect.
         retry_at_ms: Time from which the command is possible, for ``NOT_OPEN``.
         view: The room after the command, for ``DONE``.
+        epoch: Epoch in which the room gave the ticket, for ``JOINED``; otherwise 0.
+        room_epoch: Epoch of the room, for ``FindTicket``; otherwise 0.
     """
 
     status: RoomStatus
@@ -367,6 +401,8 @@ class RoomResult(msgspec.Struct, frozen=True, gc=False):
     replayed: bool = False
     retry_at_ms: int = 0
     view: RoomView | None = None
+    epoch: int = 0
+    room_epoch: int = 0
 
     @property
     def ok(self) -> bool:
@@ -391,6 +427,8 @@ class RoomState:
         "closing_seed",
         "config",
         "entropy",
+        "epoch",
+        "epoch_starts",
         "identities",
         "last_step_at_ms",
         "now_ms",
@@ -431,6 +469,8 @@ class RoomState:
         self.closing_seed = ""
         self.pace_min = 0
         self.pace_max = 0
+        self.epoch = EPOCH_FIRST
+        self.epoch_starts: list[EpochStart] = []
 
 
 def window_at(config: RoomConfig, now_ms: int) -> int:
@@ -480,6 +520,8 @@ def view_of(state: RoomState, now_ms: int) -> RoomView:
         state.closing_seed,
         state.pace_min,
         state.pace_max,
+        state.epoch,
+        tuple(state.epoch_starts),
     )
 
 
@@ -518,15 +560,27 @@ def apply(state: RoomState, command: RoomCommand, now_ms: int) -> RoomResult:
         return _open(state, config, command, now_ms)
     if isinstance(command, SetPace):
         return _set_pace(state, config, command, now_ms)
+    if isinstance(command, AdvanceEpoch):
+        return _advance_epoch(state, command, now_ms)
     return _close(state, config, command, now_ms)
 
 
-def answer_query(state: RoomState, query: ViewRoom, now_ms: int) -> RoomResult:
-    """Answer a query without a change: ``DONE`` with a view, or ``NOT_FOUND``. See :func:`apply` for ``now_ms``."""
+def answer_query(state: RoomState, query: RoomQuery, now_ms: int) -> RoomResult:
+    """Answer a query without a change. See :func:`apply` for ``now_ms``.
+
+    Returns:
+        ``NOT_FOUND``; for a view, ``DONE`` with it; for a ticket, ``JOINED`` with it or ``NOT_JOINED``.
+    """
     now_ms = max(now_ms, state.now_ms)
     if state.config is None or now_ms >= state.config.forget_at_ms:
         return _NOT_FOUND
-    return _done(state, now_ms)
+    if isinstance(query, ViewRoom):
+        return _done(state, now_ms)
+    index = state.identities.get(query.applicant, INDEX_NONE)
+    if index == INDEX_NONE:
+        return RoomResult(RoomStatus.NOT_JOINED, room_epoch=state.epoch)
+    epoch = epoch_of(state.epoch_starts, index)
+    return RoomResult(RoomStatus.JOINED, index, epoch=epoch, room_epoch=state.epoch)
 
 
 _NOT_FOUND: Final = RoomResult(RoomStatus.NOT_FOUND)
@@ -563,8 +617,10 @@ def _create(state: RoomState, config: RoomConfig | None, command: CreateRoom, no
 
 def _join(state: RoomState, config: RoomConfig, command: JoinRoom, now_ms: int) -> RoomResult:
     known = state.identities.get(command.applicant, INDEX_NONE)
-    if known not in (INDEX_NONE, command.replaces_ticket):
-        return RoomResult(RoomStatus.JOINED, known, replayed=True)
+    # A lost ticket may have the number of the ticket that the applicant has now. It replaces nothing.
+    known_epoch = epoch_of(state.epoch_starts, known)
+    if known != INDEX_NONE and (known, known_epoch) != (command.replaces_ticket, command.replaces_epoch):
+        return RoomResult(RoomStatus.JOINED, known, replayed=True, epoch=known_epoch)
     if _is_closed(state, config, now_ms):
         return _ROOM_CLOSED
     if now_ms < config.join_opens_at_ms:
@@ -580,7 +636,7 @@ def _join(state: RoomState, config: RoomConfig, command: JoinRoom, now_ms: int) 
     state.identities[command.applicant] = index
     state.tickets += 1
     state.now_ms = now_ms
-    return RoomResult(RoomStatus.JOINED, index)
+    return RoomResult(RoomStatus.JOINED, index, epoch=state.epoch)
 
 
 def _open(state: RoomState, config: RoomConfig, command: OpenRoom, now_ms: int) -> RoomResult:
@@ -657,4 +713,10 @@ def _close(state: RoomState, config: RoomConfig, command: CloseRoom, now_ms: int
     # From here on it must succeed.
     state.closed_at_ms = state.now_ms = now_ms
     state.closing_seed = command.closing_seed
+    return _done(state, now_ms)
+
+
+def _advance_epoch(state: RoomState, command: AdvanceEpoch, now_ms: int) -> RoomResult:
+    state.epoch = max(state.epoch, command.epoch_min) + 1
+    add_epoch(state.epoch_starts, state.epoch, state.tickets)
     return _done(state, now_ms)

@@ -54,7 +54,7 @@ def ticket_poll_after_ms(view: RoomView, status: TicketStatus) -> int:
     match status.phase:
         case TicketPhase.CALLED:
             return 0
-        case TicketPhase.TURN_MISSED | TicketPhase.ROOM_CLOSED:
+        case TicketPhase.TURN_MISSED | TicketPhase.TICKET_LOST | TicketPhase.ROOM_CLOSED:
             return POLL_MS_MAX
         case TicketPhase.NOT_OPEN:
             return _before_opening_ms(view)

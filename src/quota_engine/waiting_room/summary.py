@@ -65,6 +65,7 @@ class RoomSummary(msgspec.Struct, frozen=True):
         opened_at_ms: Time at which the room opened.
         ended_at_ms: Time at which the room closed.
         entropy_source: Public source of entropy, or ``""`` if the room uses none.
+        epoch: Epoch of the room. It grows with each failover of the room's store, which may have lost the last tickets.
     """
 
     room: str
@@ -88,6 +89,7 @@ class RoomSummary(msgspec.Struct, frozen=True):
     opened_at_ms: int
     ended_at_ms: int
     entropy_source: str
+    epoch: int
 
 
 def room_phase(view: RoomView) -> RoomPhase:
@@ -135,6 +137,7 @@ def summarize_room(room: str, view: RoomView) -> RoomSummary:
         opened_at_ms=view.opened_at_ms,
         ended_at_ms=(view.closed_at_ms or config.closes_at_ms) if phase is RoomPhase.CLOSED else 0,
         entropy_source=config.entropy_source,
+        epoch=view.epoch,
     )
 
 

@@ -6,6 +6,7 @@ Pure arithmetic on the one view of the room that answers all polls, so a poll co
 from __future__ import annotations
 
 __all__ = [
+    "POSITION_LOST",
     "POSITION_NONE",
     "Chance",
     "TicketPhase",
@@ -22,10 +23,13 @@ from typing import Final
 
 import msgspec
 
+from quota_engine.domain.epochs import EPOCH_FIRST, epoch_of
 from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, RoomView, TicketCall, tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder
 
 POSITION_NONE: Final = -1
+POSITION_LOST: Final = -2
+"""Stands for the position of a ticket that the room has lost."""
 WAIT_UNKNOWN: Final = -1
 AHEAD_UNKNOWN: Final = -1
 _MINUTE_MS: Final = 60_000
@@ -46,6 +50,8 @@ class TicketPhase(enum.StrEnum):
     """The ticket has its turn until ``enter_until_ms``."""
     TURN_MISSED = "TURN_MISSED"
     """The turn ended without an entry. The applicant can take a new ticket at the end of the queue."""
+    TICKET_LOST = "TICKET_LOST"
+    """The room lost the ticket in a failover of its store. The applicant has to join again for a new ticket."""
     ROOM_CLOSED = "ROOM_CLOSED"
     """The room has closed."""
 
@@ -86,6 +92,7 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
         enter_until_ms: End of the turn of a called ticket, otherwise 0.
         opens_at_ms: Time at which the room opens.
         as_of_ms: Time of the view from which the status was computed.
+        epoch: Epoch of the room in that view. Positions of different epochs may differ.
     """
 
     phase: TicketPhase
@@ -99,6 +106,7 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
     enter_until_ms: int
     opens_at_ms: int
     as_of_ms: int
+    epoch: int = EPOCH_FIRST
 
 
 def called_at_ms(view: RoomView, position: int) -> int:
@@ -119,17 +127,23 @@ def pass_until_ms(view: RoomView, position: int) -> int:
     return called_at_ms(view, position) + view.config.turn_ms + view.config.pass_grace_ms
 
 
-def position_of(view: RoomView, order: RoomOrder, index: int) -> int:
-    """Return the position of a ticket, from 0. A position never changes.
+def position_of(view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH_FIRST) -> int:
+    """Return the position of a ticket, from 0. A position never changes within an epoch of the room.
 
     Args:
         view: The room.
         order: The room's order.
         index: Index of the ticket.
+        epoch: Epoch of the ticket.
 
     Returns:
-        The position, or ``POSITION_NONE`` if the ticket has none yet or is newer than the view.
+        The position; ``POSITION_NONE`` if the ticket has none yet or is newer than the view; ``POSITION_LOST`` if the
+        room has lost it.
     """
+    if epoch > view.epoch:
+        return POSITION_NONE
+    if view.epoch > EPOCH_FIRST and epoch != epoch_of(view.epoch_starts, index):
+        return POSITION_LOST
     if not view.seed or index >= tickets_ordered(view, view.changed_at_ms):
         return POSITION_NONE
     position = order.position(view.windows, view.tickets, index)
@@ -141,14 +155,16 @@ def ticket_status(view: RoomView, position: int, now_ms: int) -> TicketStatus:
 
     Args:
         view: The room.
-        position: Position of the ticket, or ``POSITION_NONE``.
+        position: Position of the ticket, ``POSITION_NONE`` or ``POSITION_LOST``.
         now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the view counts as the
             time of the view.
     """
     config = view.config
     now_ms = max(now_ms, view.now_ms)
     if view.is_closed or now_ms >= config.closes_at_ms:
-        return _status(view, TicketPhase.ROOM_CLOSED, position, 0)
+        return _status(view, TicketPhase.ROOM_CLOSED, max(position, POSITION_NONE), 0)
+    if position == POSITION_LOST:
+        return _status(view, TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN)
     if now_ms < config.opens_at_ms:
         return _status(view, TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN)
     if position == POSITION_NONE:
@@ -193,6 +209,7 @@ def _status(
         enter_until_ms,
         view.config.opens_at_ms,
         view.now_ms,
+        view.epoch,
     )
 
 

@@ -2,6 +2,10 @@
 
 A transcript is JSON. It exists from the creation of the room, with the commitment. The opening adds the seed, the
 entropy and the number of tickets; each window adds its number; the close adds the closing seed.
+
+Within an epoch of the room, a later transcript repeats all values of an earlier one. A later epoch may contradict it,
+because a failover has lost changes of the room. The digest names the order: two transcripts with one digest give every
+ticket the same position.
 """
 
 from __future__ import annotations
@@ -9,8 +13,11 @@ from __future__ import annotations
 __all__ = [
     "FORMAT",
     "RoomTranscript",
+    "TranscriptEpoch",
     "TranscriptWindow",
     "Verification",
+    "contradictions",
+    "digest_of",
     "iter_positions",
     "parse_transcript",
     "position_of",
@@ -19,11 +26,13 @@ __all__ = [
 ]
 
 import datetime
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
 
+from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, epoch_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
 from quota_engine.waiting_room.machine import TICKETS_MAX, WINDOWS_MAX, RoomView, tickets_ordered
@@ -45,6 +54,17 @@ class TranscriptWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_integer(self.window, "windows, window", 0, WINDOWS_MAX)
         check_integer(self.first, "windows, first", 0, TICKETS_MAX)
         check_integer(self.tickets, "windows, tickets", 1, TICKETS_MAX)
+
+
+class TranscriptEpoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An epoch above 1 in which the room gave tickets, or its last epoch, and the index of its first ticket."""
+
+    epoch: int
+    first: int
+
+    def __post_init__(self) -> None:
+        check_integer(self.epoch, "epochs, epoch", EPOCH_FIRST + 1, EPOCH_MAX)
+        check_integer(self.first, "epochs, first", 0, TICKETS_MAX)
 
 
 class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +89,10 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         entropy: Text from the entropy source.
         seed: Seed that orders the tickets of window 0.
         closing_seed: Seed that orders the tickets of later windows.
+        epoch: Epoch of the room. It grows with each failover of the room's store.
+        epochs: Epochs above 1, in order. A ticket of an earlier epoch with the index of a later one was lost.
+        digest: Digest of the values that the order follows from; see :func:`digest_of`.
+        contradictions: One sentence for each value that was published before and differs now.
 
     Raises:
         InvalidRequest: A value is out of its range.
@@ -90,6 +114,10 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entropy: str
     seed: str
     closing_seed: str
+    epoch: int
+    epochs: tuple[TranscriptEpoch, ...]
+    digest: str
+    contradictions: tuple[str, ...]
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -108,6 +136,8 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("seed", "closing_seed"):
             if getattr(self, name):
                 check_seed(getattr(self, name), name)
+        check_integer(self.epoch, "epoch", EPOCH_FIRST, EPOCH_MAX)
+        check_seed(self.digest, "digest")
         if len(self.windows) > WINDOWS_MAX + 1:
             raise InvalidRequest("windows", f"{len(self.windows)} windows", f"at most {WINDOWS_MAX + 1}")
 
@@ -115,6 +145,10 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def tickets(self) -> int:
         """Tickets in all windows that have ended."""
         return self.windows[-1].first + self.windows[-1].tickets if self.windows else 0
+
+    def epoch_of(self, index: int) -> int:
+        """Return the epoch of a ticket that the room has. The same index with another epoch is a lost ticket."""
+        return epoch_of([(one.epoch, one.first) for one in self.epochs], index)
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -147,7 +181,7 @@ def transcript_of(room: str, view: RoomView) -> RoomTranscript:
     ordered = tickets_ordered(view, view.changed_at_ms)
     ended = [(window, first) for window, first in view.windows if first < ordered]
     ends = [*(first for _, first in ended[1:]), ordered]
-    return RoomTranscript(
+    transcript = RoomTranscript(
         FORMAT,
         room,
         config.office,
@@ -164,7 +198,37 @@ def transcript_of(room: str, view: RoomView) -> RoomTranscript:
         view.entropy,
         view.seed,
         view.closing_seed,
+        view.epoch,
+        tuple(TranscriptEpoch(epoch, first) for epoch, first in view.epoch_starts),
+        "0" * 64,
+        (),
     )
+    return msgspec.structs.replace(transcript, digest=digest_of(transcript))
+
+
+def digest_of(transcript: RoomTranscript) -> str:
+    """Return the digest of a transcript, in hex.
+
+    It is the SHA-256 of these lines, each ended by a line feed::
+
+        quota_engine room transcript 1
+        <room>
+        <commitment>
+        <entropy, or nothing>
+        <seed, or nothing>
+        <closing seed, or nothing>
+        <for each window that has ended: number, index of its first ticket, tickets; with spaces between>
+    """
+    lines = [
+        "quota_engine room transcript 1",
+        transcript.room,
+        transcript.commitment,
+        transcript.entropy,
+        transcript.seed,
+        transcript.closing_seed,
+        *(f"{window.window} {window.first} {window.tickets}" for window in transcript.windows),
+    ]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
 
 
 def parse_transcript(text: bytes) -> RoomTranscript:
@@ -192,8 +256,11 @@ def verify(
     """
     findings, pending = _check_seeds(transcript)
     findings += _check_windows(transcript)
+    if transcript.digest != digest_of(transcript):
+        findings.append("the digest does not match the contents")
+    findings += [f"the publisher states: {sentence}" for sentence in transcript.contradictions]
     if earlier is not None:
-        findings += _differences(transcript, earlier)
+        findings += contradictions(transcript, earlier)
     checked = 0
     if not findings:
         taken = bytearray(transcript.tickets)
@@ -287,8 +354,13 @@ _FIXED: Final = (
 _REVEALED: Final = ("entropy", "seed", "closing_seed")
 
 
-def _differences(transcript: RoomTranscript, earlier: RoomTranscript) -> list[str]:
-    """Return the findings about values that were fixed in an earlier transcript and differ now."""
+def contradictions(transcript: RoomTranscript, earlier: RoomTranscript) -> list[str]:
+    """Return one sentence for each value that was fixed in an earlier transcript of the room and differs now.
+
+    Args:
+        transcript: The later transcript.
+        earlier: The earlier transcript of the same room.
+    """
     findings = [
         f"{name} was {getattr(earlier, name)} before, and is {getattr(transcript, name)} now"
         for name in _FIXED
@@ -296,9 +368,13 @@ def _differences(transcript: RoomTranscript, earlier: RoomTranscript) -> list[st
     ]
     findings += [
         f"{name} has changed since it was revealed"
+        if getattr(transcript, name)
+        else f"{name} was revealed before, and is missing now"
         for name in _REVEALED
         if getattr(earlier, name) and getattr(earlier, name) != getattr(transcript, name)
     ]
     if transcript.windows[: len(earlier.windows)] != earlier.windows:
         findings.append("windows that had ended before have changed")
+    if transcript.epoch < earlier.epoch:
+        findings.append(f"the epoch was {earlier.epoch} before, and is {transcript.epoch} now")
     return findings

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["EnterResult", "RoomViewCache", "RoomViewSnapshot"]
 
+import logging
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from quota_engine.admission.tickets import RoomTickets
+from quota_engine.admission.tickets import RoomTickets, TicketNumber
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import UnknownName
 from quota_engine.domain.model import Choice
@@ -17,6 +18,7 @@ from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.waiting_room.machine import RoomConfig, RoomView
 from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.ticket_status import (
+    POSITION_LOST,
     POSITION_NONE,
     TicketPhase,
     TicketStatus,
@@ -24,6 +26,7 @@ from quota_engine.waiting_room.ticket_status import (
     position_of,
     ticket_status,
 )
+from quota_engine.waiting_room.transcript import contradictions, transcript_of
 from quota_engine.workflows.request_builder import RequestBuilder
 from quota_engine.workflows.room_config import room_choices
 
@@ -32,6 +35,8 @@ STALE_MS_MAX: Final = 10_000
 """While the store does not answer, polls are answered from a view up to this old."""
 POSITIONS_MAX: Final = 100_000
 """Tickets of a room whose signature and position are remembered between polls."""
+
+_log = logging.getLogger("quota_engine")
 
 
 class EnterResult(msgspec.Struct, frozen=True, gc=False):
@@ -76,21 +81,24 @@ class RoomViewSnapshot:
         """Return a snapshot of a later view with the same configuration and seed."""
         return RoomViewSnapshot(self._requests, view, self._tickets, self._order, self._positions)
 
-    def issue_ticket(self, number: int, applicant: str) -> str:
-        """Return the signed ticket ``number`` of ``applicant`` (a keyed hash)."""
+    def issue_ticket(self, index: int, epoch: int, applicant: str) -> str:
+        """Return the signed ticket ``index`` of ``epoch`` for ``applicant`` (a keyed hash)."""
         config = self.view.config
-        return self._tickets.ticket(number, applicant, config.closes_at_ms + config.turn_ms)
+        return self._tickets.ticket(index, epoch, applicant, config.closes_at_ms + config.turn_ms)
 
-    def ticket_number(self, ticket: str, identity: str | None) -> int:
-        """Return the number on a ticket.
+    def ticket_number(self, ticket: str, identity: str | None) -> TicketNumber:
+        """Return index and epoch of a ticket. The room may have lost it.
 
         Raises:
             InvalidRequest: the ticket is not valid, or belongs to another identity.
         """
         return self._tickets.read(ticket, self.view.now_ms, self._requests.owner_hash(identity, "identity"))
 
-    def ticket_status(self, ticket: str, now_ms: int) -> TicketStatus:
+    def ticket_status(self, ticket: str, now_ms: int) -> TicketStatus | None:
         """Return the status of a ticket at ``now_ms``. Any bearer may ask.
+
+        Returns:
+            The status; ``None`` if the ticket is of a later epoch than this view, which is out of date then.
 
         Raises:
             InvalidRequest: the ticket is not valid.
@@ -98,28 +106,36 @@ class RoomViewSnapshot:
         positions = self._positions
         position = positions.get(ticket) if isinstance(ticket, str) else None
         if position is None:
-            position = position_of(self.view, self._order, self._tickets.read(ticket, self.view.now_ms))
-            if position != POSITION_NONE:
+            index, epoch = self._tickets.read(ticket, self.view.now_ms)
+            if epoch > self.view.epoch:
+                return None
+            position = position_of(self.view, self._order, index, epoch)
+            if position not in (POSITION_NONE, POSITION_LOST):
                 if len(positions) >= POSITIONS_MAX:
                     positions.clear()
                 positions[ticket] = position
         return ticket_status(self.view, position, now_ms)
 
-    def enter(self, ticket: str, identity: str, now_ms: int) -> EnterResult:
+    def lost_status(self, now_ms: int) -> TicketStatus:
+        """Return the status of a ticket that the room has lost."""
+        return ticket_status(self.view, POSITION_LOST, now_ms)
+
+    def unordered_status(self, now_ms: int) -> TicketStatus:
+        """Return the status of a ticket that has no position in this view."""
+        return ticket_status(self.view, POSITION_NONE, now_ms)
+
+    def issue_pass(self, number: TicketNumber, applicant: str, status: TicketStatus) -> EnterResult:
         """Return the pass of a ticket that has its turn: the same one each time.
 
-        Raises:
-            InvalidRequest: the ticket is not valid, or belongs to another identity.
+        Args:
+            number: index and epoch of the ticket.
+            applicant: keyed hash of its applicant.
+            status: status of the ticket in this view; its phase is ``CALLED``.
         """
-        applicant = self._requests.owner_hash(identity, "identity")
-        number = self._tickets.read(ticket, self.view.now_ms, applicant)
-        status = ticket_status(self.view, position_of(self.view, self._order, number), now_ms)
-        if status.phase is not TicketPhase.CALLED:
-            return EnterResult(status)
         config = self.view.config
         until_ms = pass_until_ms(self.view, status.position)
         admission_pass = self._tickets.admission_pass(
-            number, applicant, config.office, config.first_day, config.last_day, until_ms
+            *number, applicant, config.office, config.first_day, config.last_day, until_ms
         )
         return EnterResult(status, admission_pass, until_ms)
 
@@ -157,6 +173,7 @@ class RoomViewCache:
         self._read_at_ms: int | None = None
         self._failed_at_ms: int | None = None
         self._choices: tuple[Catalog, tuple[Choice, ...]] | None = None
+        self._revealed: tuple[str, str] | None = None
 
     @property
     def is_known(self) -> bool:
@@ -186,15 +203,36 @@ class RoomViewCache:
         last = self._snapshot
         if view is None:
             self._snapshot = None
-        elif last is not None and last.view.config == view.config and last.view.seed == view.seed:
+        elif last is not None and _follows(view, last.view):
             self._snapshot = last.with_view(view)
         else:
+            if last is not None:
+                self._report_changes(last.view, view)
             config = view.config
             closing_seed = view.closing_seed or self.closing_seed(config)
             tickets = RoomTickets(self.requests.ticket_keys, self.room, config.commitment, config.key_id)
             order = RoomOrder(self.room, config.commitment, view.entropy, view.seed, closing_seed)
             self._snapshot = RoomViewSnapshot(self.requests, view, tickets, order, {})
+        if view is not None and view.seed and self.revealed_entropy(view.config) is None:
+            self._revealed = view.config.commitment, view.entropy
         self._read_at_ms, self._failed_at_ms = read_at_ms, None
+
+    def revealed_entropy(self, config: RoomConfig) -> str | None:
+        """Return the entropy with which the room was opened when this engine first saw it open, otherwise ``None``.
+
+        A failover may lose the opening. The room is opened again with the same entropy, or not at all: the order has
+        been published.
+        """
+        if self._revealed is None or self._revealed[0] != config.commitment:
+            return None
+        return self._revealed[1]
+
+    def _report_changes(self, before: RoomView, view: RoomView) -> None:
+        """Log what was fixed before and differs now. Only a store that lost changes makes such differences."""
+        if before.now_ms >= before.config.forget_at_ms:
+            return
+        for finding in contradictions(transcript_of(self.room, view), transcript_of(self.room, before)):
+            _log.error("room %s, epoch %d after %d: %s", self.room, view.epoch, before.epoch, finding)
 
     def store_failure(self) -> None:
         """Remember that the store did not answer."""
@@ -228,3 +266,15 @@ class RoomViewCache:
         if self._choices is None or self._choices[0] is not catalog:
             self._choices = catalog, room_choices(catalog, config)
         return self._choices[1]
+
+
+def _follows(view: RoomView, before: RoomView) -> bool:
+    """Return True if ``before`` can have become ``view`` without a loss, so that positions stay the same."""
+    return (
+        view.epoch == before.epoch
+        and view.config == before.config
+        and view.seed == before.seed
+        and view.entropy == before.entropy
+        and view.tickets >= before.tickets
+        and view.windows[: len(before.windows)] == before.windows
+    )

@@ -6,13 +6,25 @@ dedicated process, and makes no progress while no caller reads it.
 
 from __future__ import annotations
 
-__all__ = ["JoinResult", "close", "create", "join", "open_with", "refresh", "set_pace"]
+__all__ = [
+    "JoinResult",
+    "Refresh",
+    "close",
+    "create",
+    "enter",
+    "join",
+    "open_with",
+    "refresh",
+    "set_pace",
+    "ticket_status",
+]
 
 import contextlib
 
 import msgspec
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError
+from quota_engine.generators import Request
 from quota_engine.ports import Query, View
 from quota_engine.waiting_room.machine import (
     PLACES_LEFT_UNKNOWN,
@@ -20,6 +32,7 @@ from quota_engine.waiting_room.machine import (
     CallTickets,
     CloseRoom,
     CreateRoom,
+    FindTicket,
     JoinRoom,
     OpenRoom,
     RoomConfig,
@@ -31,10 +44,20 @@ from quota_engine.waiting_room.machine import (
 )
 from quota_engine.waiting_room.order import seed_of
 from quota_engine.waiting_room.pacing import count_places_left, next_pace
-from quota_engine.waiting_room.ticket_status import TicketPhase
+from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.room_config import RoomArguments, build_room_config
-from quota_engine.workflows.room_view_cache import RoomViewCache, RoomViewSnapshot
+from quota_engine.workflows.room_view_cache import EnterResult, RoomViewCache, RoomViewSnapshot
+
+
+class Refresh(Request[None], frozen=True, gc=False):
+    """Request to read the room again, unless another caller does so already and an older view is usable.
+
+    Attributes:
+        max_age_ms: greatest age of a view that makes the read unnecessary; ``None`` for half a second.
+    """
+
+    max_age_ms: int | None
 
 
 class JoinResult(msgspec.Struct, frozen=True, gc=False):
@@ -98,20 +121,67 @@ def join(
 ) -> Workflow[JoinResult]:
     """Issue a ticket. Arguments as for :meth:`quota_engine.WaitingRoom.join`; ``snapshot`` is fresh."""
     applicant = cache.requests.owner_hash(identity, "identity")
-    replaced_number = -1
+    command = JoinRoom(applicant)
     if replaces_ticket is not None:
-        replaced_number = snapshot.ticket_number(replaces_ticket, identity)
-        replaced = snapshot.ticket_status(replaces_ticket, cache.now_ms(snapshot.view))
-        if replaced.phase is not TicketPhase.TURN_MISSED:
-            raise InvalidRequest("replaces_ticket", f"a ticket that is {replaced.phase}", "one that has lost its turn")
-    result: RoomResult = yield Apply(cache.address, JoinRoom(applicant, replaced_number))
+        command = JoinRoom(applicant, *snapshot.ticket_number(replaces_ticket, identity))
+        replaced = yield from ticket_status(cache, snapshot, replaces_ticket)
+        if replaced.phase not in (TicketPhase.TURN_MISSED, TicketPhase.TICKET_LOST):
+            expected = "one that has lost its turn, or that the room has lost"
+            raise InvalidRequest("replaces_ticket", f"a ticket that is {replaced.phase}", expected)
+    result: RoomResult = yield Apply(cache.address, command)
     if not result.ok:
         return JoinResult(result.status, retry_at_ms=result.retry_at_ms)
-    return JoinResult(result.status, snapshot.issue_ticket(result.index, applicant), result.replayed)
+    return JoinResult(result.status, snapshot.issue_ticket(result.index, result.epoch, applicant), result.replayed)
+
+
+def ticket_status(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str) -> Workflow[TicketStatus]:
+    """Return the status of a ticket. Reads the room again only if the ticket is of a later epoch than the snapshot."""
+    status = snapshot.ticket_status(ticket, cache.now_ms(snapshot.view))
+    if status is None:
+        yield Refresh(0)
+        current = cache.snapshot()
+        now_ms = cache.now_ms(current.view)
+        status = current.ticket_status(ticket, now_ms)
+        if status is None:  # another caller is still reading the room; or it was lost together with this epoch
+            status = current.unordered_status(now_ms) if current is snapshot else current.lost_status(now_ms)
+    return status
+
+
+def enter(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str, identity: str) -> Workflow[EnterResult]:
+    """Return the pass of a ticket that has its turn. Arguments as for :meth:`quota_engine.WaitingRoom.enter`.
+
+    The store decides if the room has this ticket: after a failover without a fence, two applicants may have tickets
+    with one number. A ticket whose turn it is not costs no call of the store.
+    """
+    number = snapshot.ticket_number(ticket, identity)
+    status = yield from ticket_status(cache, snapshot, ticket)
+    if status.phase is not TicketPhase.CALLED:
+        return EnterResult(status)
+    applicant = cache.requests.owner_hash(identity, "identity")
+    found: RoomResult = yield Query(cache.address, FindTicket(applicant))
+    current = cache.snapshot()
+    if found.room_epoch != current.view.epoch:
+        yield Refresh(0)  # the view is from before a failover: its positions and calls may not be the room's
+        current = cache.snapshot()
+    now_ms = cache.now_ms(current.view)
+    if (found.index, found.epoch) != number:
+        return EnterResult(current.lost_status(now_ms))
+    status = current.ticket_status(ticket, now_ms) or current.unordered_status(now_ms)
+    if found.room_epoch != current.view.epoch:
+        status = current.unordered_status(now_ms)
+    if status.phase is not TicketPhase.CALLED:
+        return EnterResult(status)
+    return current.issue_pass(number, applicant, status)
 
 
 def open_with(cache: RoomViewCache, snapshot: RoomViewSnapshot, entropy: str) -> Workflow[RoomResult]:
-    """Open the room with the text of its public entropy source."""
+    """Open the room with the text of its public entropy source.
+
+    A room that this engine has seen open is not opened with another text, even if the store has lost the opening.
+    """
+    revealed = cache.revealed_entropy(snapshot.view.config)
+    if revealed not in (None, entropy):
+        return RoomResult(RoomStatus.CONFLICT)
     seed = seed_of(cache.closing_seed(snapshot.view.config))
     return (yield from _apply(cache, OpenRoom(seed, entropy)))
 
@@ -146,9 +216,11 @@ def _advance(cache: RoomViewCache, view: RoomView, latency_ms: int) -> Workflow[
         closed: RoomResult = yield Apply(cache.address, CloseRoom(cache.closing_seed(config)))
         return closed.view or view
     if not view.seed:
-        if view.now_ms < config.opens_at_ms or config.entropy_source:
+        # A store may have lost an opening with entropy; the same text opens the room again.
+        entropy = cache.revealed_entropy(config) if config.entropy_source else ""
+        if view.now_ms < config.opens_at_ms or entropy is None:
             return view
-        opened: RoomResult = yield Apply(cache.address, OpenRoom(seed_of(cache.closing_seed(config))))
+        opened: RoomResult = yield Apply(cache.address, OpenRoom(seed_of(cache.closing_seed(config)), entropy))
         view = opened.view or view
     if not view.seed or view.now_ms - view.last_step_at_ms < config.step_ms:
         return view

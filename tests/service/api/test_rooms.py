@@ -238,6 +238,25 @@ async def test_missed_turn_needs_a_new_ticket(rooms: Client) -> None:
     assert (await join(rooms, NIK, replaces_ticket=mine)).json()["ticket"] == again.json()["ticket"]
 
 
+async def test_lost_ticket_is_told_to_join_again(rooms: Client) -> None:
+    """After a failover another identity has its number. The status, and no pass, say that the ticket is lost."""
+    tail = rooms.lost_tail(ROOM.replace("/v1/rooms/", "~room."))
+    tail.save()
+    mine = await ticket(rooms, NIK)
+    tail.fail_over()
+    theirs = await ticket(rooms, OTHER)
+    rooms.clock.set_ms(OPENS_AT_MS)
+    status = (await look(rooms, f"{ROOM}/tickets/{mine}")).json()
+    assert (status["phase"], status["position"], status["epoch"]) == ("TICKET_LOST", -1, 2)
+    body = problem(await enter(rooms, mine, NIK), 409, "room-ticket-lost")
+    assert body["outcome"] == "TICKET_LOST"
+    await pass_time(rooms, 1_000)
+    assert (await enter(rooms, theirs, OTHER)).status_code == 200
+    again = await join(rooms, NIK, replaces_ticket=mine)
+    assert (again.status_code, again.json()["replayed"]) == (201, False)
+    assert (await look(rooms)).json()["epoch"] == 2
+
+
 # --- Tickets that are not good -------------------------------------------------------------------------------------
 
 
@@ -249,7 +268,7 @@ async def test_invalid_tickets_are_refused_with_a_reason(rooms: Client) -> None:
         mine[:20] + ("A" if mine[20] != "A" else "B") + mine[21:]: "no ticket|altered|another",
         mine[:-30] + ("A" if mine[-30] != "A" else "B") + mine[-29:]: "altered",
         others: "another room",
-        mine + "A": "spelling",
+        mine + "A": "spelling|altered",
         mine + "=": "not a ticket",
         "x" * 600: "not a ticket",
         "é": "not a ticket",
@@ -342,8 +361,9 @@ async def test_token_is_limited_to_rooms_of_its_offices() -> None:
 
 
 def test_every_room_refusal_has_a_problem_type() -> None:
-    """An unknown room is ``unknown-name``."""
-    assert {*ROOM_STATUS_PROBLEMS, RoomStatus.JOINED, RoomStatus.DONE, RoomStatus.NOT_FOUND} == set(RoomStatus)
+    """An unknown room is ``unknown-name``. A ticket that the room does not have has a phase."""
+    others = {RoomStatus.JOINED, RoomStatus.DONE, RoomStatus.NOT_FOUND, RoomStatus.NOT_JOINED}
+    assert {*ROOM_STATUS_PROBLEMS, *others} == set(RoomStatus)
     for status, kind in ROOM_STATUS_PROBLEMS.items():
         found = Problem.from_room_status(status, 5_000, 1_500)
         assert (found.type, found.retry_after_s) == (kind, 4)

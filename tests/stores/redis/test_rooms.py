@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -13,13 +14,12 @@ from hypothesis import strategies as st
 
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.clocks import ManualClock
-from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms, walk
+from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, QUESTIONS, SEED, terms, walk
 from quota_engine.ports import Describe, Query
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import ROOM
-from quota_engine.stores.redis.scripts import Script
 from quota_engine.waiting_room.machine import (
     CallTickets,
     CloseRoom,
@@ -27,10 +27,10 @@ from quota_engine.waiting_room.machine import (
     JoinRoom,
     OpenRoom,
     RoomCommand,
+    RoomQuery,
     RoomResult,
     RoomState,
     RoomStatus,
-    SetPace,
     ViewRoom,
     answer_query,
     apply,
@@ -59,10 +59,9 @@ class Scripts:
         replies = self.store.run(ROOM.script_of(commands[0]), KEYS, [str(now_ms), *lines])
         return [self.answers.outcome(command, line) for command, line in zip(commands, replies, strict=True)]
 
-    def look(self, now_ms: int) -> RoomResult:
-        (line,) = self.store.run(ROOM.queries, KEYS, [str(now_ms), ROOM.encode(ViewRoom())])
-        answer: RoomResult = self.answers.answer(ViewRoom(), line)
-        return answer
+    def ask(self, questions: Sequence[RoomQuery], now_ms: int) -> list[RoomResult]:
+        lines = self.store.run(ROOM.queries, KEYS, [str(now_ms), *map(ROOM.encode, questions)])
+        return [self.answers.answer(question, line) for question, line in zip(questions, lines, strict=True)]
 
     def describe(self) -> dict[str, Any]:
         state = self.store.run(ROOM.state, KEYS, [])
@@ -78,7 +77,7 @@ def test_scripts_match_the_machine(seed: int) -> None:
     for command, now_ms in walk(seed):
         assert scripts.send([command], now_ms) == [apply(state, command, now_ms)], command
         assert scripts.describe() == describe(state), command
-        assert scripts.look(now_ms) == answer_query(state, ViewRoom(), now_ms)
+        assert scripts.ask(QUESTIONS, now_ms) == [answer_query(state, one, now_ms) for one in QUESTIONS]
 
 
 @given(st.integers(0, 2**32))
@@ -124,21 +123,6 @@ def test_ill_formed_line_refuses_the_whole_call(line: str) -> None:
     assert scripts.describe() == before
 
 
-def test_room_of_an_earlier_version_has_its_configured_pace() -> None:
-    """Its head lacks what an operator's pace is kept in."""
-    scripts, state = Scripts(), RoomState()
-    earlier: tuple[RoomCommand, ...] = (CreateRoom(terms()), JoinRoom("a"))
-    for command in earlier:
-        assert scripts.send([command], OPENS_AT_MS - 1_000) == [apply(state, command, OPENS_AT_MS - 1_000)]
-    text = "#!lua\nreturn { redis.call('HDEL', KEYS[1], 'pace_min', 'pace_max') }"
-    assert scripts.store.run(Script(text, "0" * 40), KEYS, []) == [2]
-    assert scripts.describe() == describe(state)
-    later: tuple[RoomCommand, ...] = (OpenRoom(SEED), CallTickets(6_000), SetPace(1, 2))
-    for command in later:
-        assert scripts.send([command], OPENS_AT_MS) == [apply(state, command, OPENS_AT_MS)]
-    assert scripts.describe() == describe(state)
-
-
 def test_room_expires() -> None:
     """Both keys exist from the start, and expire after the room is forgotten."""
     scripts = Scripts()
@@ -156,7 +140,7 @@ def test_questions_store_nothing() -> None:
     scripts.send([CreateRoom(terms(tickets_max=1)), JoinRoom("a")], OPENS_AT_MS - 1_000)
     before = {key: scripts.store.members(key) for key in KEYS}
     for number in range(50):
-        scripts.look(OPENS_AT_MS - 900)
+        scripts.ask(QUESTIONS, OPENS_AT_MS - 900)
         (refused,) = scripts.send([JoinRoom(f"x{number}")], OPENS_AT_MS - 900)
         assert refused.status is RoomStatus.FULL
         scripts.send([JoinRoom("a")], OPENS_AT_MS - 900)

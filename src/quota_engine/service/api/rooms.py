@@ -227,7 +227,7 @@ ROOMS: Final = (
     post(
         _ROOM + "/enter", "enter", "Get the admission pass of a called ticket.", enter, EnterResultBody,
         roles=SERVICES, handler_checks_office=True, body_type=EnterBody, is_write=False,
-        problems=_problems(S.ROOM_CLOSED, others=("room-not-called", "room-turn-missed")),
+        problems=_problems(S.ROOM_CLOSED, others=("room-not-called", "room-turn-missed", "room-ticket-lost")),
     ),
     post(
         _ROOM + "/open", "open-room", "Open a room with the text of its public entropy source.", open_room, RoomBody,

@@ -138,6 +138,9 @@ _TICKET_PHASE_PROBLEMS: Final = {
     TicketPhase.TURN_MISSED: ProblemType(
         "room-turn-missed", 409, "The ticket missed its turn; join again for a new one"
     ),
+    TicketPhase.TICKET_LOST: ProblemType(
+        "room-ticket-lost", 409, "The room lost the ticket in a failover of its store; join again for a new one"
+    ),
 }
 _NOT_CALLED: Final = ProblemType("room-not-called", 409, "The ticket has not been called yet")
 

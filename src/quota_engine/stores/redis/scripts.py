@@ -51,6 +51,7 @@ import msgspec
 from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX
 from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
+from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
 from quota_engine.domain.inventory import OFFERS_MAX, RECLAIM_MAX, SETTLE_MAX
 from quota_engine.domain.model import CANCELLATIONS_MAX, CLAIMS_MAX, Rules
 from quota_engine.domain.state_machine import PURGE_MAX
@@ -104,6 +105,8 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     "waiting_room/room.lua": {
         "CONFIG_FIELDS": tuple(field.name for field in _ROOM_FIELDS),
         "TEXT_FIELDS": {field.name: True for field in _ROOM_FIELDS if field.type is str},
+        "EPOCH_FIRST": EPOCH_FIRST,
+        "EPOCH_STARTS_MAX": EPOCH_STARTS_MAX,
     },
     "waiting_room/apply_commands.lua": {"RETENTION_MARGIN_MS": SHORT_RETENTION_MARGIN_MS, "MINUTE_MS": 60_000},
     "draw/apply_commands.lua": {

@@ -55,6 +55,25 @@ async def test_a_called_visitor_gets_one_place_in_every_browser(client: Client) 
         assert heading((await browser.get("/reservation")).text) == citizen_text("confirmed_heading")
 
 
+@pytest.mark.parametrize("language", ["id", "en"])
+async def test_a_visitor_whose_ticket_was_lost_joins_again(client: Client, language: str) -> None:
+    """The page says that the system is at fault, and has the form to join again."""
+    browser = CitizenBrowser(client)
+    async with browser.http:
+        await browser.get(f"/?lang={language}")
+        room = client.service.current_room("surabaya")
+        tail = client.lost_tail(f"~room.{room}")
+        tail.save()
+        await browser.submit("/room/join", {"nik": NIK})
+        tail.fail_over()
+        client.clock.advance_ms(1_000)
+        lost = await browser.get("/room")
+        assert heading(lost.text) == citizen_text("room_heading_TICKET_LOST", language)
+        assert citizen_text("room_lead_TICKET_LOST", language) in html.unescape(lost.text)
+        joined = await browser.submit("/room/join", {"nik": NIK})
+        assert heading(joined.text) == citizen_text("room_heading_NOT_OPEN", language)
+
+
 async def test_a_turn_leads_a_second_form_to_the_existing_place(client: Client) -> None:
     """The second browser asks for another day with the same turn."""
     browser, other = CitizenBrowser(client), CitizenBrowser(client)

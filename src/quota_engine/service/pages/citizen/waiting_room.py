@@ -85,9 +85,9 @@ class WaitingRoomPages:
 
         if not is_nik(nik):
             return await form_again(translator("error_nik_digits"))
-        missed = pages.room_session(request) if fields.get("rejoin") == "yes" else None
+        replaced = pages.room_session(request) if fields.get("rejoin") == "yes" else None
         try:
-            joined = await pages.waiting_room(room_id).join(nik, replaces_ticket=missed.ticket if missed else None)
+            joined = await pages.waiting_room(room_id).join(nik, replaces_ticket=replaced.ticket if replaced else None)
         except InvalidRequest as error:
             if error.where == "replaces_ticket":  # the form was sent twice: the new ticket exists
                 return RedirectResponse("/room", 303)
@@ -158,7 +158,7 @@ class WaitingRoomPages:
         if ticket.phase is TicketPhase.CALLED:
             choice = await self._choice.variables(translator, selection, None, is_turn=True)
             return pages.render(request, "turn.html", translator, status, **{**choice, **variables})
-        if ticket.phase in (TicketPhase.TURN_MISSED, TicketPhase.ROOM_CLOSED):
+        if ticket.phase in (TicketPhase.TURN_MISSED, TicketPhase.TICKET_LOST, TicketPhase.ROOM_CLOSED):
             choice = await self._choice.variables(translator, selection, None)
             variables |= {name: choice[name] for name in ("release", "release_days", "has_wait_list", "free_days")}
         return pages.render(request, "room.html", translator, status, **variables)

@@ -8,15 +8,19 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.domain.epochs import EPOCH_FIRST, AdvanceEpoch, EpochStart, add_epoch
 from quota_engine.waiting_room.machine import (
+    INDEX_NONE,
     PLACES_LEFT_UNKNOWN,
     CallTickets,
     CloseRoom,
     CreateRoom,
+    FindTicket,
     JoinRoom,
     OpenRoom,
     RoomCommand,
     RoomConfig,
+    RoomQuery,
     RoomResult,
     RoomState,
     RoomStatus,
@@ -32,10 +36,10 @@ _STATUS: Final = {str(status): status for status in RoomStatus}
 _JOINED: Final = RoomStatus.JOINED
 
 
-def encode(command: RoomCommand | ViewRoom) -> str:
+def encode(command: RoomCommand | RoomQuery) -> str:
     """Return a command or question as a line for the scripts."""
     if type(command) is JoinRoom:
-        return f"join\t{command.applicant}\t{command.replaces_ticket if command.replaces_ticket >= 0 else ''}"
+        return f"join\t{command.applicant}\t{'' if command.replaces_ticket < 0 else _text_of_replaced(command)}"
     match command:
         case CallTickets(per_minute, call_max, places_left):
             return (
@@ -49,9 +53,18 @@ def encode(command: RoomCommand | ViewRoom) -> str:
             return f"close\t{closing_seed}\t{commitment_of(seed_of(closing_seed))}"
         case CreateRoom(config):
             return f"create\t{_text_of_config(config)}"
+        case AdvanceEpoch(epoch_min):
+            return f"advance_epoch\t{epoch_min}"
         case ViewRoom():
             return "view"
+        case FindTicket(applicant):
+            return f"ticket\t{applicant}"
     raise TypeError(f"a waiting room has no command or question {type(command).__name__}")
+
+
+def _text_of_replaced(command: JoinRoom) -> str:
+    number, epoch = command.replaces_ticket, command.replaces_epoch
+    return str(number) if epoch == EPOCH_FIRST else f"{number}:{epoch}"
 
 
 def _text_of_config(config: RoomConfig) -> str:
@@ -75,20 +88,26 @@ class RoomDecoder:
     def outcome(self, command: RoomCommand, line: str) -> RoomResult:
         """Return the result of a command from its reply line."""
         if line.isdigit():
-            return RoomResult(_JOINED, int(line))
+            return RoomResult(_JOINED, int(line), epoch=EPOCH_FIRST)
         if line[0].isdigit():
-            return RoomResult(_JOINED, int(line[:-1]), replayed=True)
+            number, _, epoch = line.removesuffix("p").partition(":")
+            return RoomResult(_JOINED, int(number), line[-1] == "p", epoch=int(epoch or EPOCH_FIRST))
         return self.answer(command, line)
 
-    def answer(self, question: RoomCommand | ViewRoom, line: str) -> RoomResult:
+    def answer(self, question: RoomCommand | RoomQuery, line: str) -> RoomResult:
         """Return the answer to a question from its reply line."""
         status, *rest = line.split("\t")
+        if type(question) is FindTicket and rest:
+            room_epoch, *ticket = map(int, rest)
+            index, epoch = ticket or (INDEX_NONE, 0)
+            return RoomResult(_STATUS[status], index, epoch=epoch, room_epoch=room_epoch)
         if len(rest) <= 1:
             return RoomResult(_STATUS[status], retry_at_ms=int(rest[0]) if rest else 0)
         return RoomResult(_STATUS[status], replayed=rest[0] == "p", view=self._view(rest))
 
     def _view(self, fields: list[str]) -> RoomView:
-        numbers, (seed, entropy, closing_seed, windows, calls) = [int(field) for field in fields[1:16]], fields[16:21]
+        numbers = [int(field) for field in fields[1:17]]
+        seed, entropy, closing_seed, windows, calls, starts = fields[17:23]
         (
             now,
             changed,
@@ -105,16 +124,17 @@ class RoomDecoder:
             closed,
             low,
             high,
+            epoch,
         ) = numbers
-        if fields[21:] != self._config_text:
-            self._config_text, self._config = fields[21:], _config_of_fields(fields[21:])
+        if fields[23:] != self._config_text:
+            self._config_text, self._config = fields[23:], _config_of_fields(fields[23:])
         assert self._config is not None
         return RoomView(
             now_ms=now,
             changed_at_ms=changed,
             config=self._config,
             tickets=tickets,
-            windows=_windows(windows),
+            windows=_pairs(windows),
             seed=seed,
             entropy=entropy,
             opened_at_ms=opened,
@@ -129,11 +149,13 @@ class RoomDecoder:
             closing_seed=closing_seed,
             pace_min=low,
             pace_max=high,
+            epoch=epoch,
+            epoch_starts=_pairs(starts),
         )
 
 
-def _windows(text: str) -> tuple[tuple[int, int], ...]:
-    pairs = (window.split(":") for window in text.split(",") if window)
+def _pairs(text: str) -> tuple[tuple[int, int], ...]:
+    pairs = (pair.split(":") for pair in text.split(",") if pair)
     return tuple((int(number), int(first)) for number, first in pairs)
 
 
@@ -148,7 +170,7 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
     if "config" not in head:
         return room
     room.config = _config_of_fields(head["config"].split("\t"))
-    room.windows = list(_windows(head["windows"]))
+    room.windows = list(_pairs(head["windows"]))
     room.calls = list(_calls(head["calls"]))
     room.seed, room.entropy, room.closing_seed = head["seed"], head["entropy"], head["closing_seed"]
     for name in (
@@ -162,9 +184,14 @@ def room_of_state(place: str, state: list[Any]) -> RoomState:
         "last_step_at_ms",
         "places_left",
         "closed_at_ms",
+        "pace_min",
+        "pace_max",
+        "epoch",
     ):
         setattr(room, name, int(head[name]))
-    for name in ("pace_min", "pace_max"):  # rooms of an earlier version lack them
-        setattr(room, name, int(head.get(name, 0)))
+    starts: list[EpochStart] = list(_pairs(head["epoch_starts"]))
+    if room.epoch > EPOCH_FIRST and (not starts or starts[-1][0] != room.epoch):
+        add_epoch(starts, room.epoch, room.tickets)  # as the next script does
+    room.epoch_starts = starts
     room.identities = {applicant: int(index) for applicant, index in identities.items() if applicant != "~"}
     return room

@@ -3,9 +3,9 @@
 --
 -- KEYS  see room.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
--- reply a line for each command. Of a join that has a ticket: its number, and "p" behind it if replayed. Of a command that
---       returns the room: what view() writes. Otherwise the status, then a tab and the time to retry at, if there is one.
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+-- reply a line for each command. Of a join that has a ticket: its number; then ":epoch" unless that is the first one; then "p"
+--       if replayed. Of a command that returns the room: what view() writes. Otherwise the status, then a tab and the time to
+--       retry at, if there is one. If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines RETENTION_MARGIN_MS and MINUTE_MS.
@@ -27,16 +27,23 @@ local function create(text, now_ms)
   if now_ms >= config.opens_at_ms then return "ROOM_CLOSED" end
 
   -- From here on it must succeed.
-  room = { config = config, windows = "", calls = "", seed = "", entropy = "", closing_seed = "" }
-  changed = { config = true, windows = true, calls = true, seed = true, entropy = true, closing_seed = true }
+  room = { config = config, windows = "", calls = "", epoch_starts = "", seed = "", entropy = "", closing_seed = "" }
+  changed = { config = true, windows = true, calls = true, epoch_starts = true, seed = true, entropy = true, closing_seed = true }
   for _, name in ipairs(NUMBERS) do set(name, 0) end
   set("now_ms", now_ms)
   set("window", -1)
   set("places_left", -1)
+  set("epoch", EPOCH_FIRST)
   return view(room, now_ms)
 end
 
--- replaces_ticket: the number of a ticket as text, or ""
+-- Return a ticket as text: its number, and ":epoch" behind it unless that is the first one.
+local function text_of_ticket(number)
+  local epoch = room.epoch > EPOCH_FIRST and epoch_of(room, tonumber(number)) or EPOCH_FIRST
+  return epoch == EPOCH_FIRST and number or number .. ":" .. int(epoch)
+end
+
+-- replaces_ticket: a ticket in the form of text_of_ticket, or ""
 local function join(applicant, replaces_ticket, now_ms)
   if not room then return "NOT_FOUND" end
   local config, refusal = room.config, nil
@@ -51,7 +58,8 @@ local function join(applicant, replaces_ticket, now_ms)
   -- At an opening nearly all applicants are new, so one server call both checks and writes.
   if refusal or call("HSETNX", IDENTITIES, applicant, index) == 0 then
     local known = call("HGET", IDENTITIES, applicant)
-    if known and known ~= replaces_ticket then return known .. "p" end
+    local known_ticket = known and text_of_ticket(known)
+    if known and known_ticket ~= replaces_ticket then return known_ticket .. "p" end
     if refusal then return refusal end
     call("HSET", IDENTITIES, applicant, index)
   end
@@ -66,7 +74,7 @@ local function join(applicant, replaces_ticket, now_ms)
   end
   room.tickets, changed.tickets = room.tickets + 1, true
   room.now_ms, changed.now_ms = now_ms, true
-  return index
+  return room.epoch == EPOCH_FIRST and index or text_of_ticket(index)
 end
 
 -- commitment: what the seed hashes to. Python computes it, because the server has no SHA-256.
@@ -164,6 +172,13 @@ local function close(closing_seed, commitment, now_ms)
   return view(room, now_ms)
 end
 
+local function advance_epoch(epoch_min, now_ms)
+  if not room then return "NOT_FOUND" end
+  add_epoch(room, math.max(room.epoch, epoch_min) + 1)
+  changed.epoch, changed.epoch_starts = true, true
+  return view(room, now_ms)
+end
+
 -- Parse a line that is not a join. Returns a function that applies the command, or nil if the line is ill-formed.
 local function parse(line)
   local per_minute, call_max, left = string.match(line, "^call_tickets\t(%d+)\t(%d+)\t(%d*)$")
@@ -176,6 +191,8 @@ local function parse(line)
   if low then return function(now_ms) return set_pace(tonumber(low), tonumber(high), now_ms) end end
   local closing_seed, committed = string.match(line, "^close\t(%x+)\t(%x+)$")
   if closing_seed then return function(now_ms) return close(closing_seed, committed, now_ms) end end
+  local epoch_min = string.match(line, "^advance_epoch\t(%d+)$")
+  if epoch_min then return function(now_ms) return advance_epoch(tonumber(epoch_min), now_ms) end end
   local text = string.match(line, "^create\t(.+)$")
   if not text then return nil end
   local fields = split(text, TAB)
@@ -212,16 +229,18 @@ end
 -- Nearly all lines are joins, so no function is created for them.
 local commands, applicants, replaced = {}, {}, {}
 for index = 2, #ARGV do
-  local applicant, replaces_ticket = string.match(ARGV[index], "^join\t([%w_-]+)\t(%d*)$")
+  local applicant, replaces_ticket = string.match(ARGV[index], "^join\t([%w_-]+)\t([%d:]*)$")
   applicants[index - 1], replaced[index - 1] = applicant or false, replaces_ticket or false
   commands[index - 1] = applicant or parse(ARGV[index])
   if not commands[index - 1] then return ill_formed(index - 1) end
 end
-room = load_room()
+local begins_epoch
+room, begins_epoch = load_room()
+if begins_epoch then changed.epoch_starts = true end
 if room then now_ms = math.max(now_ms, room.now_ms) end
 if room and now_ms >= room.config.forget_at_ms then
   for _, key in ipairs(KEYS) do call("PEXPIRE", key, 0) end -- deletes, and needs no further permission
-  room = nil
+  room, changed = nil, {}
 end
 local lines = {}
 for index, command in ipairs(commands) do

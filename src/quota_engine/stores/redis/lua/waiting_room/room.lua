@@ -7,16 +7,18 @@
 -- Both keys always exist once the room is created; the second one has a "~" without a meaning. A cluster that moves a slot
 -- refuses commands when only some of their keys exist. Questions store nothing.
 --
--- The loader defines CONFIG_FIELDS, the fields of RoomConfig in order, and TEXT_FIELDS, those of them that are not numbers.
+-- The loader defines CONFIG_FIELDS, the fields of RoomConfig in order, TEXT_FIELDS, those of them that are not numbers,
+-- EPOCH_FIRST and EPOCH_STARTS_MAX.
 
 local call = redis.call
 local HEAD, IDENTITIES = KEYS[1], KEYS[2]
 
 -- All lists below have the numbers in this order. The last window has window and window_first; without one, window is -1.
--- Before the first count, places_left is -1. Times are 0 until they come.
+-- Before the first count, places_left is -1. Times are 0 until they come. A store that takes the room over raises the epoch,
+-- and only that; load_room() adds its start to epoch_starts, a list of "epoch:tickets".
 local NUMBERS = {
   "now_ms", "tickets", "window", "window_first", "opened_at_ms", "called_count", "turns_ended", "tokens", "per_minute",
-  "last_step_at_ms", "places_left", "closed_at_ms", "pace_min", "pace_max",
+  "last_step_at_ms", "places_left", "closed_at_ms", "pace_min", "pace_max", "epoch",
 }
 local TEXTS = { "seed", "entropy", "closing_seed" }
 
@@ -29,7 +31,36 @@ local function config_of_text(text)
   return config
 end
 
--- Return the room, or nil if it was never created.
+-- Return a list that only some commands need: "number:first index" of each window, or "time:called_count:places_left" of
+-- each call.
+local function list_of(room, name)
+  if not room[name] then room[name] = call("HGET", HEAD, name) end
+  return room[name]
+end
+
+-- Begin an epoch of the room: add it to epoch_starts. Mirrors domain/epochs.py.
+local function add_epoch(room, epoch)
+  local starts, kept = {}, {}
+  for known, first in string.gmatch(list_of(room, "epoch_starts"), "(%d+):(%d+)") do
+    if tonumber(first) < room.tickets then starts[#starts + 1] = known .. ":" .. first end
+  end
+  starts[#starts + 1] = int(epoch) .. ":" .. int(room.tickets)
+  for index = math.max(1, #starts - EPOCH_STARTS_MAX + 1), #starts do kept[#kept + 1] = starts[index] end
+  room.epoch, room.epoch_starts = epoch, concat(kept, ",")
+end
+
+-- Return the epoch in which the room gave a ticket.
+local function epoch_of(room, index)
+  local epoch = EPOCH_FIRST
+  if room.epoch > EPOCH_FIRST then
+    for known, first in string.gmatch(list_of(room, "epoch_starts"), "(%d+):(%d+)") do
+      if index >= tonumber(first) then epoch = tonumber(known) end
+    end
+  end
+  return epoch
+end
+
+-- Return the room, or nil if it was never created; then true if its epoch has just begun.
 local function load_room()
   local names = { "config" }
   for _, name in ipairs(TEXTS) do names[#names + 1] = name end
@@ -38,16 +69,12 @@ local function load_room()
   if not values[1] then return nil end
   local room = { config = config_of_text(values[1]) }
   for index, name in ipairs(TEXTS) do room[name] = values[1 + index] end
-  -- Rooms of an earlier version have no pace_min and no pace_max.
-  for index, name in ipairs(NUMBERS) do room[name] = tonumber(values[1 + #TEXTS + index] or "0") end
-  return room
-end
-
--- Return a list that only some commands need: "number:first index" of each window, or "time:called_count:places_left" of
--- each call.
-local function list_of(room, name)
-  if not room[name] then room[name] = call("HGET", HEAD, name) end
-  return room[name]
+  for index, name in ipairs(NUMBERS) do room[name] = tonumber(values[1 + #TEXTS + index]) end
+  if room.epoch == EPOCH_FIRST or string.match(list_of(room, "epoch_starts"), "(%d+):%d+$") == int(room.epoch) then
+    return room
+  end
+  add_epoch(room, room.epoch)
+  return room, true
 end
 
 local function is_over(room, now_ms)
@@ -67,13 +94,14 @@ local function tickets_ordered(room, changed_at_ms)
   return room.window_first
 end
 
--- Return the room as a line: DONE, "p" if replayed, the time, the numbers, the texts, windows, calls and config.
+-- Return the room as a line: DONE, "p" if replayed, the time, the numbers, the texts, windows, calls, epoch_starts and config.
 local function view(room, now_ms, flags)
   local parts = { "DONE", flags or "", int(math.max(now_ms, room.now_ms)) }
   for _, name in ipairs(NUMBERS) do parts[#parts + 1] = int(room[name]) end
   for _, name in ipairs(TEXTS) do parts[#parts + 1] = room[name] end
   parts[#parts + 1] = list_of(room, "windows")
   parts[#parts + 1] = list_of(room, "calls")
+  parts[#parts + 1] = list_of(room, "epoch_starts")
   parts[#parts + 1] = room.config.text
   return concat(parts, TAB)
 end
