@@ -1,4 +1,4 @@
-"""Headers of proxies that tell a client's address and scheme: trusted from configured addresses only."""
+"""Headers in which proxies report a client's address and scheme: trusted from configured addresses only."""
 
 from __future__ import annotations
 

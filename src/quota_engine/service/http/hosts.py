@@ -51,8 +51,8 @@ def _is_host(value: bytes) -> bool:
 class PublicOrigins:
     """ASGI application in front of the pages that answers for the configured origins only.
 
-    A request for another host gets 421. The others learn their origin from the scope: it decides on the scheme, and so
-    on secure cookies, and forms are accepted from it alone. Without a configured origin, every host is served.
+    A request for another host gets 421. Pages read their origin from the scope: it decides on the scheme, and so on
+    secure cookies, and forms are accepted from it alone. Without a configured origin, every host is served.
     """
 
     def __init__(self, app: ASGIApp, origins: Iterable[str]) -> None:

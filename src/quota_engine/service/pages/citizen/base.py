@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from quota_engine.catalog import ResolvedOffice, next_release
+from quota_engine.catalog import ResolvedOffice, next_release, wall_time_ms
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
@@ -35,7 +35,9 @@ STORE_UNAVAILABLE: Final = StreamEvent("unavailable", b"{}")
 """Event of a stream while the store does not answer."""
 NO_STORE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _RESERVATION_COOKIE: Final = "reservation"
-_RESERVATION_COOKIE_MS: Final = 120 * 86_400_000
+_KEPT_AFTER_DAY: Final = datetime.timedelta(days=1)
+"""Time after the booked day in which the reservation's cookie still leads to its page."""
+_RESERVATION_COOKIE_MS_MIN: Final = 3_600_000
 _TICKET_COOKIE: Final = "ticket"
 _RETRY_S: Final = 10
 is_nik = re.compile(r"[0-9]{16}").fullmatch
@@ -136,11 +138,36 @@ class CitizenPages:
 
     # --- The reservation of a browser ---
 
-    def remember_reservation(self, request: Request, response: Response, reference: str) -> None:
-        """Set the cookie that leads this browser back to its reservation, and delete its ticket."""
-        expires_at_ms = self.service.now_ms() + _RESERVATION_COOKIE_MS
-        self._set_signed_cookie(request, response, _RESERVATION_COOKIE, reference, expires_at_ms)
-        response.delete_cookie(_TICKET_COOKIE)
+    def remember_reservation(self, request: Request, response: Response, reservation: Reservation) -> None:
+        """Set the cookie that leads this browser back to its reservation, and delete its ticket.
+
+        The cookie is valid until a day after the booked day, so that a shared computer forgets soon.
+        """
+        expires_at_ms = self._kept_until_ms(reservation)
+        self._set_signed_cookie(request, response, _RESERVATION_COOKIE, reservation.reference, expires_at_ms)
+        self._delete_cookie(request, response, _TICKET_COOKIE)
+
+    def renew_reservation(self, request: Request, response: Response, reservation: Reservation) -> None:
+        """Set the reservation's cookie again if it ends at another time, because the booked day has changed."""
+        value = self._signer.sign(reservation.reference, self._kept_until_ms(reservation))
+        if value != request.cookies.get(_RESERVATION_COOKIE):
+            self.remember_reservation(request, response, reservation)
+
+    def _kept_until_ms(self, reservation: Reservation) -> int:
+        next_day = datetime.date.fromordinal(reservation.day + 1)
+        zone = self.service.get_office(reservation.office).zone
+        at_ms = wall_time_ms(next_day + _KEPT_AFTER_DAY, datetime.time.min, zone)
+        return max(at_ms, self.service.now_ms() + _RESERVATION_COOKIE_MS_MIN)
+
+    def forget_visit(self, request: Request, response: Response) -> None:
+        """Delete every cookie that leads this browser to a reservation or a ticket, and let it drop what it stored.
+
+        The cookies are signed, and no process stores anything about them: a copy made before stays valid until its end.
+        """
+        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE):
+            self._delete_cookie(request, response, name)
+        response.headers.update(NO_STORE_HEADERS)
+        response.headers["clear-site-data"] = '"cache", "storage"'
 
     def reference(self, request: Request) -> str:
         """Return the reference of this browser's reservation, or ``""``."""
@@ -187,11 +214,15 @@ class CitizenPages:
         parts = self._signer.read(request.cookies.get(_TICKET_COOKIE, ""), self.service.now_ms()).split("|")
         return RoomSession(*parts) if len(parts) == 4 else None
 
-    def redirect_without_ticket(self, url: str) -> Response:
+    def redirect_without_ticket(self, request: Request, url: str) -> Response:
         """Redirect, and delete this browser's ticket."""
         response = RedirectResponse(url, 303)
-        response.delete_cookie(_TICKET_COOKIE)
+        self._delete_cookie(request, response, _TICKET_COOKIE)
         return response
+
+    def _delete_cookie(self, request: Request, response: Response, name: str) -> None:
+        """Delete a cookie, with the attributes with which it was set."""
+        response.delete_cookie(name, httponly=True, samesite="lax", secure=request.scope["scheme"] == "https")
 
     def _set_signed_cookie(
         self, request: Request, response: Response, name: str, text: str, expires_at_ms: int

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
+from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.pages.citizen.base import CitizenPages, RoomSession, is_nik
 from quota_engine.service.pages.citizen.day_choice import DayChoice, serves_day
@@ -123,17 +124,17 @@ class BookingPages:
                 join_wait_list=form.fields.get("join_wait_list") == "yes",
                 admission_pass=admission_pass,
             )
-            reference = _reference(outcome)
+            reservation = _reservation(outcome)
             if outcome.status in (Status.NOT_ADMITTED, Status.CONFLICT) and room_session is not None:
-                reference = await self._rooms.reference_of_turn(form.selection, room_session)
+                reservation = await self._rooms.reservation_of_turn(form.selection, room_session)
         except InvalidRequest:
             return RedirectResponse(form.selection.url, 303)
         except QuotaEngineError:
             return await self._refusal(request, translator, form, None)
         pages.service.metrics.record_outcome(outcome.status)
-        if reference:
+        if reservation is not None:
             response = RedirectResponse("/reservation", 303)
-            pages.remember_reservation(request, response, reference)
+            pages.remember_reservation(request, response, reservation)
             return response
         return await self._refusal(request, translator, form, outcome)
 
@@ -213,10 +214,10 @@ class BookingPages:
         )
 
 
-def _reference(outcome: Outcome) -> str:
-    """Return the reference of the applicant's reservation, new or existing, or ``""``."""
+def _reservation(outcome: Outcome) -> Reservation | None:
+    """Return the applicant's reservation, new or existing, or ``None``."""
     shown = outcome.ok or outcome.status in (Status.IDENTITY_LIMIT, Status.RESERVATION_ENDED)
-    return outcome.reservation.reference if outcome.reservation is not None and shown else ""
+    return outcome.reservation if shown else None
 
 
 def _form_errors(translator: Translator, form: _ReserveForm) -> list[tuple[str, str]]:

@@ -80,7 +80,7 @@ class ReservationPages:
         now_ms = pages.service.now_ms()
         has_error = request.query_params.get("error") == "declaration" and status == "held"
         is_confirmed = status == "confirmed"
-        return pages.render(
+        response = pages.render(
             request,
             f"{status}.html",
             translator,
@@ -103,6 +103,8 @@ class ReservationPages:
             qr_code=segno.make(reservation.reference, error="m").svg_inline(scale=5, border=4) if is_confirmed else "",
             **pages.next_release_texts(translator, office),
         )
+        pages.renew_reservation(request, response, reservation)
+        return response
 
     async def state(self, request: Request) -> Response:
         """Return the state of the reservation as JSON, for a page that polls."""

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.booking import BookingPages
 from quota_engine.service.pages.citizen.day_choice import DayChoice
+from quota_engine.service.pages.citizen.finish import FinishPages
 from quota_engine.service.pages.citizen.my_reservation import ReservationPages
 from quota_engine.service.pages.citizen.waiting_room import WaitingRoomPages
 
@@ -21,4 +22,5 @@ def citizen_routes(pages: CitizenPages) -> list[Route]:
         *BookingPages(pages, choice, rooms, reservations).routes(),
         *reservations.routes(),
         *rooms.routes(),
+        *FinishPages(pages).routes(),
     ]

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.lifecycle import ACTIVE, State
+from quota_engine.domain.model import Reservation
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.citizen.base import (
@@ -99,25 +100,24 @@ class WaitingRoomPages:
             return await form_again(translator(f"join_{joined.status}", when=when))
         session = RoomSession(room_id, selection.service, selection.group, joined.ticket)
         if joined.replayed and (await pages.waiting_room(room_id).status(joined.ticket)).phase in _CALLED_BEFORE:
-            reference = await self.reference_of_turn(selection, session)
-            if reference:
+            reservation = await self.reservation_of_turn(selection, session)
+            if reservation is not None:
                 response: Response = RedirectResponse("/reservation", 303)
-                pages.remember_reservation(request, response, reference)
+                pages.remember_reservation(request, response, reservation)
                 return response
         response = RedirectResponse("/room", 303)
         expires_at_ms = view.config.closes_at_ms + view.config.turn_ms + _KEPT_AFTER_CLOSING_MS
         pages.remember_room_session(request, response, session, expires_at_ms)
         return response
 
-    async def reference_of_turn(self, selection: BookingSelection, session: RoomSession) -> str:
-        """Return the reference of the active reservation that a ticket led to, or ``""``.
+    async def reservation_of_turn(self, selection: BookingSelection, session: RoomSession) -> Reservation | None:
+        """Return the active reservation that a ticket led to, or ``None``.
 
         The reservation may have been made in another browser. Its id follows from the ticket, so one lookup finds it.
         The caller has checked that the ticket belongs to the applicant.
         """
-        reference = f"{selection.office.id}~{reservation_id(session)}"
-        reservation = await self._pages.service.engine.lookup(reference)
-        return reference if reservation is not None and reservation.state in ACTIVE else ""
+        reservation = await self._pages.service.engine.lookup(f"{selection.office.id}~{reservation_id(session)}")
+        return reservation if reservation is not None and reservation.state in ACTIVE else None
 
     async def ticket(self, request: Request) -> Response:
         """Render the ticket of this browser, or the choice of days if it is called."""
@@ -130,7 +130,7 @@ class WaitingRoomPages:
         pages = self._pages
         found = await self._ticket_status(request)
         if found is None:
-            return pages.redirect_without_ticket("/")
+            return pages.redirect_without_ticket(request, "/")
         session, view, ticket = found
         reservation = await pages.reservation(request)
         if reservation is not None and reservation.state in (State.HELD, State.WAITING):

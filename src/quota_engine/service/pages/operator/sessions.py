@@ -89,8 +89,9 @@ class OperatorSessions:
         response.delete_cookie(_LOGIN_COOKIE, path=_PATH)
 
     def end(self, response: Response) -> None:
-        """Delete the session cookie."""
+        """Delete the session cookie, and the pages that the browser has stored."""
         response.delete_cookie(_SESSION_COOKIE, path=_PATH)
+        response.headers["clear-site-data"] = '"cache"'
 
     def grant(self, request: Request) -> Grant | None:
         """Return the grant of the session, or ``None`` if there is none or its token has left the configuration."""

@@ -195,10 +195,29 @@ function follow(element) {
   element.pollSoon = () => setTimeout(load, randomBetween(0, 2000));
 }
 
-// Call a function when the browser restores the page from its cache or comes back online.
+// Call a function when the browser comes back online.
 function onReturn(load) {
-  addEventListener("pageshow", (event) => event.persisted && load());
   addEventListener("online", load);
+}
+
+// --- The end of a visit: no other person at this computer sees anything of it ---
+
+// The Back button may show a page from the browser's memory. It is hidden there, and loaded again when it is shown.
+addEventListener("pagehide", (event) => (document.documentElement.hidden = event.persisted));
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+
+const visits =
+  "BroadcastChannel" in window && document.querySelector("body:not(.wide)") ? new BroadcastChannel("visits") : null;
+if (visits) visits.addEventListener("message", () => location.replace("/"));
+
+// Pages of the visit in other tabs end with it.
+function endVisit() {
+  if (visits) visits.postMessage("ended");
+}
+function forgetDrafts(form) {
+  form.addEventListener("submit", () => {
+    for (const key of Object.keys(localStorage)) if (key.startsWith("draft ")) localStorage.removeItem(key);
+  });
 }
 
 // --- data-deadline: count down by the remaining time, because the clock of the device may be wrong ---
@@ -320,7 +339,6 @@ function submitOnce(form) {
 // Submit without leaving the page, and repeat until the service answers. The citizens' forms are idempotent.
 function submitWithRetries(form) {
   let isSent = false;
-  addEventListener("pageshow", (event) => event.persisted && (isSent = false));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (isSent) return;
@@ -372,6 +390,8 @@ function start(root) {
   each("[data-draft]", keepDraft);
   each("[data-details]", showDetails);
   each("[data-retry]", retry);
+  each("[data-visit-ended]", endVisit);
+  each("form[action='/finish']", forgetDrafts);
   each("form.choice:has([data-auto-submit])", loadChoice);
   each("form[method=post]", document.querySelector("body:not(.wide)") ? submitWithRetries : submitOnce);
   each("[data-print]", (button) => {
