@@ -25,6 +25,7 @@ __all__ = [
     "Observable",
     "Observer",
     "Query",
+    "ReadAbandonedHolds",
     "ReadConsumerGroup",
     "ReadEvents",
     "ReadHoldRemainingHistogram",
@@ -48,7 +49,7 @@ from quota_engine.domain.commands import Command
 from quota_engine.domain.consumer_groups import ConsumerGroupView
 from quota_engine.domain.events import Event
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, WaitListPosition
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.generators import Request
 
@@ -189,6 +190,12 @@ class ReadHoldRemainingHistogram(StoreRequest[list[int]], frozen=True, gc=False)
     office: str
     day: int
     bounds_ms: tuple[int, ...]
+
+
+class ReadAbandonedHolds(StoreRequest[AbandonedHolds], frozen=True, gc=False):
+    """Return how many of an office's holds ended without a confirm, and how many blocks followed."""
+
+    office: str
 
 
 class RecordedEvent(msgspec.Struct, frozen=True, gc=False):

@@ -36,6 +36,7 @@ from quota_engine.ports import (
     ListOffices,
     Lookup,
     Query,
+    ReadAbandonedHolds,
     ReadConsumerGroup,
     ReadEvents,
     ReadHoldRemainingHistogram,
@@ -489,6 +490,8 @@ class LuaStore:
             case ReadWaitListPosition(office, reservation_id):
                 (line,) = self._look(office, f"wait_list_position\t{reservation_id}")
                 return self._answers(office).wait_list_position(line)
+            case ReadAbandonedHolds(office):
+                return self._answers(office).answer(request, self._look(office, "abandoned_holds")[0])
             case View(office, days):
                 lines = self._look(office, *(f"view\t{day}" for day in days))
                 views = [self._answers(office).view(day, line) for day, line in zip(days, lines, strict=True)]

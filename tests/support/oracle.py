@@ -14,6 +14,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -38,7 +40,7 @@ from quota_engine.domain.commands import (
 )
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, IdentityLimit, QuotaTerms, ReReleaseRule, Reservation, Rules
-from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status
 
 SETTLED_HOLDS_MAX = 64
 """The most overdue holds that one command expires while it settles its day."""
@@ -119,14 +121,23 @@ class ExpectedOutcome:
     retry_at_ms: int = 0
     units: int = 0
     overbooked: int = 0
+    abandoned_holds_left: int | None = None
+    blocked_until_ms: int = 0
+    blocks_after_deadline_ms: int | None = None
+    """If given, the block that is announced ends this long after the deadline of the shown hold."""
 
     def difference_from(self, outcome: Outcome) -> str:
         """Return the differences to the outcome in words, or ``""``."""
         wrong = [
             f"{field}={getattr(outcome, field)!r} instead of {getattr(self, field)!r}"
-            for field in ("status", "replayed", "resumed", "retry_at_ms", "units", "overbooked")
+            for field in ("status", "replayed", "resumed", "retry_at_ms", "units", "overbooked", "abandoned_holds_left")
             if getattr(outcome, field) != getattr(self, field)
         ]
+        blocked_until_ms = self.blocked_until_ms
+        if self.blocks_after_deadline_ms is not None:
+            blocked_until_ms = outcome.deadline_at_ms + self.blocks_after_deadline_ms
+        if outcome.blocked_until_ms != blocked_until_ms:
+            wrong.append(f"blocked_until_ms={outcome.blocked_until_ms} instead of {blocked_until_ms}")
         if outcome.reservation not in self.reservations:
             permitted = " or ".join(map(repr, self.reservations))
             wrong.append(f"reservation={outcome.reservation!r} instead of {permitted}")
@@ -152,6 +163,8 @@ class Oracle:
         self.last_forgotten_day = 0
         self.blocked_until_ms: dict[str, int] = {}
         self.cancellations: list[tuple[str, int]] = []
+        self.abandoned: list[tuple[str, int]] = []
+        self.abandoned_counts = AbandonedHolds()
 
     # ------------------------------------------------------------------ public methods
 
@@ -195,6 +208,7 @@ class Oracle:
         """Return the times at which the state changes by time alone, in ascending order."""
         moments = {record.deadline_at_ms for record in self.records.values() if record.state is State.HELD}
         moments |= set(self.blocked_until_ms.values())
+        moments |= {at_ms + self.rules.abandoned_holds_window_ms for _, at_ms in self.abandoned}
         for day in self.days.values():
             moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
             moments |= {cooling.due_at_ms for cooling in day.cooling if cooling.due_at_ms is not None}
@@ -248,14 +262,18 @@ class Oracle:
         for record in sorted(overdue, key=lambda record: (",".join(record.quotas), record.deadline_at_ms, record.id))[
             :limit
         ]:
-            self._step(record, State.EXPIRED)
-            self._return_units(record, day, record.quotas, record.deadline_at_ms)
+            self._expire(record, day)
             self.expired_by_settling += 1
         due = [cooling for cooling in day.cooling if cooling.due_at_ms is not None and cooling.due_at_ms <= self.now_ms]
         for cooling in due:
             day.cooling.remove(cooling)
             self._changed()
         self._reallocate_due(day)
+
+    def _expire(self, record: Record, day: Day) -> None:
+        self._step(record, State.EXPIRED)
+        self._return_units(record, day, record.quotas, record.deadline_at_ms)
+        self._abandon(record, record.deadline_at_ms)
 
     def _changed(self) -> None:
         self.clock_ms = self.now_ms
@@ -410,6 +428,60 @@ class Oracle:
         until_ms = self.now_ms + duration_ms
         self.blocked_until_ms[applicant] = max(until_ms, self.blocked_until_ms.get(applicant, 0))
 
+    def _abandon(self, record: Record, ended_at_ms: int) -> None:
+        """Count a hold that ended without a confirm."""
+        counts, rules = self.abandoned_counts, self.rules
+        if record.state is State.EXPIRED:
+            self.abandoned_counts = replace(counts, expired=counts.expired + 1)
+        else:
+            self.abandoned_counts = replace(counts, released=counts.released + 1)
+        if not rules.abandoned_holds_max:
+            return
+        # New lists, because the projection of a view shares the old ones.
+        forgotten_ms = self.now_ms - rules.abandoned_holds_window_ms - rules.abandoned_holds_block_ms
+        for applicant in record.applicants:
+            kept = [(who, at) for who, at in self.abandoned if who != applicant or at > forgotten_ms]
+            self.abandoned = [*kept, (applicant, ended_at_ms)]
+            ends_ms = [at_ms for who, at_ms in self.abandoned if who == applicant]
+            before_ms = self.blocked_until_ms.get(applicant, 0)
+            blocks_ms = [
+                end_ms + rules.abandoned_holds_block_ms
+                for end_ms in ends_ms
+                if end_ms >= ended_at_ms
+                and sum(end_ms - rules.abandoned_holds_window_ms < one <= end_ms for one in ends_ms)
+                > rules.abandoned_holds_max
+            ]
+            until_ms = max([before_ms, *blocks_ms])
+            if until_ms > before_ms:
+                self.blocked_until_ms = {**self.blocked_until_ms, applicant: until_ms}
+                self.abandoned_counts = replace(self.abandoned_counts, blocks=self.abandoned_counts.blocks + 1)
+
+    def _expire_own_holds(self, applicants: Iterable[str]) -> None:
+        """Expire the overdue holds of these applicants on all days, so that time decides about their block."""
+        if not self.rules.abandoned_holds_max:
+            return
+        party = set(applicants)
+        own = [record for record in self.records.values() if record.is_overdue(self.now_ms) and party & record.party]
+        for record in sorted(own, key=lambda record: (record.deadline_at_ms, record.id)):
+            self._expire(record, self.days[record.day])
+        for number in sorted({record.day for record in own}):
+            self._distribute(self.days[number])
+
+    def _announce(self, expected: ExpectedOutcome, record: Record) -> ExpectedOutcome:
+        """Add how many more holds the party may abandon, if one of them has abandoned any within the window."""
+        limit = self.rules.abandoned_holds_max
+        window_starts_at_ms = self.now_ms - self.rules.abandoned_holds_window_ms
+        recent = [who for who, at_ms in self.abandoned if window_starts_at_ms < at_ms <= self.now_ms]
+        counts = [recent.count(applicant) for applicant in record.applicants]
+        if not limit or not any(counts):
+            return expected
+        left = max(limit - max(counts), 0)
+        if record.state is State.HELD:
+            block_ms = None if left else self.rules.abandoned_holds_block_ms
+            return dataclasses.replace(expected, abandoned_holds_left=left, blocks_after_deadline_ms=block_ms)
+        until_ms = self._blocked_until(record.applicants)
+        return dataclasses.replace(expected, abandoned_holds_left=left, blocked_until_ms=until_ms)
+
     # ------------------------------------------------------------------ answers
 
     def _dispatch(self, command: Command) -> ExpectedOutcome:
@@ -489,6 +561,7 @@ class Oracle:
             return ExpectedOutcome(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         if units > self.rules.party_max:
             return ExpectedOutcome(Status.PARTY_TOO_LARGE)
+        self._expire_own_holds(party)
         if blocked_until_ms := self._blocked_until(party):
             return ExpectedOutcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
         own = [
@@ -499,7 +572,8 @@ class Oracle:
         if own:
             # There is more than one only after a hold was rescheduled to this day. Status and record belong together.
             state = own[0].state
-            return self._expect(Status(state), *(record for record in own if record.state is state), resumed=True)
+            expected = self._expect(Status(state), *(record for record in own if record.state is state), resumed=True)
+            return self._announce(expected, own[0]) if state is State.HELD else expected
         if conflicting := self._conflicting_claims(party, day):
             same_party = [record for record in conflicting if record.party == party]
             return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
@@ -516,7 +590,8 @@ class Oracle:
             return ExpectedOutcome(Status.WAIT_LIST_FULL)
         self.records[record.id] = record
         self._changed()
-        return self._expect(Status(record.state), record)
+        expected = self._expect(Status(record.state), record)
+        return self._announce(expected, record) if record.state is State.HELD else expected
 
     def _replay(self, known: Record, command: Reserve | MoveIn) -> ExpectedOutcome:
         if known.party != frozenset(command.applicants):
@@ -525,7 +600,11 @@ class Oracle:
             return self._expect(Status.CONFLICT, known, or_none=True)
         if known.state in ENDED or known.is_overdue(self.now_ms):
             return self._expect(Status.RESERVATION_ENDED, known, replayed=True)
-        return self._expect(Status(known.state), known, replayed=True)
+        expected = self._expect(Status(known.state), known, replayed=True)
+        if known.state is State.HELD:
+            self._expire_own_holds(known.applicants)
+            return self._announce(expected, known)
+        return expected
 
     def _is_past(self, valid_until_ms: int) -> bool:
         return 0 < valid_until_ms < self.now_ms
@@ -572,6 +651,7 @@ class Oracle:
         party = frozenset(command.applicants)
         if len(party) > self.rules.party_max:
             return ExpectedOutcome(Status.PARTY_TOO_LARGE)
+        self._expire_own_holds(party)
         if blocked_until_ms := self._blocked_until(party):
             return ExpectedOutcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
         if conflicting := self._conflicting_claims(party, day):
@@ -631,6 +711,8 @@ class Oracle:
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
             if command.reacquire and self._is_past(command.valid_until_ms):
                 return self._expect(Status.COMMAND_EXPIRED, record)
+            if command.reacquire:
+                self._expire_own_holds(record.applicants)
             option = self._first_fitting(day, record.choice, record.units)
             if (
                 command.reacquire
@@ -641,6 +723,9 @@ class Oracle:
                 and option is not None
             ):
                 record.quotas = option
+                for applicant in record.applicants if self.rules.abandoned_holds_max else ():
+                    if (applicant, record.deadline_at_ms) in self.abandoned:
+                        self.abandoned.remove((applicant, record.deadline_at_ms))
                 return self._confirm_record(record, day)
             return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
@@ -669,17 +754,21 @@ class Oracle:
         day = self.days[record.day]
         if command.owner and command.owner not in record.applicants:
             return ExpectedOutcome(Status.NOT_OWNER)
+        self._expire_own_holds(record.applicants)
         if record.state is State.RELEASED:
-            return self._expect(Status.RELEASED, record, replayed=True)
+            return self._announce(self._expect(Status.RELEASED, record, replayed=True), record)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
             return self._expect(Status.HOLD_EXPIRED, record)
         if command.expected_version and command.expected_version != record.version:
             return self._expect(Status.STALE, record)
         if record.state not in (State.HELD, State.WAITING):
             return self._expect(Status.WRONG_STATE, record)
+        was_held = record.state is State.HELD
         self._step(record, State.RELEASED)
         self._return_units(record, day, record.quotas, self.now_ms)
-        answer = self._expect(Status.RELEASED, record)
+        if was_held:
+            self._abandon(record, self.now_ms)
+        answer = self._announce(self._expect(Status.RELEASED, record), record)
         self._distribute(day)
         return answer
 

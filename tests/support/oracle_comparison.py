@@ -11,7 +11,7 @@ from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, QuotaView
-from quota_engine.domain.queries import lookup, view
+from quota_engine.domain.queries import abandoned_holds, lookup, view
 from quota_engine.domain.state_machine import apply
 from tests.support.command_source import Step, format_steps
 from tests.support.oracle import Oracle
@@ -44,6 +44,8 @@ class OracleComparison:
         # Reads change nothing, so they are also compared at the next time at which the state changes by itself.
         self._check_reads(next((ms for ms in self.oracle.moments_ms() if ms > now_ms), now_ms + 1))
         self._check_balance(now_ms, command, overbooked_before)
+        counts = abandoned_holds(self.ledger)
+        assert counts == self.oracle.abandoned_counts, self._report(f"{counts}, not {self.oracle.abandoned_counts}")
         findings = list(audit(self.ledger))
         assert findings == [], self._report(f"the audit finds {findings}")
         return outcome

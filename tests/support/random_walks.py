@@ -93,6 +93,7 @@ class Walker:
         self.oracle = Oracle("SBY")
         self.steps: list[Step] = []
         self.now_ms = 0
+        self.abandoned_holds_window_ms = self.choose((20, 5, 60))
 
     def apply(self, command: Command) -> None:
         self.steps.append((self.now_ms, command))
@@ -185,6 +186,9 @@ class Walker:
             cancellations_max=self.choose((0, 1, 2)),
             cancellations_window_ms=self.choose((20, 5)),
             cancellations_block_ms=self.choose((10, 0, 30)),
+            abandoned_holds_max=self.choose((0, 0, 1, 2, 3)),
+            abandoned_holds_window_ms=self.abandoned_holds_window_ms,
+            abandoned_holds_block_ms=self.choose((10, 0, 30)),
             reschedules_max=self.choose((2, 1, 4, 0)),
             reschedule_before_ms=self.choose((0, 10, 30)),
             wait_list_max=self.choose((5, 2, 1, 0)),

@@ -114,7 +114,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (3, lambda r: OpenDay(r.choice(_DAYS))),
         (1, lambda r: ReallocateUnused(r.choice(_DAYS), r.choice(_QUOTAS))),
         (2, lambda r: ReleaseParked(r.choice(_DAYS), "draw")),
-        (1, lambda r: SetRules(replace(RULES, hold_ttl_ms=r.choice((HOLD_TTL_MS, 1000)), party_max=r.choice((3, 4))))),
+        (2, _set_rules),
         (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2)))),
     ]
     weights = [weight for weight, _ in makers]
@@ -160,6 +160,19 @@ def _reserve(rng: random.Random, reservation_id: str, now_ms: int) -> Reserve:
     party, ttl_ms = _party(rng), rng.choice((0, 0, 0, 1000, 10))
     wait, until_ms = rng.random() < 0.5, _valid_until_ms(rng, now_ms)
     return Reserve(reservation_id, rng.choice(_DAYS), party, rng.choice(_CHOICES), wait, ttl_ms, until_ms)
+
+
+def _set_rules(rng: random.Random) -> SetRules:
+    return SetRules(
+        replace(
+            RULES,
+            hold_ttl_ms=rng.choice((HOLD_TTL_MS, 1000)),
+            party_max=rng.choice((3, 4)),
+            abandoned_holds_max=rng.choice((0, 1, 1, 2)),
+            abandoned_holds_window_ms=24 * _HOUR_MS,
+            abandoned_holds_block_ms=rng.choice((0, HOLD_TTL_MS, 24 * _HOUR_MS)),
+        )
+    )
 
 
 def _move_in(rng: random.Random, reservation_id: str, now_ms: int) -> MoveIn:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 __all__ = ["SCENARIOS", "ConformanceScenario", "Step"]
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec.structs import replace
 
+from quota_engine.conformance.penalty_scenarios import PENALTY_SCENARIOS
+from quota_engine.conformance.scenario_steps import ConformanceScenario, Step, move_in
 from quota_engine.conformance.world import (
     COOLING,
     DAY,
@@ -36,11 +38,9 @@ from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
     CloseDay,
-    Command,
     Confirm,
     Expire,
     MarkNoShow,
-    MoveIn,
     MoveOut,
     OpenDay,
     PrepareMove,
@@ -54,26 +54,8 @@ from quota_engine.domain.commands import (
     SetRules,
     UndoMove,
 )
-from quota_engine.domain.model import Choice, IdentityLimit, Rules
+from quota_engine.domain.model import IdentityLimit, Rules
 from quota_engine.domain.outcomes import Status as S
-
-
-class Step(NamedTuple):
-    """A command at ``at_ms`` after the opening, with the status and the flag, such as ``replayed``, of its outcome."""
-
-    at_ms: int
-    command: Command
-    status: S
-    flag: str = ""
-
-
-class ConformanceScenario(NamedTuple):
-    """Steps that are applied to a new office."""
-
-    name: str
-    steps: tuple[Step, ...]
-    setup: tuple[Command, ...] = published()
-
 
 _MINUTE_MS = 60_000
 _DAY_MS = 86_400_000
@@ -84,18 +66,13 @@ _REALLOCATE = REALLOCATE_AT_MS - OPENS_AT_MS
 _OVER = _START + _DAY_MS // 2
 
 
-def _move_in(key: str, wanted: Choice, *names: str, deadline_ms: int | None = None, day: int = DAY) -> MoveIn:
-    """Return a first move: of a hold until ``deadline_ms`` after the opening, or of a confirmed reservation."""
-    party = tuple(applicant(name) for name in names)
-    return MoveIn(key, day, party, wanted, 0 if deadline_ms is None else OPENS_AT_MS + deadline_ms, 1)
-
-
 def _valid_until(command: Reserve, until_ms: int) -> Reserve:
     """Return the same command, valid until ``until_ms`` after the opening."""
     return replace(command, valid_until_ms=OPENS_AT_MS + until_ms)
 
 
 SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
+    *PENALTY_SCENARIOS,
     ConformanceScenario(
         "a reservation from hold to check-in",
         (
@@ -517,36 +494,36 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
     ConformanceScenario(
         "moving in keeps the deadline or assigns a queue number",
         (
-            Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD),
-            Step(0, _move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD, "replayed"),
-            Step(0, _move_in("x", ONLINE, "budi", deadline_ms=7), S.CONFLICT),
-            Step(1, _move_in("y", ONLINE, "budi", deadline_ms=1), S.HOLD_EXPIRED),
-            Step(1, _move_in("y", ONLINE, "budi"), S.CONFIRMED),
-            Step(1, _move_in("z", ONLINE, "citra"), S.SOLD_OUT),
-            Step(1, _move_in("z", COOLING, "budi"), S.IDENTITY_LIMIT),
-            Step(1, _move_in("z", COOLING, "citra", "ani", deadline_ms=9), S.IDENTITY_LIMIT),
-            Step(1, _move_in("z", choice(("nowhere",)), "citra", deadline_ms=0), S.UNKNOWN_QUOTA),
-            Step(1, _move_in("z", ONLINE, "citra", deadline_ms=9, day=DAY - 1), S.UNKNOWN_DAY),
-            Step(1, _move_in("z", PUBLIC, "a", "b", "c", "d", deadline_ms=9), S.PARTY_TOO_LARGE),
-            Step(7, _move_in("x", ONLINE, "ani", deadline_ms=7), S.RESERVATION_ENDED, "replayed"),
-            Step(7, _move_in("z", ONLINE, "citra"), S.CONFIRMED),
+            Step(0, move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD),
+            Step(0, move_in("x", ONLINE, "ani", deadline_ms=7), S.HELD, "replayed"),
+            Step(0, move_in("x", ONLINE, "budi", deadline_ms=7), S.CONFLICT),
+            Step(1, move_in("y", ONLINE, "budi", deadline_ms=1), S.HOLD_EXPIRED),
+            Step(1, move_in("y", ONLINE, "budi"), S.CONFIRMED),
+            Step(1, move_in("z", ONLINE, "citra"), S.SOLD_OUT),
+            Step(1, move_in("z", COOLING, "budi"), S.IDENTITY_LIMIT),
+            Step(1, move_in("z", COOLING, "citra", "ani", deadline_ms=9), S.IDENTITY_LIMIT),
+            Step(1, move_in("z", choice(("nowhere",)), "citra", deadline_ms=0), S.UNKNOWN_QUOTA),
+            Step(1, move_in("z", ONLINE, "citra", deadline_ms=9, day=DAY - 1), S.UNKNOWN_DAY),
+            Step(1, move_in("z", PUBLIC, "a", "b", "c", "d", deadline_ms=9), S.PARTY_TOO_LARGE),
+            Step(7, move_in("x", ONLINE, "ani", deadline_ms=7), S.RESERVATION_ENDED, "replayed"),
+            Step(7, move_in("z", ONLINE, "citra"), S.CONFIRMED),
             Step(7, PrepareMove("z"), S.MOVES_EXCEEDED),
             Step(7, CloseDay(DAY), S.DONE),
-            Step(7, _move_in("w", COOLING, "dewi"), S.DAY_CLOSED),
+            Step(7, move_in("w", COOLING, "dewi"), S.DAY_CLOSED),
             Step(7, OpenDay(DAY), S.DONE),
             Step(8, Cancel("z"), S.CANCELLED),
             Step(8, reserve("v", ONLINE, "citra"), S.HELD),
             Step(8, Confirm("v"), S.CONFIRMED),
             Step(8, Cancel("v"), S.CANCELLED),
-            Step(8, _move_in("u", ONLINE, "citra"), S.BLOCKED),
-            Step(_OVER, _move_in("w", COOLING, "dewi"), S.DAY_OVER),
+            Step(8, move_in("u", ONLINE, "citra"), S.BLOCKED),
+            Step(_OVER, move_in("w", COOLING, "dewi"), S.DAY_OVER),
         ),
     ),
     ConformanceScenario(
         "a failed move is undone once",
         (
-            Step(0, _move_in("x", ONLINE, "ani", deadline_ms=99), S.HELD),
-            Step(0, _move_in("y", ONLINE, "budi"), S.CONFIRMED),
+            Step(0, move_in("x", ONLINE, "ani", deadline_ms=99), S.HELD),
+            Step(0, move_in("y", ONLINE, "budi"), S.CONFIRMED),
             Step(1, UndoMove("x", expected_version=2), S.STALE),
             Step(1, UndoMove("x"), S.RELEASED),
             Step(1, UndoMove("x"), S.RELEASED, "replayed"),
@@ -558,17 +535,17 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
             Step(2, MoveOut("budi"), S.MOVED),
             Step(2, UndoMove("budi"), S.WRONG_STATE),
             Step(2, UndoMove("unknown"), S.NOT_FOUND),
-            Step(3, _move_in("z", ONLINE, "ani", deadline_ms=9), S.HELD),
+            Step(3, move_in("z", ONLINE, "ani", deadline_ms=9), S.HELD),
             Step(9, UndoMove("z"), S.HOLD_EXPIRED),
         ),
     ),
     ConformanceScenario(
         "moving in needs an open day",
         (
-            Step(-1, _move_in("x", ONLINE, "ani"), S.NOT_OPEN),
-            Step(0, _move_in("x", ONLINE, "ani"), S.CONFIRMED),
-            Step(_FORGET, _move_in("x", ONLINE, "ani"), S.UNKNOWN_DAY),
-            Step(_FORGET, _move_in("x", ONLINE, "ani", day=NEXT_DAY), S.DAY_OVER),
+            Step(-1, move_in("x", ONLINE, "ani"), S.NOT_OPEN),
+            Step(0, move_in("x", ONLINE, "ani"), S.CONFIRMED),
+            Step(_FORGET, move_in("x", ONLINE, "ani"), S.UNKNOWN_DAY),
+            Step(_FORGET, move_in("x", ONLINE, "ani", day=NEXT_DAY), S.DAY_OVER),
         ),
     ),
     ConformanceScenario(
@@ -578,33 +555,13 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
             Step(5, _valid_until(reserve("ani", ONLINE), 5), S.HELD),
             Step(6, _valid_until(reserve("ani", ONLINE), 5), S.HELD, "replayed"),
             Step(6, _valid_until(reserve("budi", ONLINE, day=DAY - 1), 5), S.COMMAND_EXPIRED),
-            Step(6, replace(_move_in("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 5), S.COMMAND_EXPIRED),
-            Step(6, replace(_move_in("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 6), S.CONFIRMED),
-            Step(7, replace(_move_in("x", ONLINE, "budi"), valid_until_ms=1), S.CONFIRMED, "replayed"),
+            Step(6, replace(move_in("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 5), S.COMMAND_EXPIRED),
+            Step(6, replace(move_in("x", ONLINE, "budi"), valid_until_ms=OPENS_AT_MS + 6), S.CONFIRMED),
+            Step(7, replace(move_in("x", ONLINE, "budi"), valid_until_ms=1), S.CONFIRMED, "replayed"),
             Step(_LATE + 5, Confirm("ani", reacquire=True, valid_until_ms=OPENS_AT_MS + _LATE + 4), S.COMMAND_EXPIRED),
             Step(_LATE + 5, Confirm("ani", valid_until_ms=OPENS_AT_MS + _LATE + 4), S.HOLD_EXPIRED),
             Step(_LATE + 5, Confirm("ani", reacquire=True, valid_until_ms=OPENS_AT_MS + _LATE + 5), S.CONFIRMED),
             Step(_LATE + 6, Confirm("ani", reacquire=True, valid_until_ms=1), S.CONFIRMED, "replayed"),
-        ),
-    ),
-    ConformanceScenario(
-        "cancellations and no-shows block an applicant",
-        (
-            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
-            Step(0, Confirm("a"), S.CONFIRMED),
-            Step(1, Cancel("a"), S.CANCELLED),
-            Step(2, reserve("b", ONLINE, "ani"), S.HELD),
-            Step(2, Confirm("b"), S.CONFIRMED),
-            Step(3, Cancel("b"), S.CANCELLED),
-            Step(4, reserve("c", ONLINE, "ani"), S.BLOCKED),
-            Step(5, reserve("d", ONLINE, "budi"), S.HELD),
-            Step(5, Confirm("d"), S.CONFIRMED),
-            Step(_START - 1, MarkNoShow("d"), S.TOO_EARLY),
-            Step(_START, MarkNoShow("d"), S.NO_SHOW),
-            Step(_START, MarkNoShow("d"), S.NO_SHOW, "replayed"),
-            Step(_START, reserve("e", ONLINE, "budi", day=NEXT_DAY), S.BLOCKED),
-            Step(_START, reserve("f", ONLINE, "citra", "budi", day=NEXT_DAY), S.BLOCKED),
-            Step(_OVER, Cancel("d"), S.WRONG_STATE),
         ),
     ),
     ConformanceScenario(

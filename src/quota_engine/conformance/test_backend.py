@@ -33,6 +33,7 @@ from quota_engine.admission.token_bucket import (
 from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance import random_draws, random_rooms
+from quota_engine.conformance.penalty_scenarios import ABANDONED_HOLDS
 from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_questions, registry_walk
@@ -55,8 +56,15 @@ from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.outcomes import Outcome, Status, WaitListPosition
-from quota_engine.domain.queries import hold_remaining_histogram, list_day, lookup, view, wait_list_position
+from quota_engine.domain.outcomes import AbandonedHolds, Outcome, Status, WaitListPosition
+from quota_engine.domain.queries import (
+    abandoned_holds,
+    hold_remaining_histogram,
+    list_day,
+    lookup,
+    view,
+    wait_list_position,
+)
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.domain.state_machine import apply
 from quota_engine.draws import ledger
@@ -73,6 +81,7 @@ from quota_engine.ports import (
     ListOffices,
     Lookup,
     Query,
+    ReadAbandonedHolds,
     ReadConsumerGroup,
     ReadEvents,
     ReadHoldRemainingHistogram,
@@ -139,6 +148,44 @@ def start_comparison(open_store: OpenStore, setup: tuple[Command, ...] = publish
     for command in setup:
         comparison.apply(clock.now_ms(), command)
     return comparison
+
+
+def test_a_recycled_hold_ends_in_a_block(quota_engine_backend: OpenStore) -> None:
+    """Releasing a hold a second before its deadline and reserving again, 200 times, keeps the place six times.
+
+    Attempts come about every 15 minutes. The third end blocks for a day, and so does the fourth, a day later. After the
+    second day the first three are outside the window.
+    """
+    both = start_comparison(quota_engine_backend, published(**ABANDONED_HOLDS))
+    now_ms, held, announced = OPENS_AT_MS, [], []
+    for number in range(200):
+        outcome = both.apply(now_ms, reserve(f"r{number}", ONLINE, "ani"))
+        assert outcome.status in (Status.HELD, Status.BLOCKED)
+        now_ms += HOLD_TTL_MS - 1000
+        both.apply(now_ms, Release(f"r{number}"))
+        if outcome.ok:
+            held.append(number)
+            announced.append(outcome.abandoned_holds_left)
+    both.compare()
+    assert held == [0, 1, 2, 100, 198, 199]
+    assert announced == [None, 1, 0, 0, 1, 0]
+
+
+def test_a_block_is_announced_before_it_comes(quota_engine_backend: OpenStore) -> None:
+    """The answer of the last hold that may be let go says until when the next one would block, resumed or repeated."""
+    both = start_comparison(quota_engine_backend, published(**{**ABANDONED_HOLDS, "abandoned_holds_max": 1}))
+    block_ms = ABANDONED_HOLDS["abandoned_holds_block_ms"]
+    both.apply(OPENS_AT_MS, reserve("a", ONLINE, "ani"))
+    released = both.apply(OPENS_AT_MS + 1, Release("a"))
+    assert (released.abandoned_holds_left, released.blocked_until_ms) == (0, 0)
+    for key in ("b", "c", "b"):
+        held = both.apply(OPENS_AT_MS + 2, reserve(key, ONLINE, "ani"))
+        assert (held.abandoned_holds_left, held.blocked_until_ms) == (0, held.deadline_at_ms + block_ms)
+    for _ in range(2):
+        released = both.apply(OPENS_AT_MS + 3, Release("b"))
+        assert (released.abandoned_holds_left, released.blocked_until_ms) == (0, OPENS_AT_MS + 3 + block_ms)
+    counts = both.store.execute(ReadAbandonedHolds(OFFICE))
+    assert counts == abandoned_holds(both.reference) == AbandonedHolds(released=2, expired=0, blocks=1)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))

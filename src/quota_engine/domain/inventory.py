@@ -10,6 +10,7 @@ __all__ = [
     "RECLAIM_MAX",
     "SETTLE_MAX",
     "distribute_free_units",
+    "expire",
     "find_option",
     "reallocate",
     "served_by_wait_list",
@@ -106,12 +107,13 @@ def _expire_one(ledger: Ledger, day: Day, quotas: tuple[str, ...], now_ms: int) 
     record = day.due[quotas].first_overdue(ledger.reservations, now_ms)
     if record is None:
         return False
-    _expire(ledger, record, now_ms)
+    expire(ledger, record, now_ms)
     return True
 
 
-def _expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
-    # The caller passes the ledger's present record. A sweep that listed overdue holds first and expired them by id
+def expire(ledger: Ledger, record: Reservation, now_ms: int) -> Reservation:
+    """Expire an overdue hold, and return its new record. ``record`` is the ledger's present one."""
+    # A sweep that listed overdue holds first and expired them by id
     # later would expire a reservation that was confirmed in between.
     expired = replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
     evolve(ledger, ReservationChanged(now_ms, Verb.EXPIRE, expired))
@@ -182,7 +184,7 @@ def settle_reservation(ledger: Ledger, record: Reservation, now_ms: int) -> Rese
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
     if record.state is _HELD and record.deadline_at_ms <= now_ms:
-        record = _expire(ledger, record, now_ms)
+        record = expire(ledger, record, now_ms)
         distribute_free_units(ledger, day, now_ms)
     return record
 

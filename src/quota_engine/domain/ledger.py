@@ -11,7 +11,6 @@ __all__ = [
     "Day",
     "DueQueue",
     "Ledger",
-    "PenaltyRecord",
     "Quota",
     "ReturnedUnits",
     "active_claims",
@@ -31,6 +30,7 @@ from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from quota_engine.domain.events import (
     CapacitySet,
@@ -47,7 +47,6 @@ from quota_engine.domain.events import (
 )
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import (
-    CANCELLATIONS_MAX,
     Choice,
     DayTerms,
     QuotaTerms,
@@ -57,10 +56,14 @@ from quota_engine.domain.model import (
     Reservation,
     Rules,
 )
+from quota_engine.domain.outcomes import AbandonedHolds
+from quota_engine.domain.penalties import PenaltyRecord, is_outdated, updated
 
 _HELD: Final = State.HELD
 _WAITING: Final = State.WAITING
 _CONSUMING: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
+_ABANDONING: Final = frozenset({Verb.RELEASE, Verb.EXPIRE})
+"""Verbs that abandon a hold. A move is not among them: the hold continues at another office, with the same deadline."""
 _NEVER_MS: Final = 2**62
 
 
@@ -205,17 +208,11 @@ class Day:
             self.next_due_ms = deadline_ms
 
 
-class PenaltyRecord(msgspec.Struct, frozen=True, gc=False):
-    """An applicant's recent cancellations and the end of the current block."""
-
-    cancelled_at_ms: tuple[int, ...] = ()
-    blocked_until_ms: int = 0
-
-
 class Ledger:
     """All state of one office. Only :func:`quota_engine.domain.state_machine.apply` may change it."""
 
     __slots__ = (
+        "abandoned",
         "claims",
         "days",
         "events",
@@ -239,6 +236,7 @@ class Ledger:
         self.claims: dict[str, str | tuple[str, ...]] = {}
         """The ids of an applicant's active reservations. A single id is stored bare, which saves 56 bytes per place."""
         self.penalties: dict[str, PenaltyRecord] = {}
+        self.abandoned = AbandonedHolds()
         self.events: list[Event] = []
         self.forgotten_days: list[Day] = []
         """Forgotten days with records that :func:`purge` has not freed yet."""
@@ -422,32 +420,38 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
     elif new.state in ACTIVE and old.state not in ACTIVE:
         _claim(ledger, new)
     if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
-        _update_penalties(ledger, event)
+        _update_penalties(ledger, event, event.at_ms)
+    elif old.state is _HELD and event.verb in _ABANDONING:
+        _count_abandoned_hold(ledger, event.verb)
+        if ledger.rules.abandoned_holds_max:
+            _update_penalties(ledger, event, ended_at_ms)
+    elif event.verb is Verb.REACQUIRE and ledger.rules.abandoned_holds_max:
+        _update_penalties(ledger, event, old.deadline_at_ms)
 
 
-def _update_penalties(ledger: Ledger, event: ReservationChanged) -> None:
-    rules, at_ms = ledger.rules, event.at_ms
-    window_start_ms = at_ms - rules.cancellations_window_ms
+def _count_abandoned_hold(ledger: Ledger, verb: Verb) -> None:
+    counts = ledger.abandoned
+    if verb is Verb.RELEASE:
+        ledger.abandoned = replace(counts, released=counts.released + 1)
+    else:
+        ledger.abandoned = replace(counts, expired=counts.expired + 1)
+
+
+def _update_penalties(ledger: Ledger, event: ReservationChanged, ended_at_ms: int) -> None:
+    rules, penalties, at_ms = ledger.rules, ledger.penalties, event.at_ms
     for applicant in event.reservation.applicants:
-        old = ledger.penalties.pop(applicant, PenaltyRecord())
-        cancelled_at_ms = tuple(time_ms for time_ms in old.cancelled_at_ms if time_ms > window_start_ms)
-        blocked_until_ms = old.blocked_until_ms
-        if event.verb is Verb.CANCEL:
-            # One more than the highest limit is enough to decide under any limit that is set later.
-            cancelled_at_ms = (*cancelled_at_ms, at_ms)[-(CANCELLATIONS_MAX + 1) :]
-            if 0 < rules.cancellations_max < len(cancelled_at_ms):
-                blocked_until_ms = max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
-        elif rules.no_show_block_ms:
-            blocked_until_ms = max(blocked_until_ms, at_ms + rules.no_show_block_ms)
-        if blocked_until_ms > at_ms or cancelled_at_ms:
-            ledger.penalties[applicant] = PenaltyRecord(cancelled_at_ms, blocked_until_ms)
+        old = penalties.pop(applicant, PenaltyRecord())
+        new = updated(old, event.verb, at_ms, ended_at_ms, rules)
+        if new.blocked_until_ms > old.blocked_until_ms and event.verb in _ABANDONING:
+            ledger.abandoned = replace(ledger.abandoned, blocks=ledger.abandoned.blocks + 1)
+        if new.blocked_until_ms > at_ms or new.cancelled_at_ms or new.abandoned_at_ms:
+            penalties[applicant] = new
     # The dictionary is in order of the last change. Two removals per written entry keep outdated entries bounded.
     for _ in range(2 * len(event.reservation.applicants)):
-        applicant = next(iter(ledger.penalties), "")
-        oldest = ledger.penalties.get(applicant)
-        if oldest is None or oldest.blocked_until_ms > at_ms or oldest.cancelled_at_ms[-1:] > (window_start_ms,):
+        applicant = next(iter(penalties), "")
+        if applicant not in penalties or not is_outdated(penalties[applicant], at_ms, rules):
             break
-        del ledger.penalties[applicant]
+        del penalties[applicant]
 
 
 def _rules_set(ledger: Ledger, event: RulesSet) -> None:
@@ -655,5 +659,6 @@ def describe(ledger: Ledger) -> dict[str, Any]:
         },
         "reservations": {key: msgspec.to_builtins(record) for key, record in sorted(known.items())},
         "claims": dict(sorted(claims.items())),
+        "abandoned": msgspec.to_builtins(ledger.abandoned),
         "penalties": {key: msgspec.to_builtins(value) for key, value in sorted(ledger.penalties.items())},
     }

@@ -10,6 +10,7 @@ Times are integers in milliseconds since 1970 (UTC) and end in ``_at_ms``. Durat
 from __future__ import annotations
 
 __all__ = [
+    "ABANDONED_HOLDS_MAX",
     "CANCELLATIONS_MAX",
     "CLAIMS_MAX",
     "Choice",
@@ -138,6 +139,10 @@ CANCELLATIONS_MAX: Final = 100
 """The highest ``cancellations_max`` that an office may set."""
 
 
+ABANDONED_HOLDS_MAX: Final = 100
+"""The highest ``abandoned_holds_max`` that an office may set."""
+
+
 CLAIMS_MAX: Final = 100
 """The most active reservations of an applicant at an office, even if its rules set no identity limit."""
 
@@ -172,6 +177,10 @@ class Rules(msgspec.Struct, frozen=True):
             100, and 0 means no limit.
         cancellations_window_ms: the window in which cancellations count.
         cancellations_block_ms: length of the block.
+        abandoned_holds_max: holds that may end without a confirm in ``abandoned_holds_window_ms``; the next one blocks
+            the applicant. 0 to 100, and 0 means no limit.
+        abandoned_holds_window_ms: the window in which holds that ended without a confirm count.
+        abandoned_holds_block_ms: length of the block.
         reschedules_max: how often a reservation may be moved, 0 to 1,000.
         reschedule_before_ms: a confirmed reservation may be moved until this long before its day's ``starts_at_ms``.
         wait_list_max: the most entries on the wait list of a day, 0 to 10,000,000.
@@ -186,6 +195,9 @@ class Rules(msgspec.Struct, frozen=True):
     cancellations_max: int = 0
     cancellations_window_ms: int = 30 * 86_400_000
     cancellations_block_ms: int = 0
+    abandoned_holds_max: int = 0
+    abandoned_holds_window_ms: int = 86_400_000
+    abandoned_holds_block_ms: int = 0
     reschedules_max: int = 1
     reschedule_before_ms: int = 86_400_000
     wait_list_max: int = 1000
@@ -196,12 +208,15 @@ class Rules(msgspec.Struct, frozen=True):
         check_integer(self.offer_ttl_ms, "offer_ttl_ms", 1, DURATION_MS_MAX)
         check_integer(self.party_max, "party_max", 1, APPLICANTS_MAX)
         check_integer(self.cancellations_max, "cancellations_max", 0, CANCELLATIONS_MAX)
+        check_integer(self.abandoned_holds_max, "abandoned_holds_max", 0, ABANDONED_HOLDS_MAX)
         check_integer(self.reschedules_max, "reschedules_max", 0, 1000)
         check_integer(self.wait_list_max, "wait_list_max", 0, CAPACITY_MAX)
         for field in (
             "no_show_block_ms",
             "cancellations_window_ms",
             "cancellations_block_ms",
+            "abandoned_holds_window_ms",
+            "abandoned_holds_block_ms",
             "reschedule_before_ms",
         ):
             check_integer(getattr(self, field), field, 0, DURATION_MS_MAX)

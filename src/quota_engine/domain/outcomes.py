@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PRECEDENCE", "SUCCESSES", "DayView", "Outcome", "QuotaView", "Status", "WaitListPosition"]
+__all__ = ["PRECEDENCE", "SUCCESSES", "AbandonedHolds", "DayView", "Outcome", "QuotaView", "Status", "WaitListPosition"]
 
 import enum
 from typing import Final
@@ -112,6 +112,11 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         units: units that an operator's command moved, or holds that a sweep expired.
         overbooked: units in use beyond the capacity after ``SetCapacity``.
         reason: the name of the admission policy that refused, or ``""``.
+        abandoned_holds_left: with a hold, or with a release: how many more holds the applicants may let go without a
+            confirm before one of them leads to a block. ``None`` if the office has no such limit, or if no applicant
+            has let a hold go within its window.
+        blocked_until_ms: with a hold and ``abandoned_holds_left`` 0: when the block would end if the hold expired. With
+            a release: the end of the applicants' block. Milliseconds since 1970 (UTC); 0 if there is none.
     """
 
     status: Status
@@ -122,6 +127,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     units: int = 0
     overbooked: int = 0
     reason: str = ""
+    abandoned_holds_left: int | None = None
+    blocked_until_ms: int = 0
 
     @property
     def ok(self) -> bool:
@@ -142,6 +149,22 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     def queue_numbers(self) -> range:
         """The reservation's queue numbers, one per applicant; empty if it has none."""
         return self.reservation.queue_numbers if self.reservation is not None else range(0)
+
+
+class AbandonedHolds(msgspec.Struct, frozen=True, gc=False):
+    """Counts of an office's holds that ended without a confirm, since its ledger exists. They only grow.
+
+    An overdue hold counts from the command that expires it.
+
+    Attributes:
+        released: holds that were released.
+        expired: holds that expired. A late confirm on new units takes none of them back.
+        blocks: how often the limit on such holds blocked an applicant, or extended their block.
+    """
+
+    released: int = 0
+    expired: int = 0
+    blocks: int = 0
 
 
 class QuotaView(msgspec.Struct, frozen=True, gc=False):

@@ -6,7 +6,15 @@ a time before the ledger's last event counts as that event's time. ``number`` is
 
 from __future__ import annotations
 
-__all__ = ["hold_remaining_histogram", "list_day", "lookup", "sort_reservations", "view", "wait_list_position"]
+__all__ = [
+    "abandoned_holds",
+    "hold_remaining_histogram",
+    "list_day",
+    "lookup",
+    "sort_reservations",
+    "view",
+    "wait_list_position",
+]
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -16,7 +24,7 @@ from msgspec.structs import replace
 from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, split_returned_units
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, QuotaView, WaitListPosition
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, QuotaView, WaitListPosition
 
 
 def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:
@@ -63,6 +71,11 @@ def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[in
         if record.day == number and record.state is State.HELD and record.deadline_at_ms > now_ms:
             counts[bisect_left(bounds_ms, record.deadline_at_ms - now_ms)] += 1
     return counts
+
+
+def abandoned_holds(ledger: Ledger) -> AbandonedHolds:
+    """Return how many holds of the office ended without a confirm."""
+    return ledger.abandoned
 
 
 def sort_reservations(records: Iterable[Reservation]) -> list[Reservation]:

@@ -89,6 +89,7 @@ def _from_records(ledger: Ledger) -> Ledger:
     mended = Ledger(ledger.office)
     mended.rules, mended.now_ms, mended.forgotten_day_max = ledger.rules, ledger.now_ms, ledger.forgotten_day_max
     mended.events, mended.penalties = ledger.events, dict(ledger.penalties)
+    mended.abandoned = ledger.abandoned
     records = [record for record in ledger.reservations.values() if known_reservation(ledger, record.id) is record]
     records_of: dict[int, list[Reservation]] = {number: [] for number in ledger.days}
     for record in records:

@@ -38,6 +38,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from quota_engine.domain.abandonment import announce, expire_own_holds
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -177,6 +178,8 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     units, rules = len(applicants), ledger.rules
     if units > rules.party_max:
         return _REFUSED[Status.PARTY_TOO_LARGE]
+    if rules.abandoned_holds_max:
+        expire_own_holds(ledger, applicants, now_ms)
     if ledger.penalties:
         blocked_until_ms = _blocked_until_ms(ledger, applicants, now_ms)
         if blocked_until_ms:
@@ -208,7 +211,8 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
         0,
     )
     evolve(ledger, ReservationChanged(now_ms, _VERB_RESERVE, record))
-    return Outcome(_STATUS_HELD, record)
+    outcome = Outcome(_STATUS_HELD, record)
+    return announce(ledger, outcome, now_ms) if rules.abandoned_holds_max else outcome
 
 
 def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
@@ -220,7 +224,11 @@ def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveI
         return _REFUSED[Status.CONFLICT]
     if record.state not in ACTIVE:
         return Outcome(Status.RESERVATION_ENDED, record, replayed=True)
-    return Outcome(_STATUS_OF[record.state], record, replayed=True)
+    outcome = Outcome(_STATUS_OF[record.state], record, replayed=True)
+    if record.state is _HELD and ledger.rules.abandoned_holds_max:
+        expire_own_holds(ledger, record.applicants, now_ms)
+        return announce(ledger, outcome, now_ms)
+    return outcome
 
 
 def _refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
@@ -281,7 +289,9 @@ def _resumable_reservation(ledger: Ledger, command: Reserve, now_ms: int) -> Res
 def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
     record = _resumable_reservation(ledger, command, now_ms)
     if record is not None:
-        return Outcome(_STATUS_OF[record.state], record, resumed=True)
+        outcome = Outcome(_STATUS_OF[record.state], record, resumed=True)
+        is_limited = record.state is _HELD and ledger.rules.abandoned_holds_max
+        return announce(ledger, outcome, now_ms) if is_limited else outcome
     return _refuse_identity(ledger, command.applicants, command.day, now_ms)
 
 
@@ -379,8 +389,13 @@ def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
         record = _owned_reservation(ledger, command, now_ms)
         if isinstance(record, Outcome):
             return record
+        is_announced = verb is Verb.RELEASE and ledger.rules.abandoned_holds_max > 0
+        if is_announced:
+            expire_own_holds(ledger, record.applicants, now_ms)
+            record = ledger.reservations[record.id]  # the wait list may have been served
         if record.state is goal:
-            return Outcome(_STATUS_OF[goal], record, replayed=True)
+            outcome = Outcome(_STATUS_OF[goal], record, replayed=True)
+            return announce(ledger, outcome, now_ms) if is_announced else outcome
         if record.state is State.EXPIRED and verb is Verb.CONFIRM and command.reacquire:
             return _reacquire(ledger, record, command, now_ms)
         refusal = _refuse_transition(record, command.expected_version, verb)
@@ -398,7 +413,8 @@ def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
         evolve(ledger, ReservationChanged(now_ms, verb, record))
         if verb in _RETURNS_UNITS:
             distribute_free_units(ledger, day, now_ms)
-        return Outcome(_STATUS_OF[goal], record)
+        outcome = Outcome(_STATUS_OF[goal], record)
+        return announce(ledger, outcome, now_ms) if is_announced else outcome
 
     return handle
 
@@ -418,6 +434,8 @@ def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: in
     """Confirm an expired hold on new units, if the same choice can still be reserved."""
     if command.valid_until_ms and now_ms > command.valid_until_ms:
         return Outcome(Status.COMMAND_EXPIRED, record)
+    if ledger.rules.abandoned_holds_max:
+        expire_own_holds(ledger, record.applicants, now_ms)
     day = ledger.days[record.day]
     option = None
     if (
@@ -482,6 +500,8 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         return day_refusal
     if len(command.applicants) > ledger.rules.party_max:
         return _REFUSED[Status.PARTY_TOO_LARGE]
+    if ledger.rules.abandoned_holds_max:
+        expire_own_holds(ledger, command.applicants, now_ms)
     blocked_until_ms = _blocked_until_ms(ledger, command.applicants, now_ms)
     if blocked_until_ms:
         return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)

@@ -15,8 +15,15 @@ from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, Consu
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, WaitListPosition
-from quota_engine.domain.queries import hold_remaining_histogram, list_day, lookup, view, wait_list_position
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, WaitListPosition
+from quota_engine.domain.queries import (
+    abandoned_holds,
+    hold_remaining_histogram,
+    list_day,
+    lookup,
+    view,
+    wait_list_position,
+)
 from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
 from quota_engine.forks import call_in_child
 from quota_engine.ledger_kinds import kind_of
@@ -34,6 +41,7 @@ from quota_engine.ports import (
     ListOffices,
     Lookup,
     Query,
+    ReadAbandonedHolds,
     ReadConsumerGroup,
     ReadEvents,
     ReadHoldRemainingHistogram,
@@ -85,6 +93,7 @@ class MemoryStore:
             View: self._view,
             ListDay: self._list_day,
             ReadHoldRemainingHistogram: self._hold_remaining_histogram,
+            ReadAbandonedHolds: self._abandoned_holds,
             ReadEvents: self._read_events,
             TrimEvents: self._trim_events,
             ReadConsumerGroup: self._read_consumer_group,
@@ -177,6 +186,11 @@ class MemoryStore:
         entry = self._get(request.office)
         with entry.lock:
             return hold_remaining_histogram(entry.ledger, request.day, request.bounds_ms, self._now_ms())
+
+    def _abandoned_holds(self, request: ReadAbandonedHolds) -> AbandonedHolds:
+        entry = self._get(request.office)
+        with entry.lock:
+            return abandoned_holds(entry.ledger)
 
     def _read_events(self, request: ReadEvents) -> list[RecordedEvent]:
         entry = self._get(request.office)

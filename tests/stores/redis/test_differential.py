@@ -458,6 +458,17 @@ def test_cancellations_are_remembered_up_to_the_limit() -> None:
     check_steps([(number // 100, command) for number, command in enumerate(commands)], compared_every=100)
 
 
+def test_abandoned_holds_are_remembered_up_to_the_limit() -> None:
+    """The same of holds that end without a confirm."""
+    day = DayTerms(0, 5000, 6000, 7000, (QuotaTerms("a", 1),))
+    rules = Rules(hold_ttl_ms=3, abandoned_holds_max=100, abandoned_holds_block_ms=9)
+    commands: list[Command] = [SetRules(rules), Publish(1, day)]
+    for one in range(104):
+        commands += [Reserve(f"r{one}", 1, ("a",), choice_of(("a",))), Release(f"r{one}")]
+    check_steps([(2 * number, command) for number, command in enumerate(commands)][:206], compared_every=100)
+    check_steps([(number // 100, command) for number, command in enumerate(commands)], compared_every=100)
+
+
 # --- What the scripts leave, and what the store without a server is worth --------------------------------------------
 
 

@@ -57,6 +57,10 @@ def test_rules_alone_leave_no_permanent_key(server: Server) -> None:
     # Rules with a longer block put it off.
     backend.apply(OFFICE, SetRules(Rules(no_show_block_ms=2 * YEAR_MS)))
     assert all(ttls_ms(client)[key] > YEAR_MS + 30 * DAY_MS for key in keys_of("", OFFICE))
+    # So does the time for which the end of an abandoned hold is remembered.
+    rules = Rules(abandoned_holds_max=1, abandoned_holds_window_ms=2 * YEAR_MS, abandoned_holds_block_ms=2 * YEAR_MS)
+    backend.apply(OFFICE, SetRules(rules))
+    assert all(ttls_ms(client)[key] > 3 * YEAR_MS for key in keys_of("", OFFICE))
     client.close()
     backend.close()
 

@@ -27,6 +27,7 @@ from quota_engine.ports import (
     ListOffices,
     Lookup,
     Query,
+    ReadAbandonedHolds,
     ReadConsumerGroup,
     ReadEvents,
     ReadHoldRemainingHistogram,
@@ -63,7 +64,7 @@ def as_query(request: StoreRequest[Any]) -> tuple[str, Any] | None:
     match request:
         case Query(address, question):
             return address, question
-        case Lookup(office, _) | ReadWaitListPosition(office, _):
+        case Lookup(office, _) | ReadWaitListPosition(office, _) | ReadAbandonedHolds(office):
             return office, request
         case View(office, days) if len(days) == 1:
             return office, request

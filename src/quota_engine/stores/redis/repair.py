@@ -22,6 +22,7 @@ from quota_engine.stores.redis.codecs.office import (
     text_of_applicant,
     text_of_choice,
     text_of_event,
+    text_of_penalty,
     text_of_record,
     text_of_rules,
 )
@@ -111,8 +112,10 @@ def _head(head: dict[str, str], wanted: Ledger, number: int) -> Iterator[Write]:
         "number": str(number),
         "rules": text_of_rules(wanted.rules),
         "forgotten_day_max": str(wanted.forgotten_day_max),
+        "abandoned": ",".join(map(str, msgspec.structs.astuple(wanted.abandoned))),
     }
-    yield from _hash_writes("head", {"rules": text_of_rules(Ledger("").rules), "forgotten_day_max": "0", **head}, texts)
+    defaults = {"rules": text_of_rules(Ledger("").rules), "forgotten_day_max": "0", "abandoned": "0,0,0"}
+    yield from _hash_writes("head", {**defaults, **head}, texts)
     forget_at_ms = [day.terms.forget_at_ms for day in wanted.days.values()]
     if forget_at_ms and int(head.get("next_forget_ms", 0)) > min(forget_at_ms):
         yield "HSET", _KEY["head"], "next_forget_ms", str(min(forget_at_ms))
@@ -192,10 +195,7 @@ def _is_equal(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> b
 
 
 def _penalties(penalties: dict[str, str], updated: list[str], wanted: Ledger) -> Iterator[Write]:
-    texts = {
-        text_of_applicant(applicant): ",".join(map(str, (one.blocked_until_ms, *one.cancelled_at_ms)))
-        for applicant, one in wanted.penalties.items()
-    }
+    texts = {text_of_applicant(applicant): text_of_penalty(one) for applicant, one in wanted.penalties.items()}
     yield from _hash_writes("penalties", penalties, texts)
     for applicant in penalties:
         if applicant != "~" and applicant not in texts:

@@ -53,7 +53,7 @@ from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
 from quota_engine.domain.inventory import OFFERS_MAX, RECLAIM_MAX, SETTLE_MAX
-from quota_engine.domain.model import CANCELLATIONS_MAX, CLAIMS_MAX, Rules
+from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, Rules
 from quota_engine.domain.state_machine import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import OFFERED_DAYS_MAX
@@ -87,9 +87,9 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     "office/ledger.lua": {
         "DEFAULT_RULES": text_of_rules(Rules()),
         "EVENT_NUMBERS": EVENT_NUMBERS,
-        "CANCELLATIONS_MAX": CANCELLATIONS_MAX,
         "CLAIMS_MAX": CLAIMS_MAX,
     },
+    "office/penalties.lua": {"CANCELLATIONS_MAX": CANCELLATIONS_MAX, "ABANDONED_HOLDS_MAX": ABANDONED_HOLDS_MAX},
     "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX, "OFFERS_MAX": OFFERS_MAX},
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/reconcile.lua": {"RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
@@ -195,7 +195,14 @@ _RARE_COMMANDS: Final = _Function(
     "function rare_commands(handlers, forms)",
     ("office/deadline_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
 )
-_STATE_MACHINE: Final = ("office/ledger.lua", "office/inventory.lua", "office/state_machine.lua", _RARE_COMMANDS)
+_PENALTIES: Final = _Function("function load_penalties()", ("office/penalties.lua",))
+_STATE_MACHINE: Final = (
+    "office/ledger.lua",
+    "office/inventory.lua",
+    _PENALTIES,
+    "office/state_machine.lua",
+    _RARE_COMMANDS,
+)
 _APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua")
 _APPLY_GUARDED_COMMANDS: Final = (
     *_STATE_MACHINE,

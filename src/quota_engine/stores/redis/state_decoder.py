@@ -9,14 +9,16 @@ from typing import Any, Final
 
 import msgspec
 
-from quota_engine.domain.ledger import Day, Ledger, PenaltyRecord
+from quota_engine.domain.ledger import Day, Ledger
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule
 from quota_engine.stores.redis.codecs.office import (
     OfficeDecoder,
+    abandoned_of_text,
     applicant_of_text,
     choice_index,
     event_of_text,
+    penalty_of_text,
     rules_of_text,
 )
 
@@ -39,6 +41,8 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     ledger.now_ms = int(head.get("now_ms", 0))
     if "rules" in head:
         ledger.rules = rules_of_text(head["rules"])
+    if "abandoned" in head:
+        ledger.abandoned = abandoned_of_text(head["abandoned"])
     ledger.forgotten_day_max = int(head.get("forgotten_day_max", 0))
     ledger.events = [event_of_text(fields[1], decoder, choices) for _, fields in events]
     for number, text in days.items():
@@ -63,8 +67,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
             ledger.claims[applicant_of_text(applicant)] = claims_of if len(claims_of) > 1 else claims_of[0]
     for applicant in updated:
         if applicant in penalties and applicant != "~":  # a damaged office must be readable, too
-            blocked_until_ms, *cancelled = map(int, penalties[applicant].split(","))
-            ledger.penalties[applicant_of_text(applicant)] = PenaltyRecord(tuple(cancelled), blocked_until_ms)
+            ledger.penalties[applicant_of_text(applicant)] = penalty_of_text(penalties[applicant])
     for member in cooling:
         if member != "~":
             number, name, due_at_ms, units, _, _ = member.split("/")

@@ -12,6 +12,7 @@ __all__ = [
     "LETTER_OF_VERB",
     "STATE_OF_LETTER",
     "OfficeDecoder",
+    "abandoned_of_text",
     "applicant_of_text",
     "choice_index",
     "choice_of_text",
@@ -19,9 +20,11 @@ __all__ = [
     "event_of_text",
     "group_of_text",
     "names_of_event",
+    "penalty_of_text",
     "text_of_applicant",
     "text_of_choice",
     "text_of_event",
+    "text_of_penalty",
     "text_of_record",
     "text_of_rules",
 ]
@@ -32,6 +35,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from quota_engine.admission.guarded_command import GuardedCommand, GuardedOutcome
 from quota_engine.domain.commands import (
@@ -72,9 +76,13 @@ from quota_engine.domain.events import (
 )
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
-from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status, WaitListPosition
-from quota_engine.ports import Lookup, ReadWaitListPosition, View
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status, WaitListPosition
+from quota_engine.domain.penalties import PenaltyRecord
+from quota_engine.ports import Lookup, ReadAbandonedHolds, ReadWaitListPosition, View
 from quota_engine.stores.redis.codecs.buckets import text_of_guards
+
+OfficeQuestion = Lookup | View | ReadWaitListPosition | ReadAbandonedHolds
+"""A question about an office that takes one line."""
 
 EVENT_NUMBERS: Final = 2**31
 """Above every event number of one day's wait list, whose order in the store is day * EVENT_NUMBERS + event number."""
@@ -177,6 +185,9 @@ def text_of_rules(rules: Rules) -> str:
         rules.cancellations_max,
         rules.cancellations_window_ms,
         rules.cancellations_block_ms,
+        rules.abandoned_holds_max,
+        rules.abandoned_holds_window_ms,
+        rules.abandoned_holds_block_ms,
         rules.reschedules_max,
         rules.reschedule_before_ms,
         rules.wait_list_max,
@@ -187,7 +198,7 @@ def text_of_rules(rules: Rules) -> str:
 def rules_of_text(text: str) -> Rules:
     """Return rules from their text."""
     *numbers, limits, seed = text.split("\t")
-    hold, offer, party, no_show, cancellations, window, block, moves, before, waiting = map(int, numbers)
+    hold, offer, party, no_show, cancellations, window, block, *abandoned, moves, before, waiting = map(int, numbers)
     pairs = (limit.split(":") for limit in limits.split(",") if limit)
     return Rules(
         hold_ttl_ms=hold,
@@ -198,6 +209,9 @@ def rules_of_text(text: str) -> Rules:
         cancellations_max=cancellations,
         cancellations_window_ms=window,
         cancellations_block_ms=block,
+        abandoned_holds_max=abandoned[0],
+        abandoned_holds_window_ms=abandoned[1],
+        abandoned_holds_block_ms=abandoned[2],
         reschedules_max=moves,
         reschedule_before_ms=before,
         wait_list_max=waiting,
@@ -252,6 +266,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     MoveOut: _step("move_out"),
     Lookup: lambda one: f"lookup\t{one.id}",
     View: lambda one: f"view\t{one.days[0]}",
+    ReadAbandonedHolds: lambda one: "abandoned_holds",
     ReadWaitListPosition: lambda one: f"wait_list_position\t{one.id}",
     UndoMove: _step("undo_move"),
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
@@ -289,7 +304,7 @@ def _kept_text_of_choice(choice: Choice) -> str:
     return text
 
 
-def encode(command: Command | GuardedCommand | Lookup | View | ReadWaitListPosition) -> str:
+def encode(command: Command | GuardedCommand | OfficeQuestion) -> str:
     """Return a command or a question as a line for the scripts. The line of a view is for its first day.
 
     Raises:
@@ -352,7 +367,7 @@ class OfficeDecoder:
             # A new hold, the most frequent success: the command has the rest of its record.
             assert type(command) is Reserve
             choice = command.choice
-            return Outcome(
+            outcome = Outcome(
                 _HELD,
                 Reservation(
                     self._office,
@@ -369,6 +384,7 @@ class OfficeDecoder:
                     0,
                 ),
             )
+            return outcome if len(fields) == 4 else _announced(outcome, fields[4:])
         if fields[0] == "G":
             _, refused_by, in_shadow, rest = line.split("\t", 3)
             indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
@@ -381,19 +397,24 @@ class OfficeDecoder:
         if len(fields) > 5:
             record = self.record(fields[5], fields[12:], self.choice("\t".join(fields[6:12])))
         flags, retry_at_ms, units, overbooked = fields[1:5]
+        flag, *announced = flags.split(",")
         outcome = Outcome(
-            _STATUS[fields[0]], record, flags == "p", flags == "s", int(retry_at_ms), int(units), int(overbooked)
+            _STATUS[fields[0]], record, flag == "p", flag == "s", int(retry_at_ms), int(units), int(overbooked)
         )
+        if announced:
+            return _announced(outcome, announced)
         if record is None and len(self._outcomes) < _CHOICES_KEPT_MAX:
             self._outcomes[line] = outcome
         return outcome
 
-    def answer(self, question: Lookup | View | ReadWaitListPosition, line: str) -> Any:
+    def answer(self, question: OfficeQuestion, line: str) -> Any:
         """Return the answer to a question from its reply line."""
         if isinstance(question, Lookup):
             return self.lookup(line)
         if isinstance(question, ReadWaitListPosition):
             return self.wait_list_position(line)
+        if isinstance(question, ReadAbandonedHolds):
+            return abandoned_of_text(line)
         view = self.view(question.days[0], line)
         return [] if view is None else [view]
 
@@ -422,6 +443,29 @@ class OfficeDecoder:
             capacity, free, held, confirmed, cooling, parked = map(int, numbers)
             quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free))
         return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas)
+
+
+def _announced(outcome: Outcome, numbers: list[str]) -> Outcome:
+    left, blocked_until_ms = map(int, numbers)
+    return replace(outcome, abandoned_holds_left=left, blocked_until_ms=blocked_until_ms)
+
+
+def text_of_penalty(penalty: PenaltyRecord) -> str:
+    """Return a penalty record as text; ``lua/office/penalties.lua`` describes it."""
+    ends = ",".join(map(str, penalty.abandoned_at_ms))
+    return ",".join(map(str, (penalty.blocked_until_ms, *penalty.cancelled_at_ms))) + (f";{ends}" if ends else "")
+
+
+def penalty_of_text(text: str) -> PenaltyRecord:
+    """Return a penalty record from its text."""
+    first, _, ends = text.partition(";")
+    blocked_until_ms, *cancelled_at_ms = map(int, first.split(","))
+    return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, tuple(map(int, ends.split(","))) if ends else ())
+
+
+def abandoned_of_text(text: str) -> AbandonedHolds:
+    """Return the counts of abandoned holds from their text."""
+    return AbandonedHolds(*map(int, text.split(",")))
 
 
 def choice_index(fields: list[str]) -> str:

@@ -2,9 +2,11 @@
 --
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
--- reply a line for each command: status, flags, retry_at_ms, units, overbooked, separated by tabs.
+-- reply a line for each command: status, flags, retry_at_ms, units, overbooked, separated by tabs. Two numbers may follow
+--       on the flags, behind a comma each: abandoned_holds_left and blocked_until_ms.
 --       Then the reservation if there is one: its id, its choice, its fields. Of a new hold only "NEW", created_at_ms, deadline_at_ms and the option's
---       index from 0. If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       index from 0, and those two numbers if there are any. If the fence is checked, one more line: see line_of_fence()
+--       of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines PURGE_MAX and RETENTION_MARGIN_MS.
@@ -74,7 +76,8 @@ end
 local function retention_ms()
   local rules = ledger.rules
   return RETENTION_MARGIN_MS
-    + math.max(rules.no_show_block_ms, rules.cancellations_block_ms, rules.cancellations_window_ms)
+    + math.max(rules.no_show_block_ms, rules.cancellations_block_ms, rules.cancellations_window_ms,
+      rules.abandoned_holds_window_ms + rules.abandoned_holds_block_ms)
 end
 
 -- Write back what has changed, and renew the keys' TTL if the days have changed.
@@ -87,7 +90,7 @@ local function write_back(number_before, cursor_before, now_ms)
   if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
   if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
     call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number), "forgotten_day_max",
-      int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor)
+      int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor, "abandoned", ledger.abandoned)
   end
   if number_before == 0 and ledger.number > 0 then
     for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
@@ -103,7 +106,7 @@ end
 local function line_of(result)
   if type(result) == "string" then return result end
   local parts = {
-    result.status, result.flags or "", int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
+    result.status, (result.flags or "") .. (result.announced or ""), int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
   }
   if result.record then
     parts[6], parts[7], parts[8] = result.record.id, choice_of(result.record.choice).text, text_of_record(result.record)

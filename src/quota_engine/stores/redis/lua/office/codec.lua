@@ -184,13 +184,13 @@ local function text_of_day(day)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,
--- cancellations_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, identity_limits ("places:days" each),
+-- cancellations_block_ms, abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, identity_limits ("places:days" each),
 -- jitter_seed
-local RULES = "^" .. string.rep("(%d+)\t", 10) .. "([^\t]*)\t(.*)$"
+local RULES = "^" .. string.rep("(%d+)\t", 13) .. "([^\t]*)\t(.*)$"
 
 local function rules_of_text(text)
   local hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
-    reschedules_max, reschedule_before_ms, wait_list_max, limits_text, jitter_seed = string.match(text, RULES)
+    abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, limits_text, jitter_seed = string.match(text, RULES)
   local limits = {}
   for places, span in string.gmatch(limits_text, "(%d+):(%d+)") do
     limits[#limits + 1] = { places_max = tonumber(places), span_days = tonumber(span) }
@@ -204,6 +204,9 @@ local function rules_of_text(text)
     cancellations_max = tonumber(cancellations_max),
     cancellations_window_ms = tonumber(cancellations_window_ms),
     cancellations_block_ms = tonumber(cancellations_block_ms),
+    abandoned_holds_max = tonumber(abandoned_holds_max),
+    abandoned_holds_window_ms = tonumber(abandoned_holds_window_ms),
+    abandoned_holds_block_ms = tonumber(abandoned_holds_block_ms),
     reschedules_max = tonumber(reschedules_max),
     reschedule_before_ms = tonumber(reschedule_before_ms),
     wait_list_max = tonumber(wait_list_max),

@@ -1,11 +1,12 @@
 -- ledger: the state of one office, read from its keys once for each call, and the events that change it. Mirrors
 -- domain/ledger.py.
 --
--- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge
+-- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge,
+--                            abandoned: holds released, holds expired and blocks that followed, separated by commas
 --       2 days       hash    day -> its counters (see codec.lua); "t" .. day -> its published terms
 --       3 records    hash    id -> reservation
 --       4 claims     hash    applicant -> ids of their active reservations
---       5 penalties  hash    applicant -> blocked_until_ms, then the times of their cancellations
+--       5 penalties  hash    applicant -> the end of their block, and the ends that may lead to one; see penalties.lua
 --       6 due        zset    day / quotas / deadline / id of every hold, in the order of the text
 --       7 cooling    zset    day / quota / due / units / id / version, in the order of the text
 --       8 waiting    zset    id, by day * 2^31 + the number of the event that joined the wait list
@@ -22,8 +23,8 @@
 -- No function below can fail: a handler checks everything before its first write. Records, claims, due holds and events are
 -- read and written for all commands of a call together, because one server call costs about as much as a whole command.
 --
--- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every event number of one day's wait list),
--- CANCELLATIONS_MAX and CLAIMS_MAX.
+-- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every event number of one day's wait list)
+-- and CLAIMS_MAX.
 
 local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
@@ -39,17 +40,19 @@ local ledger = {
   days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, deadlines = {},
   records = {}, records_changed = {}, -- id -> text, or false if there is none; the ids to write
   claims = {}, claims_changed = {}, -- applicant -> ids, or false; the applicants to write
+  penalties = {}, -- applicant -> text, or false if there is none
   due = {}, events = {}, -- member -> true to add it, false to delete it; the events to append
 }
 
 local function load_head()
-  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor")
+  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor", "abandoned")
   ledger.now_ms = tonumber(head[1] or "0")
   ledger.number = tonumber(head[2] or "0")
   ledger.rules = rules_of_text(head[3] or DEFAULT_RULES)
   ledger.forgotten_day_max = tonumber(head[4] or "0")
   ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
   ledger.cursor = head[6] or ""
+  ledger.abandoned = head[7] or "0,0,0"
 end
 
 local function call_with(name, key, arguments)
@@ -175,6 +178,15 @@ end
 
 local function write_claims(applicant, text)
   ledger.claims[applicant], ledger.claims_changed[applicant] = text, true
+end
+
+local function penalty_text(applicant)
+  local text = ledger.penalties[applicant]
+  if text == nil then
+    text = call("HGET", PENALTIES, applicant)
+    ledger.penalties[applicant] = text
+  end
+  return text
 end
 
 -- Write the changed fields of a hash; false stands for a deleted one.
@@ -339,45 +351,15 @@ local function reservation_held(day, option, id, applicants, text, now_ms, deadl
   ledger.changed[day.number] = true
 end
 
-local function update_penalties(record, verb, at_ms)
-  local rules = ledger.rules
-  local window_start_ms = at_ms - rules.cancellations_window_ms
-  for _, applicant in ipairs(record.applicants) do
-    local old = names(call("HGET", PENALTIES, applicant) or "0")
-    local blocked_until_ms, cancelled = tonumber(old[1]), {}
-    for index = 2, #old do
-      if tonumber(old[index]) > window_start_ms then cancelled[#cancelled + 1] = old[index] end
-    end
-    if verb == "cancel" then
-      cancelled[#cancelled + 1] = int(at_ms)
-      if #cancelled > CANCELLATIONS_MAX + 1 then table.remove(cancelled, 1) end
-      if rules.cancellations_max > 0 and #cancelled > rules.cancellations_max then
-        blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
-      end
-    elseif rules.no_show_block_ms > 0 then
-      blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.no_show_block_ms)
-    end
-    if blocked_until_ms > at_ms or #cancelled > 0 then
-      ledger.has_penalties = true
-      call("HSET", PENALTIES, applicant, concat({ int(blocked_until_ms), unpack(cancelled) }, COMMA))
-      ledger.penalty_order = (ledger.penalty_order or 0) + 1
-      call("ZADD", UPDATED, ledger.number * 128 + ledger.penalty_order, applicant)
-    else
-      call("HDEL", PENALTIES, applicant)
-      call("ZREM", UPDATED, applicant)
-    end
-  end
-  ledger.penalty_order = nil
-  for _ = 1, 2 * record.units do
-    local oldest = call("ZRANGEBYSCORE", UPDATED, "(0", "+inf", "LIMIT", 0, 1)[1]
-    if not oldest then return end
-    local penalty = names(call("HGET", PENALTIES, oldest))
-    if tonumber(penalty[1]) > at_ms then return end
-    if #penalty > 1 and tonumber(penalty[#penalty]) > window_start_ms then return end
-    call("HDEL", PENALTIES, oldest)
-    call("ZREM", UPDATED, oldest)
-  end
+-- Return the functions of penalties.lua. Creating functions costs as much as a server call, and an opening needs none of
+-- these, so they are created when one of them is called.
+local load_penalties, penalty_functions
+local function penalties()
+  if not penalty_functions then penalty_functions = load_penalties() end
+  return penalty_functions
 end
+
+local TOUCHES_PENALTIES = { cancel = true, mark_no_show = true, release = true, expire = true, reacquire = true }
 
 -- Apply a reservation's step. old is its record before, or nil for a new one; new is the record after.
 local function reservation_changed(verb, old, new, at_ms)
@@ -428,5 +410,5 @@ local function reservation_changed(verb, old, new, at_ms)
   local was_active, is_active = old and ACTIVE[old.state] or false, ACTIVE[new.state] or false
   if was_active and not is_active then unclaim(old) end
   if is_active and not was_active then claim(new) end
-  if verb == "cancel" or verb == "mark_no_show" then update_penalties(new, verb, at_ms) end
+  if old and TOUCHES_PENALTIES[verb] then penalties().apply_step(verb, old, new, at_ms) end
 end

@@ -40,6 +40,7 @@ local function move_in(fields, now_ms)
   if not confirmed and deadline_at_ms <= now_ms then return outcome("HOLD_EXPIRED") end
   if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
   if #applicants > ledger.rules.party_max then return outcome("PARTY_TOO_LARGE") end
+  if ledger.rules.abandoned_holds_max > 0 then penalties().expire_own_holds(applicants, now_ms) end
   local until_ms = blocked_until_ms(applicants, now_ms)
   if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
   local conflicting = conflicting_claim(applicants, number, now_ms, "")

@@ -5,6 +5,7 @@
 -- ARGV  see shared/call.lua. Each line is a question: its name and its fields, separated by tabs.
 --         lookup id
 --         wait_list_position id
+--         abandoned_holds
 --         view day
 --         list_day day cursor
 --         hold_remaining_histogram day member bounds_ms (separated by commas)
@@ -14,6 +15,7 @@
 -- reply a line for each, "" for what is not known:
 --         lookup               the reservation as apply_commands.lua writes it
 --         wait_list_position   how many joined the day's wait list earlier and still wait, and how many wait in all
+--         abandoned_holds      holds released, holds expired, and blocks that followed
 --         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name,
 --                              capacity, free, held, confirmed, cooling, parked
 --         other questions      see their functions
@@ -187,6 +189,7 @@ end
 local ANSWERS = {
   lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
   wait_list_position = function(fields, now_ms) return wait_list_position(fields[2], now_ms) end,
+  abandoned_holds = function() return ledger.abandoned end,
   view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
   list_day = function(fields, now_ms) return list_day(tonumber(fields[2]), fields[3], now_ms) end,
   hold_remaining_histogram = function(fields, now_ms)

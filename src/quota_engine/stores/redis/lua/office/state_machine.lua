@@ -2,7 +2,7 @@
 -- function; docs/rules.md states the same rules in words.
 --
 -- Each handler takes the command's fields (the first is its name) and the time. It returns an outcome: status, record,
--- flags ("p" replayed, "s" resumed), retry_at_ms, units, overbooked; or the whole reply line. Statuses are checked in the
+-- flags ("p" replayed, "s" resumed), retry_at_ms, units, overbooked, announced (see penalties.lua); or the whole reply line. Statuses are checked in the
 -- order of their precedence. A handler checks everything first; below "From here on it must succeed" nothing can fail.
 
 local NOTHING = {}
@@ -52,8 +52,8 @@ local function blocked_until_ms(applicants, now_ms)
   if not ledger.has_penalties then return 0 end
   local until_ms = 0
   for _, applicant in ipairs(applicants) do
-    local penalty = call("HGET", PENALTIES, applicant)
-    if penalty then until_ms = math.max(until_ms, tonumber(names(penalty)[1])) end
+    local penalty = penalty_text(applicant)
+    if penalty then until_ms = math.max(until_ms, tonumber(string.match(penalty, "^%d+"))) end
   end
   return until_ms > now_ms and until_ms or 0
 end
@@ -84,7 +84,12 @@ local function replay_reserve(known, command, now_ms)
     return outcome("CONFLICT")
   end
   if not ACTIVE[record.state] then return outcome("RESERVATION_ENDED", record, { flags = "p" }) end
-  return outcome(record.state, record, { flags = "p" })
+  local result = outcome(record.state, record, { flags = "p" })
+  if record.state == "HELD" and ledger.rules.abandoned_holds_max > 0 then
+    penalties().expire_own_holds(record.applicants, now_ms)
+    return penalties().announce(result, now_ms)
+  end
+  return result
 end
 
 local function has_claims(applicants)
@@ -105,7 +110,11 @@ end
 
 local function resume_or_refuse(command, now_ms)
   local mine = resumable_reservation(command, now_ms)
-  if mine then return outcome(mine.state, mine, { flags = "s" }) end
+  if mine then
+    local result = outcome(mine.state, mine, { flags = "s" })
+    if mine.state ~= "HELD" or ledger.rules.abandoned_holds_max == 0 then return result end
+    return penalties().announce(result, now_ms)
+  end
   local conflicting = conflicting_claim(command.applicants, command.day, now_ms, "")
   if not conflicting then return nil end
   return outcome("IDENTITY_LIMIT", same_party(conflicting, command) and conflicting or nil)
@@ -132,6 +141,7 @@ local function reserve(fields, now_ms, now)
   end
   local units, rules = #applicants, ledger.rules
   if units > rules.party_max then return outcome("PARTY_TOO_LARGE") end
+  if rules.abandoned_holds_max > 0 and has_claims(applicants) then penalties().expire_own_holds(applicants, now_ms) end
   if ledger.has_penalties ~= false then
     local until_ms = blocked_until_ms(applicants, now_ms)
     if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
@@ -167,7 +177,12 @@ local function reserve(fields, now_ms, now)
   local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.ttl .. TAB .. index_of(choice, day_number) .. option.letter .. TAB
     .. party
   reservation_held(day, option, id, applicants, text, now_ms, deadline)
-  return "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
+  local line = "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
+  if rules.abandoned_holds_max > 0 and ledger.has_penalties then
+    local left, until_ms = penalties().announcement(applicants, now_ms, deadline.at_ms)
+    if left then return line .. TAB .. int(left) .. TAB .. int(until_ms) end
+  end
+  return line
 end
 
 local function is_owner(record, owner)
@@ -179,6 +194,7 @@ local function is_owner(record, owner)
 end
 
 local function reacquire(record, now_ms)
+  if ledger.rules.abandoned_holds_max > 0 then penalties().expire_own_holds(record.applicants, now_ms) end
   local day, option = day_of(record.day), nil
   local choice = choice_of(record.choice)
   if not refuse_day(day, choice, now_ms) and blocked_until_ms(record.applicants, now_ms) == 0
@@ -223,7 +239,15 @@ local function step(fields, now_ms)
   local record = settle_reservation(known, now_ms)
   if not is_owner(record, owner) then return outcome("NOT_OWNER") end
   local goal = RESULT_OF_VERB[verb]
-  if record.state == goal then return outcome(goal, record, { flags = "p" }) end
+  local is_announced = verb == "release" and ledger.rules.abandoned_holds_max > 0
+  if is_announced then
+    penalties().expire_own_holds(record.applicants, now_ms)
+    record = record_of(record.id) -- the wait list may have been served
+  end
+  if record.state == goal then
+    local result = outcome(goal, record, { flags = "p" })
+    return is_announced and penalties().announce(result, now_ms) or result
+  end
   if record.state == "EXPIRED" then
     if fields[5] == "1" then
       if fields[6] and now_ms > tonumber(fields[6]) then return outcome("COMMAND_EXPIRED", record) end
@@ -242,7 +266,8 @@ local function step(fields, now_ms)
   if verb == "confirm" then after.queue_number = day.last_queue_number + 1 end
   reservation_changed(verb, record, after, now_ms)
   if GIVING_BACK[verb] then distribute_free_units(day, now_ms) end
-  return outcome(goal, after)
+  local result = outcome(goal, after)
+  return is_announced and penalties().announce(result, now_ms) or result
 end
 
 -- The form of each command. Every command of a call is checked before the first one is applied: an error halfway through a
