@@ -32,6 +32,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -53,6 +54,9 @@ VERSION_MIN: Final = (7, 2)
 SOCKET_PATH_BYTES_MAX: Final = 103 if sys.platform == "darwin" else 107
 """The length of ``sun_path`` without the zero byte at its end."""
 STOP_TIMEOUT_MS: Final = 10_000
+RESTARTS_MAX: Final = 5
+RESTARTS_WINDOW_S: Final = 60.0
+"""A server that has been started again ``RESTARTS_MAX`` times in this time is left alone until the time has passed."""
 LOG_BYTES_MAX: Final = 1 << 20
 LOG_TAIL_LINES: Final = 12
 _ANSWER_TIMEOUT_S: Final = 1.0
@@ -115,6 +119,7 @@ class EmbeddedServer(SyncResource):
         self._always = target.always
         self._start_timeout_ms = start_timeout_ms
         self._busy = threading.Lock()
+        self._restarted_at_s: deque[float] = deque()
         self._locks: _Locks | None = None
         self._child_locks: _Locks | None = None
         # One connection is kept, so that the same server can be shut down even after the directory was removed.
@@ -125,8 +130,13 @@ class EmbeddedServer(SyncResource):
             retry=Retry(NoBackoff(), 0),
         )
 
-    def ensure_running(self) -> None:
+    def ensure_running(self, timeout_ms: int | None = None) -> None:
         """Start the server again if it has crashed; return when it answers.
+
+        A restart is logged. After ``RESTARTS_MAX`` of them within a minute the server is not started again.
+
+        Args:
+            timeout_ms: The longest wait, in milliseconds; ``None`` for the time of :func:`open_embedded`.
 
         Raises:
             BackendUnavailable: The server could not be started or reached, or this object is closed.
@@ -134,8 +144,28 @@ class EmbeddedServer(SyncResource):
         with self._busy:
             if self._locks is None:
                 raise BackendUnavailable(f"{self.directory}: closed; open it again with open_embedded")
+            restarts = self._restarted_at_s
+            while restarts and restarts[0] < time.monotonic() - RESTARTS_WINDOW_S:
+                restarts.popleft()
+            if len(restarts) >= RESTARTS_MAX and not self._answers():
+                raise BackendUnavailable(
+                    self._with_log(
+                        f"the server ended {RESTARTS_MAX} times within a minute and is not started again for a while; "
+                        "find the reason in its log"
+                    )
+                )
+            wait_ms = self._start_timeout_ms if timeout_ms is None else timeout_ms
+            ended_pid = self.pid
             with _named_errors(self.directory):
-                self._make_ready(self._locks, time.monotonic() + self._start_timeout_ms / 1000)
+                has_started = self._make_ready(self._locks, time.monotonic() + wait_ms / 1000)
+            if has_started:
+                restarts.append(time.monotonic())
+                _logger.warning(
+                    "%s: the server (process %d) had ended; started again as process %d",
+                    self.directory,
+                    ended_pid,
+                    self.pid,
+                )
 
     def close(self) -> None:
         """Leave the server. The last user to leave shuts it down and waits for its end. A second call does nothing.
@@ -191,13 +221,17 @@ class EmbeddedServer(SyncResource):
                     f"{self.directory}/locks: another program has locked a file there; end that program"
                 )
 
-    def _make_ready(self, locks: _Locks, deadline_s: float) -> None:
-        """Start a server if none runs, and wait for it. No process shuts it down while this one is a user."""
+    def _make_ready(self, locks: _Locks, deadline_s: float) -> bool:
+        """Start a server if none runs, and wait for it. No process shuts it down while this one is a user.
+
+        Returns:
+            True if this call started the server.
+        """
         while True:
             with _turn(locks, self.directory, deadline_s):
                 log_start = self._start(locks, deadline_s)
             if self._wait(locks, deadline_s):
-                break
+                return log_start is not None
             if log_start is not None:
                 raise BackendUnavailable(self._with_log("the server ended while it started", log_start))
             # The server to join was already ending, or has just crashed: start one.
@@ -284,8 +318,7 @@ class EmbeddedServer(SyncResource):
             state = f"(process {self._pid_path.read_text().strip()}) {state}"
         raise BackendUnavailable(
             self._with_log(
-                f"the server {state} after {self._start_timeout_ms} ms; wait longer (start_timeout_ms), or end that "
-                "process and open the directory again"
+                f"the server {state}; wait longer (start_timeout_ms), or end that process and open the directory again"
             )
         )
 

@@ -19,7 +19,7 @@ from quota_engine.ports import StoreRequest
 from quota_engine.stores.redis.batching import BatchQueue
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, NotSent, ReplyLost, RetryPause
+from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.store_base import (
     CLOSED_ERROR,
@@ -237,10 +237,13 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         """Run all steps of a call; returns its result."""
         return await drive_async(call, self._handle)
 
-    async def _handle(self, step: Attempt | RetryPause) -> list[Any]:
+    async def _handle(self, step: Attempt | RetryPause | BlockingWork) -> list[Any]:
         """Carry out a step of a call."""
         if isinstance(step, RetryPause):
             await asyncio.sleep(step.duration_ms / 1000)
+            return []
+        if isinstance(step, BlockingWork):
+            await asyncio.to_thread(step.run)
             return []
         return await self._exchange(step)
 

@@ -25,7 +25,7 @@ from quota_engine.ports import Clock
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
-from quota_engine.stores.redis.routing import ClusterRouter, SentinelRouter
+from quota_engine.stores.redis.routing import ClusterRouter, EmbeddedRouter, SentinelRouter
 from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
 
@@ -316,7 +316,7 @@ def _new_store(
         clock,
         policy=target.policy,
         namespace=target.namespace,
-        router=target.router,
+        router=EmbeddedRouter(embedded) if embedded else target.router,
         pool_to=pool_to,
         on_close=embedded.close if embedded else None,
         sold_out_cache=target.sold_out_cache,

@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = [
     "Attempt",
     "Behind",
+    "BlockingWork",
     "Call",
     "Durability",
     "Fence",
@@ -176,7 +177,13 @@ class RetryPause(NamedTuple):
     duration_ms: int
 
 
-Call = Generator[Attempt | RetryPause, list[Any], T]
+class BlockingWork(NamedTuple):
+    """A step of a call: run a function that may take seconds. The asyncio driver runs it in a thread."""
+
+    run: Callable[[], None]
+
+
+Call = Generator[Attempt | RetryPause | BlockingWork, list[Any], T]
 """The steps of a call, which a driver runs; returns a ``T``."""
 
 

@@ -1,4 +1,4 @@
-"""Routers that find the server of a key, behind Sentinels and in a cluster.
+"""Routers that find the server of a key: an embedded one, behind Sentinels, and in a cluster.
 
 Routers query other servers by the same generators as calls (see ``retrying_calls``), and so are written once for both
 kinds of connection.
@@ -6,7 +6,7 @@ kinds of connection.
 
 from __future__ import annotations
 
-__all__ = ["ClusterRouter", "SentinelRouter"]
+__all__ = ["ClusterRouter", "EmbeddedRouter", "SentinelRouter"]
 
 import abc
 import threading
@@ -17,10 +17,14 @@ from typing import Final
 from redis.crc import key_slot
 from redis.exceptions import AskError, BusyLoadingError, MovedError, NoPermissionError, ResponseError
 
+from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.forks import call_in_child
-from quota_engine.stores.redis.retrying_calls import Call, Node, NotSent, ReplyLost, Router, send_to
+from quota_engine.stores.embedded import EmbeddedServer
+from quota_engine.stores.redis.retrying_calls import BlockingWork, Call, Node, NotSent, ReplyLost, Router, send_to
 
 SLOTS: Final = 16384
+EMBEDDED_WAIT_MS: Final = 2_000
+"""The time that one attempt waits for an embedded server that starts again or loads its data."""
 
 
 class _DiscoveringRouter(Router, abc.ABC):
@@ -82,6 +86,33 @@ class _DiscoveringRouter(Router, abc.ABC):
     @abc.abstractmethod
     def _known(self, key: str) -> Node | None:
         """Return the last known server of ``key``, or ``None``."""
+
+
+class EmbeddedRouter(Router):
+    """Starts the embedded server again after an attempt has failed because the server had ended."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._is_doubtful = False
+
+    def find(self, key: str) -> Call[Node | None]:
+        """See :meth:`Router.find`.
+
+        Raises:
+            NotSent: The server could not be started.
+        """
+        if self._is_doubtful:
+            self._is_doubtful = False
+            try:
+                yield BlockingWork(lambda: self._server.ensure_running(EMBEDDED_WAIT_MS))
+            except BackendUnavailable as error:
+                self._is_doubtful = True
+                raise NotSent(str(error)) from error
+        return None
+
+    def invalidate(self) -> None:
+        """See :meth:`Router.invalidate`."""
+        self._is_doubtful = True
 
 
 class SentinelRouter(_DiscoveringRouter):
