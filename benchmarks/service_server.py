@@ -102,6 +102,7 @@ def _configuration(backend: str) -> ServiceConfig:
         workers=1,
         publish_days=0,
         drain_ms=0,
+        worker_hang_ms=0,
         staging=False,
         grants=(Grant("bench", Role.OPERATOR, hashlib.sha256(TOKEN.encode()).hexdigest()),),
         limits=RequestLimits(),

@@ -127,6 +127,21 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert service.process.returncode == 0
 
 
+def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
+    """A stopped process answers nothing and does not end."""
+    config = tmp_path / "service.toml"
+    config.write_text("worker_hang_ms = 1000\n")
+    with served(tmp_path, "--workers", "2", "--config", str(config)) as service:
+        hanging, other = service.workers()
+        os.kill(hanging, signal.SIGSTOP)
+        assert service.wait_for(r"worker (\d+) has not responded for 1000 ms") == str(hanging)
+        assert service.wait_for(r"worker (\d+) ended") == str(hanging)
+        assert other in service.workers()
+        for _ in range(20):
+            assert httpx.get(f"{service.url}/v1/offices").status_code == 200
+    assert service.process.returncode == 0
+
+
 def test_stop_signal_drains_before_exit(tmp_path: Path) -> None:
     """The process reports that it is not ready, serves on, and ends after ``drain_ms``."""
     config = tmp_path / "service.toml"

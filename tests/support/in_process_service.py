@@ -57,6 +57,7 @@ def configuration(catalog: Catalog | None = None, **changes: Any) -> ServiceConf
         workers=1,
         publish_days=0,
         drain_ms=0,
+        worker_hang_ms=0,
         staging=False,
         grants=grants(),
         limits=RequestLimits(),

@@ -29,6 +29,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.service.app import STAGING_HEADER, ServiceApp, create_app
 from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.context import ServiceContext
+from quota_engine.service.heartbeat import FILE_VARIABLE, Heartbeat, HeartbeatMonitor
 from quota_engine.service.observability.audit_log import LOGGER_NAME
 from quota_engine.service.observability.worker_metrics import (
     DIRECTORY_VARIABLE,
@@ -54,6 +55,8 @@ class _DrainingServer(uvicorn.Server):
         self._context = context
         self._drain_ms = context.config.drain_ms
         self._signals = 0
+        heartbeat_file = os.environ.get(FILE_VARIABLE)
+        self._heartbeat = Heartbeat(Path(heartbeat_file)) if heartbeat_file else None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal, stop on the second, and stop without waiting for requests on the third."""
@@ -68,10 +71,12 @@ class _DrainingServer(uvicorn.Server):
             self._stop()
 
     async def on_tick(self, counter: int) -> bool:
-        """End streams while draining, and expire connections. uvicorn calls this ten times a second.
+        """Beat, end streams while draining, and expire connections. uvicorn calls this ten times a second.
 
         A signal handler cannot end streams itself.
         """
+        if self._heartbeat is not None:
+            self._heartbeat.beat()
         if self._context.draining:
             self._context.streams.drain()
         now_s = asyncio.get_running_loop().time()
@@ -165,7 +170,7 @@ def _bound_socket(config: ServiceConfig) -> Iterator[socket.socket]:
 
 
 class _WorkerPool:
-    """Keeps the configured number of workers running: replaces those that end, and drains all on a stop signal."""
+    """Keeps the configured number of workers running: replaces those that end or hang, and drains all on a signal."""
 
     def __init__(self, config: ServiceConfig, listener: socket.socket, metrics_directory: str) -> None:
         self._config = config
@@ -173,6 +178,8 @@ class _WorkerPool:
         self._environment = {**os.environ, DIRECTORY_VARIABLE: metrics_directory}
         self._metrics_directory = Path(metrics_directory)
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._monitors: dict[int, HeartbeatMonitor] = {}
+        self._started = 0
         self._stopping = False
 
     def run(self) -> int:
@@ -184,8 +191,12 @@ class _WorkerPool:
         handlers = {sig: signal.signal(sig, self._stop) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._workers = [self._start() for _ in range(self._config.workers)]
+            checked_s = time.monotonic()
             while not self._stopping:
                 time.sleep(0.1)  # a signal ends the sleep
+                now_s = time.monotonic()
+                self._kill_hanging_workers(now_s - checked_s)
+                checked_s = now_s
                 for index, worker in enumerate(self._workers):
                     if worker.poll() is None or self._stopping:
                         continue
@@ -194,6 +205,7 @@ class _WorkerPool:
                         raise BackendUnavailable("worker failed to start; see its log output above")
                     # Later the store may be unavailable for a while, and the other workers serve on.
                     fold_ended_worker(self._metrics_directory, worker.pid)
+                    del self._monitors[worker.pid]
                     sys.stderr.write(
                         f"quota-engine: worker {worker.pid} ended with code {worker.returncode}; starting another\n"
                     )
@@ -205,19 +217,32 @@ class _WorkerPool:
             for sig, handler in handlers.items():
                 signal.signal(sig, handler)
 
+    def _kill_hanging_workers(self, elapsed_s: float) -> None:
+        for worker in self._workers:
+            if worker.poll() is None and self._monitors[worker.pid].hangs(elapsed_s):
+                sys.stderr.write(
+                    f"quota-engine: worker {worker.pid} has not responded for {self._config.worker_hang_ms} ms; "
+                    "ending it\n"
+                )
+                worker.kill()
+                worker.wait()
+
     def _start(self) -> subprocess.Popen[bytes]:
         listener = self._listener.fileno()
+        self._started += 1
+        heartbeat_file = self._metrics_directory / f"heartbeat-{self._started}"
         worker = subprocess.Popen(
             [sys.executable, "-m", "quota_engine.service.worker"],
             stdin=subprocess.PIPE,
             pass_fds=(listener,),
-            env=self._environment,
+            env={**self._environment, FILE_VARIABLE: str(heartbeat_file)},
             start_new_session=True,  # Ctrl+C in the terminal must reach this process only
         )
         assert worker.stdin is not None
         # The pipe stays open: a worker that reads its end knows that this process has ended.
         worker.stdin.write(pickle.dumps((listener, self._config)))
         worker.stdin.flush()
+        self._monitors[worker.pid] = HeartbeatMonitor(heartbeat_file, self._config.worker_hang_ms)
         return worker
 
     def _stop(self, sig: int, frame: FrameType | None) -> None:

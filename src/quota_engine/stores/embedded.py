@@ -123,7 +123,10 @@ class EmbeddedServer(SyncResource):
         self._locks: _Locks | None = None
         self._child_locks: _Locks | None = None
         # One connection is kept, so that the same server can be shut down even after the directory was removed.
-        self._control = redis.Redis(
+        self._control = self._new_control()
+
+    def _new_control(self) -> redis.Redis:
+        return redis.Redis(
             unix_socket_path=str(self.socket_path),
             decode_responses=True,
             socket_timeout=_ANSWER_TIMEOUT_S,
@@ -401,6 +404,7 @@ class EmbeddedServer(SyncResource):
     def _after_fork_in_child(self) -> None:
         inherited, self._locks, self._child_locks = self._locks, self._child_locks, None
         self._busy = threading.Lock()
+        self._control = self._new_control()
         if inherited is not None:
             inherited.close()
 

@@ -22,7 +22,7 @@ from redis.exceptions import (
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.retrying_calls import (
-    Attempt,
+    BlockingWork,
     Call,
     Header,
     Node,
@@ -31,6 +31,7 @@ from quota_engine.stores.redis.retrying_calls import (
     RetryPause,
     RetryPolicy,
     Router,
+    Step,
     call_plain,
     call_script,
 )
@@ -82,7 +83,8 @@ def play(call: Call[Any], *answers: list[Any] | Exception) -> tuple[Any, list[st
     return outcome, did
 
 
-def _words(step: Attempt | RetryPause) -> str:
+def _words(step: Step) -> str:
+    assert not isinstance(step, BlockingWork)
     if isinstance(step, RetryPause):
         return "pause"
     words = " ".join(str(request[0]) for request in step.requests())

@@ -64,6 +64,7 @@ class Network:
                     continue
                 while left and isinstance(left[0], int):
                     self.now_ms += left.pop(0)
+                assert isinstance(step, Attempt)
                 replies = self._sent(step)
                 if replies[-1] is None:
                     answer = left.pop(0)

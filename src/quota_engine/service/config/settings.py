@@ -92,6 +92,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Days from today that the service keeps published; 0 if something else publishes them."""
     drain_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 0
     """Time after a stop signal during which the service still serves but reports that it is not ready."""
+    worker_hang_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 30_000
+    """Time without a sign of life after which one of several workers is replaced; 0 for never."""
     staging: bool = False
     """Mark every response with ``X-Quota-Engine-Staging: true``."""
     public_origins: Annotated[tuple[str, ...], msgspec.Meta(max_length=PUBLIC_ORIGINS_MAX)] = ()
@@ -119,6 +121,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     publish_days: int
     drain_ms: int
+    worker_hang_ms: int
     staging: bool
     grants: tuple[Grant, ...]
     limits: RequestLimits
@@ -183,6 +186,7 @@ def load_config(
         workers=settings.workers,
         publish_days=settings.publish_days,
         drain_ms=settings.drain_ms,
+        worker_hang_ms=settings.worker_hang_ms,
         staging=settings.staging,
         grants=token_grants or grants,
         limits=RequestLimits(**msgspec.structs.asdict(settings.limits)),

@@ -19,7 +19,7 @@ from quota_engine.ports import StoreRequest
 from quota_engine.stores.redis.batching import BatchQueue
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause
+from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.store_base import (
     CLOSED_ERROR,
@@ -237,7 +237,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         """Run all steps of a call; returns its result."""
         return await drive_async(call, self._handle)
 
-    async def _handle(self, step: Attempt | RetryPause | BlockingWork) -> list[Any]:
+    async def _handle(self, step: Step) -> list[Any]:
         """Carry out a step of a call."""
         if isinstance(step, RetryPause):
             await asyncio.sleep(step.duration_ms / 1000)

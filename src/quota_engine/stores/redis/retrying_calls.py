@@ -28,6 +28,7 @@ __all__ = [
     "RetryPause",
     "RetryPolicy",
     "Router",
+    "Step",
     "call_plain",
     "call_script",
     "send_to",
@@ -183,7 +184,10 @@ class BlockingWork(NamedTuple):
     run: Callable[[], None]
 
 
-Call = Generator[Attempt | RetryPause | BlockingWork, list[Any], T]
+Step = Attempt | RetryPause | BlockingWork
+"""A step of a call."""
+
+Call = Generator[Step, list[Any], T]
 """The steps of a call, which a driver runs; returns a ``T``."""
 
 

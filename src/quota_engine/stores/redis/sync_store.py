@@ -21,7 +21,7 @@ from quota_engine.ports import StoreRequest
 from quota_engine.stores.redis.batching import BatchQueue
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause
+from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.store_base import (
     CLOSED_ERROR,
@@ -221,7 +221,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         """Run all steps of a call; returns its result."""
         return drive(call, self._handle)
 
-    def _handle(self, step: Attempt | RetryPause | BlockingWork) -> list[Any]:
+    def _handle(self, step: Step) -> list[Any]:
         """Carry out a step of a call."""
         if isinstance(step, RetryPause):
             time.sleep(step.duration_ms / 1000)
