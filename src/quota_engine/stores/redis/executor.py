@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["Executor"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -121,6 +121,19 @@ class Executor:
             )
         parts = (refusal.reason, *(["nothing was applied"] if writes else []), refusal.remedy)
         raise BackendUnavailable("; ".join(parts))
+
+    def check_not_behind(self, handle: LedgerHandle, head: Mapping[str, str]) -> None:
+        """Check an office's head, for a report on an office that may be closed.
+
+        Raises:
+            BackendUnavailable: This process has seen a later epoch.
+        """
+        epoch, seen_epoch = int(head.get("epoch", "0")), handle.seen.epoch
+        if epoch < seen_epoch:
+            is_known = int("number" in head)
+            raise BackendUnavailable(
+                "; ".join(behind_refusal(handle.address, f"BEHIND {epoch} {seen_epoch} {is_known}"))
+            )
 
     def _run_distinct(self, script: Script, handle: LedgerHandle, lines: list[str]) -> Call[list[Any]]:
         """Ask each question once, and give its answer to every caller that asked it."""

@@ -262,6 +262,7 @@ class OfficeRequests:
     def _audit(self, office: str) -> Call[list[str]]:
         handle = self._executor.handle(office)
         state = yield from self._runner.read_state(handle)
+        self._executor.check_not_behind(handle, state[0])
         ledger = handle.format.decode_ledger(office, state)
         return audit(ledger, from_events=len(ledger.events) == int(state[0].get("number", 0)))
 

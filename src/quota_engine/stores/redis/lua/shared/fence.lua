@@ -60,7 +60,9 @@ end
 -- Return the same line after commands that may have created the ledger. A new ledger gets its server and epoch.
 local function write_fence(fence)
   local known = redis.call("HMGET", FENCE_HEAD, FENCE.known, FENCE.epoch, FENCE.server, FENCE.ends_at_ms)
-  if known[1] and not known[3] then
+  if not known[1] then
+    fence.epoch = tonumber(known[2] or "0") -- there was none, or it has ended
+  elseif not known[3] then
     -- A later epoch is one that an operator set for a store that had lost the ledger.
     fence.epoch = math.max(1, tonumber(known[2] or "0"), fence.is_known and 0 or fence.epoch)
     if FENCE.may_be_lost == "1" then fence.epoch = math.max(fence.epoch, fence.seen_epoch + 1) end
