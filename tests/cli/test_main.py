@@ -14,6 +14,7 @@ import pytest
 from quota_engine.cli import main
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.engine.quota_engine import QuotaEngine
+from tests.support.catalog_samples import sample
 from tests.support.simulated_openings import LyingEngine
 
 _HEADER = "time,applicant,office,day,channel,party\n"
@@ -209,6 +210,24 @@ def test_catalog_check_reports_every_error(tmp_path: pathlib.Path, capsys: pytes
     assert {issue["key"] for issue in result["issues"]} >= {"title", "services", "offices"}
     assert main.main(["catalog", "check", str(file)]) == 2
     assert "services: missing" in capsys.readouterr().out
+
+
+def test_catalog_check_warns_of_clock_changes(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A warning is no error: the exit code is 0."""
+    raw = sample()
+    raw["plans"][0] |= {"hours": {"start": "02:30", "end": "16:00"}, "working_weekdays": ["sunday", "monday"]}
+    raw["offices"][0]["time_zone"] = "Europe/Berlin"
+    file = tmp_path / "catalog.json"
+    file.write_text(json.dumps(raw), "utf-8")
+    assert main.main(["catalog", "check", str(file)]) == 0
+    output = capsys.readouterr().out
+    warnings = output.count(f"{file}: warning: west: hours.start: 02:30 on ")
+    assert warnings in (4, 5)  # two changes a year; the last Sunday of a month is not on the same date each year
+    assert output.endswith("no errors, 2 offices\n")
+    assert main.main(["catalog", "check", str(file), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ok"] is True
+    assert [one["offices"] for one in result["warnings"]] == [["west"]] * warnings
 
 
 def test_catalog_show_lists_offices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,8 @@ def _configuration() -> str:
 def _write_files(folder: Path) -> None:
     """Write the files that the commands read: catalog, configuration and token."""
     now = datetime.datetime.now(datetime.UTC)
-    (folder / "offices.toml").write_text(OFFICES.format(at=now + datetime.timedelta(minutes=30)))
+    for name in ("offices.toml", "offices.new.toml"):
+        (folder / name).write_text(OFFICES.format(at=now + datetime.timedelta(minutes=30)))
     (folder / "quota.toml").write_text(_configuration())
     (folder / "operator.token").write_text(TOKEN)
 
@@ -117,7 +118,7 @@ def _write_tools(folder: Path) -> None:
 def _run_blocks(folder: Path, environment: dict[str, str]) -> str:
     """Run every ``sh`` block of the page in one shell, and return its output."""
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 15
+    assert len(blocks) == 16
     script = "set -euo pipefail\n" + "".join(f"echo '--- block {n}' >&2\n{block}" for n, block in enumerate(blocks))
     done = subprocess.run(
         ["bash", "-c", script],  # noqa: S607

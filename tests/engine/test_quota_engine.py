@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 import inspect
 import threading
@@ -25,11 +26,13 @@ from quota_engine import (
     WrongIdentityKey,
     load_catalog,
 )
-from quota_engine.catalog import day_terms
+from quota_engine.catalog import catalog_from, day_terms
+from quota_engine.catalog.schema import Hours
 from quota_engine.clocks import ManualClock, SystemClock
 from quota_engine.ports import Describe, RecordedEvent
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows.request_builder import RequestBuilder
+from tests.support.catalog_samples import sample
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -125,6 +128,33 @@ def test_operators_change_a_day(engine: QuotaEngine) -> None:
     assert engine.release_parked("surabaya", DAY, "online").units == 0
     assert engine.expire("surabaya", DAY).units == 0
     assert engine.audit("surabaya").ok
+
+
+def test_one_offices_mistake_stops_no_other() -> None:
+    """The report names the office with invalid hours; the other office and a range of years are published."""
+    raw = sample()
+    raw["offices"][1]["schedule"] = "friday"
+    catalog = catalog_from(raw)
+    # The validation of the file does not let such an office through.
+    wrong = dataclasses.replace(catalog.offices["west"], hours=Hours(start=datetime.time(16), end=datetime.time(8)))
+    catalog = dataclasses.replace(catalog, offices={"west": wrong, "east": catalog.offices["east"]})
+    with QuotaEngine.open("memory://", catalog=catalog, clock=ManualClock.at("2026-11-20T00:00Z")) as engine:
+        report = engine.publish(catalog, "2026-12-07", "2026-12-11")
+        assert report.days_published == 5
+        assert len(engine.availability("east", "2026-12-07", "2026-12-11")) == 5
+        (problem,) = report.problems
+        assert problem.startswith("west: 5 days cannot be published, the first is 2026-12-07: day: times out of order")
+        with pytest.raises(InvalidRequest, match="years 1972 to 2098"):
+            engine.publish(catalog, "1971-12-31", "1972-01-03")
+
+
+def test_publish_of_some_offices() -> None:
+    catalog = catalog_from(sample())
+    with QuotaEngine.open("memory://", catalog=catalog, clock=ManualClock.at("2026-11-20T00:00Z")) as engine:
+        assert engine.publish(catalog, "2026-12-07", offices=["east"]).offices == 1
+        assert engine.list_offices() == ["east"]
+        with pytest.raises(UnknownName, match="office"):
+            engine.publish(catalog, "2026-12-07", offices=["north"])
 
 
 def test_publishing_again_keeps_what_operators_set(engine: QuotaEngine, catalog: Catalog) -> None:

@@ -256,7 +256,7 @@ class _InUse(QuotaEngine):
     def list_offices(self) -> list[str]:
         return ["surabaya"]
 
-    def publish(self, *arguments: object) -> Any:
+    def publish(self, *arguments: object, **options: object) -> Any:
         raise AssertionError("nothing may be changed there")
 
 

@@ -28,7 +28,10 @@ from quota_engine.domain.validation import TIME_MS_MAX
 Identity = Annotated[
     str,
     Meta(
-        min_length=1, max_length=256, description="An identity in clear text, in printable characters; hashed at once."
+        min_length=1,
+        max_length=256,
+        description="An identity in clear text, hashed at once. Its characters are printable: none is a control, "
+        "format or unassigned character, and the only separator is the space.",
     ),
 ]
 Id = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]

@@ -22,6 +22,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from quota_engine.api_schema.base import RequestBody, ResponseBody
+from quota_engine.catalog.schema import OFFICES_MAX
 from quota_engine.domain.validation import DURATION_MS_MAX
 
 
@@ -38,10 +39,12 @@ class ExpireBody(RequestBody, frozen=True, kw_only=True):
 
 
 class PublishBody(RequestBody, frozen=True, kw_only=True):
-    """The range of days to publish, both ends included."""
+    """The range of days to publish, both ends included, and the offices; without ``offices``, all of the catalog."""
 
     first_day: datetime.date
     last_day: datetime.date
+    offices: Annotated[list[str], Meta(max_length=OFFICES_MAX)] | None = None
+    dry_run: Annotated[bool, Meta(description="Change nothing, and say what would change.")] = False
 
 
 class RecoverMovesBody(RequestBody, frozen=True, kw_only=True):
@@ -52,12 +55,21 @@ class RecoverMovesBody(RequestBody, frozen=True, kw_only=True):
 
 
 class PublishedBody(ResponseBody, frozen=True, kw_only=True):
-    """The result of a publication, counted in office-days."""
+    """The result of a publication, counted in office-days.
+
+    ``problems`` has a sentence for each office with days that cannot be published; all other days are. Published days
+    that are no working days of the catalog any more are ``days_closed``, and ``quotas_withdrawn`` have the capacity 0.
+    ``people_affected`` counts the confirmed, held and waiting people of both.
+    """
 
     offices: int
     days_published: int
     days_unchanged: int
     days_over: int
+    problems: list[str] = []
+    days_closed: int = 0
+    quotas_withdrawn: int = 0
+    people_affected: int = 0
 
 
 class AuditBody(ResponseBody, frozen=True, kw_only=True):

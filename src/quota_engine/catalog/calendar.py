@@ -1,13 +1,22 @@
 """Working days and opening times: pure functions of a schedule, a time zone and a calendar.
 
-Wall times become UTC by the zone's rules of that date. When clocks go forward, a skipped wall time is read with the
-offset before the change: 02:30 becomes 03:30 if the clocks jump by an hour. When clocks go back, a wall time that
-occurs twice is its first occurrence. Indonesia has no clock changes; other countries do.
+Wall times become UTC by the zone's rules of that date. When clocks go forward, a skipped wall time is the moment of the
+change: 02:30 becomes 03:00 if the clocks jump from 02:00 to 03:00. When clocks go back, a wall time that occurs twice
+is its first occurrence. A later wall time is therefore never an earlier moment, and times stay in their order.
+Indonesia has no clock changes; other countries do.
 """
 
 from __future__ import annotations
 
-__all__ = ["WorkingCalendar", "is_working_day", "opens_at_ms", "wall_time_ms", "working_days"]
+__all__ = [
+    "WorkingCalendar",
+    "change_at_ms",
+    "is_working_day",
+    "opens_at_ms",
+    "utc_offset",
+    "wall_time_ms",
+    "working_days",
+]
 
 import dataclasses
 import datetime
@@ -17,6 +26,8 @@ from zoneinfo import ZoneInfo
 from quota_engine.catalog.schema import WEEKDAYS, DaysAhead, Monthly, Schedule, Weekly
 
 _ONE_DAY = datetime.timedelta(days=1)
+_EPOCH = datetime.datetime.combine(datetime.date(1970, 1, 1), datetime.time())
+_ONE_MS = datetime.timedelta(milliseconds=1)
 _LOOK_BACK_DAYS_MAX = 366
 
 
@@ -54,9 +65,40 @@ def working_days(calendar: WorkingCalendar, first: datetime.date, last: datetime
 
 def wall_time_ms(day: datetime.date, time: datetime.time, zone: ZoneInfo) -> int:
     """Return a local wall time in milliseconds since 1970 (UTC). The module describes skipped and repeated times."""
-    moment = datetime.datetime.combine(day, time.replace(fold=0), tzinfo=zone)
-    since_1970 = moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-    return since_1970 // datetime.timedelta(milliseconds=1)
+    wall = datetime.datetime.combine(day, time.replace(fold=0))
+    before, after = zone.utcoffset(wall), zone.utcoffset(wall.replace(fold=1))
+    assert before is not None
+    assert after is not None
+    since_1970 = wall - _EPOCH - before
+    if before < after:  # only for a skipped time; PEP 495 gives a repeated one the greater offset first
+        return change_at_ms(zone, (since_1970 + before - after) // _ONE_MS, since_1970 // _ONE_MS)
+    return since_1970 // _ONE_MS
+
+
+def change_at_ms(zone: ZoneInfo, before_ms: int, after_ms: int) -> int:
+    """Return when a zone's offset changes, to the second, in milliseconds since 1970 (UTC).
+
+    Args:
+        zone: the time zone.
+        before_ms: a time before the change.
+        after_ms: a time after the only change since ``before_ms``, or its moment.
+    """
+    before_s, after_s = before_ms // 1_000, -(-after_ms // 1_000)
+    offset = utc_offset(zone, before_s * 1_000)
+    while after_s - before_s > 1:
+        middle_s = (before_s + after_s) // 2
+        if utc_offset(zone, middle_s * 1_000) == offset:
+            before_s = middle_s
+        else:
+            after_s = middle_s
+    return after_s * 1_000
+
+
+def utc_offset(zone: ZoneInfo, time_ms: int) -> datetime.timedelta:
+    """Return the zone's offset from UTC at a time in milliseconds since 1970 (UTC)."""
+    offset = datetime.datetime.fromtimestamp(time_ms / 1_000, tz=zone).utcoffset()
+    assert offset is not None
+    return offset
 
 
 def opens_at_ms(schedule: Schedule, zone: ZoneInfo, calendar: WorkingCalendar, day: datetime.date) -> int:

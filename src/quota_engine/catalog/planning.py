@@ -6,7 +6,16 @@ not depend on the day.
 
 from __future__ import annotations
 
-__all__ = ["choice_of", "day_terms", "get_office", "next_release", "packed_places", "rules_of"]
+__all__ = [
+    "check_year",
+    "choice_of",
+    "day_terms",
+    "get_office",
+    "last_day_to_publish",
+    "next_release",
+    "packed_places",
+    "rules_of",
+]
 
 import datetime
 import difflib
@@ -63,16 +72,15 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
     schedule, starts and ends with the office hours, and is forgotten ``retention_days`` after its end.
 
     Returns:
-        The terms, or ``None`` if the office does not work on that day.
+        The terms, or ``None`` if the office does not work on that day, or a clock change skips all of its hours.
 
     Raises:
         UnknownName: the catalog has no such office.
         InvalidRequest: the day is before 1972 or after 2098.
     """
     office = get_office(catalog, office_id)
-    if not _YEAR_MIN <= day.year <= _YEAR_MAX:
-        raise InvalidRequest("day", day.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
-    if not is_working_day(office.calendar, day):
+    check_year(day)
+    if not _works_on(office, day):
         return None
     ends_at_ms = wall_time_ms(day, office.hours.end, office.zone)
     forget_on = day + datetime.timedelta(days=office.retention_days)
@@ -87,6 +95,23 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
             *(_allotment_terms(office, allotment, day) for allotment in office.allotments),
         ),
     )
+
+
+def check_year(day: datetime.date, where: str = "day") -> None:
+    """Require a day of a year that catalogs can plan.
+
+    Raises:
+        InvalidRequest: the day is before 1972 or after 2098. The error names ``where``.
+    """
+    if not _YEAR_MIN <= day.year <= _YEAR_MAX:
+        raise InvalidRequest(where, day.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
+
+
+def _works_on(office: ResolvedOffice, day: datetime.date) -> bool:
+    """Return True if the day is a working day and a clock change leaves something of its hours."""
+    if not is_working_day(office.calendar, day):
+        return False
+    return wall_time_ms(day, office.hours.start, office.zone) != wall_time_ms(day, office.hours.end, office.zone)
 
 
 def _allotment_terms(office: ResolvedOffice, allotment: Allotment, day: datetime.date) -> QuotaTerms:
@@ -124,14 +149,13 @@ def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, 
     office = get_office(catalog, office_id)
     check_integer(after_ms, "after_ms", 0, TIME_MS_MAX)
     today = datetime.datetime.fromtimestamp(after_ms / 1_000, tz=office.zone).date()
-    if not _YEAR_MIN <= today.year <= _YEAR_MAX:
-        raise InvalidRequest("after_ms", today.isoformat(), f"a day of the years {_YEAR_MIN} to {_YEAR_MAX}")
+    check_year(today, "after_ms")
     release_ms = 0
     days: list[datetime.date] = []
     # A same-day schedule in a zone far west of the office opens a day up to two dates after it.
     for days_ahead in range(-2, _SEARCH_DAYS_MAX):
         day = today + datetime.timedelta(days=days_ahead)
-        if not is_working_day(office.calendar, day):
+        if not _works_on(office, day):
             continue
         opening_ms = opens_at_ms(office.schedule, office.zone, office.calendar, day)
         if opening_ms <= after_ms:
@@ -141,6 +165,29 @@ def next_release(catalog: Catalog, office_id: str, after_ms: int) -> tuple[int, 
         release_ms = opening_ms
         days.append(day)
     return (release_ms, tuple(days)) if days else None
+
+
+def last_day_to_publish(catalog: Catalog, office_id: str, now_ms: int, days: int) -> datetime.date:
+    """Return the last day of an office that must be published now.
+
+    A day that is published only after its release has opened appears without its waiting room, to those who are fastest
+    at that moment. Therefore the result is never before the last day of the office's next release.
+
+    Args:
+        catalog: the catalog.
+        office_id: the office's id.
+        now_ms: milliseconds since 1970 (UTC).
+        days: the days from the office's today, 1 or more, that are published in any case.
+
+    Raises:
+        UnknownName: the catalog has no such office.
+        InvalidRequest: the time is before 1972 or after 2098.
+    """
+    zone = get_office(catalog, office_id).zone
+    today = datetime.datetime.fromtimestamp(now_ms / 1_000, tz=zone).date()
+    last_day = today + datetime.timedelta(days=days - 1)
+    release = next_release(catalog, office_id, now_ms)
+    return last_day if release is None else max(last_day, release[1][-1])
 
 
 def choice_of(catalog: Catalog, office_id: str, selection: Selection) -> Choice:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Catalog", "NationalLimit", "ResolvedOffice", "merge_rules", "resolve", "retention_days"]
+__all__ = ["Catalog", "NationalLimit", "ResolvedOffice", "departed_office", "merge_rules", "resolve", "retention_days"]
 
 import dataclasses
+import datetime
 from collections.abc import Mapping
 from typing import TypeVar
 from zoneinfo import ZoneInfo
@@ -17,6 +18,7 @@ from quota_engine.catalog.schema import (
     Allotment,
     CatalogFile,
     Channel,
+    DaysAhead,
     Group,
     Guard,
     Hours,
@@ -97,6 +99,35 @@ def resolve(file: CatalogFile) -> Catalog:
             office.id: _resolve_office(file, office, plans[office.plan or file.plans[0].id]) for office in file.offices
         },
         national=None if file.national is None else NationalLimit(file.national.lease_s * _SECOND_MS),
+    )
+
+
+def departed_office(office_id: str) -> ResolvedOffice:
+    """Return a stand-in for an office that has left the catalog and still has reservations.
+
+    Its name is its id, its times are in UTC, and it offers nothing.
+    """
+    schedule = DaysAhead(id="none", days=0, at=datetime.time(0))
+    return ResolvedOffice(
+        id=office_id,
+        name=office_id,
+        office_class="",
+        province="",
+        city="",
+        cities_served=(),
+        zone=ZoneInfo("UTC"),
+        calendar=WorkingCalendar(frozenset()),
+        hours=Hours(),
+        services={},
+        service_units={},
+        sessions={},
+        quotas=(),
+        allotments=(),
+        re_releases={},
+        schedule=schedule,
+        schedules={schedule.id: schedule},
+        rules=Rules(),
+        retention_days=_RETENTION_DAYS_DEFAULT,
     )
 
 

@@ -33,9 +33,11 @@ __all__ = [
     "ServiceUnit",
     "Session",
     "Weekly",
+    "name_of",
 ]
 
 import datetime
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -98,6 +100,20 @@ class Named(_CatalogTable, frozen=True, kw_only=True):
             The name, or the id of an entry without a name.
         """
         return (self.name_en if language == "en" else "") or self.name or self.id
+
+
+def name_of(entries: Mapping[str, Named], entry_id: str, language: str) -> str:
+    """Return the name of an entry, or the id itself if no entry has it.
+
+    A reservation keeps the ids of its choice. Later catalogs may lack them.
+
+    Args:
+        entries: entries by id.
+        entry_id: an id, or ``""``.
+        language: as for :meth:`Named.display_name`.
+    """
+    entry = entries.get(entry_id)
+    return entry_id if entry is None else entry.display_name(language)
 
 
 class Service(Named, frozen=True, kw_only=True):

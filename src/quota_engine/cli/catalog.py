@@ -1,9 +1,11 @@
-"""``quota-engine catalog``: check a catalog file, and show the offices of a catalog."""
+"""``quota-engine catalog``: check a catalog file, compare two catalogs, and show the offices of a catalog."""
 
 from __future__ import annotations
 
 __all__ = ["app"]
 
+import dataclasses
+import datetime
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,38 +18,90 @@ from quota_engine.domain.errors import CatalogError
 if TYPE_CHECKING:
     from quota_engine.catalog import Named
 
-app = App(name="catalog", help="Check a catalog file, and show its offices.")
+_CLOCK_CHANGES_CHECKED = datetime.timedelta(days=2 * 366)
+
+app = App(name="catalog", help="Check a catalog file, compare two catalogs, and show offices.")
 
 
 @app.command
 def check(file: str, /, *, as_json: AsJson = False) -> int:
     """Read a catalog and report every error in it.
 
-    Exit code 0: no errors; 2: errors.
+    A time that a clock change of the next two years skips or repeats is a warning. Exit code 0: no errors; 2: errors.
 
     Args:
         file: a catalog file (TOML, JSON or YAML), or a built-in catalog (surabaya, indonesia).
         as_json: print the result as JSON, and nothing else.
     """
-    from quota_engine.catalog import load_catalog
+    from quota_engine.catalog import ClockChangeWarning, list_clock_change_warnings, load_catalog
 
     issues: list[dict[str, str]] = []
+    warnings: tuple[ClockChangeWarning, ...] = ()
     offices = 0
     try:
-        offices = len(load_catalog(file).offices)
+        catalog = load_catalog(file)
+        offices = len(catalog.offices)
+        today = datetime.datetime.now(datetime.UTC).date()
+        warnings = list_clock_change_warnings(catalog, today, today + _CLOCK_CHANGES_CHECKED)
     except CatalogError as error:
         issues = [
             {"file": each.file, "key": each.key, "value": each.value, "expected": each.expected}
             for each in error.issues
         ]
     if as_json:
-        print_json({"file": file, "ok": not issues, "offices": offices, "issues": issues})
+        shown = [{**dataclasses.asdict(each), "day": str(each.day)} for each in warnings]
+        print_json({"file": file, "ok": not issues, "offices": offices, "issues": issues, "warnings": shown})
     elif issues:
         for each in issues:
             sys.stdout.write(f"{each['file']}: {each['key']}: {each['value']}; expected {each['expected']}\n")
     else:
+        for warning in warnings:
+            sys.stdout.write(f"{file}: warning: {warning}\n")
         sys.stdout.write(f"{file}: no errors, {offices} office{'' if offices == 1 else 's'}\n")
     return BAD_INPUT if issues else DONE
+
+
+@app.command
+def diff(
+    old: str, new: str, backend: str = "", /, *, first_day: str = "", days: int = 92, as_json: AsJson = False
+) -> int:
+    """Show what a new catalog changes, and whom: days that close, quotas that appear or vanish, other times.
+
+    Publishing the new catalog closes those days, and sets vanished quotas to 0. This command changes nothing. With a
+    store it counts the people affected. For that it scans every office that differs; avoid that during an opening.
+
+    Args:
+        old: the catalog in use: a built-in catalog, or a catalog file (TOML, JSON or YAML).
+        new: the new catalog.
+        backend: URL of the store with the published days; without it, no people are counted.
+        first_day: first day as an ISO date; default: today (UTC).
+        days: number of days, 1 to 400.
+        as_json: print the result as JSON, and nothing else.
+    """
+    from quota_engine.catalog import diff_catalogs, load_catalog
+    from quota_engine.cli.catalog_diff import diff_lines, diff_to_builtins
+    from quota_engine.cli.store_access import day_ordinals, open_store
+    from quota_engine.workflows.catalog_changes import OfficeImpact, measure_impact
+    from quota_engine.workflows.generator_drivers import run
+
+    ordinals = day_ordinals(first_day, days)
+    first, last = datetime.date.fromordinal(ordinals[0]), datetime.date.fromordinal(ordinals[-1])
+    catalog = load_catalog(new)
+    changes = diff_catalogs(load_catalog(old), catalog, first, last)
+    impacts: dict[str, OfficeImpact] = {}
+    if backend:
+        with open_store(backend) as store:
+            impacts = {impact.office: impact for impact in run(measure_impact(catalog, changes, first, last), store)}
+    if as_json:
+        offices = [diff_to_builtins(one, impacts.get(one.office)) for one in changes]
+        print_json({"first_day": str(first), "last_day": str(last), "offices": offices})
+        return DONE
+    for one in changes:
+        for line in diff_lines(one, impacts.get(one.office)):
+            sys.stdout.write(f"{line}\n")
+    if not changes:
+        sys.stdout.write("no differences\n")
+    return DONE
 
 
 @app.command

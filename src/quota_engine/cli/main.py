@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),
-    "catalog": ("quota_engine.cli.catalog:app", "Check a catalog file, and show its offices."),
+    "catalog": ("quota_engine.cli.catalog:app", "Check a catalog file, compare two catalogs, and show offices."),
 }
 """Each command's implementation (a function, or an app with its own commands) and its line in the overview."""
 

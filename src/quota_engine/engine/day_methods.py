@@ -24,20 +24,35 @@ class DayMethods:
 
     requests: RequestBuilder
 
-    def publish(self, catalog: Catalog, first_day: Day, last_day: Day | None = None) -> Workflow[PublishReport]:
-        """Publish the working days of all offices of a catalog, and use the catalog from now on.
+    def publish(
+        self,
+        catalog: Catalog,
+        first_day: Day,
+        last_day: Day | None = None,
+        *,
+        offices: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> Workflow[PublishReport]:
+        """Publish the working days of offices of a catalog, and use the catalog from now on.
 
         Safe to repeat from any number of processes. A published day keeps the capacities that operators have set.
+        Publish each office at least to its :func:`~quota_engine.catalog.last_day_to_publish`.
+
+        A published day of the range is closed if the office does not work on it any more. A quota that the catalog
+        lacks gets the capacity 0. Their reservations stay, and the report counts the people. A closed day stays closed.
 
         Args:
             catalog: the offices.
             first_day: the first day.
             last_day: the last day, at most 400 days in all; ``None`` for the first.
+            offices: ids of the offices to publish; ``None`` for all.
+            dry_run: change nothing, keep the present catalog, and return the report.
 
         Raises:
             InvalidRequest: the range is empty or too long, or the store was created with another identity key.
+            UnknownName: the catalog does not have one of ``offices``.
         """
-        return day_workflows.publish(self.requests, catalog, first_day, last_day)
+        return day_workflows.publish(self.requests, catalog, first_day, last_day, offices, dry_run)
 
     def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> Workflow[list[DayView]]:
         """Return the counters of the published days from ``first_day`` to ``last_day``.

@@ -108,7 +108,14 @@ class ServiceContext:
         if self._worker_metrics is not None:
             await self._start_task(PeriodicTask("writing metrics", self._write_metrics, WRITE_INTERVAL_S))
         if config.publish_days:
-            self.day_publisher = DayPublisher(engine, config.catalog, config.publish_days, self.now_ms)
+            rooms = config.waiting_rooms
+            self.day_publisher = DayPublisher(
+                engine,
+                config.catalog,
+                config.publish_days,
+                self.now_ms,
+                join_opens_before_ms=0 if rooms is None else rooms.schedule.join_opens_before_ms,
+            )
             await self._start_task(self.day_publisher)
         if self.releases is not None and config.waiting_rooms is not None:
             settings = config.waiting_rooms.settings

@@ -110,8 +110,9 @@ def openapi_document(sections: Sequence[ApiSection]) -> dict[str, Any]:
 def _description() -> str:
     rows = "\n".join(f"| `{kind.name}` | {kind.status} | {kind.title} |" for kind in PROBLEM_TYPES.values())
     return (
-        "Times are milliseconds since 1970 (UTC); days are ISO dates. No response contains an identity. Integers have "
-        "neither a point nor an exponent, and a body has each name once.\n\n"
+        "Times are milliseconds since 1970 (UTC); days are ISO dates. No response contains an identity. A body has "
+        "each name once; a number without a fraction is an integer there, so 109.0 is 109. In a path or a query, an "
+        "integer consists of digits.\n\n"
         f"Problems are RFC 9457 documents. Their `type` is `{TYPE_PREFIX}` followed by one of these names:\n\n"
         f"| type | status | title |\n| --- | --- | --- |\n{rows}\n"
     )

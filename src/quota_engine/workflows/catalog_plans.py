@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CatalogPlans"]
+__all__ = ["CatalogPlans", "check_catalog"]
 
 import datetime
 from typing import Final
@@ -17,14 +17,24 @@ _EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
 _DAY_MS: Final = 86_400_000
 
 
+def check_catalog(catalog: object) -> None:
+    """Require a catalog.
+
+    Raises:
+        InvalidRequest: it is something else, such as a file name.
+    """
+    if not isinstance(catalog, Catalog):
+        raise InvalidRequest("catalog", f"a {type(catalog).__name__}", "what load_catalog() returns")
+
+
 class CatalogPlans:
     """One catalog, or none, with its derived plans. Safe to share between threads."""
 
     __slots__ = ("_catalog", "_choices", "_ends_at_ms", "plans")
 
     def __init__(self, catalog: Catalog | None) -> None:
-        if catalog is not None and not isinstance(catalog, Catalog):
-            raise InvalidRequest("catalog", f"a {type(catalog).__name__}", "what load_catalog() returns")
+        if catalog is not None:
+            check_catalog(catalog)
         self._catalog = catalog
         self._choices: dict[tuple[str, Selection], Choice] = {}
         self.plans: dict[tuple[str, Day, Selection], tuple[int, Choice]] = {}

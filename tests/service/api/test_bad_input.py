@@ -66,6 +66,27 @@ async def test_invalid_bodies_are_problems(client: Client, case: str) -> None:
     assert (await client.reserve()).status_code == 201
 
 
+@pytest.mark.parametrize("number", [b"600000", b"600000.0", b"6e5", b"6.0e+5"])
+async def test_every_spelling_of_an_integer_is_accepted(client: Client, number: bytes) -> None:
+    """JSON Schema counts a number without a fraction as an integer, and some languages write all numbers so."""
+    content = body(hold_ttl_ms=1).replace(b'"hold_ttl_ms": 1', b'"hold_ttl_ms": ' + number)
+    response = await client.http.post(RESERVE, content=content, headers=HEADERS)
+    assert response.status_code == 201, response.text
+    assert response.json()["reservation"]["deadline_at_ms"] == client.clock.now_ms() + 600_000
+
+
+@pytest.mark.parametrize("number", [b"1.5", b"-1.0", b"1e30", b"9007199254740994.0", b'"1.0"', b"1e999"])
+async def test_other_numbers_are_no_integers(client: Client, number: bytes) -> None:
+    content = body(hold_ttl_ms=1).replace(b'"hold_ttl_ms": 1', b'"hold_ttl_ms": ' + number)
+    response = await client.http.post(RESERVE, content=content, headers=HEADERS)
+    assert response.status_code in (400, 422), response.text
+
+
+async def test_a_repeated_key_is_refused_beside_a_number_with_a_point(client: Client) -> None:
+    content = b'{"hold_ttl_ms":600000.0,"applicants":["1"],"applicants":["2"],"service":"new","session":"morning"}'
+    problem(await client.http.post(RESERVE, content=content, headers=HEADERS), 400, "bad-request")
+
+
 async def test_invalid_headers_are_problems(client: Client) -> None:
     """A missing or malformed key, another media type, and headers that are too large."""
     bare = {name: value for name, value in HEADERS.items() if name != "idempotency-key"}

@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
-from quota_engine.catalog import day_terms, load_catalog
+from quota_engine import AsyncQuotaEngine, ManualClock
+from quota_engine.catalog import Catalog, catalog_from, day_terms, last_day_to_publish, load_catalog, next_release
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.events import DayPublished
 from quota_engine.service.background import day_publisher as module
 from quota_engine.service.background.day_publisher import DayPublisher
 from quota_engine.stores.memory import MemoryStore
+from tests.support.catalog_samples import sample
 from tests.support.in_process_service import DAY, Client, running
 
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 async def known(client: Client) -> list[datetime.date]:
@@ -46,13 +49,75 @@ async def test_coming_days_are_published_once() -> None:
         found = await known(client)
         today = datetime.datetime.fromtimestamp(client.clock.now_ms() / 1_000, tz=datetime.UTC).date()
         catalog = load_catalog("surabaya")
-        due = [DAY + datetime.timedelta(days=ahead) for ahead in range((today - DAY).days + 8)]
+        last = max(
+            today + datetime.timedelta(days=7), last_day_to_publish(catalog, "surabaya", client.clock.now_ms(), 8)
+        )
+        due = [DAY + datetime.timedelta(days=ahead) for ahead in range((last - DAY).days + 1)]
         assert found == [day for day in due if day_terms(catalog, "surabaya", day) is not None]
         assert len(found) > len(before) + 8
         names = await published(client)
         assert len(names) == len(set(names))
         (view,) = await client.service.engine.availability("surabaya", before[-1])
         assert view.quotas["online"].capacity == 7
+
+
+def monthly_catalog() -> Catalog:
+    """Return a catalog whose office opens each month on the last working day of the month before, at 09:00."""
+    raw = sample()
+    raw["offices"] = [{**raw["offices"][0], "schedule": "month"}]
+    return catalog_from(raw)
+
+
+@pytest.mark.parametrize("publish_days", [1, 30])
+@pytest.mark.parametrize("join_opens_before_ms", [0, HOUR_MS, 40 * DAY_MS])
+async def test_next_release_is_published_before_its_room_opens(publish_days: int, join_opens_before_ms: int) -> None:
+    """With any setting, every day of a month exists when its room opens, at four openings."""
+    catalog = monthly_catalog()
+    clock = ManualClock.at("2027-01-01T00:00:00Z")
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        publisher = DayPublisher(engine, catalog, publish_days, clock.now_ms, join_opens_before_ms=join_opens_before_ms)
+        previous_ms = 0
+        for _ in range(5):
+            release = next_release(catalog, "west", max(previous_ms, clock.now_ms()))
+            assert release is not None
+            opens_at_ms, days = release
+            # A room exists from the opening before its own on.
+            room_opens_at_ms = max(opens_at_ms - join_opens_before_ms, previous_ms)
+            while clock.now_ms() < room_opens_at_ms:
+                await publisher.tick()
+                clock.advance_ms(min(HOUR_MS, room_opens_at_ms - clock.now_ms()))
+            known = {view.day for view in await engine.availability("west", days[0], days[-1])}
+            assert previous_ms == 0 or known >= {day.toordinal() for day in days}
+            previous_ms = opens_at_ms
+
+
+async def test_start_publishes_a_release_that_opens_soon() -> None:
+    """The built-in national catalog: each office's next release is complete after the first run."""
+    catalog = load_catalog("indonesia")
+    clock = ManualClock.at("2027-01-29T08:00:00+07:00")
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        await DayPublisher(engine, catalog, 30, clock.now_ms).tick()
+        for office in catalog.offices:
+            release = next_release(catalog, office, clock.now_ms())
+            assert release is not None
+            known = {view.day for view in await engine.availability(office, release[1][0], release[1][-1])}
+            assert known == {day.toordinal() for day in release[1]}
+
+
+async def test_following_release_is_not_published_during_an_opening() -> None:
+    """People book then. Three hours later it is published."""
+    catalog = monthly_catalog()
+    opening = next_release(catalog, "west", ManualClock.at("2027-01-01T00:00:00Z").now_ms())
+    assert opening is not None
+    clock = ManualClock(opening[0])
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        publisher = DayPublisher(engine, catalog, 1, clock.now_ms)
+        await publisher.tick()
+        assert len(await engine.availability("west", opening[1][0], opening[1][-1])) == len(opening[1])
+        assert await engine.availability("west", "2027-03-01", "2027-03-31") == []
+        clock.advance_ms(4 * HOUR_MS)
+        await publisher.tick()
+        assert len(await engine.availability("west", "2027-03-01", "2027-03-31")) == 23
 
 
 async def test_failed_publication_is_retried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,12 +99,32 @@ class DayCalls(CallBase):
         """See :meth:`quota_engine.QuotaEngine.expire`."""
         return self._command("POST", day_path(office, day, "expire"), {"limit": limit})
 
-    def publish(self, first_day: Day, last_day: Day | None = None) -> CallFlow[PublishReport]:
+    def publish(
+        self,
+        first_day: Day,
+        last_day: Day | None = None,
+        *,
+        offices: Sequence[str] | None = None,
+        dry_run: bool = False,
+    ) -> CallFlow[PublishReport]:
         """See :meth:`quota_engine.QuotaEngine.publish`. The service publishes its own catalog."""
         first = day_text(first_day)
         body: dict[str, object] = {"first_day": first, "last_day": first if last_day is None else day_text(last_day)}
+        if offices is not None:
+            body["offices"] = list(offices)
+        if dry_run:
+            body["dry_run"] = True
         found = yield from self._request("POST", "/v1/publish", PublishedBody, body=body)
-        return PublishReport(found.offices, found.days_published, found.days_unchanged, found.days_over)
+        return PublishReport(
+            found.offices,
+            found.days_published,
+            found.days_unchanged,
+            found.days_over,
+            tuple(found.problems),
+            found.days_closed,
+            found.quotas_withdrawn,
+            found.people_affected,
+        )
 
     def audit(self, office: str | None = None) -> CallFlow[AuditReport]:
         """See :meth:`quota_engine.QuotaEngine.audit`."""

@@ -91,12 +91,19 @@ async def expire(context: ServiceContext, request: ApiRequest) -> ApiResponse:
 
 
 async def publish(context: ServiceContext, request: ApiRequest) -> ApiResponse:
-    report = await context.engine.publish(context.catalog, request.body.first_day, request.body.last_day)
+    days: PublishBody = request.body
+    report = await context.engine.publish(
+        context.catalog, days.first_day, days.last_day, offices=days.offices, dry_run=days.dry_run
+    )
     body = PublishedBody(
         offices=report.offices,
         days_published=report.days_published,
         days_unchanged=report.days_unchanged,
         days_over=report.days_over,
+        problems=list(report.problems),
+        days_closed=report.days_closed,
+        quotas_withdrawn=report.quotas_withdrawn,
+        people_affected=report.people_affected,
     )
     return ApiResponse(200, body)
 
@@ -154,7 +161,7 @@ OPERATIONS: Final = (
         refusals=DAY_REFUSALS, **_OPERATION,
     ),
     post(
-        "/v1/publish", "publish", "Publish the working days of all offices.", publish, PublishedBody, roles=OPERATORS,
+        "/v1/publish", "publish", "Publish the working days of offices.", publish, PublishedBody, roles=OPERATORS,
         body_type=PublishBody,
     ),
     get(

@@ -5,10 +5,12 @@ from __future__ import annotations
 __all__ = ["TICK_INTERVAL_MS", "RoomSupervisor"]
 
 import asyncio
+import datetime
 import logging
 from collections.abc import Callable
 from typing import Final
 
+from quota_engine.catalog import day_terms
 from quota_engine.domain.errors import QuotaEngineError, UnknownName
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
@@ -42,6 +44,7 @@ class RoomSupervisor(PeriodicTask):
         self._settings = settings
         self._now_ms = now_ms
         self._created: set[str] = set()
+        self._days_checked: set[str] = set()
         self._due_ms: dict[str, int] = {}
 
     async def tick(self) -> None:
@@ -51,6 +54,7 @@ class RoomSupervisor(PeriodicTask):
         active = [release for office in offices for release in self._releases.list_active(office, now_ms)]
         rooms = {release.room for release in active}
         self._created &= rooms
+        self._days_checked &= rooms
         self._due_ms = {room: due_ms for room, due_ms in self._due_ms.items() if room in rooms}
         due = [release for release in active if self._due_ms.get(release.room, 0) <= now_ms]
         await asyncio.gather(*(self._supervise(release, now_ms) for release in due))
@@ -64,6 +68,9 @@ class RoomSupervisor(PeriodicTask):
                 await self._create(release)
             else:
                 await self._check(release)
+            if now_ms >= release.join_opens_at_ms and room not in self._days_checked:
+                await self._warn_of_missing_days(release)
+                self._days_checked.add(room)
         except UnknownName:  # the store has lost the room
             self._created.discard(room)
             self._due_ms[room] = now_ms
@@ -96,3 +103,22 @@ class RoomSupervisor(PeriodicTask):
     async def _check(self, release: ScheduledRelease) -> None:
         view = await self._engine.room(release.room).view()
         self._releases.set_room_end(release, view.closed_at_ms or view.config.closes_at_ms)
+
+    async def _warn_of_missing_days(self, release: ScheduledRelease) -> None:
+        """Log the days of a release that nothing has published: they would appear later, without the room."""
+        views = await self._engine.availability(release.office, release.first_day, release.last_day)
+        known = {view.day for view in views}
+        last = release.last_day.toordinal()
+        days = [datetime.date.fromordinal(day) for day in range(release.first_day.toordinal(), last + 1)]
+        catalog = self._releases.catalog
+        missing = [
+            day for day in days if day.toordinal() not in known and day_terms(catalog, release.office, day) is not None
+        ]
+        if missing:
+            _logger.warning(
+                "waiting room %s: %d days of its release are not published, from %s to %s; publish them now",
+                release.room,
+                len(missing),
+                missing[0],
+                missing[-1],
+            )

@@ -89,7 +89,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8000
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     publish_days: Annotated[int, msgspec.Meta(ge=0, le=366)] = 30
-    """Days from today that the service keeps published; 0 if something else publishes them."""
+    """Days from today that the service keeps published, besides the next release; 0 if something else publishes."""
     drain_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 0
     """Time after a stop signal during which the service still serves but reports that it is not ready."""
     worker_hang_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 30_000

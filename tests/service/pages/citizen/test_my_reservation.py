@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -79,6 +81,42 @@ async def test_an_expired_hold_cannot_be_confirmed(browser: CitizenBrowser, clie
     ended = await browser.submit("/reservation/confirm", DECLARED)
     assert citizen_text("ended_EXPIRED") in html.unescape(ended.text)
     assert (await browser.http.get("/reservation/state")).json()["state"] == "EXPIRED"
+
+
+async def _leave_catalog(client: Client, *, with_office: bool = False) -> None:
+    """Replace the catalog by one without the booked service, session and allotments, or without the office."""
+    old = client.service.catalog
+    office = old.offices["surabaya"]
+    services = {name: service for name, service in office.services.items() if name != "new"}
+    kept = dataclasses.replace(office, services=services, sessions={}, allotments=())
+    offices = {"malang": dataclasses.replace(office, id="malang")} if with_office else {"surabaya": kept}
+    catalog = dataclasses.replace(old, offices=offices, groups={})
+    client.service.catalog = catalog
+    await client.service.engine.publish(catalog, "2027-01-04")
+    client.clock.advance_ms(2_000)  # the pages cache their figures for a second
+
+
+@pytest.mark.parametrize("with_office", [False, True])
+async def test_page_shows_ids_of_what_has_left_the_catalog(
+    browser: CitizenBrowser, client: Client, with_office: bool
+) -> None:
+    """The hold, the queue number and the end stay visible, and every step works."""
+    await browser.reserve()
+    await _leave_catalog(client, with_office=with_office)
+    held = await browser.get("/reservation")
+    assert heading(held.text) == citizen_text("held_heading")
+    assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 1"
+    confirmed = await browser.submit("/reservation/confirm", DECLARED)
+    assert confirmed.status_code == 200
+    assert heading(confirmed.text) == citizen_text("confirmed_heading")
+    assert re.search(r"<strong>1</strong>", confirmed.text), "the queue number"
+    facts = re.findall(r"<dd>(?:<strong>)?([^<]*)", confirmed.text)
+    assert facts[1] == "morning"
+    assert facts[3] == "new"
+    assert (facts[2] == "surabaya") is with_office
+    ended = await browser.submit("/reservation/cancel")
+    assert citizen_text("ended_CANCELLED") in html.unescape(ended.text)
+    assert (await browser.get("/")).status_code == 200
 
 
 async def test_a_forged_cookie_leads_to_no_reservation(browser: CitizenBrowser, client: Client) -> None:

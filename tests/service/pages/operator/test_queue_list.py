@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
 import re
@@ -56,6 +57,29 @@ async def test_check_in_and_no_show_are_listed_and_exported(browser: OperatorBro
     assert [row["state"] for row in rows] == ["ATTENDED", "NO_SHOW", "CANCELLED"]
     assert [row["reference"] for row in rows[:2]] == [first, second]
     assert NIK not in file.text
+
+
+async def test_list_shows_ids_of_what_has_left_the_catalog(browser: OperatorBrowser, client: Client) -> None:
+    """Service, session, group and allotments: in the list, the question, the file, the board, and the events."""
+    reference = (await client.reserve(group="priority")).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    old = client.service.catalog
+    office = old.offices["surabaya"]
+    services = {name: service for name, service in office.services.items() if name != "new"}
+    kept = dataclasses.replace(office, services=services, sessions={}, allotments=(), quotas=(), re_releases={})
+    client.service.catalog = dataclasses.replace(old, offices={"surabaya": kept}, groups={})
+    await _start_day(client)
+    await browser.sign_in(Role.OPERATOR)
+    page = await browser.get(f"/operator/queue?day={DAY}")
+    assert '<td role="cell">morning</td>' in page
+    assert '<td role="cell">new <span class="tag">priority</span></td>' in page
+    question = await browser.get(f"/operator/queue/no-show?day={DAY}&number={reference}")
+    assert " · morning · new · " in question
+    (row,) = csv.DictReader(io.StringIO((await browser.http.get(f"/operator/queue.csv?day={DAY}")).text))
+    assert (row["service"], row["session"], row["group"]) == ("new", "morning", "priority")
+    assert (await browser.counters("priority"))[1] == 1
+    events = (await client.operate("GET", "/v1/offices/surabaya/events")).json()["events"]
+    assert any("morning" in str(event) for event in events)
 
 
 async def test_a_number_that_cannot_be_checked_in_says_why(browser: OperatorBrowser, client: Client) -> None:

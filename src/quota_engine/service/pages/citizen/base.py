@@ -127,7 +127,8 @@ class CitizenPages:
 
     def next_release_texts(self, translator: Translator, office: ResolvedOffice) -> dict[str, str]:
         """Return the time and the days of the office's next release, empty if there is none."""
-        release = next_release(self.service.catalog, office.id, self.service.now_ms())
+        catalog = self.service.catalog
+        release = next_release(catalog, office.id, self.service.now_ms()) if office.id in catalog.offices else None
         if release is None:
             return {"release": "", "release_days": ""}
         opens_at_ms, days = release
@@ -176,7 +177,7 @@ class CitizenPages:
     async def reservation(self, request: Request) -> Reservation | None:
         """Return this browser's reservation, or ``None``."""
         reference = self.reference(request)
-        with contextlib.suppress(InvalidRequest):  # its office has left the catalog
+        with contextlib.suppress(InvalidRequest):  # a reference of an earlier form
             return await self.service.engine.lookup(reference) if reference else None
         return None
 

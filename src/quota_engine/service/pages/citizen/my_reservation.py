@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from quota_engine.catalog import departed_office, name_of
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
@@ -75,8 +76,9 @@ class ReservationPages:
         if reservation is None:
             return RedirectResponse("/", 303)
         status, position = await self._status(reservation)
-        office = pages.service.get_office(reservation.office)
-        session = office.sessions.get(reservation.choice.session)
+        offices, session_id = pages.service.catalog.offices, reservation.choice.session
+        office = offices.get(reservation.office) or departed_office(reservation.office)
+        session = office.sessions.get(session_id)
         now_ms = pages.service.now_ms()
         has_error = request.query_params.get("error") == "declaration" and status == "held"
         is_confirmed = status == "confirmed"
@@ -94,7 +96,7 @@ class ReservationPages:
             end_text=_end_text(reservation),
             queue_numbers=", ".join(str(number) for number in reservation.queue_numbers),
             day=translator.date(datetime.date.fromordinal(reservation.day)),
-            session=session.display_name(translator.language) if session else "",
+            session=name_of(office.sessions, session_id, translator.language),
             time_range=translator.time_range(session.start, session.end) if session else "",
             until=translator.time(pages.local_time(reservation.deadline_at_ms, office)),
             countdown=translator.countdown(reservation.deadline_at_ms - now_ms),

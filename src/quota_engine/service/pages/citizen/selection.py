@@ -7,12 +7,12 @@ __all__ = ["BookingSelection", "read_selection"]
 import dataclasses
 from collections.abc import Mapping
 
-from quota_engine.catalog import Catalog, ResolvedOffice
+from quota_engine.catalog import Catalog, ResolvedOffice, name_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BookingSelection:
-    """A choice that the catalog knows."""
+    """A choice of a visitor. That of a reservation may name a service or a group that has left the catalog."""
 
     office: ResolvedOffice
     service: str
@@ -27,8 +27,13 @@ class BookingSelection:
     @property
     def sessions(self) -> list[str]:
         """Ids of the sessions to choose from; ``[""]`` if the service takes the whole day."""
-        needs_session = bool(self.office.sessions) and self.office.services[self.service].needs_session
+        service = self.office.services.get(self.service)
+        needs_session = bool(self.office.sessions) and service is not None and service.needs_session
         return list(self.office.sessions) if needs_session else [""]
+
+    def service_name(self, language: str) -> str:
+        """Return the name of the service in a language, or its id if it has left the catalog."""
+        return name_of(self.office.services, self.service, language)
 
 
 def read_selection(catalog: Catalog, fields: Mapping[str, str]) -> BookingSelection:

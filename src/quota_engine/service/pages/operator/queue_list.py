@@ -81,7 +81,7 @@ class QueueListPages:
             "queue",
             day=day,
             reservation=reservation,
-            session=_session_names(request).get(reservation.choice.session, ""),
+            session=_session_names(request).get(reservation.choice.session, reservation.choice.session),
             service=_service_names(request).get(reservation.choice.service, reservation.choice.service),
             block_days=-(-request.office.rules.no_show_block_ms // 86_400_000),
         )
