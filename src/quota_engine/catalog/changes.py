@@ -1,4 +1,4 @@
-"""Differences between two catalogs, and what a changed catalog withdraws from a day that is published already.
+"""Differences between two catalogs, and corrections of published days by a changed catalog.
 
 All functions are pure. :mod:`quota_engine.workflows.catalog_changes` counts the people and applies the corrections.
 """
@@ -28,8 +28,8 @@ class OfficeChanges:
         office: id of the office.
         is_new: True if only the new catalog has the office. The other attributes are empty then.
         is_gone: True if only the old catalog has the office. The other attributes are empty then.
-        days_closed: working days of the old catalog that are none in the new one: holidays, closures, weekdays.
-        days_opened: working days of the new catalog that were none.
+        days_closed: working days of the old catalog that are days off in the new one.
+        days_opened: working days of the new catalog that are days off in the old one.
         days_retimed: working days of both whose opening, start or end differs.
         quotas_added: new quotas and allotments with their capacities.
         quotas_removed: quotas and allotments that the new catalog lacks.
@@ -130,7 +130,7 @@ def _capacities(office: ResolvedOffice) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DayCorrection:
-    """What a catalog withdraws from a day that is published already.
+    """A published day and the part of it that a catalog withdraws.
 
     Attributes:
         day: the date's ordinal.

@@ -155,7 +155,7 @@ class _Impact:
         self.people += units if is_affected else 0
 
     def result(self, days: int) -> OfficeImpact:
-        """Return the counts for an office with so many published days."""
+        """Return the counts. ``days`` is the number of published days."""
         return OfficeImpact(
             self._changes.office,
             days,
