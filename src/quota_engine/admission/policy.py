@@ -1,7 +1,7 @@
-"""Policies that decide which callers may try to reserve.
+"""Policies that decide which callers may try to take a place.
 
 A policy looks at a request and decides ``admit``, ``wait`` or ``deny``. It can also return requirements that the store
-decides in one step with the reserve: charges on token buckets, and a pass to use up.
+decides in one step with the command: charges on token buckets, and a pass to use up.
 
 A policy is pure: it gets the time, stores nothing and does no I/O. Any object with a ``name`` and a ``decide`` method
 is a policy. :class:`quota_engine.admission.chain.PolicyChain` combines policies.
@@ -175,7 +175,7 @@ def network_prefix(address: str) -> str:
 
 
 class PolicyRequest(msgspec.Struct, frozen=True):
-    """A reserve as policies see it.
+    """A reserve as policies see it, or another command that takes a place: with the day and choice of that place.
 
     Attributes:
         office: Id of the office.

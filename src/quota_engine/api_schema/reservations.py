@@ -48,6 +48,9 @@ class CallerBody(RequestBody, frozen=True, kw_only=True):
     device: Annotated[str, Meta(max_length=256, pattern=_NO_CONTROLS)] = ""
 
 
+ShownPass = Annotated[str, Meta(max_length=512, description="The pass of a waiting room.")]
+
+
 class ReserveBody(SelectionBody, frozen=True, kw_only=True):
     """The applicants of a party, and the selection that they want."""
 
@@ -56,7 +59,7 @@ class ReserveBody(SelectionBody, frozen=True, kw_only=True):
     hold_ttl_ms: Annotated[
         int, Meta(ge=0, le=DURATION_MS_MAX, description="Duration of the hold; 0: the office's default.")
     ] = 0
-    admission_pass: Annotated[str, Meta(max_length=512, description="The pass of a waiting room.")] = ""
+    admission_pass: ShownPass = ""
     caller: CallerBody = CallerBody()
 
 
@@ -72,18 +75,25 @@ class StepBody(RequestBody, frozen=True, kw_only=True):
 
 
 class ConfirmBody(StepBody, frozen=True, kw_only=True):
-    """Options of a confirmation."""
+    """Options of a confirmation. The pass and the caller count only if a new place is taken."""
 
     reacquire: Annotated[bool, Meta(description="Take a new place if the hold has expired.")] = False
+    admission_pass: ShownPass = ""
+    caller: CallerBody = CallerBody()
 
 
 class RescheduleBody(SelectionBody, frozen=True, kw_only=True):
-    """The new day and selection; ``office`` moves the reservation to another office."""
+    """The new day and selection; ``office`` moves the reservation to another office.
+
+    Another day or office needs what a reserve of it needs, such as the pass of its waiting room.
+    """
 
     day: datetime.date
     office: OptionalId = ""
     owner: Annotated[str, Meta(max_length=256)] = ""
     expected_version: Version = 0
+    admission_pass: ShownPass = ""
+    caller: CallerBody = CallerBody()
 
 
 class WaitListPositionBody(ResponseBody, frozen=True, kw_only=True):

@@ -154,8 +154,8 @@ class ReservationMethods:
 
         Returns:
             The reservation's state, with its new record. Refusals, in this order: those of :meth:`confirm`,
-            ``NOT_ADMITTED`` and ``THROTTLED`` by a policy (see ``outcome.reason``), ``TOO_LATE``, ``MOVES_EXCEEDED``,
-            ``MOVING`` while another move of it is in progress, those of the new office as for :meth:`reserve`.
+            ``NOT_ADMITTED`` and ``THROTTLED`` by a policy (see ``outcome.reason``), ``TOO_LATE``, ``MOVES_EXCEEDED``.
+            Then ``MOVING`` while another move of it is in progress, and those of the new office as for :meth:`reserve`.
 
             ``COMMAND_EXPIRED``: the call took too long, and nothing was done. ``STALE`` without ``expected_version``:
             other calls kept changing the reservation; repeat the call.

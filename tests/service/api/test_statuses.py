@@ -301,9 +301,13 @@ async def the_rest(client: Client) -> None:
 
 
 async def too_many(client: Client) -> None:
-    """Send more requests than the token bucket allows."""
-    for person in (NIK, OTHER):
-        await client.reserve(person)
+    """Send more requests that take a place than the token bucket allows."""
+    held = (await client.reserve(NIK)).json()["reservation"]["reference"]
+    await client.reserve(OTHER)
+    await client.step(held, "reschedule", day="2026-12-08", service="new", session="morning")
+    client.clock.advance_ms(HOUR_MS)
+    await client.reserve(OTHER)
+    await client.step(held, "confirm", reacquire=True)
 
 
 async def waiting(client: Client) -> None:

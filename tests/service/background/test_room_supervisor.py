@@ -57,6 +57,26 @@ async def test_reserve_without_a_pass_is_refused() -> None:
         assert (view.quotas["online"].held, view.quotas["kiosk"].held) == (1, 1)
 
 
+async def test_change_into_a_release_needs_its_pass() -> None:
+    """A reservation that needed no pass changes its channel and day only with one. A late confirm needs one, too."""
+    online: dict[str, Any] = {"service": "new", "session": "morning", "channel": "online"}
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        room = client.service.engine.room(ROOM)
+        ticket = (await room.join(NIK)).ticket
+        client.clock.advance_ms(HOUR_MS)
+        await room.view()
+        leave = (await room.enter(ticket, NIK)).admission_pass
+        held = (await client.reserve(channel="kiosk")).json()["reservation"]["reference"]
+        for day in ("2026-12-07", "2026-12-08"):
+            refused = await client.step(held, "reschedule", day=day, **online)
+            assert (refused.status_code, refused.json()["reason"]) == (403, "no_pass")
+        moved = await client.step(held, "reschedule", day="2026-12-08", admission_pass=leave, **online)
+        assert (moved.status_code, moved.json()["reservation"]["day"]) == (200, "2026-12-08")
+        client.clock.advance_ms(HOUR_MS)
+        late = await client.step(held, "confirm", reacquire=True, admission_pass=leave)
+        assert (late.status_code, late.json()["reason"]) == (403, "pass_used_or_over")
+
+
 async def test_closed_room_needs_no_pass() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         client.clock.advance_ms(3 * HOUR_MS)

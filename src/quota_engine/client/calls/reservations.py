@@ -29,6 +29,18 @@ def _reservation_path(reference: str, rest: str = "") -> str:
     return f"/v1/reservations/{segment(reference, 'reference')}{rest}"
 
 
+def _admission_fields(caller: Caller | None, admission_pass: str) -> dict[str, object]:
+    """Return the fields of a body that admission policies look at; none without a caller and a pass."""
+    fields: dict[str, object] = {}
+    if admission_pass:
+        fields["admission_pass"] = admission_pass
+    if isinstance(caller, Caller):
+        fields["caller"] = msgspec.structs.asdict(caller)
+    elif caller is not None:
+        raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
+    return fields
+
+
 class ReservationCalls(CallBase):
     """Reservations."""
 
@@ -59,22 +71,25 @@ class ReservationCalls(CallBase):
             "applicants": party_list(applicants),
             "join_wait_list": join_wait_list,
             **selection_fields(service, service_unit, session, channel, group),
+            **_admission_fields(caller, admission_pass),
         }
         if hold_ttl_ms:
             body["hold_ttl_ms"] = hold_ttl_ms
-        if admission_pass:
-            body["admission_pass"] = admission_pass
-        if isinstance(caller, Caller):
-            body["caller"] = msgspec.structs.asdict(caller)
-        elif caller is not None:
-            raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
         return self._command("POST", day_path(office, day, "reservations"), body, key=idempotency_key or random_id())
 
     def confirm(
-        self, reference: str, *, owner: str | None = None, expected_version: int = 0, reacquire: bool = False
+        self,
+        reference: str,
+        *,
+        owner: str | None = None,
+        expected_version: int = 0,
+        reacquire: bool = False,
+        caller: Caller | None = None,
+        admission_pass: str = "",
     ) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.confirm`."""
-        return self._step("confirm", reference, owner, expected_version, reacquire=reacquire)
+        shown = _admission_fields(caller, admission_pass)
+        return self._step("confirm", reference, owner, expected_version, reacquire=reacquire, **shown)
 
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.release`."""
@@ -105,9 +120,14 @@ class ReservationCalls(CallBase):
         group: str = "",
         owner: str | None = None,
         expected_version: int = 0,
+        caller: Caller | None = None,
+        admission_pass: str = "",
     ) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.reschedule`."""
-        wanted = selection_fields(service, service_unit, session, channel, group)
+        wanted = {
+            **selection_fields(service, service_unit, session, channel, group),
+            **_admission_fields(caller, admission_pass),
+        }
         return self._step("reschedule", reference, owner, expected_version, day=day_text(day), office=office, **wanted)
 
     def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> CallFlow[MovesReport]:

@@ -124,6 +124,8 @@ async def confirm(context: ServiceContext, request: ApiRequest) -> ApiResponse:
         owner=body.owner or None,
         expected_version=body.expected_version,
         reacquire=body.reacquire,
+        admission_pass=body.admission_pass,
+        caller=_caller(body.caller),
     )
     return outcome_response(context, request, outcome)
 
@@ -154,6 +156,8 @@ async def reschedule(context: ServiceContext, request: ApiRequest) -> ApiRespons
         **body.selection(),
         owner=body.owner or None,
         expected_version=body.expected_version,
+        admission_pass=body.admission_pass,
+        caller=_caller(body.caller),
     )
     return outcome_response(context, request, outcome)
 
@@ -164,9 +168,9 @@ _RESERVE_REFUSALS: Final = (
     S.WAIT_LIST_FULL,
 )  # fmt: skip
 _RESCHEDULE_REFUSALS: Final = (
-    *STEP_REFUSALS, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED, S.DAY_OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED,
-    S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.COMMAND_EXPIRED, S.RESERVATION_ENDED, S.CONFLICT, S.PARTY_TOO_LARGE,
-    S.BLOCKED,
+    *STEP_REFUSALS, S.NOT_ADMITTED, S.THROTTLED, S.UNKNOWN_DAY, S.UNKNOWN_QUOTA, S.DAY_CLOSED, S.DAY_OVER, S.NOT_OPEN,
+    S.TOO_LATE, S.MOVES_EXCEEDED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING, S.COMMAND_EXPIRED, S.RESERVATION_ENDED,
+    S.CONFLICT, S.PARTY_TOO_LARGE, S.BLOCKED,
 )  # fmt: skip
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
@@ -186,8 +190,8 @@ RESERVATIONS: Final = (
         refusals=_RESERVE_REFUSALS, problems=("unknown-name",),
     ),
     _step_endpoint(
-        "confirm", "Confirm a hold and assign queue numbers.", confirm, SERVICES, S.DAY_CLOSED, S.DAY_OVER,
-        body_type=ConfirmBody,
+        "confirm", "Confirm a hold and assign queue numbers.", confirm, SERVICES, S.NOT_ADMITTED, S.THROTTLED,
+        S.DAY_CLOSED, S.DAY_OVER, body_type=ConfirmBody,
     ),
     get(
         _RESERVATION, "lookup", "Get a reservation.", get_reservation, ReservationBody, roles=STAFF,
