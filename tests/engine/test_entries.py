@@ -23,21 +23,16 @@ from quota_engine.admission import (
     room_pass,
 )
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog, catalog_from
+from quota_engine.catalog import Catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.waiting_room.releases import ReleasePassPolicy, Releases, WaitingRoomSchedule
 from quota_engine.waiting_room.ticket_status import TicketPhase
+from tests.support.daily_releases import DULL, OPENS_AT_MS, PLACES, RELEASE, catalog_of
 from tests.support.servers import Server, redis_server_binary_or_skip, valkey_server_binary
 
 KEY = b"a key for tests, and only them"
 KEYS = TicketKeys("k", {"k": b"sixteen bytes or more"})
 HOUR_MS = 3_600_000
-PLACES = 10
-DULL = datetime.date(2026, 12, 10)
-"""A day that opened a day before the release. Its room has ended, so it needs no pass."""
-RELEASE = datetime.date(2026, 12, 11)
-"""A day that opens at ``OPENS_AT_MS``, with a waiting room."""
-OPENS_AT_MS = ManualClock.at("2026-12-04T14:00:00+07:00").now_ms()
 ROOM = "east-20261204T0700"
 
 
@@ -61,34 +56,6 @@ def url(request: pytest.FixtureRequest) -> str:
     server: Server = request.getfixturevalue(request.param)
     server.ask("FLUSHALL")
     return server.url
-
-
-def catalog_of(*, national: bool = False) -> Catalog:
-    """Return a catalog of two offices in which one day opens each day, a week ahead."""
-    raw: dict[str, Any] = {
-        "services": [{"id": "new"}],
-        "channels": [{"id": "online"}, {"id": "kiosk"}],
-        "schedules": [{"id": "daily", "kind": "days_ahead", "days": 7, "at": "14:00", "zone": "Asia/Jakarta"}],
-        "rules": {"identity_limits": [{"places_max": 5, "span_days": 0}], "hold_ttl_s": 900, "reschedules_max": 5},
-        "plans": [
-            {
-                "id": "plan",
-                "hours": {"start": "08:00", "end": "16:00"},
-                "sessions": [
-                    {"id": "morning", "start": "08:00", "end": "12:00"},
-                    {"id": "afternoon", "start": "13:00", "end": "16:00"},
-                ],
-                "allotments": [
-                    {"id": "online", "channels": ["online"], "capacity": PLACES, "re_release": {"rule": "wait_list"}},
-                    {"id": "kiosk", "channels": ["kiosk"], "capacity": PLACES},
-                ],
-            }
-        ],
-        "offices": [{"id": name, "name": name, "time_zone": "Asia/Jakarta"} for name in ("east", "west")],
-    }
-    if national:
-        raw["national"] = {"places_max": 1}
-    return catalog_from(raw)
 
 
 def release_policy(catalog: Catalog) -> Policy:

@@ -21,7 +21,7 @@ PASS_MS = 3_600_000
 
 
 def admission(nation: Nation, admission_pass: str = "", *, office: str = "") -> CallAdmission:
-    """Return the admission of a call to an engine that wants a pass for the second day, or for an office."""
+    """Return the admission of a call to an engine that requires a pass for the second day, or for an office."""
 
     def check(text: str, request: PolicyRequest) -> AdmissionPass:
         return AdmissionPass(text, request.now_ms + PASS_MS)
@@ -110,7 +110,7 @@ class TestAReschedule:
 class TestALateConfirm:
     @NATIONAL
     def test_a_live_hold_uses_no_pass(self, national: bool) -> None:
-        """The pass of a confirm whose hold has not expired is good for another place."""
+        """The pass of a confirm whose hold has not expired can take another place."""
         nation = Nation(national=national)
         reference = held(nation).reference
         allowed = admission(nation, "p1", office="east")

@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from quota_engine.catalog import ResolvedOffice, next_release, wall_time_ms
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
+from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.http.load_shedding import over_limit
@@ -180,6 +181,16 @@ class CitizenPages:
         with contextlib.suppress(InvalidRequest):  # a reference of an earlier form
             return await self.service.engine.lookup(reference) if reference else None
         return None
+
+    def can_change(self, reservation: Reservation) -> bool:
+        """Return True if the pages offer to change a reservation: it is confirmed, and may be moved once more."""
+        office = self.service.catalog.offices.get(reservation.office)
+        return (
+            reservation.state is State.CONFIRMED
+            and office is not None
+            and reservation.choice.service in office.services
+            and reservation.moves < office.rules.reschedules_max
+        )
 
     # --- The waiting room ---
 
