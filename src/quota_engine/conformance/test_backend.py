@@ -351,14 +351,14 @@ def test_guarded_scenario(scenario: GuardedScenario, quota_engine_backend: OpenS
 
 def test_guarded_commands(quota_engine_backend: OpenStore) -> None:
     """Outcomes and state equal the reference's with passes, charges and shadow policies, alone and in batches."""
-    random = Random(11)
+    random = Random(21)
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
     store, reference = quota_engine_backend(clock), GuardedLedger(OFFICE)
     seen = set()
     commands: list[tuple[int, Any]] = [(clock.now_ms(), command) for command in published()]
-    commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(11, 400)]
+    commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(21, 600)]
     while commands:
-        size = random.choice((1, 1, 8)) if len(commands) < 390 else 1
+        size = random.choice((1, 1, 8)) if len(commands) < 590 else 1
         together, commands = commands[:size], commands[size:]
         now_ms = together[0][0]
         clock.set_ms(now_ms)

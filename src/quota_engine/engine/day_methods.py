@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from quota_engine.catalog import Catalog
 from quota_engine.domain.commands import CloseDay, Expire, OpenDay, ReallocateUnused, ReleaseParked, SetCapacity
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import ListOffices, RecordedEvent, StoreRequest
 from quota_engine.workflows import day_workflows
@@ -88,6 +88,16 @@ class DayMethods:
             one counts holds with more than the bound before and at most its own. The last has no upper bound.
         """
         return self.requests.hold_remaining_histogram(office, day, bounds_ms)
+
+    def abandoned_holds(self, office: str) -> StoreRequest[AbandonedHolds]:
+        """Return how many of an office's holds ended without a confirm, and how many blocks followed.
+
+        The numbers only grow. Cheap enough to read during an opening.
+
+        Args:
+            office: id of the office.
+        """
+        return self.requests.abandoned_holds(office)
 
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Apply[Outcome]:
         """Set the capacity of one quota.

@@ -27,6 +27,7 @@ from quota_engine.ports import (
     DeleteConsumerGroup,
     ListConsumerGroups,
     ListDay,
+    ReadAbandonedHolds,
     ReadConsumerGroup,
     ReadEvents,
     ReadHoldRemainingHistogram,
@@ -253,6 +254,10 @@ class RequestBuilder:
             check_integer(bound_ms, f"bounds_ms[{index}]", lowest, DURATION_MS_MAX)
             lowest = bound_ms + 1
         return ReadHoldRemainingHistogram(self.known_office(office), day_number(day), tuple(bounds_ms))
+
+    def abandoned_holds(self, office: str) -> ReadAbandonedHolds:
+        """Return the request of :meth:`quota_engine.QuotaEngine.abandoned_holds`."""
+        return ReadAbandonedHolds(self.known_office(office))
 
     # --- Events and consumer groups
 

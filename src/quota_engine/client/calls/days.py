@@ -8,12 +8,19 @@ import datetime
 from collections.abc import Sequence
 
 from quota_engine.api_schema.offices import AvailabilityBody, OfficesBody
-from quota_engine.api_schema.operators import AuditBody, HoldRemainingBody, LedgersBody, PublishedBody, ReconciledBody
+from quota_engine.api_schema.operators import (
+    AbandonedHoldsBody,
+    AuditBody,
+    HoldRemainingBody,
+    LedgersBody,
+    PublishedBody,
+    ReconciledBody,
+)
 from quota_engine.client.call_protocol import CallBase, CallFlow, segment
 from quota_engine.client.calls.common import day_path, day_text, office_path, selection_fields
 from quota_engine.client.decoding import day_of
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
@@ -74,6 +81,11 @@ class DayCalls(CallBase):
         return (
             yield from self._request("GET", day_path(office, day, "hold-remaining"), HoldRemainingBody, query=query)
         ).holds
+
+    def abandoned_holds(self, office: str) -> CallFlow[AbandonedHolds]:
+        """See :meth:`quota_engine.QuotaEngine.abandoned_holds`."""
+        found = yield from self._request("GET", office_path(office, "abandoned-holds"), AbandonedHoldsBody)
+        return AbandonedHolds(found.released, found.expired, found.blocks)
 
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.set_capacity`."""

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from quota_engine.api_schema.catalog import CatalogBody, catalog_body
 from quota_engine.api_schema.operators import (
+    AbandonedHoldsBody,
     AuditBody,
     ExpireBody,
     HoldRemainingBody,
@@ -61,6 +62,13 @@ async def hold_remaining_histogram(context: ServiceContext, request: ApiRequest)
     holds = await context.engine.hold_remaining_histogram(office, day, bounds_ms)
     date = datetime.date.fromisoformat(day)
     return ApiResponse(200, HoldRemainingBody(office=office, day=date, bounds_ms=bounds_ms, holds=holds))
+
+
+async def abandoned_holds(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    office = request.path["office"]
+    counts = await context.engine.abandoned_holds(office)
+    body = AbandonedHoldsBody(office=office, released=counts.released, expired=counts.expired, blocks=counts.blocks)
+    return ApiResponse(200, body)
 
 
 async def list_ledgers(context: ServiceContext, request: ApiRequest) -> ApiResponse:
@@ -180,6 +188,10 @@ OPERATIONS: Final = (
         DAY + "/hold-remaining", "hold-remaining", "Count the holds of a day by their remaining time.",
         hold_remaining_histogram, HoldRemainingBody, roles=OFFICES, query_type=HoldRemainingQuery,
         problems=("unknown-name",),
+    ),
+    get(
+        OFFICE + "/abandoned-holds", "abandoned-holds", "Count the holds that ended without a confirm.",
+        abandoned_holds, AbandonedHoldsBody, roles=OFFICES, problems=("unknown-name",),
     ),
     get(
         "/v1/ledgers", "ledgers", "List the offices that have a ledger in the store.", list_ledgers, LedgersBody,
