@@ -91,7 +91,7 @@ class MovesBody(ResponseBody, frozen=True, kw_only=True):
 class ReconciledBody(ResponseBody, frozen=True, kw_only=True):
     """The result of a reconciliation; see :class:`quota_engine.Reconciliation`."""
 
-    office: str
+    address: str
     epoch: int
     findings: list[str]
     repaired: int

@@ -175,19 +175,21 @@ class DayMethods:
         """
         return day_workflows.audit(self.requests, office)
 
-    def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> StoreRequest[Reconciliation]:
-        """Check an office's ledger and repair it, after a failover or any damage.
+    def reconcile(self, address: str, events: Sequence[RecordedEvent] = ()) -> StoreRequest[Reconciliation]:
+        """Check an office's ledger and repair it, after a failover or any damage, or open another ledger.
 
-        With ``fence=auto``, the first call after a failover does so by itself. With ``fence=manual``, the office stays
-        closed until an operator does. The office is closed for fenced engines meanwhile.
+        With ``fence=auto``, the first call after a failover does so by itself. With ``fence=manual``, the ledger stays
+        closed until an operator does. An office is closed for fenced engines meanwhile.
 
         Args:
-            office: id of the office.
+            address: id of the office; or the address of a waiting room, a draw or another ledger, as the refusal of a
+                call names it, such as ``~room.december``. Such a ledger has nothing to repair: it is opened.
             events: at most 1,000 events that the store has lost, in order, as a consumer received them. Those with
                 numbers above the store's last one happen again. Earlier events of the same history may precede them.
 
         Raises:
+            InvalidRequest: ``address`` is of no ledger, or the ledger has no events.
             InvalidRequest: ``events`` do not follow the store's events, because the store has later events
                 already, or there is a gap. Nothing was restored.
         """
-        return self.requests.reconcile(office, events)
+        return self.requests.reconcile(address, events)

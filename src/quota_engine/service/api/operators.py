@@ -28,7 +28,6 @@ from quota_engine.service.api.common import (
     AUDITORS,
     DAY,
     DAY_REFUSALS,
-    OFFICE,
     OFFICES,
     OPERATORS,
     READERS,
@@ -128,9 +127,9 @@ async def recover_moves(context: ServiceContext, request: ApiRequest) -> ApiResp
 
 
 async def reconcile(context: ServiceContext, request: ApiRequest) -> ApiResponse:
-    report = await context.engine.reconcile(request.path["office"])
+    report = await context.engine.reconcile(request.path["address"])
     body = ReconciledBody(
-        office=report.office, epoch=report.epoch, findings=list(report.findings), repaired=report.repaired
+        address=report.address, epoch=report.epoch, findings=list(report.findings), repaired=report.repaired
     )
     return ApiResponse(200, body)
 
@@ -181,7 +180,8 @@ OPERATIONS: Final = (
         roles=OPERATORS, body_type=RecoverMovesBody,
     ),
     post(
-        OFFICE + "/reconcile", "reconcile", "Recompute an office's ledger and repair what differs.", reconcile,
+        "/v1/ledgers/{address}/reconcile", "reconcile",
+        "Recompute an office's ledger and repair what differs, or open another ledger after a failover.", reconcile,
         ReconciledBody, **_OPERATION,
     ),
     get(

@@ -114,8 +114,8 @@ class OfficeRequests:
                 return self._check_identity_key(fingerprint)
             case ListOffices():
                 return self._executor.offices.read()
-            case Reconcile(office, events):
-                return self._executor.reconciler.reconcile(self._executor.handle(office), events)
+            case Reconcile(address, events):
+                return self._executor.reconciler.reconcile(self._executor.handle(address), events)
             case Audit(office):
                 return self._audit(office)
             case Describe(address):

@@ -5,7 +5,7 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name, a tab, and its charges or bucket names.
 -- reply a line for each. Of take: the index of the first charge that was refused or -1, and the time to retry at.
 --       Of reset: how many buckets were not full. Of peek: for each bucket its whole tokens and when it is full (0: now).
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines RETENTION_MARGIN_MS.
@@ -56,9 +56,10 @@ local function parse(line)
 end
 
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
@@ -80,5 +81,5 @@ end
 if touches == "+" and not gate.changed and redis.call("HEXISTS", TICKS, "~") == 1 then
   redis.call("HSET", TICKS, "~touched", "")
 end
-if fence then lines[#lines + 1] = gate.changed and write_fence(fence) or line_of_fence(fence) end
+if fence then lines[#lines + 1] = gate.changed and fences.write(fence) or fences.line(fence) end
 return lines
