@@ -74,8 +74,8 @@ local function write(fence)
   return line(fence)
 end
 
--- Note that the store has lost the ledger: the next one with this address begins at a later epoch, so that other clients
--- that have seen the lost one accept it.
+-- Note that the store has lost the ledger. The next one with this address begins at a later epoch, so that clients that have
+-- seen the lost one accept it.
 local function mark_lost(fence)
   fence.epoch = fence.seen_epoch + 1
   redis.call("HSET", FENCE_HEAD, FENCE.epoch, string.format("%.0f", fence.epoch))

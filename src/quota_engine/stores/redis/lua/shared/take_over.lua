@@ -2,7 +2,9 @@
 -- that could be reconciled. The office's counterpart is office/reconcile.lua.
 --
 -- KEYS  those of the ledger
--- ARGV  1 see shared/call.lua; 2 "epoch:server:ends_at_ms" as the caller saw them last; 3 "1": even if the caller has seen a later epoch
+-- ARGV  1     see shared/call.lua
+--       2     "epoch:server:ends_at_ms" as the caller saw them last
+--       3     "1": even if the caller has seen a later epoch
 -- reply "DONE", the fence's line: the ledger is open here. "EMPTY", the line: there is no ledger; the next one begins at that
 --       epoch
 -- error BEHIND: nothing was done
