@@ -28,6 +28,7 @@ from quota_engine.service.api.common import (
     AUDITORS,
     DAY,
     DAY_REFUSALS,
+    OFFICE,
     OFFICES,
     OPERATORS,
     READERS,
