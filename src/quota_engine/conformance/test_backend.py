@@ -26,6 +26,7 @@ from quota_engine.admission.token_bucket import (
     PeekTokens,
     ResetTokens,
     TakeTokens,
+    at_most,
     per_day,
     per_minute,
     per_second,
@@ -378,7 +379,7 @@ def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedC
     if not isinstance(command, EnteringCommand) or random.random() < 0.2:
         return command
     applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
-    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1))
+    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1), at_most(2, per_second))
     names = random.sample(("account", "network", *applicants), random.choice((0, 1, 2)))
     charges = tuple(Charge(name, random.choice(limits), 1, random.random() < 0.2) for name in names)
     one = AdmissionPass(
@@ -392,10 +393,10 @@ def test_token_buckets(quota_engine_backend: OpenStore) -> None:
     random = Random(12)
     clock = ManualClock(OPENS_AT_MS)
     store, reference, address = quota_engine_backend(clock), Buckets(), "~buckets.conformance"
-    limits = (per_day(1), per_second(7, 3), per_second(999_983, 40), per_second(1_000_000))
+    limits = (per_day(1), per_second(7, 3), per_second(999_983, 40), per_second(1_000_000), at_most(3, per_second))
     for _ in range(400):
         clock.set_ms(clock.now_ms() + random.choice((0, 0, 1, 10, 150, 86_400_000, -10)))
-        keys = random.sample(range(4), random.choice((1, 1, 2)))
+        keys = random.sample(range(5), random.choice((1, 1, 2)))
         charges = tuple(Charge(f"k{key}", limits[key], random.randint(1, limits[key].burst)) for key in keys)
         now_ms = clock.now_ms()
         assert store.execute(Query(address, PeekTokens(charges))) == reference.peek(charges, now_ms)

@@ -48,7 +48,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX
+from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX, WINDOW_UNITS_MAX
 from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
@@ -97,6 +97,7 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     "buckets/token_bucket.lua": {
         "BUCKETS_MAX": BUCKETS_MAX,
         "CHARGES_MAX": CHARGES_MAX,
+        "WINDOW_UNITS_MAX": WINDOW_UNITS_MAX,
         "CAPACITY_TICKS_MAX": CAPACITY_TICKS_MAX,
     },
     "buckets/apply_commands.lua": {"RETENTION_MARGIN_MS": SHORT_RETENTION_MARGIN_MS},

@@ -8,22 +8,31 @@
 --       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
--- The loader defines RETENTION_MARGIN_MS.
+-- The loader defines RETENTION_MARGIN_MS, and the constants of token_bucket.lua.
 
 -- Fill these buckets. Returns how many were not full.
 local function reset(bucket_names, now_ms)
   local count = 0
   for _, name in ipairs(bucket_names) do
-    if tonumber(redis.call("ZSCORE", GATE, name) or "0") > now_ms then
-      redis.call("ZREM", GATE, name)
-      redis.call("HDEL", TICKS, name)
-      count = count + 1
+    local was_full = true
+    for number = -1, WINDOW_UNITS_MAX - 1 do -- the bucket itself, and the places of a sliding window
+      local part = number < 0 and name or name .. "." .. int(number)
+      if tonumber(redis.call("ZSCORE", GATE, part) or "0") > now_ms then
+        redis.call("ZREM", GATE, part)
+        redis.call("HDEL", TICKS, part)
+        was_full = false
+      end
     end
+    if not was_full then count = count + 1 end
   end
   return count
 end
 
 local function level_of(charge, now_ms)
+  if charge.is_window then
+    find_places(charge, now_ms)
+    return int(#charge.free_places) .. ":" .. int(charge.free_at_ms or 0)
+  end
   charge.full_at_ms, charge.early = bucket_of(charge, now_ms)
   if not charge.full_at_ms then return int(charge.burst) .. ":0" end
   local capacity = charge.burst * charge.per_ms
