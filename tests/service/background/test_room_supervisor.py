@@ -106,7 +106,6 @@ async def test_missing_days_of_a_release_are_logged(caplog: pytest.LogCaptureFix
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         supervisor = client.service.room_supervisor
         assert supervisor is not None
-        assert "are not published" not in caplog.text
         client.clock.advance_ms(7 * DAY_MS)
         for _ in range(3):
             await supervisor.tick()
