@@ -256,7 +256,7 @@ class OfficeRequests:
             # Read first, so that a store whose memory is full can be opened. HSETNX keeps the first of several
             # openings at the same time, and each of them reads the one that was kept.
             write = ("HSETNX", key, "fingerprint", fingerprint)
-            _, stored = yield from self._runner.run_plain(write, ("HGET", key, "fingerprint"), key=key)
+            _, stored = yield from self._runner.run_plain(write, ("HGET", key, "fingerprint"), key=key, waits=True)
         return str(stored)
 
     def _audit(self, office: str) -> Call[list[str]]:

@@ -333,7 +333,8 @@ def call_plain(
     def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
         return requests
 
-    return (yield from _call_with_retries(words, policy, router, key, None, waits=waits))
+    replies = yield from _call_with_retries(words, policy, router, key, None, waits=waits)
+    return replies[:-1] if waits else replies
 
 
 def _call_with_retries(
