@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "AbandonedHoldsBody",
     "AuditBody",
     "ExpireBody",
     "HealthBody",
@@ -91,7 +90,7 @@ class MovesBody(ResponseBody, frozen=True, kw_only=True):
 class ReconciledBody(ResponseBody, frozen=True, kw_only=True):
     """The result of a reconciliation; see :class:`quota_engine.Reconciliation`."""
 
-    address: str
+    office: str
     epoch: int
     findings: list[str]
     repaired: int
@@ -107,18 +106,6 @@ class HoldRemainingBody(ResponseBody, frozen=True, kw_only=True):
     day: datetime.date
     bounds_ms: list[int]
     holds: list[int]
-
-
-class AbandonedHoldsBody(ResponseBody, frozen=True, kw_only=True):
-    """Holds of an office that ended without a confirm since its ledger exists: released, or expired.
-
-    ``blocks`` counts how often the limit on such holds blocked an applicant, or extended a block.
-    """
-
-    office: str
-    released: int
-    expired: int
-    blocks: int
 
 
 class LedgersBody(ResponseBody, frozen=True, kw_only=True):

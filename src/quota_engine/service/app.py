@@ -22,11 +22,12 @@ from quota_engine.service.context import ServiceContext
 from quota_engine.service.http.auth import office_in_path
 from quota_engine.service.http.buffered_request import SCOPE_KEY
 from quota_engine.service.http.endpoint import EndpointApp
+from quota_engine.service.http.etag import etag_of, matches_etag
 from quota_engine.service.http.forwarded_headers import ForwardedHeaders
 from quota_engine.service.http.hosts import PublicOrigins
 from quota_engine.service.http.load_shedding import LoadShedder
 from quota_engine.service.http.problems import Problem
-from quota_engine.service.http.responses import problem_response, request_id_from, send_response
+from quota_engine.service.http.responses import ApiResponse, problem_response, request_id_from, send_response
 from quota_engine.service.http.routing import RoutingTable
 from quota_engine.service.observability.exposition import CONTENT_TYPE
 from quota_engine.service.observability.metrics import EndpointMetrics
@@ -69,7 +70,8 @@ class ServiceApp:
             self.routes.add(endpoint.method, endpoint.path, app)
             self.load_shedder.register(app, endpoint)
         content = msgspec.json.format(msgspec.json.encode(openapi_document(API_SECTIONS)), indent=2)
-        self.routes.add("GET", "/openapi.json", Response(content, media_type="application/json"))
+        self._openapi = ApiResponse(200, content, etag=etag_of(content))
+        self.routes.add("GET", "/openapi.json", self._serve_openapi)
         self.routes.add("GET", "/metrics", self._serve_metrics)
 
     def _create_pages(self) -> Starlette:
@@ -141,6 +143,12 @@ class ServiceApp:
         request_id = request_id_from(dict(scope["headers"]))
         is_head = scope["method"] == "HEAD"
         await send_response(send, problem_response(problem, request_id), request_id, is_head=is_head)
+
+    async def _serve_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, response = dict(scope["headers"]), self._openapi
+        if matches_etag(response.etag, headers.get(b"if-none-match", b"")):
+            response = ApiResponse(304, b"", etag=response.etag)
+        await send_response(send, response, request_id_from(headers), is_head=scope["method"] == "HEAD")
 
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = Response(await self.context.render_metrics(), headers={"content-type": CONTENT_TYPE})

@@ -9,6 +9,7 @@ __all__ = ["ServiceContext"]
 
 import asyncio
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,7 @@ from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.http.auth import AccessControl
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
+from quota_engine.service.http.responses import ApiResponse
 from quota_engine.service.http.sse import EventStreams
 from quota_engine.service.observability.exposition import render
 from quota_engine.service.observability.metrics import ServiceMetrics
@@ -34,9 +36,11 @@ from quota_engine.service.observability.store_collector import StoreCollector
 from quota_engine.service.observability.tracing import TracedMetrics, Tracing, tracing_from_environment
 from quota_engine.service.observability.worker_metrics import DIRECTORY_VARIABLE, WRITE_INTERVAL_S, WorkerMetrics
 from quota_engine.service.room_response_cache import RoomResponseCache
+from quota_engine.service.shared_cache import SharedCache
 from quota_engine.waiting_room.releases import Releases
 
 _logger = logging.getLogger("quota_engine.service")
+AVAILABILITY_RESPONSES_MAX: Final = 256
 _READINESS_TTL_MS: Final = 1_000
 """Time for which the result of a readiness check is reused."""
 
@@ -55,7 +59,6 @@ class ServiceContext:
         self.access = AccessControl(config.grants)
         self.limits: RequestLimits = config.limits
         self.streams = EventStreams(self.limits.streams_max, self.limits.stream_lifetime_ms)
-        self.room_responses = RoomResponseCache()
         self.draw_files = DrawFileCache()
         self.tracing = tracing or tracing_from_environment(os.environ, self.catalog.offices)
         self.metrics = (
@@ -71,6 +74,10 @@ class ServiceContext:
         self.day_publisher: DayPublisher | None = None
         self.room_supervisor: RoomSupervisor | None = None
         self.now_ms = (clock or SystemClock()).now_ms
+        self.room_responses = RoomResponseCache(self.now_ms)
+        self.catalog_responses: SharedCache[ApiResponse] = SharedCache(len(self.catalog.offices) + 1, self.now_ms)
+        self.availability_responses: SharedCache[ApiResponse] = SharedCache(AVAILABILITY_RESPONSES_MAX, self.now_ms)
+        self._store_metrics: SharedCache[bytes] = SharedCache(1, self.now_ms)
         self._clock = clock
         self._engine: AsyncQuotaEngine | None = None
         self._store_collector: StoreCollector | None = None
@@ -148,7 +155,9 @@ class ServiceContext:
         if self._worker_metrics is not None:
             samples = self._worker_metrics.aggregate(samples)
         assert self._store_collector is not None
-        return render((*samples, *await self._store_collector.samples()))
+        of_store = await self._store_collector.samples()
+        # The values of the store change with each collection only, and there are many of them for many offices.
+        return render(samples) + self._store_metrics.get("store", (of_store,), lambda: (render(of_store), math.inf))
 
     async def check_readiness(self) -> str:
         """Return ``ready``, ``draining`` or ``store unavailable``. Calls the store at most once a second."""

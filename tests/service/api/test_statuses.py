@@ -187,6 +187,8 @@ async def steps(client: Client) -> None:
     await client.reserve("person-6", key="again", path=path[wednesday])
     await client.operate("PUT", f"{path[wednesday]}/quotas/online/capacity", {"capacity": 0})
     await client.reserve("person-7", path=path[wednesday])
+    for answer in ("/v1/offices", "/v1/offices/surabaya", f"/v1/offices/surabaya/availability?{range_}"):
+        await tagged(client, answer)
     for call in ("reallocate-unused", "release-parked"):
         for quota in ("kiosk", "online"):
             await client.operate("POST", f"{path[wednesday]}/quotas/{quota}/{call}")

@@ -43,7 +43,7 @@ def _shown(phone: PhoneBrowser) -> str:
     script = """return [document.documentElement.outerHTML, document.title, location.href,
         ...[...document.querySelectorAll("input")].map((one) => one.value),
         JSON.stringify(localStorage), JSON.stringify(sessionStorage)].join(" ")"""
-    return phone.driver.execute_script(script) + str(phone.driver.get_cookies())
+    return f"{phone.driver.execute_script(script)} {phone.driver.get_cookies()}"
 
 
 def _check_nothing_of(phone: PhoneBrowser, code: str) -> None:

@@ -140,7 +140,8 @@ def _check_sales(service: Served, made: Opening) -> None:
     assert (audit["ok"], audit["findings"]) == (True, [])
     last_day = made.first_day + datetime.timedelta(days=6)
     span = {"first_day": str(made.first_day), "last_day": str(last_day)}
-    days = httpx.get(f"{service.url}/v1/offices/surabaya/availability", params=span).json()["days"]
+    path = "/v1/offices/surabaya/availability"
+    days = httpx.get(f"{service.url}{path}", params=span, headers=service.token("auditor")).json()["days"]
     online = [quota for day in days for quota in day["quotas"] if quota["name"] == "online"]
     assert sum(quota["confirmed"] for quota in online) == 1
     taken = [quota["held"] + quota["confirmed"] for quota in online]

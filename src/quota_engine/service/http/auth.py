@@ -73,6 +73,16 @@ class AccessControl:
             self._cached[authorization] = grant
         return grant
 
+    def is_known(self, authorization: bytes) -> bool:
+        """Return True if an ``Authorization`` header has a known bearer token."""
+        if not authorization:
+            return False
+        try:
+            self.authenticate(authorization)
+        except Problem:
+            return False
+        return True
+
     @classmethod
     def authorize(cls, grant: Grant, roles: frozenset[Role], office: str | None) -> None:
         """Check the role of a grant and, unless ``office`` is ``None``, that it covers the office.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 __all__ = ["DAYS_SHOWN_MAX", "DashboardCache"]
 
-import asyncio
 import datetime
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable
+from typing import Final
 
 from quota_engine.catalog import Catalog, ResolvedOffice
 from quota_engine.domain.audit_summary import AuditSummary
@@ -17,6 +16,7 @@ from quota_engine.domain.outcomes import DayView
 from quota_engine.draws.ledger import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.pages.opening_report import OpeningReport, read_opening
+from quota_engine.service.shared_cache import SharedCache
 from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 
 DAYS_SHOWN_MAX: Final = 62
@@ -28,35 +28,6 @@ _OPENING_DAYS_BACK: Final = 31
 _OFFICES_MAX: Final = 1_000
 _LISTS_MAX: Final = 8
 
-T = TypeVar("T")
-
-
-class _SharedCache(Generic[T]):
-    """Cached results of one kind of request. Concurrent callers of the same key wait for one request."""
-
-    def __init__(self, ttl_ms: int, now_ms: Callable[[], int], entries_max: int) -> None:
-        self._ttl_ms = ttl_ms
-        self._now_ms = now_ms
-        self._entries_max = entries_max
-        self._entries: dict[Hashable, tuple[int, T]] = {}
-        self._locks: dict[Hashable, asyncio.Lock] = {}
-
-    async def get(self, key: Hashable, load: Callable[[], Awaitable[T]], not_before_ms: int = 0) -> tuple[int, T]:
-        """Return the time of a result and the result, which is not older than the TTL or ``not_before_ms``."""
-        if len(self._locks) >= self._entries_max and key not in self._locks:
-            self._locks = {other: lock for other, lock in self._locks.items() if lock.locked()}
-            self._entries = {other: entry for other, entry in self._entries.items() if other in self._locks}
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            now_ms = self._now_ms()
-            entry = self._entries.get(key)
-            if entry is None or not 0 <= now_ms - entry[0] < self._ttl_ms or entry[0] < not_before_ms:
-                entry = self._entries[key] = now_ms, await load()
-            return entry
-
-    def invalidate(self, key: Hashable) -> None:
-        """Remove the result of a key, so that the next caller loads it."""
-        self._entries.pop(key, None)
-
 
 class DashboardCache:
     """Figures of offices for the pages. The number of viewers does not change the load on the store."""
@@ -66,10 +37,10 @@ class DashboardCache:
         self._engine = engine
         self._now_ms = now_ms
         self._catalog = catalog
-        self._days: _SharedCache[list[DayView]] = _SharedCache(_FIGURES_TTL_MS, now_ms, _OFFICES_MAX)
-        self._reservations: _SharedCache[list[Reservation]] = _SharedCache(_FIGURES_TTL_MS, now_ms, _LISTS_MAX)
-        self._openings: _SharedCache[OpeningReport | None] = _SharedCache(_OPENING_TTL_MS, now_ms, _LISTS_MAX)
-        self._audits: _SharedCache[AuditSummary] = _SharedCache(_AUDIT_TTL_MS, now_ms, _OFFICES_MAX)
+        self._days: SharedCache[list[DayView]] = SharedCache(_OFFICES_MAX, now_ms)
+        self._reservations: SharedCache[list[Reservation]] = SharedCache(_LISTS_MAX, now_ms)
+        self._openings: SharedCache[OpeningReport | None] = SharedCache(_LISTS_MAX, now_ms)
+        self._audits: SharedCache[AuditSummary] = SharedCache(_OFFICES_MAX, now_ms)
 
     async def days(self, office: ResolvedOffice) -> tuple[int, list[DayView]]:
         """Return the time of the figures, and the known days of an office from today that have not ended.
@@ -84,7 +55,7 @@ class DashboardCache:
             views = await self._engine().availability(office.id, first, last)
             return [view for view in views if now_ms < view.ends_at_ms]
 
-        return await self._days.get(office.id, load)
+        return await self._days.load(office.id, load, _FIGURES_TTL_MS)
 
     async def day(self, office: ResolvedOffice, day: datetime.date) -> tuple[int, DayView | None]:
         """Return the time of the figures and a day, which may have ended; ``None`` if the office does not know it."""
@@ -111,8 +82,8 @@ class DashboardCache:
 
     async def reservations(self, office: str, day: datetime.date) -> list[Reservation]:
         """Return the reservations of a day, by queue number."""
-        _, reservations = await self._reservations.get(
-            (office, day), lambda: self._engine().list_reservations(office, day)
+        _, reservations = await self._reservations.load(
+            (office, day), lambda: self._engine().list_reservations(office, day), _FIGURES_TTL_MS
         )
         return reservations
 
@@ -126,7 +97,7 @@ class DashboardCache:
             views = await self._engine().availability(office.id, first, last)
             return await read_opening(self._engine(), self._catalog, office, views, self._now_ms())
 
-        _, report = await self._openings.get(office.id, load)
+        _, report = await self._openings.load(office.id, load, _OPENING_TTL_MS)
         return report
 
     async def audit(self, office: str | None, not_before_ms: int = 0) -> AuditSummary:
@@ -144,7 +115,7 @@ class DashboardCache:
             report = await self._engine().audit(office)
             return AuditSummary(at_ms, report.offices, tuple(report.findings))
 
-        _, summary = await self._audits.get(office, load, not_before_ms)
+        _, summary = await self._audits.load(office, load, _AUDIT_TTL_MS, not_before_ms)
         return summary
 
     def invalidate(self, office: str, day: datetime.date | None = None) -> None:

@@ -92,7 +92,14 @@ class PageRenderer:
         if not here:
             query = [(name, value) for name, value in request.query_params.items() if name != LANGUAGE_COOKIE]
             here = f"{request.scope['path']}?{urlencode(query)}{'&' if query else ''}"
-        text = self._environment.get_template(template).render(t=translator, here=here, **values)
+        return self.respond(request, self.render_text(template, translator, here=here, **values), status)
+
+    def render_text(self, template: str, translator: Translator, /, **values: Any) -> str:
+        """Return the text of a page, which may be shared by requests; see :meth:`render`."""
+        return self._environment.get_template(template).render(t=translator, **values)
+
+    def respond(self, request: Request, text: str, status: int = 200) -> Response:
+        """Return the response with the text of a page, and remember the language that the request chooses."""
         response = Response(text, status, headers=_PAGE_HEADERS, media_type="text/html")
         chosen = request.query_params.get(LANGUAGE_COOKIE, "")
         if chosen in LANGUAGES and chosen != request.cookies.get(LANGUAGE_COOKIE):

@@ -25,7 +25,7 @@ async def browser(client: Client) -> AsyncIterator[CitizenBrowser]:
 
 async def _online(client: Client, counter: str) -> int:
     """Return a counter of the first day's quota ``online``."""
-    view = (await client.call("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"][0]
+    view = (await client.operate("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"][0]
     return sum(quota[counter] for quota in view["quotas"] if quota["name"] == "online")
 
 

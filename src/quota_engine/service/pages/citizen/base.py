@@ -8,27 +8,27 @@ import contextlib
 import dataclasses
 import datetime
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from quota_engine.catalog import ResolvedOffice, next_release, wall_time_ms
+from quota_engine.catalog import ResolvedOffice, departed_office, next_release, wall_time_ms
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import Outcome
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.http.load_shedding import over_limit
 from quota_engine.service.http.sse import StreamEvent
-from quota_engine.service.pages.citizen.block_notice import BlockNotice, read_notice
 from quota_engine.service.pages.citizen.selection import BookingSelection, read_selection
 from quota_engine.service.pages.dashboard_cache import DashboardCache
 from quota_engine.service.pages.i18n import CITIZEN_TEXTS, Translator
 from quota_engine.service.pages.rendering import PageRenderer, path_with_query
 from quota_engine.service.pages.signed_cookies import CookieSigner
+from quota_engine.service.shared_cache import SharedCache
 from quota_engine.waiting_room.machine import RoomView
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ if TYPE_CHECKING:
 STORE_UNAVAILABLE: Final = StreamEvent("unavailable", b"{}")
 """Event of a stream while the store does not answer."""
 NO_STORE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+SHARED_TEXT_MS: Final = 1_000
+"""Age at which a page that visitors share is rendered again, because it shows the time."""
+_TEXTS_MAX: Final = 256
 _RESERVATION_COOKIE: Final = "reservation"
 _KEPT_AFTER_DAY: Final = datetime.timedelta(days=1)
 """Time after the booked day in which the reservation's cookie still leads to its page."""
 _RESERVATION_COOKIE_MS_MIN: Final = 3_600_000
 _TICKET_COOKIE: Final = "ticket"
-_NOTICE_COOKIE: Final = "notice"
-_NOTICE_COOKIE_MS: Final = 86_400_000
 _RETRY_S: Final = 10
 is_nik = re.compile(r"[0-9]{16}").fullmatch
 
@@ -67,6 +68,8 @@ class CitizenPages:
     def __init__(self, service: ServiceContext, renderer: PageRenderer, cache: DashboardCache) -> None:
         self.service = service
         self.cache = cache
+        self.texts: SharedCache[str] = SharedCache(_TEXTS_MAX, service.now_ms)
+        """Texts of pages, and parts of them, that contain nothing of a visitor."""
         self._renderer = renderer
         self._signer = CookieSigner(bytes(service.config.identity_key))
 
@@ -81,6 +84,37 @@ class CitizenPages:
     ) -> Response:
         """Render a template of ``templates/citizen``; see :meth:`PageRenderer.render`."""
         return self._renderer.render(request, f"citizen/{template}", translator, status, **values)
+
+    def render_shared(
+        self,
+        request: Request,
+        template: str,
+        translator: Translator,
+        key: Hashable,
+        sources: tuple[object, ...],
+        values: Callable[[], dict[str, Any]],
+        fresh: Mapping[str, str] = MappingProxyType({}),
+    ) -> Response:
+        """Render a template that is the same for all visitors, at most once a second.
+
+        Args:
+            request: Request that the page answers.
+            template: Path below ``templates/citizen/``.
+            translator: Texts of the page.
+            key: All that the values depend on besides ``sources``, the language and the time.
+            sources: Figures that the page shows. Newer ones render it again.
+            values: Returns the variables of the template, with nothing of a visitor.
+            fresh: Marks in the text, and what replaces them in this response.
+        """
+
+        def make() -> tuple[str, float]:
+            text = self._renderer.render_text(f"citizen/{template}", translator, **values())
+            return text, self.service.now_ms() + SHARED_TEXT_MS
+
+        text = self.texts.get((template, translator.language, key), sources, make)
+        for mark, value in fresh.items():
+            text = text.replace(mark, value)
+        return self._renderer.respond(request, text)
 
     def guarded(self, handler: Handler, *, is_sheddable: bool = True) -> Handler:
         """Return a handler that renders a retrying page if the store is unavailable or the service is overloaded.
@@ -161,8 +195,8 @@ class CitizenPages:
 
     def _kept_until_ms(self, reservation: Reservation) -> int:
         next_day = datetime.date.fromordinal(reservation.day + 1)
-        zone = self.service.get_office(reservation.office).zone
-        at_ms = wall_time_ms(next_day + _KEPT_AFTER_DAY, datetime.time.min, zone)
+        office = self.service.catalog.offices.get(reservation.office) or departed_office(reservation.office)
+        at_ms = wall_time_ms(next_day + _KEPT_AFTER_DAY, datetime.time.min, office.zone)
         return max(at_ms, self.service.now_ms() + _RESERVATION_COOKIE_MS_MIN)
 
     def forget_visit(self, request: Request, response: Response) -> None:
@@ -170,24 +204,10 @@ class CitizenPages:
 
         The cookies are signed, and no process stores anything about them: a copy made before stays valid until its end.
         """
-        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE, _NOTICE_COOKIE):
+        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE):
             self._delete_cookie(request, response, name)
         response.headers.update(NO_STORE_HEADERS)
         response.headers["clear-site-data"] = '"cache", "storage"'
-
-    def remember_notice(self, request: Request, response: Response, outcome: Outcome) -> None:
-        """Set the cookie of the block that an outcome announces, or delete that of an earlier outcome."""
-        notice = BlockNotice.of_outcome(outcome)
-        if notice is not None:
-            expires_at_ms = max(notice.until_ms, self.service.now_ms() + _NOTICE_COOKIE_MS)
-            self._set_signed_cookie(request, response, _NOTICE_COOKIE, notice.text(), expires_at_ms)
-        elif _NOTICE_COOKIE in request.cookies:
-            self._delete_cookie(request, response, _NOTICE_COOKIE)
-
-    def notice(self, request: Request, reservation: Reservation) -> BlockNotice | None:
-        """Return the block that the last outcome for this reservation announced, or ``None``."""
-        text = self._signer.read(request.cookies.get(_NOTICE_COOKIE, ""), self.service.now_ms())
-        return read_notice(text, reservation.reference)
 
     def reference(self, request: Request) -> str:
         """Return the reference of this browser's reservation, or ``""``."""

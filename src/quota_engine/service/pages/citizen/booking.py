@@ -7,7 +7,7 @@ __all__ = ["BookingPages"]
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -24,6 +24,10 @@ from quota_engine.service.pages.citizen.slots import wait_list_sessions
 from quota_engine.service.pages.citizen.waiting_room import WaitingRoomPages, reservation_id
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.workflows.arguments import random_id
+
+_KEY_MARK: Final = random_id()
+"""Stands for the idempotency key in a page that visitors share."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,22 +76,44 @@ class BookingPages:
         translator, selection = pages.translator(request), pages.selection(request.query_params)
         reservation = await pages.reservation(request)
         status = await self._reservations.status(reservation) if reservation is not None else ""
-        if not set(request.query_params) - {"lang"}:
+        has_selection = bool(set(request.query_params) - {"lang"})
+        if not has_selection:
             if status in ("held", "waiting"):
                 return RedirectResponse("/reservation", 303)
             if reservation is None and await self._rooms.has_open_ticket(request):
                 return RedirectResponse("/room", 303)
-        variables = await self._choice.variables(translator, selection, request)
-        variables["registration"] = status if status != "ended" else ""
-        return pages.render(request, "start.html", translator, **variables)
+        here = f"{selection.url}&" if has_selection else "/?"
+        figures = await self._choice.figures(selection.office)
+        if status in ("", "ended") and pages.room_session(request) is None:
+            return pages.render_shared(
+                request,
+                "start.html",
+                translator,
+                (selection.url, here),
+                figures.sources,
+                lambda: self._choice.variables_of(
+                    figures, translator, selection, None, here=here, idempotency_key=_KEY_MARK
+                ),
+                {_KEY_MARK: random_id()},
+            )
+        registration = status if status != "ended" else ""
+        variables = self._choice.variables_of(figures, translator, selection, request, registration=registration)
+        return pages.render(request, "start.html", translator, here=here, **variables)
 
     async def days(self, request: Request) -> Response:
         """Render the list of days alone, which the page's script refreshes."""
         pages = self._pages
         translator, selection = pages.translator(request), pages.selection(request.query_params)
         is_turn = request.query_params.get("turn") == "yes"
-        variables = await self._choice.variables(translator, selection, None, is_turn=is_turn)
-        return pages.render(request, "days.html", translator, **variables)
+        figures = await self._choice.figures(selection.office)
+        return pages.render_shared(
+            request,
+            "days.html",
+            translator,
+            (selection.url, is_turn),
+            figures.sources,
+            lambda: self._choice.variables_of(figures, translator, selection, None, is_turn=is_turn),
+        )
 
     # --- Reserve ---
 
@@ -135,8 +161,6 @@ class BookingPages:
         if reservation is not None:
             response = RedirectResponse("/reservation", 303)
             pages.remember_reservation(request, response, reservation)
-            if outcome.ok:
-                pages.remember_notice(request, response, outcome)
             return response
         return await self._refusal(request, translator, form, outcome)
 

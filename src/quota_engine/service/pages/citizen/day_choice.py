@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["DayChoice", "room_dates", "serves_day"]
+__all__ = ["DayChoice", "OfficeFigures", "room_dates", "serves_day"]
 
 import datetime
+import math
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from markupsafe import Markup, escape
 from starlette.requests import Request
 
+from quota_engine.catalog import ResolvedOffice
+from quota_engine.domain.outcomes import DayView
 from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.slots import Slot, SlotState, group_by_day, list_slots, wait_list_sessions
@@ -22,11 +26,35 @@ _DAYS_EXPANDED: Final = 5
 _FREE_DAYS_LISTED: Final = 3
 
 
+class OfficeFigures(NamedTuple):
+    """Figures of an office that its pages show. They follow from the store alone, and visitors share them.
+
+    Attributes:
+        read_at_ms: Time of the days' figures, in milliseconds since 1970 (UTC).
+        views: Days of the office.
+        room: Id and view of its waiting room, or ``None``.
+    """
+
+    read_at_ms: int
+    views: list[DayView]
+    room: tuple[str, RoomView] | None
+
+    @property
+    def sources(self) -> tuple[object, ...]:
+        """The objects from which a shared page is made."""
+        return self.views, self.room and self.room[1]
+
+
 class DayChoice:
     """Builds the variables of the start page, of a turn, and of the refreshed list of days."""
 
     def __init__(self, pages: CitizenPages) -> None:
         self._pages = pages
+
+    async def figures(self, office: ResolvedOffice) -> OfficeFigures:
+        """Return the figures of an office, which are at most a second old."""
+        read_at_ms, views = await self._pages.cache.days(office)
+        return OfficeFigures(read_at_ms, views, await self._pages.current_room(office))
 
     async def variables(
         self,
@@ -37,9 +65,24 @@ class DayChoice:
         is_turn: bool = False,
         **overrides: Any,
     ) -> dict[str, Any]:
+        """Return the template variables of a selection; see :meth:`variables_of`."""
+        figures = await self.figures(selection.office)
+        return self.variables_of(figures, translator, selection, request, is_turn=is_turn, **overrides)
+
+    def variables_of(
+        self,
+        figures: OfficeFigures,
+        translator: Translator,
+        selection: BookingSelection,
+        request: Request | None,
+        *,
+        is_turn: bool = False,
+        **overrides: Any,
+    ) -> dict[str, Any]:
         """Return the template variables of a selection.
 
         Args:
+            figures: Figures of the office.
             translator: Texts of the page.
             selection: Office, service and applicant group.
             request: Request whose ticket decides what the page says about the waiting room; ``None`` for no ticket.
@@ -48,9 +91,8 @@ class DayChoice:
         """
         pages, office = self._pages, selection.office
         service = pages.service
-        read_at_ms, views = await pages.cache.days(office)
+        read_at_ms, views, room = figures
         slots = list_slots(service.catalog, selection, views, service.now_ms(), translator.language)
-        room = await pages.current_room(office)
         if room is not None:
             slots = [slot for slot in slots if serves_day(room[1].config, slot.day) is is_turn]
         days = group_by_day([slot for slot in slots if slot.state is not SlotState.NOT_OPEN])
@@ -58,7 +100,7 @@ class DayChoice:
         expanded = set(free[:_DAYS_EXPANDED] or [day for day, _ in days[:_DAYS_EXPANDED]])
         return {
             "selection": selection,
-            "offices": list(service.catalog.offices.values()),
+            "office_options": self._office_options(selection),
             "groups": list(service.catalog.groups.values()),
             "days": [each for each in days if each[0] in expanded],
             "more_days": [each for each in days if each[0] not in expanded],
@@ -81,6 +123,20 @@ class DayChoice:
             "errors": [],
             **overrides,
         }
+
+    def _office_options(self, selection: BookingSelection) -> Markup:
+        """Return the options of all offices; none if there is only one office."""
+        offices = self._pages.service.catalog.offices
+        if len(offices) == 1:
+            return Markup()
+
+        def make() -> tuple[str, float]:
+            options = (f'<option value="{escape(one.id)}">{escape(one.name)}</option>' for one in offices.values())
+            return "\n".join(options), math.inf
+
+        start = f'<option value="{escape(selection.office.id)}"'
+        options = self._pages.texts.get("office options", (offices,), make)
+        return Markup(options.replace(start, f"{start} selected", 1))  # noqa: S704 - its parts are escaped
 
     def _openings(
         self, translator: Translator, selection: BookingSelection, slots: Iterable[Slot]

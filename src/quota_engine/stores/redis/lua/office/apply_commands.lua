@@ -116,10 +116,9 @@ end
 
 load_head()
 local now_ms, touches, checks_fence, seen = call_time()
-local fences, fence
+local fence
 if checks_fence == "@" then
-  fences = load_fence()
-  fence = fences.check(seen, now_ms)
+  fence = check_fence(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
@@ -150,5 +149,5 @@ end
 write_back(number_before, cursor_before, now_ms)
 if ledger.write_back_more then ledger.write_back_more() end
 if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
-if fence then lines[#lines + 1] = number_before == 0 and fences.write(fence) or fences.line(fence) end
+if fence then lines[#lines + 1] = number_before == 0 and write_fence(fence) or line_of_fence(fence) end
 return lines
