@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AbandonedHolds",
     "AsyncDraw",
     "AsyncQuotaEngine",
     "AsyncTokenBuckets",
@@ -84,7 +85,7 @@ from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.identity_key import decode_identity_key
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
 from quota_engine.engine.draws import AsyncDraw, Draw

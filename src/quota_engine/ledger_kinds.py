@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "REGISTRY", "ROOM", "LedgerKind", "kind_of"]
+__all__ = ["BUCKETS", "DRAW", "KINDS", "OFFICE", "REGISTRY", "ROOM", "LedgerKind", "check_address", "kind_of"]
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -15,7 +15,9 @@ from typing import Any, Final, NamedTuple
 from quota_engine.admission import guarded_command, token_bucket
 from quota_engine.domain import cross_office_registry
 from quota_engine.domain.commands import Publish, SetRules
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
+from quota_engine.domain.validation import check_name
 from quota_engine.draws import ledger
 from quota_engine.waiting_room import machine
 
@@ -89,3 +91,23 @@ def kind_of(address: str) -> LedgerKind:
         KeyError: no kind has this prefix.
     """
     return KINDS[address.partition(".")[0]] if address.startswith("~") else OFFICE
+
+
+def check_address(address: str, where: str) -> None:
+    """Check that a text is the address of a ledger: an office's id, or ``~room.december`` and the like.
+
+    Args:
+        address: The text.
+        where: Its name in the error.
+
+    Raises:
+        InvalidRequest: It is not.
+    """
+    if not isinstance(address, str) or not address.startswith("~"):
+        check_name(address, where)
+        return
+    prefix, _, rest = address.partition(".")
+    if not prefix or prefix not in KINDS:
+        known = ", ".join(f"{one}.…" for one in KINDS if one)
+        raise InvalidRequest(where, "not the address of a ledger", f"an office's id, or one of {known}")
+    check_name(rest, where)

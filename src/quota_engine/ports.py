@@ -300,13 +300,14 @@ class Audit(StoreRequest[list[str]], frozen=True, gc=False):
 class Reconcile(StoreRequest[Reconciliation], frozen=True, gc=False):
     """Repair an office's ledger and append ``events`` that it has lost (:mod:`quota_engine.domain.reconcile`).
 
-    The office is closed meanwhile.
+    The office is closed meanwhile. A ledger of another kind has no events, and nothing that could be recomputed. If it
+    is closed after a failover, it is opened.
 
     Raises:
-        InvalidRequest: ``events`` do not follow the ledger's own; nothing was restored.
+        InvalidRequest: ``events`` do not follow the ledger's own, or the ledger has none; nothing was restored.
     """
 
-    office: str
+    address: str
     events: tuple[RecordedEvent, ...] = ()
 
 

@@ -16,10 +16,12 @@ from quota_engine.admission.token_bucket import (
     Limit,
     PeekTokens,
     ResetTokens,
+    SlidingWindow,
     TakeOutcome,
     TakeTokens,
     answer_query,
     apply,
+    at_most,
     check_charges,
     describe,
     per_day,
@@ -201,9 +203,74 @@ def test_changed_limit_keeps_the_time_of_a_full_bucket() -> None:
     assert buckets.take((Charge("k", per_day(10)),), START_MS + 8_640_000).taken
 
 
+def test_full_bucket_lets_more_through_in_its_first_period() -> None:
+    """Up to ``burst + amount - 1``, as the documents say; a sliding window is exact."""
+    bucket, window = (Charge("k", per_minute(3)),), (Charge("k", at_most(3, per_minute)),)
+    for charge, expected in ((bucket, 5), (window, 3)):
+        buckets = Buckets()
+        assert sum(buckets.take(charge, START_MS + ms).taken for ms in range(0, 60_000, 100)) == expected
+
+
+WINDOW_CALLS = st.lists(
+    st.tuples(st.one_of(st.integers(-3, 3), st.integers(0, 1500)), st.integers(0, 1), st.integers(1, 4)), max_size=60
+)
+
+
+@given(amount=st.integers(1, 4), per_ms=st.sampled_from((1, 500, 1000)), calls=WINDOW_CALLS)
+def test_sliding_windows_match_a_log_of_times(amount: int, per_ms: int, calls: list[tuple[int, int, int]]) -> None:
+    """No period has more units than the limit, and no unit is refused that would fit."""
+    limit, buckets, now_ms, latest_ms = SlidingWindow(amount, per_ms, amount), Buckets(), START_MS, 0
+    log: dict[str, list[int]] = {"a": [], "b": []}
+    for step_ms, key, wanted in calls:
+        now_ms += step_ms
+        name, cost, at_ms = "ab"[key], min(wanted, amount), max(now_ms, latest_ms)
+        recent = sorted(taken_ms for taken_ms in log[name] if taken_ms > at_ms - per_ms)
+        charge = (Charge(name, limit, cost),)
+        level = BucketLevel(amount - len(recent), recent[-1] + per_ms if recent else 0)
+        assert buckets.peek(charge, now_ms) == (level,)
+        answer = buckets.take(charge, now_ms)
+        if len(recent) + cost <= amount:
+            assert answer == TakeOutcome()
+            log[name] += [at_ms] * cost
+            latest_ms = at_ms
+        else:
+            assert answer == TakeOutcome(0, recent[len(recent) + cost - amount - 1] + per_ms)
+
+
+def test_sliding_window_is_charged_with_buckets_or_not_at_all() -> None:
+    buckets = Buckets()
+    window, bucket = Charge("w", at_most(2, per_hour)), Charge("b", per_minute(1))
+    assert buckets.take((window, bucket), START_MS).taken
+    assert buckets.take((window, bucket), START_MS) == TakeOutcome(1, START_MS + 60_000)
+    assert buckets.take((window,), START_MS + 1).taken
+    both = buckets.take((bucket, window), START_MS + 2)
+    assert both == TakeOutcome(0, START_MS + 3_600_000)
+    assert buckets.reset(("w",), START_MS + 2) == 1
+    assert buckets.peek((window,), START_MS + 2) == (BucketLevel(2, 0),)
+
+
+def test_window_units_count_as_buckets() -> None:
+    """They are bounded, and forgotten when their period has passed."""
+    buckets = Buckets(buckets_max=3)
+    window = at_most(2, per_minute)
+    assert buckets.take((Charge("a", window, 2),), START_MS).taken
+    assert buckets.take((Charge("b", window, 2),), START_MS) == TakeOutcome(0, START_MS + 60_000)
+    assert buckets.take((Charge("b", window),), START_MS).taken
+    assert buckets.take((Charge("b", window, 2),), START_MS + 60_000).taken
+    assert sorted(buckets.not_full()) == ["b.0", "b.1"]
+
+
+@pytest.mark.parametrize(("amount", "per_ms", "burst"), [(0, 1, 0), (101, 1, 101), (3, 0, 3), (3, 1000, 4)])
+def test_windows_out_of_range_are_rejected(amount: int, per_ms: int, burst: int) -> None:
+    with pytest.raises(InvalidRequest, match="limit"):
+        SlidingWindow(amount, per_ms, burst)
+
+
 def test_equivalent_limits_are_equal() -> None:
     assert Limit(10, 1000, 5) == Limit(1, 100, 5) == per_second(10, burst=5)
     assert per_minute(3) == Limit(1, 20_000, 3)
+    assert at_most(3, per_minute) == SlidingWindow(3, 60_000, 3) != Limit(3, 60_000, 3)
+    assert (at_most(3, per_minute).refill_ms, at_most(9, per_day).per_ms) == (60_000, 86_400_000)
 
 
 @pytest.mark.parametrize(

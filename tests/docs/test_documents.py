@@ -53,7 +53,7 @@ def test_the_admission_page_runs() -> None:
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/admission.md", "exec"), names)  # noqa: S102
-    assert len(blocks) == 5
+    assert len(blocks) == 6
 
 
 def test_the_waiting_room_page_runs(

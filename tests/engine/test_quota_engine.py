@@ -459,6 +459,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("wait_list_position", ("surabaya~pair",), {}),
         ("list_reservations", ("surabaya", DAY), {}),
         ("hold_remaining_histogram", ("surabaya", DAY, [99, 900_000]), {}),
+        ("abandoned_holds", ("surabaya",), {}),
         ("release", ("surabaya~pair",), {}),
         ("cancel", ("surabaya~made-up-0",), {}),
         ("check_in", ("surabaya~made-up-0",), {}),

@@ -232,6 +232,7 @@ async def _reservations(recorder: Recorder) -> None:
     await recorder.lookup("sby~nobody")
     await recorder.hold_remaining_histogram("sby", MONDAY, [30_000, 60_000, 3_600_000])
     await recorder.hold_remaining_histogram("sby", MONDAY, ())
+    await recorder.abandoned_holds("sby")
     await recorder.confirm(held.reference, owner="budi")
     await recorder.confirm(held.reference, expected_version=7)
     await recorder.confirm(held.reference, owner="ani", expected_version=1)

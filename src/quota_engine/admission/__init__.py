@@ -24,7 +24,9 @@ __all__ = [
     "PolicyResult",
     "ScopedPolicy",
     "ShadowPolicy",
+    "SlidingWindow",
     "TokenBucketPolicy",
+    "at_most",
     "deny",
     "per_day",
     "per_hour",
@@ -56,4 +58,13 @@ from quota_engine.admission.policy import (
     room_pass,
     wait,
 )
-from quota_engine.admission.token_bucket import BucketLevel, Limit, per_day, per_hour, per_minute, per_second
+from quota_engine.admission.token_bucket import (
+    BucketLevel,
+    Limit,
+    SlidingWindow,
+    at_most,
+    per_day,
+    per_hour,
+    per_minute,
+    per_second,
+)

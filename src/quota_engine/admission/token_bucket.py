@@ -27,16 +27,19 @@ from __future__ import annotations
 __all__ = [
     "BUCKETS_MAX",
     "CHARGES_MAX",
+    "WINDOW_UNITS_MAX",
     "BucketLevel",
     "Buckets",
     "Charge",
     "Limit",
     "PeekTokens",
     "ResetTokens",
+    "SlidingWindow",
     "TakeOutcome",
     "TakeTokens",
     "answer_query",
     "apply",
+    "at_most",
     "check_bucket_names",
     "check_charges",
     "describe",
@@ -47,6 +50,7 @@ __all__ = [
 ]
 
 import math
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Any, Final
 
@@ -62,6 +66,8 @@ CHARGES_MAX: Final = 256
 """The most buckets of one step: enough for a party of 100 with its account, network and device."""
 BUCKETS_MAX: Final = 1_000_000
 """The most buckets of one ledger that are not full. A step that needs more has to wait until one of them is full."""
+WINDOW_UNITS_MAX: Final = 100
+"""The most units of a sliding window. Each of them that is in use takes as much memory as a bucket."""
 SWEPT_PER_STEP_MAX: Final = 8
 _STALE_ENTRIES_SPARE: Final = 64
 
@@ -102,23 +108,78 @@ class Limit(msgspec.Struct, frozen=True, gc=False):
         return -(-self.burst * self.per_ms // self.amount)
 
 
+class SlidingWindow(Limit, frozen=True, gc=False):
+    """Exact limit: at most ``amount`` units in any ``per_ms`` milliseconds, all of them at once if they are free.
+
+    It stores the time of each unit, where a token bucket stores one time in all. Windows with the same rate and other
+    periods differ, so they are not reduced to lowest terms.
+
+    Attributes:
+        amount: The most units in the period (1 to 100).
+        per_ms: Period in milliseconds (1 to 366 days).
+        burst: Always ``amount``.
+
+    Raises:
+        InvalidRequest: A value is out of its range.
+    """
+
+    def __post_init__(self) -> None:
+        check_integer(self.amount, "limit.amount", 1, WINDOW_UNITS_MAX)
+        check_integer(self.per_ms, "limit.per_ms", 1, PER_MS_MAX)
+        check_integer(self.burst, "limit.burst", self.amount, self.amount)
+
+    @property
+    def refill_ms(self) -> int:
+        """Time after which all units are free if none is taken: the period."""
+        return self.per_ms
+
+
+def at_most(amount: int, period: Callable[[int], Limit]) -> SlidingWindow:
+    """Return an exact limit: at most ``amount`` units in any period, such as ``at_most(3, per_minute)``.
+
+    Args:
+        amount: The most units in the period (1 to 100).
+        period: :func:`per_second`, :func:`per_minute`, :func:`per_hour` or :func:`per_day`.
+
+    Raises:
+        InvalidRequest: ``amount`` is out of range.
+    """
+    return SlidingWindow(amount, period(1).per_ms, amount)
+
+
 def per_second(amount: int, burst: int = 0) -> Limit:
-    """Return a limit of ``amount`` tokens a second that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
+    """Return a limit of ``amount`` tokens a second that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0.
+
+    A full bucket lets up to ``burst + amount - 1`` calls through in its first period, because it refills meanwhile:
+    ``per_second(3)`` lets 5 through. ``at_most(3, per_second)`` is exact.
+    """
     return Limit(amount, 1000, burst or amount)
 
 
 def per_minute(amount: int, burst: int = 0) -> Limit:
-    """Return a limit of ``amount`` tokens a minute that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
+    """Return a limit of ``amount`` tokens a minute that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0.
+
+    A full bucket lets up to ``burst + amount - 1`` calls through in its first period, because it refills meanwhile:
+    ``per_minute(3)`` lets 5 through. ``at_most(3, per_minute)`` is exact.
+    """
     return Limit(amount, 60_000, burst or amount)
 
 
 def per_hour(amount: int, burst: int = 0) -> Limit:
-    """Return a limit of ``amount`` tokens an hour that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
+    """Return a limit of ``amount`` tokens an hour that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0.
+
+    A full bucket lets up to ``burst + amount - 1`` calls through in its first period, because it refills meanwhile:
+    ``per_hour(3)`` lets 5 through. ``at_most(3, per_hour)`` is exact.
+    """
     return Limit(amount, 3_600_000, burst or amount)
 
 
 def per_day(amount: int, burst: int = 0) -> Limit:
-    """Return a limit of ``amount`` tokens in 24 hours that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0."""
+    """Return a limit of ``amount`` tokens in 24 hours that holds ``burst`` tokens, or ``amount`` if ``burst`` is 0.
+
+    A full bucket lets up to ``burst + amount - 1`` calls through in its first period, because it refills meanwhile:
+    ``per_day(3)`` lets 5 through. ``at_most(3, per_day)`` is exact.
+    """
     return Limit(amount, 86_400_000, burst or amount)
 
 
@@ -269,6 +330,13 @@ class Buckets:
         by_name = self._by_name
         refused_by, retry_at_ms, new = -1, 0, 0
         for index, charge in enumerate(charges):
+            if type(charge.limit) is SlidingWindow:
+                free, ready_at_ms = self._window(charge, now_ms)
+                new += min(charge.cost, len(free))
+                if ready_at_ms > now_ms:
+                    refused_by = index if refused_by < 0 else refused_by
+                    retry_at_ms = max(retry_at_ms, ready_at_ms)
+                continue
             stored = by_name.get(charge.name)
             if stored is None or stored[0] <= now_ms:
                 new += 1
@@ -288,6 +356,12 @@ class Buckets:
         self.now_ms = now_ms
         for charge in charges:
             name, limit = charge.name, charge.limit
+            if type(limit) is SlidingWindow:
+                for place in self._window(charge, now_ms)[0][: charge.cost]:
+                    if place not in by_name:
+                        heappush(self._full_heap, (now_ms + limit.per_ms, place))
+                    by_name[place] = now_ms + limit.per_ms, 0
+                continue
             amount = limit.amount
             stored = by_name.get(name)
             ticks = charge.cost * limit.per_ms
@@ -311,6 +385,11 @@ class Buckets:
         now_ms = max(now_ms, self.now_ms)
         levels: list[BucketLevel] = []
         for charge in charges:
+            if type(charge.limit) is SlidingWindow:
+                free, _ = self._window(charge, now_ms)
+                until_ms = max(stored[0] for stored in self._places(charge))
+                levels.append(BucketLevel(len(free), until_ms if len(free) < charge.limit.amount else 0))
+                continue
             stored, limit = self._by_name.get(charge.name), charge.limit
             if stored is None or stored[0] <= now_ms:
                 levels.append(BucketLevel(limit.burst, 0))
@@ -331,11 +410,14 @@ class Buckets:
         now_ms = max(now_ms, self.now_ms)
         count = 0
         for name in names:
-            stored = self._by_name.get(name)
-            if stored is not None and stored[0] > now_ms:
-                del self._by_name[name]
-                self._stale_entries += 1
-                count += 1
+            was_full = True
+            for part in (name, *(_place(name, number) for number in range(WINDOW_UNITS_MAX))):
+                stored = self._by_name.get(part)
+                if stored is not None and stored[0] > now_ms:
+                    del self._by_name[part]
+                    self._stale_entries += 1
+                    was_full = False
+            count += not was_full
         if self._stale_entries > len(self._by_name) + _STALE_ENTRIES_SPARE:
             self._rebuild_heap()
             self._stale_entries = 0
@@ -362,6 +444,23 @@ class Buckets:
     def not_full(self) -> dict[str, tuple[int, int]]:
         """Return ``(full_at_ms, early)`` of the buckets that are not full, by name."""
         return {name: stored for name, stored in sorted(self._by_name.items()) if stored[0] > self.now_ms}
+
+    def _window(self, charge: Charge, now_ms: int) -> tuple[list[str], int]:
+        """Return the free places of a sliding window, and the time from which the charge fits (0: it fits)."""
+        free: list[str] = []
+        taken: list[int] = []
+        for number, (until_ms, _) in enumerate(self._places(charge)):
+            if until_ms <= now_ms:
+                free.append(_place(charge.name, number))
+            else:
+                taken.append(until_ms)
+        missing = charge.cost - len(free)
+        return free, sorted(taken)[missing - 1] if missing > 0 else 0
+
+    def _places(self, charge: Charge) -> list[tuple[int, int]]:
+        """Return what is stored of each place of a sliding window, or zeros."""
+        names = (_place(charge.name, number) for number in range(charge.limit.amount))
+        return [self._by_name.get(name, (0, 0)) for name in names]
 
     def _rebuild_heap(self) -> None:
         self._full_heap = [(stored[0], name) for name, stored in self._by_name.items()]
@@ -398,6 +497,11 @@ class Buckets:
                 heapreplace(heap, (stored[0], name))
             else:
                 return
+
+
+def _place(name: str, number: int) -> str:
+    """Return the name under which a place of a sliding window is stored. No bucket has it: names have no points."""
+    return f"{name}.{number}"
 
 
 def _ready_at_ms(charge: Charge, stored: tuple[int, int]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AbandonedHoldsBody",
     "AuditBody",
     "ExpireBody",
     "HealthBody",
@@ -90,7 +91,7 @@ class MovesBody(ResponseBody, frozen=True, kw_only=True):
 class ReconciledBody(ResponseBody, frozen=True, kw_only=True):
     """The result of a reconciliation; see :class:`quota_engine.Reconciliation`."""
 
-    office: str
+    address: str
     epoch: int
     findings: list[str]
     repaired: int
@@ -106,6 +107,18 @@ class HoldRemainingBody(ResponseBody, frozen=True, kw_only=True):
     day: datetime.date
     bounds_ms: list[int]
     holds: list[int]
+
+
+class AbandonedHoldsBody(ResponseBody, frozen=True, kw_only=True):
+    """Holds of an office that ended without a confirm since its ledger exists: released, or expired.
+
+    ``blocks`` counts how often the limit on such holds blocked an applicant, or extended a block.
+    """
+
+    office: str
+    released: int
+    expired: int
+    blocks: int
 
 
 class LedgersBody(ResponseBody, frozen=True, kw_only=True):

@@ -134,7 +134,12 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
-    """The outcome of a command. ``reason`` is the reason of the admission policy that refused."""
+    """The outcome of a command. ``reason`` is the reason of the admission policy that refused.
+
+    A hold or a release of a party that has let holds go without a confirm has ``abandoned_holds_left``: how many more
+    it may let go before a block. ``blocked_until_ms`` of a hold is the end of the block if none is left and the hold
+    expires; of a release, the end of the block.
+    """
 
     status: Status
     replayed: bool = False
@@ -144,6 +149,8 @@ class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
     overbooked: int = 0
     reservation: ReservationBody | None = None
     reason: str = ""
+    abandoned_holds_left: int | UnsetType = UNSET
+    blocked_until_ms: int | UnsetType = UNSET
 
     @property
     def ok(self) -> bool:
@@ -191,7 +198,7 @@ def reservation_body(reservation: Reservation) -> ReservationBody:
 
 def outcome_body(outcome: Outcome) -> OutcomeBody:
     """Return the body of an outcome that is a success."""
-    reservation = outcome.reservation
+    reservation, left = outcome.reservation, outcome.abandoned_holds_left
     return OutcomeBody(
         status=outcome.status,
         replayed=outcome.replayed,
@@ -199,4 +206,6 @@ def outcome_body(outcome: Outcome) -> OutcomeBody:
         units=outcome.units,
         overbooked=outcome.overbooked,
         reservation=None if reservation is None else reservation_body(reservation),
+        abandoned_holds_left=UNSET if left is None else left,
+        blocked_until_ms=outcome.blocked_until_ms or UNSET,
     )

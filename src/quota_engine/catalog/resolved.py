@@ -210,6 +210,11 @@ def _rules(settings: RuleSettings) -> Rules:
         cancellations_max=_scaled(settings.cancellations_max, 1, default.cancellations_max),
         cancellations_window_ms=_scaled(settings.cancellations_window_days, _DAY_MS, default.cancellations_window_ms),
         cancellations_block_ms=_scaled(settings.cancellations_block_days, _DAY_MS, default.cancellations_block_ms),
+        abandoned_holds_max=_scaled(settings.abandoned_holds_max, 1, default.abandoned_holds_max),
+        abandoned_holds_window_ms=_scaled(
+            settings.abandoned_holds_window_h, _HOUR_MS, default.abandoned_holds_window_ms
+        ),
+        abandoned_holds_block_ms=_scaled(settings.abandoned_holds_block_h, _HOUR_MS, default.abandoned_holds_block_ms),
         reschedules_max=_scaled(settings.reschedules_max, 1, default.reschedules_max),
         reschedule_before_ms=_scaled(settings.reschedule_before_h, _HOUR_MS, default.reschedule_before_ms),
         wait_list_max=_scaled(settings.wait_list_max, 1, default.wait_list_max),

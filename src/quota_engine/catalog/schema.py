@@ -274,6 +274,9 @@ class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
     cancellations_max: Annotated[int, Meta(ge=0, le=100)] | None = None
     cancellations_window_days: Days | None = None
     cancellations_block_days: Days | None = None
+    abandoned_holds_max: Annotated[int, Meta(ge=0, le=100)] | None = None
+    abandoned_holds_window_h: Annotated[int, Meta(ge=0, le=87_840)] | None = None
+    abandoned_holds_block_h: Annotated[int, Meta(ge=0, le=87_840)] | None = None
     reschedules_max: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     reschedule_before_h: Annotated[int, Meta(ge=0, le=87_840)] | None = None
     wait_list_max: Annotated[int, Meta(ge=0, le=CAPACITY_MAX)] | None = None

@@ -25,6 +25,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from quota_engine.api_schema.draws import AwardBody, DrawBody, DrawChoiceBody, DrawOutcomeBody
 from quota_engine.api_schema.events import ConsumerGroupBody, EventBody
@@ -109,6 +110,8 @@ def outcome_of(body: OutcomeBody) -> Outcome:
         units=body.units,
         overbooked=body.overbooked,
         reason=body.reason,
+        abandoned_holds_left=None if body.abandoned_holds_left is UNSET else body.abandoned_holds_left,
+        blocked_until_ms=body.blocked_until_ms or 0,
     )
 
 

@@ -114,7 +114,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (3, lambda r: OpenDay(r.choice(_DAYS))),
         (1, lambda r: ReallocateUnused(r.choice(_DAYS), r.choice(_QUOTAS))),
         (2, lambda r: ReleaseParked(r.choice(_DAYS), "draw")),
-        (2, _set_rules),
+        (1, _set_rules),
         (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2)))),
     ]
     weights = [weight for weight, _ in makers]
@@ -168,7 +168,7 @@ def _set_rules(rng: random.Random) -> SetRules:
             RULES,
             hold_ttl_ms=rng.choice((HOLD_TTL_MS, 1000)),
             party_max=rng.choice((3, 4)),
-            abandoned_holds_max=rng.choice((0, 1, 1, 2)),
+            abandoned_holds_max=rng.choice((0, 1, 2, 3)),
             abandoned_holds_window_ms=24 * _HOUR_MS,
             abandoned_holds_block_ms=rng.choice((0, HOLD_TTL_MS, 24 * _HOUR_MS)),
         )

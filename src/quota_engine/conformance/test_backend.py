@@ -26,6 +26,7 @@ from quota_engine.admission.token_bucket import (
     PeekTokens,
     ResetTokens,
     TakeTokens,
+    at_most,
     per_day,
     per_minute,
     per_second,
@@ -351,14 +352,14 @@ def test_guarded_scenario(scenario: GuardedScenario, quota_engine_backend: OpenS
 
 def test_guarded_commands(quota_engine_backend: OpenStore) -> None:
     """Outcomes and state equal the reference's with passes, charges and shadow policies, alone and in batches."""
-    random = Random(11)
+    random = Random(21)
     clock = ManualClock(OPENS_AT_MS - 3_600_000)
     store, reference = quota_engine_backend(clock), GuardedLedger(OFFICE)
     seen = set()
     commands: list[tuple[int, Any]] = [(clock.now_ms(), command) for command in published()]
-    commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(11, 400)]
+    commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(21, 600)]
     while commands:
-        size = random.choice((1, 1, 8)) if len(commands) < 390 else 1
+        size = random.choice((1, 1, 8)) if len(commands) < 590 else 1
         together, commands = commands[:size], commands[size:]
         now_ms = together[0][0]
         clock.set_ms(now_ms)
@@ -378,7 +379,7 @@ def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedC
     if not isinstance(command, EnteringCommand) or random.random() < 0.2:
         return command
     applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
-    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1))
+    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1), at_most(2, per_second))
     names = random.sample(("account", "network", *applicants), random.choice((0, 1, 2)))
     charges = tuple(Charge(name, random.choice(limits), 1, random.random() < 0.2) for name in names)
     one = AdmissionPass(
@@ -392,10 +393,10 @@ def test_token_buckets(quota_engine_backend: OpenStore) -> None:
     random = Random(12)
     clock = ManualClock(OPENS_AT_MS)
     store, reference, address = quota_engine_backend(clock), Buckets(), "~buckets.conformance"
-    limits = (per_day(1), per_second(7, 3), per_second(999_983, 40), per_second(1_000_000))
+    limits = (per_day(1), per_second(7, 3), per_second(999_983, 40), per_second(1_000_000), at_most(3, per_second))
     for _ in range(400):
         clock.set_ms(clock.now_ms() + random.choice((0, 0, 1, 10, 150, 86_400_000, -10)))
-        keys = random.sample(range(4), random.choice((1, 1, 2)))
+        keys = random.sample(range(5), random.choice((1, 1, 2)))
         charges = tuple(Charge(f"k{key}", limits[key], random.randint(1, limits[key].burst)) for key in keys)
         now_ms = clock.now_ms()
         assert store.execute(Query(address, PeekTokens(charges))) == reference.peek(charges, now_ms)

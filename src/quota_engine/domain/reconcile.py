@@ -22,17 +22,18 @@ _CONFIRMED = frozenset({State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
-    """The result of reconciling one office.
+    """The result of reconciling one office, or of opening another ledger.
 
     Attributes:
-        office: the office's id.
-        epoch: the new fencing token. It grows by one with each reconciliation; 0 for an office without a ledger.
+        address: the office's id, or the address of another ledger.
+        epoch: the fencing token. It grows with each reconciliation of an office, and each time that another ledger is
+            opened after a failover. 0 if there is no ledger.
         findings: the audit's findings before the repair, one sentence each.
         repaired: entries of the store that were corrected, including those of indexes that the audit does not read.
         restored: lost events that were written again.
     """
 
-    office: str
+    address: str
     epoch: int
     findings: tuple[str, ...] = ()
     repaired: int = 0

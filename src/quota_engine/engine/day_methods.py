@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from quota_engine.catalog import Catalog
 from quota_engine.domain.commands import CloseDay, Expire, OpenDay, ReallocateUnused, ReleaseParked, SetCapacity
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import ListOffices, RecordedEvent, StoreRequest
 from quota_engine.workflows import day_workflows
@@ -89,6 +89,16 @@ class DayMethods:
         """
         return self.requests.hold_remaining_histogram(office, day, bounds_ms)
 
+    def abandoned_holds(self, office: str) -> StoreRequest[AbandonedHolds]:
+        """Return how many of an office's holds ended without a confirm, and how many blocks followed.
+
+        The numbers only grow. Cheap enough to read during an opening.
+
+        Args:
+            office: id of the office.
+        """
+        return self.requests.abandoned_holds(office)
+
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Apply[Outcome]:
         """Set the capacity of one quota.
 
@@ -165,19 +175,21 @@ class DayMethods:
         """
         return day_workflows.audit(self.requests, office)
 
-    def reconcile(self, office: str, events: Sequence[RecordedEvent] = ()) -> StoreRequest[Reconciliation]:
-        """Check an office's ledger and repair it, after a failover or any damage.
+    def reconcile(self, address: str, events: Sequence[RecordedEvent] = ()) -> StoreRequest[Reconciliation]:
+        """Check an office's ledger and repair it, after a failover or any damage, or open another ledger.
 
-        With ``fence=auto``, the first call after a failover does so by itself. With ``fence=manual``, the office stays
-        closed until an operator does. The office is closed for fenced engines meanwhile.
+        With ``fence=auto``, the first call after a failover does so by itself. With ``fence=manual``, the ledger stays
+        closed until an operator does. An office is closed for fenced engines meanwhile.
 
         Args:
-            office: id of the office.
+            address: id of the office; or the address of a waiting room, a draw or another ledger, as the refusal of a
+                call names it, such as ``~room.december``. Such a ledger has nothing to repair: it is opened.
             events: at most 1,000 events that the store has lost, in order, as a consumer received them. Those with
                 numbers above the store's last one happen again. Earlier events of the same history may precede them.
 
         Raises:
+            InvalidRequest: ``address`` is of no ledger, or the ledger has no events.
             InvalidRequest: ``events`` do not follow the store's events, because the store has later events
                 already, or there is a gap. Nothing was restored.
         """
-        return self.requests.reconcile(office, events)
+        return self.requests.reconcile(address, events)

@@ -43,6 +43,10 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 _RETRYABLE_STATUSES: Final = (403, 409, 410, 429, 503, 504)
 _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "office": {"description": "An office of the catalog.", "schema": _NAME},
+    "address": {
+        "description": "An office, or the address of another ledger as a refusal names it, such as `~room.december`.",
+        "schema": {"type": "string", "pattern": "^(~[a-z]{1,16}[.])?[A-Za-z0-9_-]{1,64}$"},
+    },
     "quota": {"description": "A quota of the day.", "schema": _NAME},
     "room": {"description": "A waiting room.", "schema": _NAME},
     "ticket": {

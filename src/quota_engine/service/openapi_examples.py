@@ -18,6 +18,7 @@ _SELECTION: Final = {"service": "new", "session": "morning"}
 
 PATH_EXAMPLES: Final[dict[str, str]] = {
     "office": "surabaya",
+    "address": "surabaya",
     "day": _DAY,
     "quota": "online",
     "reference": "surabaya~Zq3fVt0XQ1y",

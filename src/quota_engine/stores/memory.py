@@ -26,7 +26,7 @@ from quota_engine.domain.queries import (
 )
 from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
 from quota_engine.forks import call_in_child
-from quota_engine.ledger_kinds import kind_of
+from quota_engine.ledger_kinds import OFFICE, kind_of
 from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
@@ -285,10 +285,14 @@ class MemoryStore:
             return audit(entry.ledger, from_events=not entry.events_trimmed)
 
     def _reconcile(self, request: Reconcile) -> Reconciliation:
-        entry = self._get(request.office)
+        entry = self._get(request.address)
+        if entry.kind is not OFFICE:
+            if request.events:
+                raise InvalidRequest("events", "events for a ledger that has none", "an office's id, or no events")
+            return Reconciliation(request.address, int(request.address in self._ledgers))
         with entry.lock:
             if not entry.last_number:
-                return Reconciliation(request.office, 0)
+                return Reconciliation(request.address, 0)
             findings = audit(entry.ledger, from_events=not entry.events_trimmed)
             repaired_ledger = recompute(entry.ledger, from_events=not entry.events_trimmed)
             repaired_ledger.events = list(repaired_ledger.events)  # a copy, because restore_events may fail halfway
@@ -298,7 +302,7 @@ class MemoryStore:
             )
             entry.ledger = repaired_ledger
             entry.epoch += 1
-            return Reconciliation(request.office, entry.epoch, tuple(findings), int(repaired), restored)
+            return Reconciliation(request.address, entry.epoch, tuple(findings), int(repaired), restored)
 
     def _describe(self, request: Describe) -> dict[str, Any]:
         entry = self._get(request.office)

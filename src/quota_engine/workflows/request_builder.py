@@ -21,12 +21,14 @@ from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.domain.validation import APPLICANTS_MAX, DURATION_MS_MAX, check_integer, check_name, is_name
+from quota_engine.ledger_kinds import check_address
 from quota_engine.ports import (
     Acknowledge,
     CreateConsumerGroup,
     DeleteConsumerGroup,
     ListConsumerGroups,
     ListDay,
+    ReadAbandonedHolds,
     ReadConsumerGroup,
     ReadEvents,
     ReadHoldRemainingHistogram,
@@ -254,6 +256,10 @@ class RequestBuilder:
             lowest = bound_ms + 1
         return ReadHoldRemainingHistogram(self.known_office(office), day_number(day), tuple(bounds_ms))
 
+    def abandoned_holds(self, office: str) -> ReadAbandonedHolds:
+        """Return the request of :meth:`quota_engine.QuotaEngine.abandoned_holds`."""
+        return ReadAbandonedHolds(self.known_office(office))
+
     # --- Events and consumer groups
 
     def events(
@@ -311,10 +317,13 @@ class RequestBuilder:
         check_integer(through, "through", 0, EVENT_NUMBER_MAX)
         return TrimEvents(self.known_office(office), through)
 
-    def reconcile(self, office: str, events: Sequence[RecordedEvent]) -> Reconcile:
+    def reconcile(self, address: str, events: Sequence[RecordedEvent]) -> Reconcile:
         """Return the request of :meth:`quota_engine.QuotaEngine.reconcile`."""
         if not isinstance(events, list | tuple) or not all(isinstance(one, RecordedEvent) for one in events):
             raise InvalidRequest("events", "not a list of events", "events as events() returns them")
         if len(events) > EVENTS_RESTORED_MAX:
             raise InvalidRequest("events", f"{len(events)} events", f"at most {EVENTS_RESTORED_MAX} at a time")
-        return Reconcile(self.known_office(office), tuple(events))
+        if isinstance(address, str) and address.startswith("~"):
+            check_address(address, "address")
+            return Reconcile(address, tuple(events))
+        return Reconcile(self.known_office(address), tuple(events))

@@ -91,7 +91,7 @@ async def test_move_to_another_office_has_a_new_reference() -> None:
         assert (old["state"], old["moved_to"]) == ("MOVED", there)
         assert (await client.operate("POST", "/v1/moves/recover", {})).json() == {"finished": 0, "undone": 0}
         before = await client.service.engine._store.execute(Describe("mlg"))
-        reconciled = (await client.operate("POST", "/v1/offices/mlg/reconcile")).json()
+        reconciled = (await client.operate("POST", "/v1/ledgers/mlg/reconcile")).json()
         assert (reconciled["findings"], reconciled["repaired"]) == ([], 0)
         assert await client.service.engine._store.execute(Describe("mlg")) == before
 

@@ -9,7 +9,8 @@ import pytest
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, STATUS_PROBLEMS, TYPE_PREFIX, Problem
-from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client
+from tests.support.browser_service import wait_list_catalog
+from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, running
 
 TUESDAY = DAY + datetime.timedelta(days=1)
 
@@ -164,3 +165,25 @@ def test_every_refusal_has_a_problem_type(status: Status) -> None:
     assert found.type.name == status.lower().replace("_", "-")
     assert 400 <= found.type.status < 600
     assert found.retry_after_s == 1
+
+
+async def test_holds_let_go_are_counted_and_a_block_is_announced() -> None:
+    """The rules of this office allow one hold a day that ends without a confirm."""
+    async with running(catalog=wait_list_catalog(abandoned_holds_max=1)) as client:
+        first = (await client.reserve()).json()
+        assert "abandoned_holds_left" not in first
+        released = (await client.step(first["reservation"]["reference"], "release")).json()
+        assert released["abandoned_holds_left"] == 0
+        assert "blocked_until_ms" not in released
+        second = (await client.reserve()).json()
+        block_ms = 86_400_000
+        assert second["abandoned_holds_left"] == 0
+        assert second["blocked_until_ms"] == second["reservation"]["deadline_at_ms"] + block_ms
+        released = (await client.step(second["reservation"]["reference"], "release")).json()
+        assert released["blocked_until_ms"] == client.clock.now_ms() + block_ms
+        refused = problem(await client.reserve(), 403, "blocked")
+        assert refused["retry_at_ms"] == released["blocked_until_ms"]
+        path = "/v1/offices/surabaya/abandoned-holds"
+        counts = await client.call("GET", path, role=Role.OFFICE)
+        assert counts.json() == {"office": "surabaya", "released": 2, "expired": 0, "blocks": 1}
+        assert (await client.call("GET", path, role=Role.SERVICE)).status_code == 403

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from quota_engine import RoomSettings, Status, UnknownName
+from quota_engine.admission import ShadowPolicy, TokenBucketPolicy, at_most, per_minute
 from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.service.config.settings import load_config
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
@@ -100,6 +101,19 @@ async def test_missing_room_needs_no_pass(caplog: pytest.LogCaptureFixture) -> N
     assert f"waiting room {ROOM}: its opening time has passed" in caplog.text
 
 
+async def test_missing_days_of_a_release_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Another process publishes (``publish_days = 0``) and has published one week only: the next one is missing."""
+    async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
+        supervisor = client.service.room_supervisor
+        assert supervisor is not None
+        client.clock.advance_ms(7 * DAY_MS)
+        for _ in range(3):
+            await supervisor.tick()
+            client.clock.advance_ms(31_000)
+    expected = "surabaya-20261211T0700: 5 days of its release are not published, from 2026-12-14 to 2026-12-18"
+    assert caplog.text.count(expected) == 1
+
+
 async def test_later_and_lost_rooms_are_created() -> None:
     async with running(before_ms=HOUR_MS, waiting_rooms=ROOMS) as client:
         engine, supervisor = client.service.engine, client.service.room_supervisor
@@ -149,6 +163,10 @@ async def test_documented_configuration_is_valid(tmp_path: Path) -> None:
     assert found.ticket_keys.keys().active == "2027"
     assert "secret" not in repr(found.ticket_keys)
     changes = {name: getattr(found, name) for name in ("admission", "ticket_keys")}
+    device = found.admission[2]
+    assert isinstance(device, ShadowPolicy)
+    assert isinstance(device.policy, TokenBucketPolicy)
+    assert device.policy.limit == at_most(3, per_minute)
     async with running(grants=grants(), **changes) as client:
         missing = await client.reserve()
         assert (missing.status_code, missing.json()["reason"]) == (403, "no_network")

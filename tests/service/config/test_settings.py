@@ -145,6 +145,11 @@ def test_errors_name_their_keys(tmp_path: Path, text: str, expected: list[str]) 
             ],
         ),
         ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nburst = 1000000000', ["admission[0].burst"]),
+        (
+            '[[admission]]\nname = "a"\nby = "all"\nper_day = 3\nburst = 3\nsliding_window = true',
+            ["admission[0].burst"],
+        ),
+        ('[[admission]]\nname = "a"\nby = "all"\nper_day = 101\nsliding_window = true', ["admission[0].per_day"]),
         ('[[admission]]\nname = "a"\nby = "all"\nper_day = 1\nchannels = ["fax"]', ["admission[0].channels"]),
         ('[[admission]]\nname = "a"\nby = "all"\nper_week = 1', ["admission[0].per_week"]),
         ('[waiting_rooms]\noffices = ["malang"]', ["waiting_rooms.offices"]),

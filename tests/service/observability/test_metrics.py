@@ -24,6 +24,7 @@ from quota_engine.service.observability.worker_metrics import WorkerMetrics, _Me
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.test_runner import served
+from tests.support.browser_service import wait_list_catalog
 from tests.support.in_process_service import DAY_PATH, NIK, Client, running
 from tests.support.paths import DOCS
 
@@ -80,6 +81,9 @@ async def test_requests_outcomes_and_store_metrics(client: Client) -> None:
         "quota_engine_holds office=surabaya older_than_seconds=300": 0,
         "quota_engine_wait_list_length office=surabaya": 0,
         "quota_engine_overbooked_units office=surabaya": 2,
+        "quota_engine_abandoned_holds_total end=released office=surabaya": 0,
+        "quota_engine_abandoned_holds_total end=expired office=surabaya": 0,
+        "quota_engine_abandoned_hold_blocks_total office=surabaya": 0,
         "quota_engine_workers": 1,
         "quota_engine_event_streams": 0,
     }
@@ -90,6 +94,21 @@ async def test_requests_outcomes_and_store_metrics(client: Client) -> None:
     older = await scrape(client)
     assert older["quota_engine_holds office=surabaya older_than_seconds=300"] == 2
     assert "quota_engine_holds office=surabaya older_than_seconds=900" not in older  # the hold time is shorter
+
+
+async def test_holds_that_end_without_a_confirm_are_counted() -> None:
+    """Two are released, the second of which blocks, and one expires."""
+    async with running(catalog=wait_list_catalog(abandoned_holds_max=1)) as client:
+        for _ in range(2):
+            held = (await client.reserve()).json()["reservation"]["reference"]
+            assert (await client.step(held, "release")).status_code == 200
+        await client.reserve("second")
+        client.clock.advance_ms(900_000)
+        await client.reserve("third")
+        found = await scrape(client)
+        assert found["quota_engine_abandoned_holds_total end=released office=surabaya"] == 2
+        assert found["quota_engine_abandoned_holds_total end=expired office=surabaya"] == 1
+        assert found["quota_engine_abandoned_hold_blocks_total office=surabaya"] == 1
 
 
 async def test_room_metrics_appear_with_the_room() -> None:

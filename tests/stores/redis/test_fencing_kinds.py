@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 
     Attributes:
         address: Of one ledger.
-        name: What messages call it.
+        name: Its name in messages.
         creating: A command that creates it.
         command: A command that succeeds in it, and any number of times.
         question: A question about it.
@@ -131,6 +131,13 @@ def epoch_of(server: Server, kind: Kind) -> int:
     return int(server.ask("HGET", head, kind.epoch_field) or 0)
 
 
+def fail_over(server: Server, kind: Kind) -> None:
+    """Let the ledger look as if another server had written it last."""
+    stored = format_of(kind.address)
+    head = keys_of("", kind.address, stored.key_names)[stored.head]
+    server.ask("HSET", head, kind.epoch_field.replace("epoch", "server"), "a" * 40)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_first_call_after_a_failover_takes_the_ledger_over(
     group: Replicated, opened: list[RedisStore], name: str
@@ -176,13 +183,11 @@ def test_old_primary_is_refused_after_a_failover_with_lag(
         assert store.execute(Query(kind.address, kind.question)) is not None
         assert (epoch_of(old, kind), epoch_of(new, kind)) == (1, 2)
         proxy.switch_to(old.socket_path)
-        calls = (
-            lambda: store.apply(kind.address, kind.command),
-            lambda: store.execute(Query(kind.address, kind.question)),
-        )
-        for call in calls:
-            with pytest.raises(BackendUnavailable, match=f"{kind.name} is at epoch 1 on this server, .* old primary"):
-                call()
+        wanted = f"{kind.name} is at epoch 1 on this server, .* old primary"
+        with pytest.raises(BackendUnavailable, match=wanted):
+            store.apply(kind.address, kind.command)
+        with pytest.raises(BackendUnavailable, match=wanted):
+            store.execute(Query(kind.address, kind.question))
         proxy.switch_to(new.socket_path)
         assert store.apply(kind.address, kind.command) is not None
 
@@ -196,9 +201,8 @@ def test_manual_fence_stays_closed_until_the_operator_opens_it(
     store = open_store(server.url + "?fence=manual", ManualClock(draws.OPENS_AT_MS if name == "draw" else kind.now_ms))
     opened.append(store)
     store.apply(kind.address, kind.creating)
-    stored = format_of(kind.address)
-    head = keys_of("", kind.address, stored.key_names)[stored.head]
-    server.ask("HSET", head, kind.epoch_field.replace("epoch", "server"), "a" * 40)  # as after a failover
+    assert store.execute(Reconcile(kind.address)) == Reconciliation(kind.address, 1)  # it is open
+    fail_over(server, kind)
     wanted = rf"{kind.name} is closed: another server wrote it last \(epoch 1\)"
     with pytest.raises(BackendUnavailable, match=f"{wanted}.*; nothing was applied; call reconcile.'{kind.address}'"):
         store.apply(kind.address, kind.command)
@@ -215,7 +219,7 @@ def test_manual_fence_stays_closed_until_the_operator_opens_it(
 def test_wiped_store_is_reported_by_questions_as_by_commands(
     server: Server, opened: list[RedisStore], name: str
 ) -> None:
-    """The ledger begins again when an operator has said so, for all clients that knew it."""
+    """The ledger begins again after an operator's call, for all clients that knew it."""
     kind = KINDS[name]
     clock = ManualClock(draws.OPENS_AT_MS if name == "draw" else kind.now_ms)
     store, other = (open_store(server.url + "?fence=auto&attempts_max=2", clock) for _ in range(2))
@@ -256,7 +260,9 @@ def test_ended_room_is_not_a_lost_one(server: Server, opened: list[RedisStore]) 
     opened += [one, other]
     address = "~room.december"
     assert one.apply(address, CreateRoom(rooms.terms())).ok
-    one.execute(Reconcile(address))
+    fail_over(server, KINDS["room"])
+    assert one.apply(address, JoinRoom("ani")).ok
+    assert epoch_of(server, KINDS["room"]) == 2
     other.execute(Query(address, ViewRoom()))
     clock.set_ms(rooms.terms().forget_at_ms)
     assert one.apply(address, JoinRoom("ani")).status is RoomStatus.NOT_FOUND
@@ -280,7 +286,9 @@ def test_ended_draw_is_not_a_lost_one(server: Server, opened: list[RedisStore]) 
     store = open_store(server.url + "?fence=auto&attempts_max=2", clock)
     opened.append(store)
     store.apply("~draw.dec", CreateDraw(draws.TERMS))
-    store.execute(Reconcile("~draw.dec"))
+    fail_over(server, KINDS["draw"])
+    assert store.execute(Query("~draw.dec", ReadDraw())) is not None
+    assert epoch_of(server, KINDS["draw"]) == 2
     clock.set_ms(draws.FORGET_AT_MS)
     assert store.apply("~draw.dec", CloseDraw()).status is DrawStatus.UNKNOWN_DRAW
     terms = msgspec.structs.replace(draws.TERMS, closes_at_ms=1_000, forget_at_ms=2_000)

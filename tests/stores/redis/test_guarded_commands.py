@@ -33,6 +33,7 @@ from quota_engine.admission.token_bucket import (
     ResetTokens,
     TakeOutcome,
     TakeTokens,
+    at_most,
     per_day,
     per_minute,
     per_second,
@@ -66,6 +67,8 @@ LIMITS: Final = (
     per_second(999_983, 40),
     Limit(3, 7, 4),
     Limit(999_999_937, 4_503_599, 1_000_000_000),
+    at_most(3, per_second),
+    at_most(100, per_minute),
 )
 
 

@@ -8,13 +8,21 @@ import datetime
 from collections.abc import Sequence
 
 from quota_engine.api_schema.offices import AvailabilityBody, OfficesBody
-from quota_engine.api_schema.operators import AuditBody, HoldRemainingBody, LedgersBody, PublishedBody, ReconciledBody
+from quota_engine.api_schema.operators import (
+    AbandonedHoldsBody,
+    AuditBody,
+    HoldRemainingBody,
+    LedgersBody,
+    PublishedBody,
+    ReconciledBody,
+)
 from quota_engine.client.call_protocol import CallBase, CallFlow, segment
 from quota_engine.client.calls.common import day_path, day_text, office_path, selection_fields
 from quota_engine.client.decoding import day_of
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
+from quota_engine.ledger_kinds import check_address
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 
@@ -75,6 +83,11 @@ class DayCalls(CallBase):
             yield from self._request("GET", day_path(office, day, "hold-remaining"), HoldRemainingBody, query=query)
         ).holds
 
+    def abandoned_holds(self, office: str) -> CallFlow[AbandonedHolds]:
+        """See :meth:`quota_engine.QuotaEngine.abandoned_holds`."""
+        found = yield from self._request("GET", office_path(office, "abandoned-holds"), AbandonedHoldsBody)
+        return AbandonedHolds(found.released, found.expired, found.blocks)
+
     def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.set_capacity`."""
         return self._command("PUT", _quota_path(office, day, quota, "capacity"), {"capacity": capacity})
@@ -132,13 +145,21 @@ class DayCalls(CallBase):
         found = yield from self._request("GET", "/v1/audit", AuditBody, query=query)
         return AuditReport(found.offices, tuple(found.findings))
 
-    def reconcile(self, office: str) -> CallFlow[Reconciliation]:
+    def reconcile(self, address: str) -> CallFlow[Reconciliation]:
         """See :meth:`quota_engine.QuotaEngine.reconcile`.
 
         A service cannot restore lost events, because its events contain no applicants.
         """
-        found = yield from self._request("POST", office_path(office, "reconcile"), ReconciledBody)
-        return Reconciliation(found.office, found.epoch, tuple(found.findings), found.repaired)
+        found = yield from self._request("POST", f"/v1/ledgers/{_address_segment(address)}/reconcile", ReconciledBody)
+        return Reconciliation(found.address, found.epoch, tuple(found.findings), found.repaired)
+
+
+def _address_segment(address: str) -> str:
+    """Return the address of a ledger as a segment of a path."""
+    if isinstance(address, str) and address.startswith("~"):
+        check_address(address, "address")
+        return address
+    return segment(address, "office")
 
 
 def _quota_path(office: str, day: Day, quota: str, rest: str) -> str:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from quota_engine.api_schema.catalog import CatalogBody, catalog_body
 from quota_engine.api_schema.operators import (
+    AbandonedHoldsBody,
     AuditBody,
     ExpireBody,
     HoldRemainingBody,
@@ -61,6 +62,13 @@ async def hold_remaining_histogram(context: ServiceContext, request: ApiRequest)
     holds = await context.engine.hold_remaining_histogram(office, day, bounds_ms)
     date = datetime.date.fromisoformat(day)
     return ApiResponse(200, HoldRemainingBody(office=office, day=date, bounds_ms=bounds_ms, holds=holds))
+
+
+async def abandoned_holds(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    office = request.path["office"]
+    counts = await context.engine.abandoned_holds(office)
+    body = AbandonedHoldsBody(office=office, released=counts.released, expired=counts.expired, blocks=counts.blocks)
+    return ApiResponse(200, body)
 
 
 async def list_ledgers(context: ServiceContext, request: ApiRequest) -> ApiResponse:
@@ -120,9 +128,9 @@ async def recover_moves(context: ServiceContext, request: ApiRequest) -> ApiResp
 
 
 async def reconcile(context: ServiceContext, request: ApiRequest) -> ApiResponse:
-    report = await context.engine.reconcile(request.path["office"])
+    report = await context.engine.reconcile(request.path["address"])
     body = ReconciledBody(
-        office=report.office, epoch=report.epoch, findings=list(report.findings), repaired=report.repaired
+        address=report.address, epoch=report.epoch, findings=list(report.findings), repaired=report.repaired
     )
     return ApiResponse(200, body)
 
@@ -173,13 +181,18 @@ OPERATIONS: Final = (
         roles=OPERATORS, body_type=RecoverMovesBody,
     ),
     post(
-        OFFICE + "/reconcile", "reconcile", "Recompute an office's ledger and repair what differs.", reconcile,
+        "/v1/ledgers/{address}/reconcile", "reconcile",
+        "Recompute an office's ledger and repair what differs, or open another ledger after a failover.", reconcile,
         ReconciledBody, **_OPERATION,
     ),
     get(
         DAY + "/hold-remaining", "hold-remaining", "Count the holds of a day by their remaining time.",
         hold_remaining_histogram, HoldRemainingBody, roles=OFFICES, query_type=HoldRemainingQuery,
         problems=("unknown-name",),
+    ),
+    get(
+        OFFICE + "/abandoned-holds", "abandoned-holds", "Count the holds that ended without a confirm.",
+        abandoned_holds, AbandonedHoldsBody, roles=OFFICES, problems=("unknown-name",),
     ),
     get(
         "/v1/ledgers", "ledgers", "List the offices that have a ledger in the store.", list_ledgers, LedgersBody,

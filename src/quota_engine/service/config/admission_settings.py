@@ -34,7 +34,7 @@ from quota_engine.admission import (
     TokenBucketPolicy,
 )
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit
+from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit, SlidingWindow
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import InvalidRequest, ValidationIssue
 from quota_engine.domain.identity_key import SECRET_EXPECTED, decode_secret
@@ -68,7 +68,9 @@ class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     Attributes:
         by: the key of a bucket, such as each network or each identity.
-        burst: attempts that are possible at once; left out, as many as the period's amount.
+        burst: attempts that are possible at once; left out, as many as the period's amount. A full bucket lets up to
+            ``burst + amount - 1`` attempts through in its first period.
+        sliding_window: exactly the amount in any period, at most 100, instead of a bucket; without ``burst``.
         scope: ``store`` for buckets that all processes share, ``process`` for buckets of each process alone.
         shadow: count decisions, but do not enforce them.
         optional: admit callers without the value that ``by`` names.
@@ -84,6 +86,7 @@ class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     per_hour: Amount | None = None
     per_day: Amount | None = None
     burst: Amount | None = None
+    sliding_window: bool = False
     scope: BucketScope = BucketScope.STORE
     shadow: bool = False
     optional: bool = False
@@ -225,8 +228,12 @@ def _build_limit(table: AdmissionTable, key: str, file: str, issues: list[Valida
         issues.append(ValidationIssue(file, f"{key}.per_minute", found, f"one of {', '.join(_PERIODS_MS)}"))
         return None
     ((name, amount),) = given
+    if table.sliding_window and table.burst is not None:
+        issues.append(ValidationIssue(file, f"{key}.burst", str(table.burst), "no burst, or no sliding_window"))
+        return None
     try:
-        return Limit(amount, _PERIODS_MS[name], table.burst or amount)
+        kind = SlidingWindow if table.sliding_window else Limit
+        return kind(amount, _PERIODS_MS[name], table.burst or amount)
     except InvalidRequest as error:
         field = "burst" if table.burst is not None else name
         issues.append(ValidationIssue(file, f"{key}.{field}", error.problem, error.expected))

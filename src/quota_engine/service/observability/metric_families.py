@@ -55,6 +55,12 @@ METRIC_FAMILIES: Final = {
     "quota_engine_overbooked_units": MetricFamily(
         "gauge", "Units taken beyond the capacity on days open for booking.", ("office",)
     ),
+    "quota_engine_abandoned_holds": MetricFamily(
+        "counter", "Holds that ended without a confirm, by end: released or expired.", ("office", "end")
+    ),
+    "quota_engine_abandoned_hold_blocks": MetricFamily(
+        "counter", "Blocks of applicants after abandoned holds, new or extended.", ("office",)
+    ),
     "quota_engine_room_tickets": MetricFamily("counter", "Tickets that a waiting room has issued.", ("room",)),
     "quota_engine_room_called_tickets": MetricFamily("counter", "Tickets that a waiting room has called.", ("room",)),
     "quota_engine_room_waiting_tickets": MetricFamily("gauge", "Tickets not called yet.", ("room",)),

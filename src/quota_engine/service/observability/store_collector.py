@@ -98,6 +98,10 @@ class StoreCollector:
         ]
         samples.append(Sample("quota_engine_wait_list_length", (office,), (waiting,)))
         samples.append(Sample("quota_engine_overbooked_units", (office,), (overbooked,)))
+        ends = await engine.abandoned_holds(office)
+        samples.append(Sample("quota_engine_abandoned_holds", (office, "released"), (ends.released,)))
+        samples.append(Sample("quota_engine_abandoned_holds", (office, "expired"), (ends.expired,)))
+        samples.append(Sample("quota_engine_abandoned_hold_blocks", (office,), (ends.blocks,)))
         room = self._current_room(office)
         if room is not None:
             samples += await self._collect_room(room)

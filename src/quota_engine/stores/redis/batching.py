@@ -90,7 +90,10 @@ def copy_error(error: BaseException, abandoned: type[Exception] = OutcomeUnknown
         abandoned: The type of the copy if the sender was interrupted, which is not an error of the other callers.
     """
     kind = type(error) if isinstance(error, BackendUnavailable | OutcomeUnknown) else abandoned
-    text = str(error) or f"the call was interrupted ({type(error).__name__}); repeat it with the same key"
+    text = str(error)
+    if not text:
+        text = f"another caller had sent this call for both and was interrupted ({type(error).__name__}); "
+        text += "ask again" if kind is BackendUnavailable else "it may have been applied: repeat it with the same key"
     copy = kind(text)
     copy.__cause__ = error
     return copy

@@ -100,7 +100,7 @@ class Executor:
             except BackendUnavailable as error:
                 if not is_unknown:
                     raise
-                refusal = Refusal(str(error), "try again in a moment")
+                refusal = Refusal(f"the store cannot be used ({error.__cause__})", "wait until it answers")
                 break
             try:
                 found = yield from self.reconciler.try_reconcile(handle)

@@ -114,8 +114,8 @@ class OfficeRequests:
                 return self._check_identity_key(fingerprint)
             case ListOffices():
                 return self._executor.offices.read()
-            case Reconcile(office, events):
-                return self._executor.reconciler.reconcile(self._executor.handle(office), events)
+            case Reconcile(address, events):
+                return self._executor.reconciler.reconcile(self._executor.handle(address), events)
             case Audit(office):
                 return self._audit(office)
             case Describe(address):
@@ -256,7 +256,7 @@ class OfficeRequests:
             # Read first, so that a store whose memory is full can be opened. HSETNX keeps the first of several
             # openings at the same time, and each of them reads the one that was kept.
             write = ("HSETNX", key, "fingerprint", fingerprint)
-            _, stored = yield from self._runner.run_plain(write, ("HGET", key, "fingerprint"), key=key)
+            _, stored = yield from self._runner.run_plain(write, ("HGET", key, "fingerprint"), key=key, waits=True)
         return str(stored)
 
     def _audit(self, office: str) -> Call[list[str]]:

@@ -162,7 +162,7 @@ def _log_result(found: Reconciliation, *, is_expected: bool) -> None:
     _log.log(
         logging.INFO if is_expected else logging.WARNING,
         "office %s: epoch %d; %d findings, %d entries repaired, %d events restored",
-        found.office,
+        found.address,
         found.epoch,
         len(found.findings),
         found.repaired,

@@ -333,7 +333,8 @@ def call_plain(
     def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
         return requests
 
-    return (yield from _call_with_retries(words, policy, router, key, None, waits=waits))
+    replies = yield from _call_with_retries(words, policy, router, key, None, waits=waits)
+    return replies[:-1] if waits else replies
 
 
 def _call_with_retries(
@@ -350,7 +351,7 @@ def _call_with_retries(
             outcome.
         waits: True if the last request is WAIT, and too few replicas are a failure.
     """
-    is_unknown = False
+    unknown: Exception | None = None  # the reason why an attempt may have been applied
     reason: Exception | None = None
     pause_ms = policy.pause_ms_min
     by_text = False
@@ -382,7 +383,7 @@ def _call_with_retries(
             # The second redirection in a row: while a move is announced, two nodes may name each other. Pause.
         except (NotSent, ReplyLost) as error:
             is_lost = last_moment is not None and isinstance(error, ReplyLost)
-            is_unknown, reason = is_unknown or is_lost, error
+            unknown, reason = error if is_lost else unknown, error
             if last_moment is not None and not isinstance(error, NotReplicated):
                 last_moment.clocks.of(node).forget()
                 if is_lost:
@@ -392,11 +393,12 @@ def _call_with_retries(
             break  # retrying does not help
         except (ResponseError, BusyLoadingError) as error:
             if str(error).startswith("FENCED"):
-                raise Fenced(error, is_unknown=is_unknown) from error
+                raise Fenced(error, is_unknown=unknown is not None) from error
             reason = error
             if not isinstance(error, _TRANSIENT) and not str(error).startswith(_TRANSIENT_CODES):
                 # No script expects this error, and it may have come after the first write.
-                is_unknown = is_unknown or (last_moment is not None and not str(error).startswith(_REFUSED_CODES))
+                if last_moment is not None and not str(error).startswith(_REFUSED_CODES):
+                    unknown = error
                 break
             if last_moment is not None and str(error).startswith("LATE"):
                 last_moment.clocks.of(node).record(float(str(error).split()[1]), last_moment.clocks.now_ms())
@@ -407,10 +409,10 @@ def _call_with_retries(
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if str(reason).startswith("BEHIND"):
         assert reason is not None
-        raise Behind(reason, is_unknown=is_unknown) from reason
-    if is_unknown:
-        raise OutcomeUnknown(f"the store's answer was lost; repeat the call with the same key ({reason})") from reason
-    raise BackendUnavailable(_explained(reason)) from reason
+        raise Behind(reason, is_unknown=unknown is not None) from reason
+    if unknown is not None:
+        raise OutcomeUnknown(_explain_unknown(unknown, reason)) from reason
+    raise BackendUnavailable(_explain_unavailable(reason, writes=last_moment is not None)) from reason
 
 
 def _send(
@@ -461,13 +463,42 @@ def send_to(node: Node | None, requests: Callable[[], Requests], *, asking: bool
     return replies[1::2] if asking else replies
 
 
-def _explained(error: Exception | None) -> str:
-    """Return the text of an error, with its remedy if there is a known one."""
+def _explain_unavailable(error: Exception | None, *, writes: bool) -> str:
+    """Return why a call was not answered, and the remedy if there is a known one."""
     if isinstance(error, NotReplicated):
         return (
             f"the state behind this answer is not safe yet: {error}, so a failover could lose it; "
             "nothing is lost now; ask again in a moment, and check the replicas if this persists"
         )
-    text = str(error) or type(error).__name__
     remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
-    return f"the store cannot be used: {text}" + (f" ({remedy})" if remedy else "")
+    if str(error).startswith("LATE"):
+        remedy = "every attempt reached the server too late: the network or the server is slow"
+    text = f"the store cannot be used: {_text_of(error)}" + (f" ({remedy})" if remedy else "")
+    return f"{text}; nothing was applied" if writes else text
+
+
+def _explain_unknown(unknown: Exception, last: Exception | None) -> str:
+    """Return what is known of a command that may have been applied, and the remedy.
+
+    Args:
+        unknown: The reason why it may have been applied.
+        last: The error of the last attempt.
+    """
+    if isinstance(unknown, NotReplicated):
+        known = f"the primary has applied the command, but {unknown}, so a failover could lose it"
+    elif isinstance(unknown, ReplyLost):
+        known = f"the command was sent and its answer was lost ({_text_of(unknown)}), so it may have been applied"
+    else:
+        known = f"the store failed while it ran the command ({_text_of(unknown)}), so a part may have been applied"
+    if last is unknown:
+        now = ""
+    elif isinstance(last, NotSent):
+        now = f"the store cannot be reached now ({_text_of(last)}); "
+    else:
+        now = f"the store does not accept it now ({_text_of(last)}); "
+    return f"{known}; {now}repeat the call with the same key"
+
+
+def _text_of(error: Exception | None) -> str:
+    """Return the text of an error without its full stop, or its name if it has none."""
+    return str(error).rstrip(".") or type(error).__name__

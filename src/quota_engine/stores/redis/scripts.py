@@ -48,7 +48,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX
+from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX, WINDOW_UNITS_MAX
 from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
@@ -92,12 +92,12 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     "office/penalties.lua": {"CANCELLATIONS_MAX": CANCELLATIONS_MAX, "ABANDONED_HOLDS_MAX": ABANDONED_HOLDS_MAX},
     "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX, "OFFERS_MAX": OFFERS_MAX},
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
-    "office/reconcile.lua": {"RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
-    "shared/take_over.lua": {"RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "shared/fence.lua": {"LOSS_KEPT_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},
     "buckets/token_bucket.lua": {
         "BUCKETS_MAX": BUCKETS_MAX,
         "CHARGES_MAX": CHARGES_MAX,
+        "WINDOW_UNITS_MAX": WINDOW_UNITS_MAX,
         "CAPACITY_TICKS_MAX": CAPACITY_TICKS_MAX,
     },
     "buckets/apply_commands.lua": {"RETENTION_MARGIN_MS": SHORT_RETENTION_MARGIN_MS},
@@ -160,6 +160,8 @@ def _source(file: str | FenceFields) -> str:
     constants = {**_CONSTANTS.get(file, {}), **constants}
     lines = [f"local {name} = {_literal(value)}" for name, value in constants.items()]
     body = (resources.files(__package__) / "lua" / file).read_text(encoding="utf-8")
+    if file == "shared/fence.lua":
+        return "\n".join(["local function load_fence()", *lines, body, "end"])
     return "\n".join([*lines, body])
 
 

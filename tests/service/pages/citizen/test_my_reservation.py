@@ -126,3 +126,39 @@ async def test_a_forged_cookie_leads_to_no_reservation(browser: CitizenBrowser, 
     for forged in (f"{until}.surabaya~other.{mac}", f"{int(until) + 1}.{reference}.{mac}", value[:-1], "", "x" * 1000):
         response = await client.http.get("/reservation/state", headers={"cookie": f"reservation={forged}"})
         assert response.json()["state"] == ""
+
+
+async def test_a_block_is_announced_before_and_after_the_last_place_let_go() -> None:
+    """The second place let go within a day blocks. The pages say so before it, and until when after it."""
+    async with running(catalog=wait_list_catalog(abandoned_holds_max=1)) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            await browser.reserve()
+            assert "block_notice" not in (await browser.get("/reservation")).text
+            ended = await browser.submit("/reservation/release")
+            assert citizen_text("block_notice_next") in html.unescape(ended.text)
+            held = html.unescape((await browser.reserve()).text)
+            assert citizen_text("block_notice_last", when="Sabtu, 5 Desember 2026 14.15 WIB") in held
+            assert held == html.unescape((await browser.get("/reservation")).text)
+            client.clock.advance_ms(60_000)
+            blocked = html.unescape((await browser.submit("/reservation/release")).text)
+            when = "Sabtu, 5 Desember 2026 14.01 WIB"
+            assert citizen_text("block_notice_blocked", when=when) in blocked
+            assert citizen_text("refusal_BLOCKED", when=when) in html.unescape((await browser.reserve()).text)
+            # Another reservation on this computer shows no notice of the earlier one.
+            assert citizen_text("block_notice_blocked", when=when) not in (await browser.reserve(OTHER)).text
+
+
+async def test_an_expired_hold_says_until_when_no_place_can_be_booked() -> None:
+    async with running(catalog=wait_list_catalog(abandoned_holds_max=2)) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            await browser.reserve()
+            await browser.submit("/reservation/release")
+            held = html.unescape((await browser.reserve()).text)
+            assert citizen_text("block_notice_left_one", count=1) in held
+            await browser.submit("/reservation/release")
+            await browser.reserve()
+            client.clock.advance_ms(900_000)
+            expired = html.unescape((await browser.get("/reservation")).text)
+            assert citizen_text("block_notice_blocked", when="Sabtu, 5 Desember 2026 14.15 WIB") in expired

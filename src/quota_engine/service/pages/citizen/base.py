@@ -20,9 +20,11 @@ from quota_engine.catalog import ResolvedOffice, departed_office, next_release, 
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import Outcome
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom
 from quota_engine.service.http.load_shedding import over_limit
 from quota_engine.service.http.sse import StreamEvent
+from quota_engine.service.pages.citizen.block_notice import BlockNotice, read_notice
 from quota_engine.service.pages.citizen.selection import BookingSelection, read_selection
 from quota_engine.service.pages.dashboard_cache import DashboardCache
 from quota_engine.service.pages.i18n import CITIZEN_TEXTS, Translator
@@ -45,6 +47,8 @@ _KEPT_AFTER_DAY: Final = datetime.timedelta(days=1)
 """Time after the booked day in which the reservation's cookie still leads to its page."""
 _RESERVATION_COOKIE_MS_MIN: Final = 3_600_000
 _TICKET_COOKIE: Final = "ticket"
+_NOTICE_COOKIE: Final = "notice"
+_NOTICE_COOKIE_MS: Final = 86_400_000
 _RETRY_S: Final = 10
 is_nik = re.compile(r"[0-9]{16}").fullmatch
 
@@ -204,10 +208,24 @@ class CitizenPages:
 
         The cookies are signed, and no process stores anything about them: a copy made before stays valid until its end.
         """
-        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE):
+        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE, _NOTICE_COOKIE):
             self._delete_cookie(request, response, name)
         response.headers.update(NO_STORE_HEADERS)
         response.headers["clear-site-data"] = '"cache", "storage"'
+
+    def remember_notice(self, request: Request, response: Response, outcome: Outcome) -> None:
+        """Set the cookie of the block that an outcome announces, or delete that of an earlier outcome."""
+        notice = BlockNotice.of_outcome(outcome)
+        if notice is not None:
+            expires_at_ms = max(notice.until_ms, self.service.now_ms() + _NOTICE_COOKIE_MS)
+            self._set_signed_cookie(request, response, _NOTICE_COOKIE, notice.text(), expires_at_ms)
+        elif _NOTICE_COOKIE in request.cookies:
+            self._delete_cookie(request, response, _NOTICE_COOKIE)
+
+    def notice(self, request: Request, reservation: Reservation) -> BlockNotice | None:
+        """Return the block that the last outcome for this reservation announced, or ``None``."""
+        text = self._signer.read(request.cookies.get(_NOTICE_COOKIE, ""), self.service.now_ms())
+        return read_notice(text, reservation.reference)
 
     def reference(self, request: Request) -> str:
         """Return the reference of this browser's reservation, or ``""``."""

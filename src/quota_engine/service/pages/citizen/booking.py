@@ -161,6 +161,8 @@ class BookingPages:
         if reservation is not None:
             response = RedirectResponse("/reservation", 303)
             pages.remember_reservation(request, response, reservation)
+            if outcome.ok:
+                pages.remember_notice(request, response, outcome)
             return response
         return await self._refusal(request, translator, form, outcome)
 

@@ -82,6 +82,7 @@ class ReservationPages:
         now_ms = pages.service.now_ms()
         has_error = request.query_params.get("error") == "declaration" and status == "held"
         is_confirmed = status == "confirmed"
+        notice = pages.notice(request, reservation)
         response = pages.render(
             request,
             f"{status}.html",
@@ -94,6 +95,9 @@ class ReservationPages:
             texts=wait_list_texts(translator, position) if position else {},
             offer=translator.duration(office.rules.offer_ttl_ms),
             end_text=_end_text(reservation),
+            block_notice=notice.sentence(translator, reservation, now_ms, lambda at_ms: pages.local_time(at_ms, office))
+            if notice is not None
+            else "",
             queue_numbers=", ".join(str(number) for number in reservation.queue_numbers),
             day=translator.date(datetime.date.fromordinal(reservation.day)),
             session=name_of(office.sessions, session_id, translator.language),
@@ -191,7 +195,10 @@ class ReservationPages:
             # The outcome may be unknown. The reservation's page shows it as soon as the store answers.
             return RedirectResponse("/reservation", 303)
         pages.service.metrics.record_outcome(outcome.status)
-        return RedirectResponse("/reservation", 303)
+        response = RedirectResponse("/reservation", 303)
+        if method == "release":
+            pages.remember_notice(request, response, outcome)
+        return response
 
 
 def _phase(reservation: Reservation, status: str) -> str:

@@ -16,6 +16,7 @@ from quota_engine.admission.token_bucket import (
     Charge,
     PeekTokens,
     ResetTokens,
+    SlidingWindow,
     TakeOutcome,
     TakeTokens,
     check_bucket_names,
@@ -26,10 +27,14 @@ _TAKEN = TakeOutcome()
 
 
 def text_of_charges(charges: tuple[Charge, ...]) -> str:
-    """Return charges as text: ``name:amount:per_ms:burst:cost:in_shadow``, with commas between."""
+    """Return charges as text: ``name:amount:per_ms:burst:cost:in_shadow``, with commas between.
+
+    A sliding window has the burst 0.
+    """
     return ",".join(
         [
-            f"{one.name}:{one.limit.amount}:{one.limit.per_ms}:{one.limit.burst}:{one.cost}:{one.shadow:d}"
+            f"{one.name}:{one.limit.amount}:{one.limit.per_ms}:"
+            f"{0 if type(one.limit) is SlidingWindow else one.limit.burst}:{one.cost}:{one.shadow:d}"
             for one in charges
         ]
     )

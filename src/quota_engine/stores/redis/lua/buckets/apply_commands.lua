@@ -5,25 +5,34 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name, a tab, and its charges or bucket names.
 -- reply a line for each. Of take: the index of the first charge that was refused or -1, and the time to retry at.
 --       Of reset: how many buckets were not full. Of peek: for each bucket its whole tokens and when it is full (0: now).
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
--- The loader defines RETENTION_MARGIN_MS.
+-- The loader defines RETENTION_MARGIN_MS, and the constants of token_bucket.lua.
 
 -- Fill these buckets. Returns how many were not full.
 local function reset(bucket_names, now_ms)
   local count = 0
   for _, name in ipairs(bucket_names) do
-    if tonumber(redis.call("ZSCORE", GATE, name) or "0") > now_ms then
-      redis.call("ZREM", GATE, name)
-      redis.call("HDEL", TICKS, name)
-      count = count + 1
+    local was_full = true
+    for number = -1, WINDOW_UNITS_MAX - 1 do -- the bucket itself, and the places of a sliding window
+      local part = number < 0 and name or name .. "." .. int(number)
+      if tonumber(redis.call("ZSCORE", GATE, part) or "0") > now_ms then
+        redis.call("ZREM", GATE, part)
+        redis.call("HDEL", TICKS, part)
+        was_full = false
+      end
     end
+    if not was_full then count = count + 1 end
   end
   return count
 end
 
 local function level_of(charge, now_ms)
+  if charge.is_window then
+    find_places(charge, now_ms)
+    return int(#charge.free_places) .. ":" .. int(charge.free_at_ms or 0)
+  end
   charge.full_at_ms, charge.early = bucket_of(charge, now_ms)
   if not charge.full_at_ms then return int(charge.burst) .. ":0" end
   local capacity = charge.burst * charge.per_ms
@@ -56,9 +65,10 @@ local function parse(line)
 end
 
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
@@ -80,5 +90,5 @@ end
 if touches == "+" and not gate.changed and redis.call("HEXISTS", TICKS, "~") == 1 then
   redis.call("HSET", TICKS, "~touched", "")
 end
-if fence then lines[#lines + 1] = gate.changed and write_fence(fence) or line_of_fence(fence) end
+if fence then lines[#lines + 1] = gate.changed and fences.write(fence) or fences.line(fence) end
 return lines

@@ -2,14 +2,15 @@
 -- and their bounds: no number here is above 2^52 + 10^9.
 --
 -- KEYS  the last two keys of a ledger that has buckets:
---       gate       zset    bucket -> the first whole millisecond in which it is full; "/" .. pass -> when its use is forgotten
+--       gate       zset    bucket -> the first whole millisecond in which it is full; "/" .. pass -> when its use is forgotten;
+--                          window "." number -> when this place of a sliding window is free again
 --       ticks      hash    bucket -> "early@full_at_ms": the bucket is full that many ticks before full_at_ms, as long as gate
 --                          has the same full_at_ms; "~" -> the time of the last step that took tokens
 --
 -- In a ledger that has only buckets, ticks also has the fields of shared/fence.lua, with "~" in front: "~server", "~epoch" and
 -- "~ends", which is ends_at_ms.
 --
--- The loader defines BUCKETS_MAX, CHARGES_MAX and CAPACITY_TICKS_MAX.
+-- The loader defines BUCKETS_MAX, CHARGES_MAX, CAPACITY_TICKS_MAX and WINDOW_UNITS_MAX.
 
 local GATE, TICKS = KEYS[#KEYS - 1], KEYS[#KEYS]
 local SWEPT_PER_CALL_MAX = 64
@@ -17,7 +18,8 @@ local CHARGE = "^([%w_%-]+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):(%d%d?%d?%d?%d
 
 local gate = { added = 0 }
 
--- Return the charges of a text, name:amount:per_ms:burst:cost:in_shadow with commas between; nil if one is invalid.
+-- Return the charges of a text, name:amount:per_ms:burst:cost:in_shadow with commas between; nil if one is invalid. A sliding
+-- window has the burst 0.
 local function charges_of_text(text)
   local charges = {}
   for index, part in ipairs(names(text)) do
@@ -27,6 +29,10 @@ local function charges_of_text(text)
       name = name, amount = tonumber(amount), per_ms = tonumber(per_ms), burst = tonumber(burst), cost = tonumber(cost),
       in_shadow = in_shadow == "1", index = index - 1,
     }
+    if charge.burst == 0 then
+      if charge.amount > WINDOW_UNITS_MAX then return nil end
+      charge.burst, charge.is_window = charge.amount, true
+    end
     if charge.amount < 1 or charge.per_ms < 1 or charge.cost < 1 or charge.cost > charge.burst
         or charge.burst * charge.per_ms > CAPACITY_TICKS_MAX then
       return nil
@@ -54,6 +60,25 @@ local function bucket_of(charge, now_ms)
   return full_at_ms, math.min(tonumber(early), charge.amount - 1)
 end
 
+-- Find the free places of a sliding window. Returns the time from which the charge fits; 0: it fits.
+local function find_places(charge, now_ms)
+  charge.free_places = {}
+  local taken = {}
+  for number = 0, charge.amount - 1 do
+    local place = charge.name .. "." .. int(number)
+    local until_ms = tonumber(redis.call("ZSCORE", GATE, place) or "0")
+    if until_ms <= now_ms then
+      charge.free_places[#charge.free_places + 1] = place
+    else
+      taken[#taken + 1] = until_ms
+    end
+  end
+  table.sort(taken)
+  charge.free_at_ms = taken[#taken]
+  local missing = charge.cost - #charge.free_places
+  return missing > 0 and taken[missing] or 0
+end
+
 local function ready_at_ms(charge)
   local spare = (charge.burst - charge.cost) * charge.per_ms + charge.early
   return charge.full_at_ms - math.floor(spare / charge.amount)
@@ -64,15 +89,17 @@ end
 local function take(charges, now_ms)
   local refused_by, retry_at_ms, new = -1, 0, 0
   for _, charge in ipairs(charges) do
-    charge.full_at_ms, charge.early = bucket_of(charge, now_ms)
-    if not charge.full_at_ms then
-      new = new + 1
+    local at_ms = 0
+    if charge.is_window then
+      at_ms = find_places(charge, now_ms)
+      new = new + math.min(charge.cost, #charge.free_places)
     else
-      local at_ms = ready_at_ms(charge)
-      if at_ms > now_ms then
-        if refused_by < 0 then refused_by = charge.index end
-        retry_at_ms = math.max(retry_at_ms, at_ms)
-      end
+      charge.full_at_ms, charge.early = bucket_of(charge, now_ms)
+      if charge.full_at_ms then at_ms = ready_at_ms(charge) else new = new + 1 end
+    end
+    if at_ms > now_ms then
+      if refused_by < 0 then refused_by = charge.index end
+      retry_at_ms = math.max(retry_at_ms, at_ms)
     end
   end
   if refused_by >= 0 then return refused_by, retry_at_ms end
@@ -96,15 +123,22 @@ local function take(charges, now_ms)
     gate.size = gate.size + new
   end
   for _, charge in ipairs(charges) do
-    local ticks = charge.cost * charge.per_ms
-    if charge.full_at_ms then ticks = ticks + (charge.full_at_ms - now_ms) * charge.amount - charge.early end
-    local full_in_ms = math.floor((ticks + charge.amount - 1) / charge.amount)
-    local early, full_at_ms = full_in_ms * charge.amount - ticks, now_ms + full_in_ms
-    redis.call("ZADD", GATE, int(full_at_ms), charge.name)
-    if early > 0 then
-      redis.call("HSET", TICKS, charge.name, int(early) .. "@" .. int(full_at_ms))
-    elseif charge.amount > 1 then
-      redis.call("HDEL", TICKS, charge.name)
+    local full_at_ms
+    if charge.is_window then
+      full_at_ms = now_ms + charge.per_ms
+      for number = 1, charge.cost do redis.call("ZADD", GATE, int(full_at_ms), charge.free_places[number]) end
+    else
+      local ticks = charge.cost * charge.per_ms
+      if charge.full_at_ms then ticks = ticks + (charge.full_at_ms - now_ms) * charge.amount - charge.early end
+      local full_in_ms = math.floor((ticks + charge.amount - 1) / charge.amount)
+      local early = full_in_ms * charge.amount - ticks
+      full_at_ms = now_ms + full_in_ms
+      redis.call("ZADD", GATE, int(full_at_ms), charge.name)
+      if early > 0 then
+        redis.call("HSET", TICKS, charge.name, int(early) .. "@" .. int(full_at_ms))
+      elseif charge.amount > 1 then
+        redis.call("HDEL", TICKS, charge.name)
+      end
     end
     if full_at_ms > (gate.last_ms or 0) then gate.last_ms = full_at_ms end
   end

@@ -4,7 +4,7 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 --
 -- reply a line for each command, with tabs between its fields: status, number, version, flags ("p": replayed), retry_at_ms, quotas.
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines PREFERENCES_MAX, OFFERED_DAYS_MAX, APPLICANTS_MAX, CHOICES_MAX and RETENTION_MARGIN_MS.
@@ -275,9 +275,10 @@ local function write_back()
 end
 
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
@@ -289,5 +290,5 @@ for index, fields in ipairs(commands) do
 end
 write_back()
 if touches == "+" and draw.config then call("HSET", HEAD, "~", "") end
-if fence then lines[#lines + 1] = write_fence(fence) end
+if fence then lines[#lines + 1] = fences.write(fence) end
 return lines

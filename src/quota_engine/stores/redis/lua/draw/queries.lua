@@ -6,7 +6,7 @@
 --       applicants, preferences, offered, then its config, separated by tabs. Of an application: number, version, applicants,
 --       numbers of preferences, and a row for each preference. Of a page, a row each: applications without the rows of their
 --       preferences, preferences, or days as office/day and quotas. If the fence is checked, one more line: see
---       line_of_fence() of shared/fence.lua
+--       line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
 
 -- Return the numbers after + 1 to after + limit of a hash that has `count`, and their texts.
@@ -55,9 +55,10 @@ local READERS = {
 }
 
 local now_ms, _, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 load_draw()
@@ -67,5 +68,5 @@ for index = 2, #ARGV do
   local fields = split(ARGV[index], TAB)
   lines[index - 1] = known(now_ms) and READERS[fields[1]](fields, now_ms) or ""
 end
-if fence then lines[#lines + 1] = line_of_fence(fence) end
+if fence then lines[#lines + 1] = fences.line(fence) end
 return lines

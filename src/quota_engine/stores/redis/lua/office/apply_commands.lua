@@ -116,9 +116,10 @@ end
 
 load_head()
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
@@ -149,5 +150,5 @@ end
 write_back(number_before, cursor_before, now_ms)
 if ledger.write_back_more then ledger.write_back_more() end
 if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
-if fence then lines[#lines + 1] = number_before == 0 and write_fence(fence) or line_of_fence(fence) end
+if fence then lines[#lines + 1] = number_before == 0 and fences.write(fence) or fences.line(fence) end
 return lines

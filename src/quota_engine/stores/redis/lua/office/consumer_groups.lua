@@ -13,7 +13,7 @@
 --         list                                    reply "OK", number of the last event, then name and text of each group
 --         trim through                            reply "OK", how many events are left
 -- reply "FULL" instead of "OK" if the office has GROUPS_MAX groups. If the fence is checked, one more element: see
---       line_of_fence() of shared/fence.lua
+--       line() of shared/fence.lua
 -- error FENCED, BEHIND: nothing was done
 --
 -- The loader defines GROUPS_MAX and PENDING_MAX.
@@ -151,9 +151,10 @@ local function ranges_of_text(text)
 end
 
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 
@@ -245,5 +246,5 @@ else
   reply = HANDLERS[ARGV[2]](ARGV[3], ARGV[4], ARGV[5], ARGV[6])
   if touches == "+" then call("HSET", HEAD, "~", "") end
 end
-if fence then reply[#reply + 1] = line_of_fence(fence) end
+if fence then reply[#reply + 1] = fences.line(fence) end
 return reply

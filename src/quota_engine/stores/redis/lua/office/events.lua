@@ -7,13 +7,14 @@
 -- error FENCED, BEHIND: see shared/fence.lua
 
 local now_ms, _, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local reply = {
   redis.call("XRANGE", KEYS[2], "(" .. ARGV[2] .. "-0", "+", "COUNT", ARGV[3]), redis.call("HGETALL", KEYS[3]),
 }
-if fence then reply[3] = line_of_fence(fence) end
+if fence then reply[3] = fences.line(fence) end
 return reply

@@ -19,7 +19,7 @@
 --         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name,
 --                              capacity, free, held, confirmed, cooling, parked
 --         other questions      see their functions
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
 
 local function lookup(id, now_ms)
@@ -205,9 +205,10 @@ local ANSWERS = {
 
 load_head()
 local now_ms, _, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 now_ms = math.max(now_ms, ledger.now_ms)
@@ -217,5 +218,5 @@ for index = 2, #ARGV do
   local answer = ANSWERS[fields[1]]
   lines[index - 1] = answer and answer(fields, now_ms) or ""
 end
-if fence then lines[#lines + 1] = line_of_fence(fence) end
+if fence then lines[#lines + 1] = fences.line(fence) end
 return lines

@@ -17,13 +17,12 @@
 --
 -- error BEHIND to begin without force: nothing was done
 -- reply "TAKEN" to write and open if another token has the office, or number is not that of its last event: nothing was done
---
--- The loader defines RETENTION_MARGIN_MS.
 
 local HEAD = KEYS[1]
 local call = redis.call
 
 local now_ms = call_time()
+local fences = load_fence()
 local token = ARGV[3]
 
 -- Return the token of the client that reconciles the office, and since when.
@@ -43,18 +42,14 @@ end
 local STEPS = {}
 
 function STEPS.begin(seen, force, lease_ms)
-  local fence = check_fence(seen, now_ms)
+  local fence = fences.check(seen, now_ms)
   -- The call has reached an old primary, perhaps: the new one is the server to be reconciled.
   if fence.is_behind and force ~= "1" then return redis.error_reply(fence.problem) end
   if not fence.is_known then
-    -- Other clients may have seen the epoch, too. A later one shows them that the loss is known.
-    if fence.is_behind then
-      take_over(fence)
-      call("PEXPIRE", HEAD, RETENTION_MARGIN_MS)
-    end
-    return { "EMPTY", line_of_fence(fence) }
+    if fence.is_behind then fences.mark_lost(fence) end
+    return { "EMPTY", fences.line(fence) }
   end
-  if not fence.problem and force ~= "1" then return { "DONE", line_of_fence(fence) } end
+  if not fence.problem and force ~= "1" then return { "DONE", fences.line(fence) } end
   local name, since_ms = mender()
   -- The client reads everything before it writes again, which takes longer for a larger office.
   local patience_ms = tonumber(lease_ms) + math.floor(call("HLEN", KEYS[3]) / 4)
@@ -84,10 +79,10 @@ end
 
 function STEPS.open(number, seen)
   if not is_mine(number) then return { "TAKEN" } end
-  local fence = check_fence(seen, now_ms)
-  take_over(fence)
+  local fence = fences.check(seen, now_ms)
+  fences.take_over(fence)
   call("HDEL", HEAD, "mender")
-  return { "OK", line_of_fence(fence) }
+  return { "OK", fences.line(fence) }
 end
 
 function STEPS.leave()

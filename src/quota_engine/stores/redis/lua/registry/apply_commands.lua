@@ -5,7 +5,7 @@
 --
 -- reply a line for each: status, reference, number, lease_until_ms, now_ms, "1" if the move is done, "1" if it is a renewal,
 --       secondary_reference.
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines SWEEP_MAX and RETENTION_MARGIN_MS.
@@ -165,9 +165,10 @@ end
 
 load_head()
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local commands, error_reply = parse_commands(parse)
@@ -182,5 +183,8 @@ for index, fields in ipairs(commands) do
 end
 write_back(number_before, now_before_ms)
 if touches == "+" and not registry.is_new then call("HSET", HEAD, "~", "") end
-if fence then lines[#lines + 1] = write_fence(fence) end
+if fence then
+  local may_be_new = registry.is_new or not fence.server
+  lines[#lines + 1] = may_be_new and fences.write(fence) or fences.line(fence)
+end
 return lines

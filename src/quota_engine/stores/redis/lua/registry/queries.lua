@@ -5,7 +5,7 @@
 --       over_for_ms, separated by tabs
 -- reply a line for each. Of claims: now_ms, then for each applicant the reference and the secondary reference, "" for none.
 --       Of moves, one after the other: source, target, version, number, lease_until_ms, forget_at_ms, "1" if done.
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
 
 local function fields_of(moves)
@@ -39,9 +39,10 @@ local ANSWERS = {
 
 load_head()
 local now_ms, _, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 now_ms = math.max(now_ms, registry.now_ms)
@@ -50,5 +51,5 @@ for index = 2, #ARGV do
   local fields = split(ARGV[index], TAB)
   lines[index - 1] = ANSWERS[fields[1]](fields, now_ms)
 end
-if fence then lines[#lines + 1] = line_of_fence(fence) end
+if fence then lines[#lines + 1] = fences.line(fence) end
 return lines

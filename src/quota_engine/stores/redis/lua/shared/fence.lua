@@ -11,7 +11,9 @@
 -- a server that was the primary before.
 --
 -- The loader defines FENCE for the kind of ledger: the number of the head's key, and a field that every such ledger has. It
--- also has the names of the fields above, and the traits of the kind.
+-- also has the names of the fields above, and the traits of the kind. LOSS_KEPT_MS is how long a loss is remembered.
+
+-- The loader makes this file the body of load_fence(), so that a call without a fence pays nothing for it.
 
 local FENCE_HEAD = KEYS[tonumber(FENCE.head)]
 
@@ -27,7 +29,7 @@ end
 --   FENCED epoch since_ms "1"    another server wrote the ledger last; since_ms: a client reconciles it since then, or 0. "0"
 --                                instead of "1": clients without a fence wrote it
 --   BEHIND epoch seen_epoch "1"  the caller has seen a later epoch; "0" instead of "1": there is no ledger
-local function check_fence(seen, now_ms)
+local function check(seen, now_ms)
   local known = redis.call("HMGET", FENCE_HEAD, FENCE.known, FENCE.epoch, FENCE.server, FENCE.ends_at_ms, FENCE.mender)
   local seen_epoch, seen_server, seen_ends_at_ms = string.match(seen, "^(%d+):(%x*):(%d+)$")
   local fence = {
@@ -53,12 +55,12 @@ local function check_fence(seen, now_ms)
 end
 
 -- Return the last line of a reply: what the caller has seen now.
-local function line_of_fence(fence)
+local function line(fence)
   return string.format("%.0f:%s:%s", fence.epoch, fence.here, fence.ends_at_ms)
 end
 
 -- Return the same line after commands that may have created the ledger. A new ledger gets its server and epoch.
-local function write_fence(fence)
+local function write(fence)
   local known = redis.call("HMGET", FENCE_HEAD, FENCE.known, FENCE.epoch, FENCE.server, FENCE.ends_at_ms)
   if not known[1] then
     fence.epoch = tonumber(known[2] or "0") -- there was none, or it has ended
@@ -69,7 +71,15 @@ local function write_fence(fence)
     redis.call("HSET", FENCE_HEAD, FENCE.server, fence.here, FENCE.epoch, string.format("%.0f", fence.epoch))
   end
   fence.ends_at_ms = known[4] or "0"
-  return line_of_fence(fence)
+  return line(fence)
+end
+
+-- Note that the store has lost the ledger. The next one with this address begins at a later epoch, so that clients that have
+-- seen the lost one accept it.
+local function mark_lost(fence)
+  fence.epoch = fence.seen_epoch + 1
+  redis.call("HSET", FENCE_HEAD, FENCE.epoch, string.format("%.0f", fence.epoch))
+  redis.call("PEXPIRE", FENCE_HEAD, LOSS_KEPT_MS)
 end
 
 -- Take the ledger over: this server is from now on the one that wrote it last, at a later epoch.
@@ -77,3 +87,5 @@ local function take_over(fence)
   fence.epoch = math.max(fence.epoch, fence.seen_epoch) + 1
   redis.call("HSET", FENCE_HEAD, FENCE.server, fence.here, FENCE.epoch, string.format("%.0f", fence.epoch))
 end
+
+return { check = check, line = line, write = write, mark_lost = mark_lost, take_over = take_over }

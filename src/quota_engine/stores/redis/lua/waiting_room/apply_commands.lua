@@ -5,7 +5,7 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each command. Of a join that has a ticket: its number; then ":epoch" unless that is the first one; then "p"
 --       if replayed. Of a command that returns the room: what view() writes. Otherwise the status, then a tab and the time to
---       retry at, if there is one. If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       retry at, if there is one. If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines RETENTION_MARGIN_MS and MINUTE_MS.
@@ -34,6 +34,9 @@ local function create(text, now_ms)
   set("window", -1)
   set("places_left", -1)
   set("epoch", EPOCH_FIRST)
+  -- The epoch is later if the store has lost the room and an operator has opened its address again: see take_over.lua.
+  local epoch = tonumber(call("HGET", HEAD, "epoch") or "") or EPOCH_FIRST
+  if epoch > EPOCH_FIRST then add_epoch(room, epoch) end
   return view(room, now_ms)
 end
 
@@ -221,9 +224,10 @@ local function write_back(now_ms)
 end
 
 local now_ms, touches, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 -- Nearly all lines are joins, so no function is created for them.
@@ -248,5 +252,8 @@ for index, command in ipairs(commands) do
 end
 write_back(now_ms)
 if touches == "+" and room then call("HSET", HEAD, "~", "") end
-if fence then lines[#lines + 1] = write_fence(fence) end
+if fence then
+  local may_be_new = changed.config or not room or not fence.server
+  lines[#lines + 1] = may_be_new and fences.write(fence) or fences.line(fence)
+end
 return lines

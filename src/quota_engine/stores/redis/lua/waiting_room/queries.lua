@@ -4,7 +4,7 @@
 -- ARGV  see shared/call.lua. Each line is "view", or "ticket", a tab and an applicant.
 -- reply a line for each. NOT_FOUND without a room. Of a view: the room as room.lua's view() writes it. Of a ticket, separated by
 --       tabs: JOINED, the epoch of the room, and number and epoch of the ticket; or NOT_JOINED and the epoch of the room.
---       If the fence is checked, one more line: see line_of_fence() of shared/fence.lua
+--       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
 
 local function ticket_of(room, applicant)
@@ -14,9 +14,10 @@ local function ticket_of(room, applicant)
 end
 
 local now_ms, _, checks_fence, seen = call_time()
-local fence
+local fences, fence
 if checks_fence == "@" then
-  fence = check_fence(seen, now_ms)
+  fences = load_fence()
+  fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local room = load_room()
@@ -30,5 +31,5 @@ for index = 2, #ARGV do
     lines[index - 1] = applicant and ticket_of(room, applicant) or view(room, now_ms)
   end
 end
-if fence then lines[#lines + 1] = line_of_fence(fence) end
+if fence then lines[#lines + 1] = fences.line(fence) end
 return lines
