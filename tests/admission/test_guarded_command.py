@@ -16,6 +16,7 @@ from quota_engine.admission.guarded_command import (
     GuardedOutcome,
     apply,
     describe_admission,
+    takes_new_units,
 )
 from quota_engine.admission.token_bucket import Charge, Limit, per_minute, per_second
 from quota_engine.conformance.world import (
@@ -32,7 +33,8 @@ from quota_engine.conformance.world import (
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import CloseDay, Command, Confirm, MoveIn, Release, Reschedule, Reserve, SetCapacity
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.lifecycle import State
+from quota_engine.domain.events import ReservationChanged
+from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.outcomes import Status
 from tests.support.oracle import Oracle, Record
 from tests.support.random_walks import walk
@@ -368,6 +370,28 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
         uses += 1
         answer: GuardedOutcome = apply(ledger, guarded, now_ms)
         assert not oracle.objection_to(answer, guarded, now_ms), (now_ms, guarded)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_no_other_command_takes_a_place(seed: int) -> None:
+    """Only commands that can carry a pass take units or join a wait list, and only if ``takes_new_units`` says so.
+
+    The wait list's offers are the exception: their parties were admitted when they joined.
+    """
+    ledger = GuardedLedger(OFFICE)
+    for now_ms, command in walk(Random(seed)):
+        events, time_ms = len(ledger.events), max(now_ms, ledger.now_ms)
+        is_entry = isinstance(command, EnteringCommand) and takes_new_units(ledger, command, time_ms)
+        had = {record.id: record for record in ledger.reservations.values()}
+        apply(ledger, command, now_ms)
+        for event in ledger.events[events:]:
+            if not isinstance(event, ReservationChanged) or event.verb is Verb.OFFER:
+                continue
+            record, before = event.reservation, had.get(event.reservation.id)
+            is_counted = record.state in (State.WAITING, State.HELD, State.CONFIRMED)
+            kept = before is not None and before.state in (State.WAITING, State.HELD, State.CONFIRMED)
+            is_same = before is not None and (before.day, before.choice) == (record.day, record.choice)
+            assert is_entry or not is_counted or (kept and is_same), (now_ms, command, event)
 
 
 def _guarded(

@@ -226,6 +226,9 @@ def test_a_reservations_pages_are_accessible(full_visit: Visit, monkeypatch: pyt
     phone.take_picture("confirmation-dark")
     phone.set_scheme(dark=False)
     visit.check("choose_heading", "/?service=new")  # with a note about the reservation
+    visit.check("change_heading", "/reservation/change")
+    phone.press("form[action='/reservation/change'] button.large")
+    visit.check_errors("change_heading")
     phone.open("/reservation")
     phone.press("summary")
     phone.press("form[action='/reservation/cancel'] button")
