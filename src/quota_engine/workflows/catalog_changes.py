@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OfficeImpact", "corrections_of", "measure_impact", "people_affected"]
+__all__ = ["OfficeImpact", "corrections_of", "count_people", "measure_impact", "people_affected"]
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,13 +74,18 @@ def people_affected(office: str, corrections: Sequence[DayCorrection]) -> Workfl
     people = 0
     for correction in corrections:
         reservations: list[Reservation] = yield ListDay(office, correction.day)
-        people += sum(
-            record.units
-            for record in reservations
-            if record.state in _AFFECTED
-            and (correction.closes or not set(record.quotas).isdisjoint(correction.quotas_removed))
-        )
+        people += count_people(correction, reservations)
     return people
+
+
+def count_people(correction: DayCorrection, reservations: Iterable[Reservation]) -> int:
+    """Return how many confirmed, held and waiting people of a day's reservations the correction affects."""
+    return sum(
+        record.units
+        for record in reservations
+        if record.state in _AFFECTED
+        and (correction.closes or not set(record.quotas).isdisjoint(correction.quotas_removed))
+    )
 
 
 def measure_impact(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import html
 import re
@@ -66,6 +67,47 @@ async def test_a_day_closes_after_the_operator_has_seen_who_is_affected(
     opened = await browser.submit("day/open")
     assert operator_text("done_opened") in opened.text
     assert (await client.reserve(f"{NIK}3")).status_code == 201
+
+
+async def test_a_day_off_by_the_catalog_is_marked_with_its_people(browser: OperatorBrowser, client: Client) -> None:
+    """An operator sees what the next publication will do, before it does so."""
+    reference = (await client.reserve(NIK, OTHER)).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    await client.reserve(f"{NIK}1")
+    await browser.sign_in(Role.OPERATOR)
+    assert operator_text("not_in_catalog") not in await browser.get("/operator")
+    old = client.service.catalog
+    office = old.offices["surabaya"]
+    calendar = dataclasses.replace(office.calendar, holidays=office.calendar.holidays | {DAY})
+    changed = dataclasses.replace(office, calendar=calendar)
+    client.service.catalog = dataclasses.replace(old, offices={"surabaya": changed})
+    client.clock.advance_ms(1_000)
+    assert (await browser.get("/operator")).count(f">{operator_text('not_in_catalog')}<") == 1
+    page = await browser.get(f"/operator/day?day={DAY}")
+    assert f"{operator_text('catalog_closes_day')} {operator_text('catalog_people', count=3)}" in page
+    days = {"first_day": str(DAY), "last_day": str(DAY)}
+    dry = await client.operate("POST", "/v1/publish", {**days, "dry_run": True})
+    assert (dry.json()["days_closed"], dry.json()["people_affected"]) == (1, 3)
+    assert (await client.reserve(f"{NIK}2")).status_code == 201
+    published = await client.operate("POST", "/v1/publish", {**days, "offices": ["surabaya"]})
+    assert (published.json()["days_closed"], published.json()["people_affected"]) == (1, 4)
+    client.clock.advance_ms(1_000)
+    assert operator_text("not_in_catalog") not in await browser.get("/operator")
+    assert operator_text("day_state_CLOSED") in await browser.get(f"/operator/day?day={DAY}")
+
+
+async def test_withdrawn_quotas_are_named_with_their_people(browser: OperatorBrowser, client: Client) -> None:
+    await client.reserve(NIK)
+    await browser.sign_in(Role.OPERATOR)
+    old = client.service.catalog
+    office = old.offices["surabaya"]
+    kept = tuple(one for one in office.allotments if one.id != "online")
+    client.service.catalog = dataclasses.replace(
+        old, offices={"surabaya": dataclasses.replace(office, allotments=kept)}
+    )
+    page = await browser.get(f"/operator/day?day={DAY}")
+    assert operator_text("catalog_withdraws", quotas="online") in page
+    assert operator_text("catalog_people_one", count=1) in page
 
 
 async def test_a_change_of_another_worker_shows_after_the_redirect(browser: OperatorBrowser, client: Client) -> None:

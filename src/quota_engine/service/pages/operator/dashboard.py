@@ -60,7 +60,7 @@ class DashboardPages:
             request,
             template,
             "dashboard",
-            days=[day_table(translator, office, view, now_ms) for view in shown],
+            days=[day_table(translator, pages.service.catalog, office, view, now_ms) for view in shown],
             totals=sum_counters(office, [view for view in shown if day_state(view, now_ms) is DayState.OPEN]),
             days_more=len(views) - len(shown),
             updated_at=pages.updated_at(request, read_at_ms),

@@ -17,6 +17,7 @@ from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.day_tables import day_table
 from quota_engine.service.pages.operator.fields import is_count, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
+from quota_engine.workflows.catalog_changes import count_people
 
 _AFFECTED_STATES: Final = (State.CONFIRMED, State.HELD, State.WAITING)
 
@@ -118,6 +119,10 @@ class DayPages:
         pages, office, translator = self._pages, request.office, request.translator
         day, view = await self._known_day(request)
         read_at_ms, _ = await self._cache.day(office, day)
+        table = day_table(translator, pages.service.catalog, office, view, pages.service.now_ms())
+        withdrawn_people: int | None = None
+        if table.correction is not None:
+            withdrawn_people = count_people(table.correction, await self._cache.reservations(office.id, day))
         affected: dict[State, int] | None = None
         if request.fields.get("ask") == "close" and not view.closed:
             reservations = await self._cache.reservations(office.id, day)
@@ -129,7 +134,8 @@ class DayPages:
             template,
             "dashboard",
             status,
-            day_table=day_table(translator, office, view, pages.service.now_ms()),
+            day_table=table,
+            withdrawn_people=withdrawn_people,
             updated_at=pages.updated_at(request, read_at_ms),
             moment=lambda at_ms: translator.moment(pages.local_time(at_ms, office)),
             query=request.query("day"),

@@ -9,10 +9,11 @@ import datetime
 from collections.abc import Iterable
 from typing import Final
 
-from quota_engine.catalog import ResolvedOffice
+from quota_engine.catalog import Catalog, DayCorrection, ResolvedOffice
 from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.outcomes import DayView, QuotaView
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.workflows.catalog_changes import corrections_of
 
 COUNTERS: Final = ("capacity", "confirmed", "held", "cooling", "available", "overbooked")
 _BAR_WIDTH: Final = 1000
@@ -37,20 +38,26 @@ class QuotaRow:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DayTable:
-    """A day with its rows: first the allotments, then the quotas that guard them."""
+    """A day with its rows: first the allotments, then the quotas that guard them.
+
+    ``correction`` is what the next publication withdraws from the day, because the catalog does not have it.
+    """
 
     day: datetime.date
     view: DayView
     state: DayState
     quotas: list[QuotaRow]
+    correction: DayCorrection | None
 
 
-def day_table(translator: Translator, office: ResolvedOffice, view: DayView, now_ms: int) -> DayTable:
+def day_table(translator: Translator, catalog: Catalog, office: ResolvedOffice, view: DayView, now_ms: int) -> DayTable:
     """Return the table of a day at ``now_ms``, in milliseconds since 1970 (UTC)."""
     names = {one.id: one.display_name(translator.language) for one in (*office.allotments, *office.quotas)}
     order = [name for name in names if name in view.quotas] + [name for name in view.quotas if name not in names]
     rows = [QuotaRow(name, names.get(name, name), view.quotas[name], _bar(view.quotas[name])) for name in order]
-    return DayTable(datetime.date.fromordinal(view.day), view, day_state(view, now_ms), rows)
+    state = day_state(view, now_ms)
+    corrections, _ = corrections_of(catalog, office.id, [view] if state is not DayState.OVER else [])
+    return DayTable(datetime.date.fromordinal(view.day), view, state, rows, next(iter(corrections), None))
 
 
 def _bar(quota: QuotaView) -> list[tuple[str, int, int]]:
