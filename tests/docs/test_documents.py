@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from quota_engine import ManualClock, Status
+from quota_engine.admission import PolicyRequest
 from quota_engine.cli import main
 from quota_engine.waiting_room.transcript import iter_positions, parse_transcript
 from tests.support.paths import ROOT
@@ -45,6 +46,13 @@ def test_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)  # noqa: S102
     assert "'kiosk': 30" in capsys.readouterr().out
+
+
+def test_the_admission_page_lists_the_fields_of_a_request() -> None:
+    text = (ROOT / "docs" / "admission.md").read_text(encoding="utf-8")
+    table = text.partition("fields of the `PolicyRequest`:\n\n")[2].partition("\n\n")[0]
+    listed = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert listed == list(PolicyRequest.__struct_fields__)
 
 
 def test_the_admission_page_runs() -> None:

@@ -19,6 +19,7 @@ from quota_engine import (
     load_catalog,
 )
 from quota_engine.admission import (
+    ADMIT,
     AdmissionPass,
     BucketScope,
     ConstantPolicy,
@@ -235,6 +236,28 @@ def test_per_office_and_release(url: str) -> None:
         assert book(engine, NIKS[0]).status is Status.HELD
         refused = engine.reserve("surabaya", tomorrow, NIKS[1], service="new", session="morning")
         assert (refused.status, refused.reason, refused.retry_at_ms) == (Status.THROTTLED, "later", OPENS_AT_MS + 5000)
+
+
+class _FirstMinute:
+    """Denies reserves in the first minute after a day opens."""
+
+    name = "first-minute"
+
+    def decide(self, request: PolicyRequest) -> PolicyResult:
+        since_ms = request.now_ms - request.opens_at_ms
+        return PolicyResult(ADMIT if since_ms >= 60_000 else deny("first_minute"))
+
+
+def test_policies_know_when_the_day_opens(url: str) -> None:
+    """The catalog says when; 0 for a day off, so that the store refuses the unknown day."""
+    engine, clock = opened(url, _FirstMinute())
+    with engine:
+        assert book(engine, NIKS[0]).reason == "first_minute"
+        clock.advance_ms(60_000)
+        assert book(engine, NIKS[0]).status is Status.HELD
+        sunday = DAY - datetime.timedelta(days=1)
+        off = engine.reserve("surabaya", sunday, NIKS[1], service="new", session="morning")
+        assert off.status is Status.UNKNOWN_DAY
 
 
 def test_an_outage_of_a_policy_lets_nobody_through(url: str) -> None:

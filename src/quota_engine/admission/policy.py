@@ -187,6 +187,8 @@ class PolicyRequest(msgspec.Struct, frozen=True):
         device: Keyed hash of the caller's device, or ``""``.
         admission_pass: Pass that the caller sent, not verified, or ``""``.
         now_ms: Time of the request, in milliseconds since 1970 (UTC).
+        opens_at_ms: When the day opens for booking by the catalog, in milliseconds since 1970 (UTC); 0 if the office
+            does not work on that day.
     """
 
     office: str
@@ -198,6 +200,7 @@ class PolicyRequest(msgspec.Struct, frozen=True):
     device: str = ""
     admission_pass: str = ""
     now_ms: int = 0
+    opens_at_ms: int = 0
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, gc=False):

@@ -43,8 +43,10 @@ def _local_clock(clock: Clock | None) -> Callable[[], int]:
     return (lambda: time.monotonic_ns() // 1_000_000) if clock is None else clock.now_ms
 
 
-def _gate(policy: Policy | None, observer: Observer | None, clock: Clock | None) -> AdmissionGate | None:
-    return None if policy is None else AdmissionGate(policy, observer, clock or SystemClock())
+def _gate(
+    policy: Policy | None, observer: Observer | None, clock: Clock | None, requests: RequestBuilder
+) -> AdmissionGate | None:
+    return None if policy is None else AdmissionGate(policy, observer, clock or SystemClock(), requests.opens_at_ms)
 
 
 class QuotaEngine(SyncBound[EngineMethods], SyncResource):
@@ -108,7 +110,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
         store = open_store(factory, url, clock, requests.identity_key, observer)
-        return cls(store, requests, _gate(admission, observer, clock), clock=clock)
+        return cls(store, requests, _gate(admission, observer, clock, requests), clock=clock)
 
     def close(self) -> None:
         """Close the store. A second call does nothing."""
@@ -257,7 +259,7 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
         store = await open_async_store(factory, url, clock, requests.identity_key, observer)
-        return cls(store, requests, _gate(admission, observer, clock), clock=clock)
+        return cls(store, requests, _gate(admission, observer, clock, requests), clock=clock)
 
     async def close(self) -> None:
         """Close the store. A second call does nothing."""

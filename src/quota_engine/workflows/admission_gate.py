@@ -107,10 +107,24 @@ class AdmissionGate:
     It keeps the token buckets whose scope is this process.
     """
 
-    def __init__(self, policy: Policy, observer: Observer | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        observer: Observer | None,
+        clock: Clock,
+        opens_at_ms: Callable[[str, int], int] = lambda _office, _day: 0,
+    ) -> None:
+        """
+        Args:
+            policy: a policy, or a chain of them.
+            observer: is notified of every decision; ``None`` for none.
+            clock: the time of the decisions.
+            opens_at_ms: returns when a day of an office opens, in milliseconds since 1970 (UTC).
+        """
         self._chain = policy if isinstance(policy, PolicyChain) else PolicyChain((policy,))
         self._observer = observer
         self._now_ms = clock.now_ms
+        self._opens_at_ms = opens_at_ms
         self._buckets = Buckets(PROCESS_KEYS_MAX)
         self._lock = threading.Lock()
         call_in_child(self._after_fork)
@@ -135,7 +149,7 @@ class AdmissionGate:
         """
         now_ms = self._now_ms()
         office = entry.office
-        result = self._chain.decide(_policy_request(entry, caller, admission_pass, now_ms))
+        result = self._chain.decide(self._request(entry, caller, admission_pass, now_ms))
         for record in result.records:
             self._notify(office, record)
         if not result.decision.admits:
@@ -156,8 +170,8 @@ class AdmissionGate:
         now_ms = self._now_ms()
         return decides_alike(
             self._chain,
-            _policy_request(one, caller, admission_pass, now_ms),
-            _policy_request(other, caller, admission_pass, now_ms),
+            self._request(one, caller, admission_pass, now_ms),
+            self._request(other, caller, admission_pass, now_ms),
         )
 
     def apply(self, admitted: AdmittedEntry, command: EnteringCommand) -> Workflow[Outcome]:
@@ -179,6 +193,11 @@ class AdmissionGate:
         answer: GuardedOutcome | Outcome = yield Apply(office, guarded)
         # A store whose queue is full answers OVERLOADED without looking at the charges.
         return self._conclude(admitted, answer) if isinstance(answer, GuardedOutcome) else answer
+
+    def _request(self, entry: Entry, caller: tuple[str, str, str], admission_pass: str, now_ms: int) -> PolicyRequest:
+        if type(admission_pass) is not str or len(admission_pass) > PASS_LENGTH_MAX:
+            raise InvalidRequest("admission_pass", "not a usable pass", "the text that the caller was given")
+        return PolicyRequest(*entry, *caller, admission_pass, now_ms, self._opens_at_ms(entry.office, entry.day))
 
     def _conclude(self, admitted: AdmittedEntry, answer: GuardedOutcome) -> Outcome:
         """Return the caller's outcome of a guarded command, and notify the observer of the decision."""
@@ -272,12 +291,6 @@ class CallAdmission(NamedTuple):
             return applied_plainly(entry.office)
         admitted = self.gate.admit(entry, self.caller, self.admission_pass)
         return admitted if isinstance(admitted, Outcome) else functools.partial(self.gate.apply, admitted)
-
-
-def _policy_request(entry: Entry, caller: tuple[str, str, str], admission_pass: str, now_ms: int) -> PolicyRequest:
-    if type(admission_pass) is not str or len(admission_pass) > PASS_LENGTH_MAX:
-        raise InvalidRequest("admission_pass", "not a usable pass", "the text that the caller was given")
-    return PolicyRequest(*entry, *caller, admission_pass, now_ms)
 
 
 def _refusal(decision: PolicyDecision, now_ms: int) -> Outcome:

@@ -30,7 +30,7 @@ def check_catalog(catalog: object) -> None:
 class CatalogPlans:
     """One catalog, or none, with its derived plans. Safe to share between threads."""
 
-    __slots__ = ("_catalog", "_choices", "_ends_at_ms", "plans")
+    __slots__ = ("_catalog", "_choices", "_times_ms", "plans")
 
     def __init__(self, catalog: Catalog | None) -> None:
         if catalog is not None:
@@ -39,7 +39,8 @@ class CatalogPlans:
         self._choices: dict[tuple[str, Selection], Choice] = {}
         self.plans: dict[tuple[str, Day, Selection], tuple[int, Choice]] = {}
         """Day number and choice by office, day and selection. :meth:`plan` fills it."""
-        self._ends_at_ms: dict[tuple[str, int], int] = {}
+        self._times_ms: dict[tuple[str, int], tuple[int, int]] = {}
+        """When a day opens and when it is over, by office and day; zeros if the catalog does not plan it."""
 
     @property
     def catalog(self) -> Catalog:
@@ -83,24 +84,31 @@ class CatalogPlans:
         self.plans[office, day, selection] = number, choice
         return number, choice
 
+    def opens_at_ms(self, office: str, day: int) -> int:
+        """Return when an office's day opens for booking, by the catalog; 0 for a day that it does not plan."""
+        return self._planned_times_ms(office, day)[0]
+
     def ends_at_ms(self, office: str, day: int) -> int:
         """Return when an office's day is over, by the catalog.
 
         For a day that the catalog does not plan: when the date is over everywhere on Earth.
         """
-        ends_at_ms = self._ends_at_ms.get((office, day))
-        if ends_at_ms is None:
-            ends_at_ms = self._planned_end_ms(office, day) or (day - _EPOCH_DAY + 2) * _DAY_MS
-            if len(self._ends_at_ms) >= PLANS_MAX:
-                self._ends_at_ms.clear()
-            self._ends_at_ms[office, day] = ends_at_ms
-        return ends_at_ms
+        return self._planned_times_ms(office, day)[1] or (day - _EPOCH_DAY + 2) * _DAY_MS
 
-    def _planned_end_ms(self, office: str, day: int) -> int:
+    def _planned_times_ms(self, office: str, day: int) -> tuple[int, int]:
+        times = self._times_ms.get((office, day))
+        if times is None:
+            times = self._compute_times_ms(office, day)
+            if len(self._times_ms) >= PLANS_MAX:
+                self._times_ms.clear()
+            self._times_ms[office, day] = times
+        return times
+
+    def _compute_times_ms(self, office: str, day: int) -> tuple[int, int]:
         if self._catalog is None or office not in self._catalog.offices:
-            return 0
+            return 0, 0
         try:
             terms = day_terms(self._catalog, office, datetime.date.fromordinal(day))
         except InvalidRequest:  # a year that no catalog plans
-            return 0
-        return 0 if terms is None else terms.ends_at_ms
+            return 0, 0
+        return (0, 0) if terms is None else (terms.opens_at_ms, terms.ends_at_ms)

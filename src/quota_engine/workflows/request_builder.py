@@ -119,6 +119,10 @@ class RequestBuilder:
         """Return the day's ordinal and the choice: :meth:`CatalogPlans.plan`."""
         return self._plans.plan(office, day, selection)
 
+    def opens_at_ms(self, office: str, day: int) -> int:
+        """Return when an office's day opens for booking: :meth:`CatalogPlans.opens_at_ms`."""
+        return self._plans.opens_at_ms(office, day)
+
     def ends_at_ms(self, office: str, day: int) -> int:
         """Return when an office's day is over: :meth:`CatalogPlans.ends_at_ms`."""
         return self._plans.ends_at_ms(office, day)
