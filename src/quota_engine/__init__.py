@@ -32,6 +32,7 @@ __all__ = [
     "EnterResult",
     "InvalidRequest",
     "JoinResult",
+    "LimitLevel",
     "ManualClock",
     "MovesReport",
     "Outcome",
@@ -96,7 +97,7 @@ from quota_engine.ports import RecordedEvent
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus
 from quota_engine.waiting_room.ticket_status import Chance, TicketPhase, TicketStatus
 from quota_engine.waiting_room.transcript import RoomTranscript
-from quota_engine.workflows.bucket_requests import TakeResult
+from quota_engine.workflows.bucket_requests import LimitLevel, TakeResult
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles
 from quota_engine.workflows.office_moves import MovesReport

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quota_engine import AsyncTokenBuckets, BackendUnavailable, InvalidRequest, TakeResult, TokenBuckets
+from quota_engine import AsyncTokenBuckets, BackendUnavailable, InvalidRequest, LimitLevel, TakeResult, TokenBuckets
 from quota_engine.admission import BucketLevel, Limit, per_day, per_minute, per_second
 from quota_engine.clocks import ManualClock
 from tests.support.servers import Server, valkey_server_binary
@@ -44,7 +44,8 @@ def test_one_limit(url: str) -> None:
     buckets, clock = opened(url, per_second(2, burst=3))
     with buckets:
         assert [buckets.take("203.0.113.7").ok for _ in range(4)] == [True, True, True, False]
-        assert buckets.take("203.0.113.7") == TakeResult(False, "", START_MS + 500)
+        empty = {"": LimitLevel(3, 0, START_MS + 1500)}
+        assert buckets.take("203.0.113.7") == TakeResult(False, "", START_MS + 500, levels=empty)
         assert buckets.take("203.0.113.8", cost=3).ok
         assert buckets.peek("203.0.113.7") == {"": BucketLevel(0, START_MS + 1500)}
         clock.advance_ms(500)
@@ -58,8 +59,9 @@ def test_several_limits_at_once(url: str) -> None:
     buckets, clock = opened(url, {"account": per_minute(2), "network": per_minute(1), "device": per_day(1)})
     with buckets:
         keys = {"network": "203.0.113.0/24", "account": "ani"}
-        assert buckets.take(keys) == TakeResult(True)
-        assert buckets.take(keys) == TakeResult(False, "network", START_MS + 60_000)
+        levels = {"account": LimitLevel(2, 1, START_MS + 30_000), "network": LimitLevel(1, 0, START_MS + 60_000)}
+        assert buckets.take(keys) == TakeResult(True, levels=levels)
+        assert buckets.take(keys) == TakeResult(False, "network", START_MS + 60_000, levels=levels)
         assert buckets.peek(keys) == {
             "account": BucketLevel(1, START_MS + 30_000),
             "network": BucketLevel(0, START_MS + 60_000),

@@ -237,9 +237,13 @@ def check_bucket_names(names: tuple[str, ...]) -> None:
 
 
 class TakeTokens(msgspec.Struct, frozen=True, gc=False):
-    """Take tokens from all buckets of the charges, or from none. Returns a :class:`TakeOutcome`."""
+    """Take tokens from all buckets of the charges, or from none. Returns a :class:`TakeOutcome`.
+
+    With ``with_levels``, the outcome has the level of each bucket after the step.
+    """
 
     charges: tuple[Charge, ...]
+    with_levels: bool = False
 
 
 class PeekTokens(msgspec.Struct, frozen=True, gc=False):
@@ -254,28 +258,30 @@ class ResetTokens(msgspec.Struct, frozen=True, gc=False):
     names: tuple[str, ...]
 
 
+class BucketLevel(msgspec.Struct, frozen=True, gc=False):
+    """Level of a bucket: its whole tokens, and the time at which it will be full (0: it is full)."""
+
+    available: int
+    full_at_ms: int
+
+
 class TakeOutcome(msgspec.Struct, frozen=True, gc=False):
     """Outcome of taking tokens.
 
     Attributes:
         refused_by: Index of the first charge that did not fit, or -1. If one does not fit, nothing is taken.
         retry_at_ms: Time from which all charges fit if no other charge takes tokens, in milliseconds since 1970 (UTC).
+        levels: Level of each charge's bucket after the step; empty if the command did not ask for levels.
     """
 
     refused_by: int = -1
     retry_at_ms: int = 0
+    levels: tuple[BucketLevel, ...] = ()
 
     @property
     def taken(self) -> bool:
         """True if the tokens were taken."""
         return self.refused_by < 0
-
-
-class BucketLevel(msgspec.Struct, frozen=True, gc=False):
-    """Level of a bucket: its whole tokens, and the time at which it will be full (0: it is full)."""
-
-    available: int
-    full_at_ms: int
 
 
 _TAKEN: Final = TakeOutcome()
@@ -531,7 +537,10 @@ def apply(buckets: Buckets, command: TakeTokens | ResetTokens, now_ms: int) -> T
     """
     if type(command) is TakeTokens:
         check_charges(command.charges)
-        return buckets.take(command.charges, now_ms)
+        outcome = buckets.take(command.charges, now_ms)
+        if command.with_levels:
+            return TakeOutcome(outcome.refused_by, outcome.retry_at_ms, buckets.peek(command.charges, now_ms))
+        return outcome
     assert type(command) is ResetTokens
     check_bucket_names(command.names)
     return buckets.reset(command.names, now_ms)

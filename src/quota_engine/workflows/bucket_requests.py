@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BucketKeys", "BucketRequestBuilder", "TakeResult"]
+__all__ = ["BucketKeys", "BucketRequestBuilder", "LimitLevel", "TakeResult"]
 
 import hashlib
 from collections.abc import Mapping
@@ -32,7 +32,21 @@ BucketKeys = str | Mapping[str, str]
 """One key if there is one limit; otherwise a key for each limit to charge, by its name."""
 
 
-class TakeResult(msgspec.Struct, frozen=True, gc=False):
+class LimitLevel(msgspec.Struct, frozen=True, gc=False):
+    """Level of one limit after a take, as the ``RateLimit`` headers need it.
+
+    Args:
+        limit: the most tokens that the bucket holds, or the units of a sliding window.
+        remaining: whole tokens or units that are left.
+        reset_at_ms: when all of them are there again if none is taken, in milliseconds since 1970 (UTC); 0: they are.
+    """
+
+    limit: int
+    remaining: int
+    reset_at_ms: int
+
+
+class TakeResult(msgspec.Struct, frozen=True):
     """Result of :meth:`quota_engine.TokenBuckets.take`.
 
     Args:
@@ -40,15 +54,14 @@ class TakeResult(msgspec.Struct, frozen=True, gc=False):
         refused_by: name of the first limit that refused; ``""`` if there is one limit.
         retry_at_ms: when the bucket has enough tokens, in milliseconds since 1970, if no other caller takes them.
         unchecked: true if the store was unavailable and the call was admitted because of ``admit_in_outage``.
+        levels: the level of each charged limit by its name (``""`` for a single one); empty if unchecked.
     """
 
     ok: bool
     refused_by: str = ""
     retry_at_ms: int = 0
     unchecked: bool = False
-
-
-_OK: Final = TakeResult(True)
+    levels: Mapping[str, LimitLevel] = {}
 
 
 class BucketRequestBuilder:
@@ -76,14 +89,19 @@ class BucketRequestBuilder:
     def take(self, keys: BucketKeys, cost: int) -> Apply[TakeOutcome]:
         """Return the request to take ``cost`` tokens from the bucket of each key."""
         if type(keys) is str and self._single is not None:  # the common case
-            return Apply(self.address, TakeTokens((Charge(self._bucket("", keys), self._single, cost),)))
-        return Apply(self.address, TakeTokens(self._charges(keys, cost)))
+            return Apply(self.address, TakeTokens((Charge(self._bucket("", keys), self._single, cost),), True))
+        return Apply(self.address, TakeTokens(self._charges(keys, cost), with_levels=True))
 
     def take_result(self, keys: BucketKeys, answer: TakeOutcome) -> TakeResult:
         """Return the result of the outcome of :meth:`take`."""
+        names = [name for name, _ in self._named(keys)]
+        levels = {
+            name: LimitLevel(self._limits[name].burst, level.available, level.full_at_ms)
+            for name, level in zip(names, answer.levels, strict=True)
+        }
         if answer.refused_by < 0:
-            return _OK
-        return TakeResult(False, self._named(keys)[answer.refused_by][0], answer.retry_at_ms)
+            return TakeResult(True, levels=levels)
+        return TakeResult(False, names[answer.refused_by], answer.retry_at_ms, levels=levels)
 
     def peek(self, keys: BucketKeys) -> Query:
         """Return the request to read the bucket of each key."""

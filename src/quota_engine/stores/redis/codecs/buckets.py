@@ -58,7 +58,8 @@ def encode(command: TakeTokens | PeekTokens | ResetTokens) -> str:
         return f"reset\t{','.join(command.names)}"
     assert not isinstance(command, ResetTokens)
     check_charges(command.charges)
-    return f"{'take' if type(command) is TakeTokens else 'peek'}\t{text_of_charges(command.charges)}"
+    name = "peek" if type(command) is PeekTokens else "takelevels" if command.with_levels else "take"
+    return f"{name}\t{text_of_charges(command.charges)}"
 
 
 class BucketDecoder:
@@ -73,13 +74,17 @@ class BucketDecoder:
             return int(line)
         if line == "-1\t0":
             return _TAKEN
-        refused_by, retry_at_ms = line.split("\t")
-        return TakeOutcome(int(refused_by), int(retry_at_ms))
+        refused_by, retry_at_ms, *levels = line.split("\t")
+        return TakeOutcome(int(refused_by), int(retry_at_ms), _levels(levels[0]) if levels else ())
 
     def answer(self, question: PeekTokens, line: str) -> tuple[BucketLevel, ...]:
         """Return the answer to a question from its reply line."""
-        pairs = (level.split(":") for level in line.split(","))
-        return tuple(BucketLevel(int(available), int(full_at_ms)) for available, full_at_ms in pairs)
+        return _levels(line)
+
+
+def _levels(text: str) -> tuple[BucketLevel, ...]:
+    pairs = (level.split(":") for level in text.split(","))
+    return tuple(BucketLevel(int(available), int(full_at_ms)) for available, full_at_ms in pairs)
 
 
 def buckets_of_state(address: str, state: list[Any]) -> Buckets:

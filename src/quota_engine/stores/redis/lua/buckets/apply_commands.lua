@@ -4,6 +4,7 @@
 -- KEYS  see token_bucket.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name, a tab, and its charges or bucket names.
 -- reply a line for each. Of take: the index of the first charge that was refused or -1, and the time to retry at.
+--       Of takelevels: the same, a tab, and the reply of peek after the step.
 --       Of reset: how many buckets were not full. Of peek: for each bucket its whole tokens and when it is full (0: now).
 --       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
@@ -42,16 +43,24 @@ local function level_of(charge, now_ms)
   return int(math.floor(math.max(0, capacity - lacking) / charge.per_ms)) .. ":" .. int(charge.full_at_ms)
 end
 
+local function levels_of(charges, now_ms)
+  local levels = {}
+  for index, charge in ipairs(charges) do levels[index] = level_of(charge, now_ms) end
+  return concat(levels, COMMA)
+end
+
+local function line_of_take(charges, now_ms)
+  local refused_by, retry_at_ms = take(charges, now_ms)
+  return (refused_by < 0 and "-1" or int(refused_by)) .. TAB .. int(retry_at_ms)
+end
+
 local HANDLERS = {
-  take = function(charges, now_ms)
-    local refused_by, retry_at_ms = take(charges, now_ms)
-    return (refused_by < 0 and "-1" or int(refused_by)) .. TAB .. int(retry_at_ms)
+  take = line_of_take,
+  takelevels = function(charges, now_ms)
+    local line = line_of_take(charges, now_ms)
+    return line .. TAB .. levels_of(charges, now_ms)
   end,
-  peek = function(charges, now_ms)
-    local levels = {}
-    for index, charge in ipairs(charges) do levels[index] = level_of(charge, now_ms) end
-    return concat(levels, COMMA)
-  end,
+  peek = levels_of,
   reset = function(bucket_names, now_ms)
     return int(reset(bucket_names, now_ms))
   end,
