@@ -58,8 +58,10 @@ def encode(command: TakeTokens | PeekTokens | ResetTokens) -> str:
         return f"reset\t{','.join(command.names)}"
     assert not isinstance(command, ResetTokens)
     check_charges(command.charges)
-    name = "peek" if type(command) is PeekTokens else "takelevels" if command.with_levels else "take"
-    return f"{name}\t{text_of_charges(command.charges)}"
+    text = text_of_charges(command.charges)
+    if isinstance(command, PeekTokens):
+        return f"peek\t{text}"
+    return f"takelevels\t{text}" if command.with_levels else f"take\t{text}"
 
 
 class BucketDecoder:
