@@ -65,6 +65,7 @@ class Record:
     deadline_at_ms: int = 0
     queue_number: int = 0
     moves: int = 0
+    forced_moves: int = 0
 
     @property
     def units(self) -> int:
@@ -107,6 +108,7 @@ class Day:
     """In the order of the terms. Quotas that were added later follow."""
     cooling: list[Cooling] = dataclasses.field(default_factory=list)
     closed: bool = False
+    departed: int = 0
     queue_number_next: int = 1
 
 
@@ -273,7 +275,8 @@ class Oracle:
     def _expire(self, record: Record, day: Day) -> None:
         self._step(record, State.EXPIRED)
         self._return_units(record, day, record.quotas, record.deadline_at_ms)
-        self._abandon(record, record.deadline_at_ms)
+        if not day.closed:
+            self._abandon(record, record.deadline_at_ms)
 
     def _changed(self) -> None:
         self.clock_ms = self.now_ms
@@ -328,6 +331,7 @@ class Oracle:
             deadline_at_ms=record.deadline_at_ms,
             queue_number=record.queue_number,
             moves=record.moves,
+            forced_moves=record.forced_moves,
         )
 
     # ------------------------------------------------------------------ units that move
@@ -409,6 +413,7 @@ class Oracle:
                     if record is not except_record
                     and applicant in record.applicants
                     and record.is_claim(self.now_ms)
+                    and not self.days[record.day].closed
                     and not self._waits_for_a_day_that_is_over(record)
                     and (limit.span_days == 0 or abs(record.day - day.number) < limit.span_days)
                 ]
@@ -621,12 +626,17 @@ class Oracle:
             return self._expect(Status.STALE, record)
         if record.state not in (State.HELD, State.CONFIRMED):
             return self._expect(Status.WRONG_STATE, record)
-        last_moment_ms = self.days[record.day].starts_at_ms - self.rules.reschedule_before_ms
-        if record.state is State.CONFIRMED and self.now_ms > last_moment_ms:
-            return self._expect(Status.TOO_LATE, record)
-        if record.moves >= self.rules.reschedules_max:
-            return self._expect(Status.MOVES_EXCEEDED, record)
-        return self._expect(Status(record.state), record)
+        return self._expect(self._move_refusal(record) or Status(record.state), record)
+
+    def _move_refusal(self, record: Record) -> Status | None:
+        """Return the status that keeps a reservation on its day. Nothing keeps it on a closed one."""
+        day = self.days[record.day]
+        if day.closed:
+            return None
+        if record.state is State.CONFIRMED and self.now_ms > day.starts_at_ms - self.rules.reschedule_before_ms:
+            return Status.TOO_LATE
+        counted = record.moves - record.forced_moves
+        return Status.MOVES_EXCEEDED if counted >= self.rules.reschedules_max else None
 
     def _move_in(self, command: MoveIn) -> ExpectedOutcome:
         known = self.records.get(command.id)
@@ -670,6 +680,7 @@ class Oracle:
             State.CONFIRMED if confirmed else State.HELD,
             deadline_at_ms=command.deadline_at_ms,
             moves=command.moves,
+            forced_moves=command.forced_moves,
         )
         if confirmed:
             self._assign_queue_numbers(record, day)
@@ -693,6 +704,7 @@ class Oracle:
         if record.state not in (State.HELD, State.CONFIRMED):
             return self._expect(Status.WRONG_STATE, record)
         day = self.days[record.day]
+        self._depart(record, day)
         self._step(record, goal)
         self._return_units(record, day, record.quotas, self.now_ms)
         answer = self._expect(Status(goal), record)
@@ -766,7 +778,7 @@ class Oracle:
         was_held = record.state is State.HELD
         self._step(record, State.RELEASED)
         self._return_units(record, day, record.quotas, self.now_ms)
-        if was_held:
+        if was_held and not day.closed:
             self._abandon(record, self.now_ms)
         answer = self._announce(self._expect(Status.RELEASED, record), record)
         self._distribute(day)
@@ -787,16 +799,22 @@ class Oracle:
             return self._expect(Status.STALE, record)
         if record.state is not State.CONFIRMED:
             return self._expect(Status.WRONG_STATE, record)
-        if day.ends_at_ms <= self.now_ms:
+        if day.ends_at_ms <= self.now_ms and not day.closed:
             return self._expect(Status.DAY_OVER, record)
+        self._depart(record, day)
         self._step(record, State.CANCELLED)
         self._return_units(record, day, record.quotas, self.now_ms)
-        for applicant in record.applicants:
+        for applicant in () if day.closed else record.applicants:
             self.cancellations.append((applicant, self.now_ms))
             self._block_if_cancelled_too_often(applicant)
         answer = self._expect(Status.CANCELLED, record)
         self._distribute(day)
         return answer
+
+    def _depart(self, record: Record, day: Day) -> None:
+        """Count a confirmed party that leaves a closed day."""
+        if day.closed and record.state in COUNTED_AS_CONFIRMED:
+            day.departed += record.units
 
     def _block_if_cancelled_too_often(self, applicant: str) -> None:
         window_starts_at_ms = self.now_ms - self.rules.cancellations_window_ms
@@ -826,6 +844,8 @@ class Oracle:
             return self._expect(Status.WRONG_STATE, record)
         if goal is State.ATTENDED and day.ends_at_ms <= self.now_ms:
             return self._expect(Status.DAY_OVER, record)
+        if goal is State.NO_SHOW and day.closed:
+            return self._expect(Status.DAY_CLOSED, record)
         if self.now_ms < day.starts_at_ms:
             return self._expect(Status.TOO_EARLY, record)
         self._step(record, goal)
@@ -865,10 +885,8 @@ class Oracle:
             return self._expect(Status.DAY_OVER, record)
         if self.now_ms < target.opens_at_ms:
             return dataclasses.replace(self._expect(Status.NOT_OPEN, record), retry_at_ms=target.opens_at_ms)
-        if is_confirmed and self.now_ms > source.starts_at_ms - self.rules.reschedule_before_ms:
-            return self._expect(Status.TOO_LATE, record)
-        if record.moves >= self.rules.reschedules_max:
-            return self._expect(Status.MOVES_EXCEEDED, record)
+        if refusal := self._move_refusal(record):
+            return self._expect(refusal, record)
         if self._conflicting_claims(record.applicants, target, except_record=record):
             return self._expect(Status.IDENTITY_LIMIT, record)
         owned = record.quotas if target is source else ()
@@ -876,11 +894,13 @@ class Oracle:
         if option is None:
             return self._expect(Status.SOLD_OUT, record)
 
+        self._depart(record, source)
         left = [name for name in record.quotas if target is not source or name not in option]
         record.day = target.number
         record.choice = command.choice
         record.quotas = option
         record.moves += 1
+        record.forced_moves += source.closed
         self._step(record, record.state)
         if is_confirmed and target is not source:
             self._assign_queue_numbers(record, target)
@@ -925,11 +945,13 @@ class Oracle:
 
     def _close_or_open(self, day: Day, *, closed: bool) -> ExpectedOutcome:
         if day.closed == closed:
-            return ExpectedOutcome(Status.DONE, replayed=True)
+            return ExpectedOutcome(Status.DONE, replayed=True, units=0 if closed else day.departed)
         day.closed = closed
+        if closed:
+            day.departed = 0
         self._changed()
         self._distribute(day)
-        return ExpectedOutcome(Status.DONE)
+        return ExpectedOutcome(Status.DONE, units=0 if closed else day.departed)
 
     def _on_quota(self, command: SetCapacity | ReallocateUnused | ReleaseParked, day: Day) -> ExpectedOutcome:
         quota = day.quotas[command.quota]

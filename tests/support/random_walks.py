@@ -301,6 +301,7 @@ class Walker:
             deadline_ms,
             self.choose((1, 1, 2)),
             self.valid_until_ms(),
+            self.choose((0, 0, 1)),
         )
 
     def move_out(self) -> Command:

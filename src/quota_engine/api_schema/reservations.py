@@ -109,6 +109,8 @@ class WaitListPositionBody(ResponseBody, frozen=True, kw_only=True):
 class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     """A reservation. ``deadline_at_ms`` is the end of its hold; ``queue_numbers`` has one number for each applicant.
 
+    ``forced_moves`` of its ``moves`` left a day that the office had closed; they do not count toward the limit.
+
     A lookup adds ``wait_list_position`` to a reservation that is ``WAITING``, and ``moved_to`` to one that is
     ``MOVED``.
     """
@@ -129,6 +131,7 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     deadline_at_ms: int
     queue_numbers: list[int]
     moves: int
+    forced_moves: int
     wait_list_position: WaitListPositionBody | UnsetType = UNSET
     moved_to: str | UnsetType = UNSET
 
@@ -193,6 +196,7 @@ def reservation_body(reservation: Reservation) -> ReservationBody:
         deadline_at_ms=reservation.deadline_at_ms,
         queue_numbers=list(reservation.queue_numbers),
         moves=reservation.moves,
+        forced_moves=reservation.forced_moves,
     )
 
 

@@ -96,6 +96,7 @@ def reservation_of(body: ReservationBody) -> Reservation:
         deadline_at_ms=body.deadline_at_ms,
         queue_number=body.queue_numbers[0] if body.queue_numbers else 0,
         moves=body.moves,
+        forced_moves=body.forced_moves,
     )
 
 

@@ -178,4 +178,5 @@ def _set_rules(rng: random.Random) -> SetRules:
 def _move_in(rng: random.Random, reservation_id: str, now_ms: int) -> MoveIn:
     deadline_ms = now_ms + rng.choice((-1, 0, 1000, HOLD_TTL_MS)) if rng.random() < 0.5 else 0
     moves, until_ms, choice = rng.choice((1, 1, 2)), _valid_until_ms(rng, now_ms), rng.choice(_CHOICES)
-    return MoveIn(reservation_id, rng.choice(_DAYS), _party(rng), choice, deadline_ms, moves, until_ms)
+    forced_moves = rng.choice((0, 0, 1))
+    return MoveIn(reservation_id, rng.choice(_DAYS), _party(rng), choice, deadline_ms, moves, until_ms, forced_moves)

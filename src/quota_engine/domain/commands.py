@@ -194,6 +194,7 @@ class MoveIn(msgspec.Struct, frozen=True):
         deadline_at_ms: the deadline of the hold that moves; 0 if the reservation is confirmed, which also assigns queue
             numbers.
         moves: how often the reservation has been moved, this move included; 1 or more.
+        forced_moves: how many of these moves left a closed day; at most ``moves``.
     """
 
     id: str
@@ -203,6 +204,7 @@ class MoveIn(msgspec.Struct, frozen=True):
     deadline_at_ms: int
     moves: int
     valid_until_ms: int = 0
+    forced_moves: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.id, "id")
@@ -210,6 +212,7 @@ class MoveIn(msgspec.Struct, frozen=True):
         _check_party(self.applicants)
         check_integer(self.deadline_at_ms, "deadline_at_ms", 0, TIME_MS_MAX)
         check_integer(self.moves, "moves", 1, 2**31)
+        check_integer(self.forced_moves, "forced_moves", 0, self.moves)
         check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
 
@@ -266,7 +269,11 @@ class SetCapacity(msgspec.Struct, frozen=True, gc=False):
 
 
 class CloseDay(msgspec.Struct, frozen=True, gc=False):
-    """Close a day: no reserve, confirm or offer. Holds and reservations can still be released, cancelled or moved."""
+    """Close a day: no reserve, confirm, offer or no-show.
+
+    Its people can cancel and move away at any time until the day is forgotten. Nothing that they do there counts
+    against them, and their claims on the day do not count toward any limit.
+    """
 
     day: int
 
@@ -275,7 +282,10 @@ class CloseDay(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenDay(msgspec.Struct, frozen=True, gc=False):
-    """Open a closed day again."""
+    """Open a closed day again. What is still there counts again.
+
+    The outcome's ``units`` are the confirmed units that have left the day since it was closed last.
+    """
 
     day: int
 

@@ -169,6 +169,7 @@ class Day:
 
     __slots__ = (
         "closed",
+        "departed",
         "due",
         "last_queue_number",
         "last_valid_choice",
@@ -184,6 +185,8 @@ class Day:
         self.number = number
         self.terms = terms
         self.closed = False
+        self.departed = 0
+        """Confirmed units that have left the day since it was closed last."""
         self.quotas: dict[str, Quota] = {quota.name: Quota(quota) for quota in terms.quotas}
         self.due: dict[tuple[str, ...], DueQueue] = {}
         """Holds by the set of quotas they consume: a reserve that lacks units of a quota expires holds on it first."""
@@ -254,8 +257,8 @@ def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None
 def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
     """Yield the applicant's reservations that count against the identity limits at ``now_ms``.
 
-    These are the active ones, except for overdue holds and for entries on the wait list of a day that is over. An
-    overdue hold does not count, even if no sweep has expired it yet.
+    These are the active ones, except for overdue holds, entries on the wait list of a day that is over, and
+    reservations on a closed day. An overdue hold does not count, even if no sweep has expired it yet.
     """
     ids = ledger.claims.get(applicant)
     if ids is None:
@@ -264,7 +267,8 @@ def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reser
         record = known_reservation(ledger, reservation_id)
         if record is None or (record.state is _HELD and record.deadline_at_ms <= now_ms):
             continue
-        if record.state is not _WAITING or now_ms < ledger.days[record.day].terms.ends_at_ms:
+        day = ledger.days[record.day]
+        if not day.closed and (record.state is not _WAITING or now_ms < day.terms.ends_at_ms):
             yield record
 
 
@@ -419,6 +423,10 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
         _unclaim(ledger, old)
     elif new.state in ACTIVE and old.state not in ACTIVE:
         _claim(ledger, new)
+    if old_day.closed:  # the office has ended the reservation: no step counts against the applicants
+        if old.state in _CONSUMING and old.state is not _HELD and (old_day is not day or new.state not in _CONSUMING):
+            old_day.departed += units
+        return
     if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
         _update_penalties(ledger, event, event.at_ms)
     elif old.state is _HELD and event.verb in _ABANDONING:
@@ -488,6 +496,7 @@ def _capacity_set(ledger: Ledger, event: CapacitySet) -> None:
 
 def _day_closed(ledger: Ledger, event: DayClosed) -> None:
     ledger.days[event.day].closed = True
+    ledger.days[event.day].departed = 0
 
 
 def _day_opened(ledger: Ledger, event: DayOpened) -> None:
@@ -638,6 +647,7 @@ def describe(ledger: Ledger) -> dict[str, Any]:
             day.number: {
                 "terms": msgspec.to_builtins(day.terms),
                 "closed": day.closed,
+                "departed": day.departed,
                 "last_queue_number": day.last_queue_number,
                 "waiting": list(day.waiting),
                 "quotas": {

@@ -276,6 +276,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
         deadline_at_ms: the end of the latest hold; 0 if there was none.
         queue_number: the first of ``units`` consecutive queue numbers; 0 before it is confirmed.
         moves: how often it has been rescheduled or moved.
+        forced_moves: how many of these moves left a day that the office had closed. They do not count toward the limit.
     """
 
     office: str
@@ -290,6 +291,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     deadline_at_ms: int
     queue_number: int
     moves: int
+    forced_moves: int = 0
 
     @property
     def units(self) -> int:

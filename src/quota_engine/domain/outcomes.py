@@ -109,7 +109,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         replayed: True if an earlier command had this effect already. Status and record are the present ones.
         resumed: True if the party already has this reservation under another idempotency key.
         retry_at_ms: when a retry may succeed, in milliseconds since 1970 (UTC); 0 if unknown.
-        units: units that an operator's command moved, or holds that a sweep expired.
+        units: units that an operator's command moved, or holds that a sweep expired. After ``OpenDay``, the confirmed
+            units that have left the day while it was closed.
         overbooked: units in use beyond the capacity after ``SetCapacity``.
         reason: the name of the admission policy that refused, or ``""``.
         abandoned_holds_left: with a hold, or with a release: how many more holds the applicants may let go without a

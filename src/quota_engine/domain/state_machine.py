@@ -361,6 +361,10 @@ def _not_over(day: Day, now_ms: int) -> Status | None:
     return Status.DAY_OVER if now_ms >= day.terms.ends_at_ms else None
 
 
+def _not_over_unless_closed(day: Day, now_ms: int) -> Status | None:
+    return None if day.closed else _not_over(day, now_ms)
+
+
 def _started(day: Day, now_ms: int) -> Status | None:
     return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
 
@@ -474,11 +478,12 @@ def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
 
 def _refuse_move(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
     """Return the status that keeps the record on its day and choice, or ``None``. The target does not matter."""
-    rules = ledger.rules
-    last_moment_ms = ledger.days[record.day].terms.starts_at_ms - rules.reschedule_before_ms
-    if record.state is State.CONFIRMED and now_ms > last_moment_ms:
+    rules, day = ledger.rules, ledger.days[record.day]
+    if day.closed:
+        return None
+    if record.state is State.CONFIRMED and now_ms > day.terms.starts_at_ms - rules.reschedule_before_ms:
         return Status.TOO_LATE
-    return Status.MOVES_EXCEEDED if record.moves >= rules.reschedules_max else None
+    return Status.MOVES_EXCEEDED if record.moves - record.forced_moves >= rules.reschedules_max else None
 
 
 def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
@@ -527,6 +532,7 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         command.deadline_at_ms,
         0 if command.deadline_at_ms else day.last_queue_number + 1,
         command.moves,
+        command.forced_moves,
     )
     evolve(ledger, ReservationChanged(now_ms, verb, record))
     return Outcome(_STATUS_OF[record.state], record)
@@ -577,6 +583,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         version=record.version + 1,
         queue_number=day.last_queue_number + 1 if is_renumbered else record.queue_number,
         moves=record.moves + 1,
+        forced_moves=record.forced_moves + ledger.days[record.day].closed,
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
     distribute_free_units(ledger, ledger.days[record.day], now_ms)
@@ -694,12 +701,12 @@ def _set_closed(ledger: Ledger, number: int, event: DayClosed | DayOpened, now_m
         return _REFUSED[Status.UNKNOWN_DAY]
     settle(ledger, day, now_ms)
     if day.closed == isinstance(event, DayClosed):
-        return Outcome(Status.DONE, replayed=True)
+        return Outcome(Status.DONE, replayed=True, units=0 if day.closed else day.departed)
 
     # From here on it must succeed.
     evolve(ledger, event)
     distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE)
+    return Outcome(Status.DONE, units=0 if day.closed else day.departed)
 
 
 def _expire(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
@@ -714,9 +721,9 @@ HANDLERS.update(
         Reserve: _reserve,
         Confirm: _step(Verb.CONFIRM, State.CONFIRMED, _not_closed, _not_over),
         Release: _step(Verb.RELEASE, State.RELEASED),
-        Cancel: _step(Verb.CANCEL, State.CANCELLED, _not_over),
+        Cancel: _step(Verb.CANCEL, State.CANCELLED, _not_over_unless_closed),
         CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, _not_over, _started),
-        MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, _started),
+        MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, _not_closed, _started),
         Reschedule: _reschedule,
         PrepareMove: _prepare_move,
         MoveIn: _move_in,

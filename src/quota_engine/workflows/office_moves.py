@@ -42,10 +42,10 @@ from quota_engine.domain.cross_office_registry import (
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown, QuotaEngineError
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Choice, Reservation
-from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
 from quota_engine.generators import Request
-from quota_engine.ports import Lookup, Query
+from quota_engine.ports import Lookup, Query, View
 from quota_engine.workflows import entries, national_claims
 from quota_engine.workflows.admission_gate import ApplyCommand, CallAdmission, Entry, applied_plainly
 from quota_engine.workflows.arguments import Day
@@ -200,6 +200,8 @@ def _move_in(
             return (yield from _refused(record, found))
         taken = found
         valid_until_ms = min(valid_until_ms, taken.valid_until_ms)
+    days: list[DayView] = yield View(record.office, (record.day,))
+    left_closed_day = any(view.closed for view in days)
     command = MoveIn(
         target_id,
         day,
@@ -208,6 +210,7 @@ def _move_in(
         record.deadline_at_ms if record.state is State.HELD else 0,
         record.moves + 1,
         valid_until_ms,
+        record.forced_moves + left_closed_day,
     )
     try:
         moved = yield from apply_command(command)

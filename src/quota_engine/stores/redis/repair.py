@@ -159,6 +159,7 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
         day.last_queue_number,
         0,  # next_due_ms: the next command settles the day
         len(day.waiting),
+        day.departed,
         terms.opens_at_ms,
         terms.starts_at_ms,
         terms.ends_at_ms,

@@ -222,7 +222,7 @@ def rules_of_text(text: str) -> Rules:
 def _text_of_new_day(terms: DayTerms) -> str:
     """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
     rows = [
-        f"0\t0\t0\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
+        f"0\t0\t0\t0\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
         "",
     ]
     for quota in terms.quotas:
@@ -261,7 +261,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     PrepareMove: _step("prepare_move"),
     MoveIn: lambda one: (
         f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_at_ms}\t{one.moves}"
-        f"\t{one.valid_until_ms}\t{text_of_choice(one.choice)}"
+        f"\t{one.valid_until_ms}\t{one.forced_moves}\t{text_of_choice(one.choice)}"
     ),
     MoveOut: _step("move_out"),
     Lookup: lambda one: f"lookup\t{one.id}",
@@ -358,6 +358,7 @@ class OfficeDecoder:
             created_at_ms + int(ttl, 36) if ttl else 0,
             int(fields[6]) if len(fields) > 6 else 0,
             int(fields[7]) if len(fields) > 7 else 0,
+            int(fields[8]) if len(fields) > 8 else 0,
         )
 
     def outcome(self, command: Any, line: str) -> Any:
@@ -520,6 +521,8 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         fields.append(str(record.queue_number))
     if record.moves:
         fields.append(str(record.moves))
+    if record.forced_moves:
+        fields.append(str(record.forced_moves))
     return "\t".join(fields)
 
 

@@ -7,7 +7,7 @@
 -- base 36, and no field follows from another. Applicants arrive in a short form; the scripts only compare them.
 --
 --   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
---            applicants. Then the queue number and the moves, if there are any. The deadline is the time since
+--            applicants. Then the queue number, the moves and the forced moves, if there are any. The deadline is the time since
 --            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields
@@ -43,11 +43,11 @@ local function choice_of_text(text)
   return { text = text, options = options }
 end
 
-local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)\t?(%d*)\t?(%d*)$"
+local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)\t?(%d*)\t?(%d*)\t?(%d*)$"
 
 -- Return a record without its quotas, which follow from its choice. The id is the field that the record is stored under.
 local function record_without_quotas(id, text)
-  local letter, version, day, created, ttl, choice, option, party, queue_number, moves = string.match(text, RECORD)
+  local letter, version, day, created, ttl, choice, option, party, queue_number, moves, forced_moves = string.match(text, RECORD)
   local created_at_ms, applicants = tonumber(created, 36), names(party)
   return {
     id = id,
@@ -58,6 +58,7 @@ local function record_without_quotas(id, text)
     deadline_at_ms = ttl ~= "" and created_at_ms + tonumber(ttl, 36) or 0,
     queue_number = tonumber(queue_number) or 0,
     moves = tonumber(moves) or 0,
+    forced_moves = tonumber(forced_moves) or 0,
     choice = choice,
     option = option,
     party = party,
@@ -71,6 +72,9 @@ local function text_of_record(record)
     LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
     record.deadline_at_ms > 0 and short(record.deadline_at_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
   }, TAB)
+  if record.forced_moves > 0 then
+    return concat({ text, int(record.queue_number), int(record.moves), int(record.forced_moves) }, TAB)
+  end
   if record.moves > 0 then return text .. TAB .. int(record.queue_number) .. TAB .. int(record.moves) end
   if record.queue_number > 0 then return text .. TAB .. int(record.queue_number) end
   return text
@@ -91,9 +95,9 @@ local function changed(record, fields)
   return copy
 end
 
--- The first row of a day has closed, last_queue_number, next_due_ms, waiting, opens_at_ms, starts_at_ms, ends_at_ms and
+-- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, opens_at_ms, starts_at_ms, ends_at_ms and
 -- forget_at_ms. The second row has the sets of quotas with holds. Each further row is a quota: name, counters, terms.
-local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
 local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
 
 -- Parse the rest of a quota's row, which begins at `from`, behind the quota's name.
@@ -130,12 +134,13 @@ local LAZY = {
 }
 
 local function day_of_text(number, text)
-  local closed, last_queue_number, next_due_ms, waiting, times, opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, due, rows =
+  local closed, last_queue_number, next_due_ms, waiting, departed, times, opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, due, rows =
     string.match(text, DAY)
   local day = {
     number = number,
     text = int(number),
     closed = closed == "1",
+    departed = tonumber(departed),
     last_queue_number = tonumber(last_queue_number),
     next_due_ms = tonumber(next_due_ms),
     waiting = tonumber(waiting),
@@ -179,8 +184,8 @@ local function text_of_day(day)
       return quota and text_of_quota(quota)
     end)
   end
-  return format("%s\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms, day.waiting,
-    day.times, concat(due, TAB), rows)
+  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms, day.waiting,
+    day.departed, day.times, concat(due, TAB), rows)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

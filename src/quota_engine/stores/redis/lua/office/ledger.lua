@@ -252,7 +252,7 @@ local function find_claim(applicant, now_ms, visit)
   if not ids then return nil end
   for _, id in ipairs(names(ids)) do
     local record = record_of(id)
-    local over = record and ((record.state == "HELD" and record.deadline_at_ms <= now_ms)
+    local over = record and (day_of(record.day).closed or (record.state == "HELD" and record.deadline_at_ms <= now_ms)
       or (record.state == "WAITING" and now_ms >= day_of(record.day).ends_at_ms))
     if record and not over then
       local found = visit(record)
@@ -410,5 +410,9 @@ local function reservation_changed(verb, old, new, at_ms)
   local was_active, is_active = old and ACTIVE[old.state] or false, ACTIVE[new.state] or false
   if was_active and not is_active then unclaim(old) end
   if is_active and not was_active then claim(new) end
-  if old and TOUCHES_PENALTIES[verb] then penalties().apply_step(verb, old, new, at_ms) end
+  if old_day and old_day.closed then -- the office has ended the reservation: no step counts
+    if old_bucket == "confirmed" and (old_day ~= day or not new_bucket) then old_day.departed = old_day.departed + old.units end
+  elseif old and TOUCHES_PENALTIES[verb] then
+    penalties().apply_step(verb, old, new, at_ms)
+  end
 end

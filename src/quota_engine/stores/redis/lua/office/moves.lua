@@ -3,10 +3,10 @@
 
 -- Return the status that forbids moving the record anywhere, or nil.
 local function refuse_move(record, now_ms)
-  local rules = ledger.rules
-  local last_moment_ms = day_of(record.day).starts_at_ms - rules.reschedule_before_ms
-  if record.state == "CONFIRMED" and now_ms > last_moment_ms then return "TOO_LATE" end
-  if record.moves >= rules.reschedules_max then return "MOVES_EXCEEDED" end
+  local rules, day = ledger.rules, day_of(record.day)
+  if day.closed then return nil end
+  if record.state == "CONFIRMED" and now_ms > day.starts_at_ms - rules.reschedule_before_ms then return "TOO_LATE" end
+  if record.moves - record.forced_moves >= rules.reschedules_max then return "MOVES_EXCEEDED" end
   return nil
 end
 
@@ -23,11 +23,12 @@ local function prepare_move(fields, now_ms)
   return outcome(refuse_move(record, now_ms) or record.state, record)
 end
 
--- fields: name, id, day, applicants, deadline_at_ms ("0" for a confirmed one), moves, valid_until_ms, choice (six fields)
+-- fields: name, id, day, applicants, deadline_at_ms ("0" for a confirmed one), moves, valid_until_ms, forced_moves, choice (six
+-- fields)
 local function move_in(fields, now_ms)
   local id, number, party, deadline_at_ms = fields[2], tonumber(fields[3]), fields[4], tonumber(fields[5])
   local confirmed, moves, valid_until_ms = deadline_at_ms == 0, tonumber(fields[6]), tonumber(fields[7])
-  local choice, applicants = choice_by_text(concat(fields, TAB, 8)), names(party)
+  local choice, applicants = choice_by_text(concat(fields, TAB, 9)), names(party)
   local command = { day = number, party = party, applicants = applicants, choice = choice }
   local known, rest = record_of(id)
   if known then return replay_reserve(known, command, now_ms) end
@@ -53,6 +54,7 @@ local function move_in(fields, now_ms)
   local record = {
     id = id, day = number, version = 1, state = confirmed and "CONFIRMED" or "HELD", created_at_ms = now_ms,
     deadline_at_ms = deadline_at_ms, queue_number = confirmed and day.last_queue_number + 1 or 0, moves = moves,
+    forced_moves = tonumber(fields[8]),
     choice = index_of(choice, number), option = option.letter, quotas = option.text, party = party, applicants = applicants,
     units = #applicants,
   }
@@ -95,6 +97,7 @@ local function reschedule(fields, now_ms)
   -- From here on it must succeed.
   local moved = changed(record, {
     day = number, choice = index_of(choice, number), quotas = option.text, option = option.letter, moves = record.moves + 1,
+    forced_moves = record.forced_moves + (day_of(record.day).closed and 1 or 0),
   })
   if record.state == "CONFIRMED" and record.day ~= number then moved.queue_number = day.last_queue_number + 1 end
   reservation_changed("reschedule", record, moved, now_ms)
@@ -104,5 +107,5 @@ end
 
 handlers.prepare_move, handlers.move_in, handlers.undo_move, handlers.reschedule = prepare_move, move_in, step, reschedule
 forms.prepare_move, forms.undo_move = STEP, STEP
-forms.move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, CHOICE }, TAB)
+forms.move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, NUMBER, CHOICE }, TAB)
 forms.reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER .. "\t" .. CHOICE

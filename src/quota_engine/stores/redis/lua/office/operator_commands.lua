@@ -116,12 +116,14 @@ local function set_closed(closed, event)
     local day = day_of(tonumber(fields[2]))
     if not day then return outcome("UNKNOWN_DAY") end
     settle(day, now_ms, SETTLE_MAX)
-    if day.closed == closed then return outcome("DONE", nil, { flags = "p" }) end
+    local units = closed and 0 or day.departed
+    if day.closed == closed then return outcome("DONE", nil, { flags = "p", units = units }) end
     append(now_ms, concat({ event, int(now_ms), int(day.number) }, TAB))
     day.closed = closed
+    if closed then day.departed = 0 end
     mark_changed(day)
     distribute_free_units(day, now_ms)
-    return outcome("DONE")
+    return outcome("DONE", nil, { units = units })
   end
 end
 

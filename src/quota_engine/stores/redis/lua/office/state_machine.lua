@@ -161,7 +161,7 @@ local function reserve(fields, now_ms, now)
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_at_ms = 0, queue_number = 0,
-      moves = 0, choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
+      moves = 0, forced_moves = 0, choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
     return outcome("WAITING", waiting)
@@ -218,13 +218,14 @@ local GUARDS = {
   end,
   release = function() end,
   cancel = function(day, now_ms)
-    if now_ms >= day.ends_at_ms then return "DAY_OVER" end
+    if now_ms >= day.ends_at_ms and not day.closed then return "DAY_OVER" end
   end,
   check_in = function(day, now_ms)
     if now_ms >= day.ends_at_ms then return "DAY_OVER" end
     if now_ms < day.starts_at_ms then return "TOO_EARLY" end
   end,
   mark_no_show = function(day, now_ms)
+    if day.closed then return "DAY_CLOSED" end
     if now_ms < day.starts_at_ms then return "TOO_EARLY" end
   end,
   move_out = function() end,
