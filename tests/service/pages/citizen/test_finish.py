@@ -123,6 +123,17 @@ async def test_finishing_shows_nothing_of_the_waiting_room_afterwards() -> None:
             assert FINISH in (await browser.get("/room")).text, "the turn"
 
 
+async def test_last_page_makes_the_browser_drop_pages_in_its_memory(client: Client) -> None:
+    """Another site cannot clear the cache by showing the picture."""
+    assert 'src="/finished/dot.svg"' in (await client.http.get("/finished")).text
+    for site, is_cleared in (("", True), ("same-origin", True), ("cross-site", False), ("same-site", False)):
+        headers = {"sec-fetch-site": site} if site else {}
+        picture = await client.http.get("/finished/dot.svg", headers=headers)
+        assert picture.headers["content-type"] == "image/svg+xml"
+        assert picture.headers["cache-control"] == "no-store"
+        assert (picture.headers.get("clear-site-data") == '"cache"') is is_cleared
+
+
 async def test_no_page_of_a_visit_may_be_stored(browser: CitizenBrowser) -> None:
     await browser.get("/?service=new")
     pages = [await browser.submit("/reserve", {"nik": NIK}), await browser.reserve()]
