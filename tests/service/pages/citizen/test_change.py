@@ -100,3 +100,18 @@ async def test_the_change_page_belongs_to_confirmed_reservations(client: Client)
         assert f'href="{CHANGE}"' not in browser.page
         refused = await browser.http.post(CHANGE, data={"slot": f"{RELEASE}|morning"})
         assert refused.url.path == "/reservation"
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+async def test_people_of_a_closed_day_can_leave(client: Client, browser: CitizenBrowser, language: str) -> None:
+    """The day has begun, so that neither step would be possible on an open day. Neither is counted."""
+    assert (await client.service.engine.close_day("east", DULL)).ok
+    client.clock.advance_ms(24 * HOUR_MS)
+    text = html.unescape((await browser.get(f"/reservation?lang={language}")).text)
+    for name in ("closed_heading", "closed_lead", "closed_next", "closed_cancel_warning"):
+        assert citizen_text(name, language) in text
+    assert citizen_text("confirmed_lead", language) not in text
+    assert f'href="{CHANGE}"' in text
+    changed = await browser.submit("/reservation/cancel", {"sure": "yes"})
+    assert changed.url.path == "/reservation"
+    assert heading(changed.text) == citizen_text("ended_heading", language)

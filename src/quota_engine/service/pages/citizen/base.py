@@ -238,14 +238,27 @@ class CitizenPages:
             return await self.service.engine.lookup(reference) if reference else None
         return None
 
-    def can_change(self, reservation: Reservation) -> bool:
-        """Return True if the pages offer to change a reservation: it is confirmed, and may be moved once more."""
+    async def is_day_closed(self, reservation: Reservation) -> bool:
+        """Return True if the office has closed the reservation's day."""
+        if reservation.office not in self.service.catalog.offices:
+            return False
+        day = datetime.date.fromordinal(reservation.day)
+        return any(view.closed for view in await self.service.engine.availability(reservation.office, day))
+
+    async def can_change(self, reservation: Reservation) -> bool:
+        """Return True if the pages offer to change a reservation: it is confirmed, and may be moved once more.
+
+        From a closed day it may always be moved.
+        """
         office = self.service.catalog.offices.get(reservation.office)
         return (
             reservation.state is State.CONFIRMED
             and office is not None
             and reservation.choice.service in office.services
-            and reservation.moves < office.rules.reschedules_max
+            and (
+                reservation.moves - reservation.forced_moves < office.rules.reschedules_max
+                or await self.is_day_closed(reservation)
+            )
         )
 
     # --- The waiting room ---

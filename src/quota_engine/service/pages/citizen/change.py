@@ -92,7 +92,7 @@ class ChangePages:
     async def _changeable(self, request: Request) -> Reservation | None:
         """Return this browser's reservation if it can be changed."""
         reservation = await self._pages.reservation(request)
-        is_open = reservation is not None and self._pages.can_change(reservation)
+        is_open = reservation is not None and await self._pages.can_change(reservation)
         return reservation if is_open else None
 
     async def _pass(self, request: Request, nik: str) -> str:

@@ -106,7 +106,8 @@ class ReservationPages:
             countdown=translator.countdown(reservation.deadline_at_ms - now_ms),
             now_ms=now_ms,
             errors=[("declaration", translator("error_not_declared"))] if has_error else [],
-            can_change=pages.can_change(reservation),
+            can_change=await pages.can_change(reservation),
+            is_day_closed=is_confirmed and await pages.is_day_closed(reservation),
             qr_code=segno.make(reservation.reference, error="m").svg_inline(scale=5, border=4) if is_confirmed else "",
             **pages.next_release_texts(translator, office),
         )

@@ -158,7 +158,7 @@ class WaitingRoomPages:
         if ticket.phase is TicketPhase.CALLED:
             choice = await self._choice.variables(translator, selection, None, is_turn=True)
             variables["is_change"] = (
-                reservation is not None and reservation.office == config.office and pages.can_change(reservation)
+                reservation is not None and reservation.office == config.office and await pages.can_change(reservation)
             )
             return pages.render(request, "turn.html", translator, status, **{**choice, **variables})
         if ticket.phase in (TicketPhase.TURN_MISSED, TicketPhase.TICKET_LOST, TicketPhase.ROOM_CLOSED):
