@@ -1,12 +1,26 @@
-"""Clocks: the system's, and one that tests and simulations set."""
+"""Clocks: the system's, one for tests and simulations, the monotonic one for lengths of time, and those of servers."""
 
 from __future__ import annotations
 
-__all__ = ["ManualClock", "SystemClock"]
+__all__ = ["MARGIN_MS", "REFRESH_MS", "USABLE_MS", "ManualClock", "ServerClock", "SystemClock", "monotonic_ms"]
 
 import datetime
+import math
 import time
-from typing import Self
+from typing import Final, Self
+
+
+def monotonic_ms() -> float:
+    """Return the time of this process's monotonic clock in milliseconds. Only differences mean anything."""
+    return time.monotonic() * 1000
+
+
+REFRESH_MS: Final = 10_000
+"""The age from which a sample of a server's clock should be replaced."""
+USABLE_MS: Final = 60_000
+"""The age from which a sample of a server's clock is not used."""
+MARGIN_MS: Final = 50
+"""By so much two clocks may drift apart within ``USABLE_MS`` and one attempt: more than 800 millionths."""
 
 
 class SystemClock:
@@ -50,3 +64,50 @@ class ManualClock:
     def advance_ms(self, duration_ms: int) -> None:
         """Move the clock by ``duration_ms``, which may be negative."""
         self._now_ms += duration_ms
+
+
+class ServerClock:
+    """A lower bound of one server's clock. Threads may share it.
+
+    A client learns a server's time some time after the server read it. It adds the time that has passed since, by its
+    own monotonic clock. The sum is never later than the server's time, unless the server's clock has been set back.
+    """
+
+    __slots__ = ("_sample",)
+
+    def __init__(self) -> None:
+        self._sample: tuple[float, float] | None = None
+        """The server's time, and the monotonic time at which it arrived."""
+
+    def record(self, server_ms: float, received_at_ms: float) -> None:
+        """Take a sample. It replaces the one before, so that a clock that was set is followed.
+
+        Args:
+            server_ms: The server's time, in milliseconds since 1970.
+            received_at_ms: The monotonic time at which it arrived.
+        """
+        self._sample = server_ms, received_at_ms
+
+    def forget(self) -> None:
+        """Forget the sample: another server may answer at this address from now on."""
+        self._sample = None
+
+    def is_usable(self, at_ms: float) -> bool:
+        """Return True if :meth:`at` has a bound for a monotonic time."""
+        return self._age_ms(at_ms) < USABLE_MS
+
+    def is_due(self, at_ms: float) -> bool:
+        """Return True if the sample should be replaced."""
+        return self._age_ms(at_ms) >= REFRESH_MS
+
+    def at(self, at_ms: float) -> float:
+        """Return a time that the server's clock has reached at a monotonic time.
+
+        The sample must be there; another thread may have forgotten it, and then the bound is 0.
+        """
+        sample = self._sample
+        return 0 if sample is None else sample[0] + at_ms - sample[1]
+
+    def _age_ms(self, at_ms: float) -> float:
+        sample = self._sample
+        return math.inf if sample is None else at_ms - sample[1]

@@ -318,26 +318,36 @@ class Describe(StoreRequest[dict[str, Any]], frozen=True, gc=False):
 
 
 class Store(Protocol):
-    """A store, called synchronously. Safe to use from several threads."""
+    """A store, called synchronously. Safe to use from several threads.
 
-    def apply(self, address: str, command: Any) -> Any:
+    A call is final: when it has ended, with a result or with an error, nothing of it takes effect any more. A network
+    may deliver a copy of a request after its caller has the answer of a later copy, and after other calls. A store
+    that sends copies makes each of them harmless then. It gives each a last moment by its own clock, for example, or
+    decides under a lock that it was the last to take. A store that sends every request at most once, and waits for its
+    end, need do nothing.
+    """
+
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """Apply one command to the ledger at ``address`` in one atomic step.
 
         Args:
             address: an office, or the address of another ledger (:mod:`quota_engine.ledger_kinds`).
             command: a command of that kind of ledger.
+            ends_at_ms: the time by which the call ends, in milliseconds of :func:`quota_engine.clocks.monotonic_ms`.
+                The command is not applied later. ``None`` leaves it to the store. The engine leaves the argument out
+                unless it has an end.
 
         Returns:
             The outcome of that kind of ledger; an :class:`~quota_engine.Outcome` for an office.
 
         Raises:
-            BackendUnavailable: the store was not reached; nothing was done.
+            BackendUnavailable: the store was not reached, or there was no time left; nothing was done.
             OutcomeUnknown: the response was lost; the same command with the same id returns the outcome.
         """
         ...
 
-    def execute(self, request: StoreRequest[T]) -> T:
-        """Answer any other request. Raises as :meth:`apply` does."""
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
+        """Answer any other request. Arguments and errors as for :meth:`apply`."""
         ...
 
     def close(self) -> None:
@@ -346,13 +356,16 @@ class Store(Protocol):
 
 
 class AsyncStore(Protocol):
-    """A store, called from asyncio. A cancelled call may still take effect, like one whose response was lost."""
+    """A store, called from asyncio. A cancelled call may still take effect, like one whose response was lost.
 
-    async def apply(self, address: str, command: Any) -> Any:
+    It does so within a time that the store documents, and not after the call's end.
+    """
+
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`Store.apply`."""
         ...
 
-    async def execute(self, request: StoreRequest[T]) -> T:
+    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`Store.execute`."""
         ...
 

@@ -53,6 +53,7 @@ WITHOUT_ADDRESS: Final = {
     "close": "it closes one",
     "room": "nothing is asked before a method is called",
     "draw": "nothing is asked before a method is called",
+    "with_timeout": "nothing is asked before a method is called",
     "draw.commitment": "whoever has the seed works it out",
 }
 

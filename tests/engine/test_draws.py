@@ -56,11 +56,11 @@ class Breaking(MemoryStore):
         self.calls_left = 10**9
         self.is_carried_out = True
 
-    def apply(self, address: str, command: Any) -> Any:
-        return self._call(lambda: super(Breaking, self).apply(address, command))
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
+        return self._call(lambda: super(Breaking, self).apply(address, command, ends_at_ms=ends_at_ms))
 
-    def execute(self, request: StoreRequest[T]) -> T:
-        return self._call(lambda: super(Breaking, self).execute(request))
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
+        return self._call(lambda: super(Breaking, self).execute(request, ends_at_ms=ends_at_ms))
 
     def _call(self, call: Callable[[], T]) -> T:
         self.calls_left -= 1

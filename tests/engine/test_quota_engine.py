@@ -486,7 +486,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
     ]
 
 
-OBJECT_METHODS = {"draw", "room"}
+OBJECT_METHODS = {"draw", "room", "with_timeout"}
 """Methods that only return another object. Other tests compare their methods."""
 
 

@@ -493,13 +493,13 @@ class Counting:
         self.reached = threading.Event()
         self.error: Exception | None = None
 
-    def apply(self, address: str, command: Any) -> Any:
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         self._count("Apply", blocks=True)
-        return self._backend.apply(address, command)
+        return self._backend.apply(address, command, ends_at_ms=ends_at_ms)
 
-    def execute(self, request: StoreRequest[T]) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         self._count(type(request).__name__, blocks=isinstance(request, Query))
-        return self._backend.execute(request)
+        return self._backend.execute(request, ends_at_ms=ends_at_ms)
 
     def _count(self, name: str, *, blocks: bool) -> None:
         self.requests[name] += 1

@@ -463,11 +463,11 @@ class LuaStore:
         self._key_fingerprint = ""
         self._places: dict[str, Any] = {}
 
-    def apply(self, address: str, command: Any) -> Any:
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.Backend.send`."""
         return self._run(format_of(address).script_of(command), address, (command,))[0]
 
-    def execute(self, request: StoreRequest[T]) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
         answer: T = self._answer(request)
         return answer
@@ -546,7 +546,7 @@ class LuaStore:
             step = next(steps)
             while True:
                 assert isinstance(step, Attempt)
-                (name, *rest) = map(str, step.requests()[0])
+                (name, *rest) = map(str, step.requests(None)[0])
                 if name == "TIME":
                     step = steps.send([self.store._do_time()])
                     continue

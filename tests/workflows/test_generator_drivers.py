@@ -19,10 +19,10 @@ class FlakyStore:
     def __init__(self, failures: int) -> None:
         self.failures = failures
 
-    def apply(self, address: str, command: Any) -> Any:
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         return address, command
 
-    def execute(self, request: StoreRequest[T]) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         if self.failures:
             self.failures -= 1
             raise BackendUnavailable("away")
@@ -39,10 +39,10 @@ class AsyncFlakyStore:
     def __init__(self, failures: int) -> None:
         self.store = FlakyStore(failures)
 
-    async def apply(self, address: str, command: Any) -> Any:
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         return self.store.apply(address, command)
 
-    async def execute(self, request: StoreRequest[T]) -> T:
+    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         return self.store.execute(request)
 
     async def close(self) -> None:

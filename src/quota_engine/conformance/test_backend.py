@@ -33,7 +33,7 @@ from quota_engine.admission.token_bucket import (
 )
 from quota_engine.admission.token_bucket import apply as apply_to_buckets
 from quota_engine.admission.token_bucket import describe as describe_buckets
-from quota_engine.clocks import ManualClock
+from quota_engine.clocks import ManualClock, monotonic_ms
 from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.guarded_scenarios import GUARDED_SCENARIOS, GuardedScenario
 from quota_engine.conformance.penalty_scenarios import ABANDONED_HOLDS
@@ -56,7 +56,7 @@ from quota_engine.domain import consumer_groups, cross_office_registry
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, MoveIn, Release, Reserve, SetCapacity
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import AbandonedHolds, Outcome, Status, WaitListPosition
@@ -225,6 +225,22 @@ def test_a_batch_equals_its_commands_one_by_one(quota_engine_backend: OpenStore,
         assert comparison.store.execute(ApplyMany(OFFICE, commands)) == expected
         comparison.compare()
     assert comparison.store.execute(ApplyMany(OFFICE, ())) == []
+
+
+def test_a_call_after_its_end_changes_nothing(quota_engine_backend: OpenStore) -> None:
+    """A call with time left has its usual outcome. One without time is certain to have had no effect."""
+    comparison = start_comparison(quota_engine_backend)
+    store, command = comparison.store, SetCapacity(DAY, "online", 5)
+    with pytest.raises(BackendUnavailable):
+        store.apply(OFFICE, command, ends_at_ms=monotonic_ms() - 1)
+    with pytest.raises(BackendUnavailable):
+        store.execute(ApplyMany(OFFICE, (command,)), ends_at_ms=monotonic_ms() - 1)
+    comparison.compare()
+    ends_at_ms = monotonic_ms() + 60_000
+    expected = apply(comparison.reference, command, comparison.clock.now_ms())
+    assert store.apply(OFFICE, command, ends_at_ms=ends_at_ms) == expected
+    assert store.execute(Lookup(OFFICE, "nobody"), ends_at_ms=ends_at_ms) is None
+    comparison.compare()
 
 
 @pytest.mark.parametrize("seed", range(8))

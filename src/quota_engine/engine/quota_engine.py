@@ -17,6 +17,7 @@ from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, Selection
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.outcomes import Outcome
+from quota_engine.engine.bounded_store import AsyncBoundedStore, BoundedStore, end_of
 from quota_engine.engine.day_methods import DayMethods
 from quota_engine.engine.draws import AsyncDraw, Draw
 from quota_engine.engine.event_methods import EventMethods
@@ -63,14 +64,24 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
     """
 
     def __init__(
-        self, store: Store, requests: RequestBuilder, gate: AdmissionGate | None = None, *, clock: Clock | None = None
+        self,
+        store: Store,
+        requests: RequestBuilder,
+        gate: AdmissionGate | None = None,
+        *,
+        clock: Clock | None = None,
+        rooms: RoomCache[WaitingRoom] | None = None,
     ) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
         super().__init__(EngineMethods(requests, gate), handler_of(store))
         self._store = store
         local_ms = _local_clock(clock)
-        self._rooms = RoomCache(
-            lambda room: RoomViewCache(requests, room, local_ms), lambda view_cache: WaitingRoom(store, view_cache)
+        self._rooms = (
+            rooms
+            if rooms is not None
+            else RoomCache(
+                lambda room: RoomViewCache(requests, room, local_ms), lambda view_cache: WaitingRoom(store, view_cache)
+            )
         )
 
     @classmethod
@@ -115,6 +126,21 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
     def close(self) -> None:
         """Close the store. A second call does nothing."""
         self._store.close()
+
+    def with_timeout(self, timeout_ms: int) -> Self:
+        """Return this engine with an end for its calls, such as ``engine.with_timeout(800).reserve(...)``.
+
+        The time counts from now and is for all calls of the returned engine together, so use a new one for each
+        request. A call that has not ended by then raises ``BackendUnavailable`` if nothing was sent, else
+        ``OutcomeUnknown``. Nothing of it takes effect later. The engines share the store and everything else.
+
+        Args:
+            timeout_ms: time in milliseconds, 200 to 3,600,000.
+        """
+        methods = self._methods
+        return type(self)(
+            BoundedStore(self._store, end_of(timeout_ms)), methods.requests, methods.gate, rooms=self._rooms
+        )
 
     def reserve(
         self,
@@ -179,6 +205,8 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         Args:
             room: 1 to 64 of ``A-Z a-z 0-9 _ -``.
         """
+        if isinstance(self._store, BoundedStore):
+            return WaitingRoom(self._store, self._rooms.view_cache(room))
         return self._rooms.get(room)
 
     def draw(self, draw: str) -> Draw:
@@ -233,13 +261,19 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         gate: AdmissionGate | None = None,
         *,
         clock: Clock | None = None,
+        rooms: RoomCache[AsyncWaitingRoom] | None = None,
     ) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
         super().__init__(EngineMethods(requests, gate), async_handler_of(store))
         self._store = store
         local_ms = _local_clock(clock)
-        self._rooms = RoomCache(
-            lambda room: RoomViewCache(requests, room, local_ms), lambda view_cache: AsyncWaitingRoom(store, view_cache)
+        self._rooms = (
+            rooms
+            if rooms is not None
+            else RoomCache(
+                lambda room: RoomViewCache(requests, room, local_ms),
+                lambda view_cache: AsyncWaitingRoom(store, view_cache),
+            )
         )
 
     @classmethod
@@ -264,6 +298,13 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
     async def close(self) -> None:
         """Close the store. A second call does nothing."""
         await self._store.close()
+
+    def with_timeout(self, timeout_ms: int) -> Self:
+        """See :meth:`QuotaEngine.with_timeout`."""
+        methods = self._methods
+        return type(self)(
+            AsyncBoundedStore(self._store, end_of(timeout_ms)), methods.requests, methods.gate, rooms=self._rooms
+        )
 
     async def reserve(
         self,
@@ -295,6 +336,8 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
 
     def room(self, room: str) -> AsyncWaitingRoom:
         """See :meth:`QuotaEngine.room`."""
+        if isinstance(self._store, AsyncBoundedStore):
+            return AsyncWaitingRoom(self._store, self._rooms.view_cache(room))
         return self._rooms.get(room)
 
     def draw(self, draw: str) -> AsyncDraw:

@@ -44,13 +44,20 @@ class RoomCache(Generic[RoomT]):
         Raises:
             InvalidRequest: this is not a name.
         """
+        return self._get(name).room
+
+    def view_cache(self, name: str) -> RoomViewCache:
+        """Return the view that the room of this name answers from. Raises as :meth:`get` does."""
+        return self._get(name).view_cache
+
+    def _get(self, name: str) -> CachedRoom[RoomT]:
         cached = self._rooms.get(name) if isinstance(name, str) else None
         if cached is None:
             view_cache = self._new_view_cache(name)
             if len(self._rooms) >= ROOMS_MAX:
                 self._evict()
             cached = self._rooms.setdefault(name, CachedRoom(view_cache, self._new_room(view_cache)))
-        return cached.room
+        return cached
 
     def clear(self) -> None:
         """Forget all rooms."""

@@ -7,7 +7,6 @@ __all__ = ["AsyncWaitingRoom", "RoomMethods", "WaitingRoom"]
 import threading
 from typing import Any
 
-from quota_engine.forks import call_in_child
 from quota_engine.generators import Request
 from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Store
@@ -185,11 +184,6 @@ class WaitingRoom(SyncBound[RoomMethods]):
         super().__init__(RoomMethods(cache), self._answer)
         self._answer_from_store = handler_of(store)
         self._store = store
-        self._refreshing = threading.Lock()
-        call_in_child(self._after_fork)
-
-    def _after_fork(self) -> None:
-        self._refreshing = threading.Lock()
 
     create = sync_method(RoomMethods.create)
     join = sync_method(RoomMethods.join)
@@ -209,13 +203,14 @@ class WaitingRoom(SyncBound[RoomMethods]):
 
     def _refresh(self, request: Refresh) -> None:
         cache = self._methods.cache
-        if not self._refreshing.acquire(blocking=not cache.is_usable()):
+        refreshing = cache.shared_lock(threading.Lock)
+        if not refreshing.acquire(blocking=not cache.is_usable()):
             return
         try:
             if not cache.is_fresh(request.max_age_ms):  # another thread may have read it while this one waited
                 run(waiting_rooms.refresh(cache), self._store)
         finally:
-            self._refreshing.release()
+            refreshing.release()
 
 
 class AsyncWaitingRoom(AsyncBound[RoomMethods]):
@@ -227,7 +222,7 @@ class AsyncWaitingRoom(AsyncBound[RoomMethods]):
         super().__init__(RoomMethods(cache), self._answer)
         self._answer_from_store = async_handler_of(store)
         self._store = store
-        self._refreshing = asyncio.Lock()
+        self._refreshing: asyncio.Lock = cache.shared_lock(asyncio.Lock)
 
     create = async_method(RoomMethods.create)
     join = async_method(RoomMethods.join)

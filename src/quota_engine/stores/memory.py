@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from quota_engine.clocks import SystemClock
+from quota_engine.clocks import SystemClock, monotonic_ms
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView
@@ -108,19 +108,23 @@ class MemoryStore:
             Describe: self._describe,
         }
 
-    def apply(self, address: str, command: Any) -> Any:
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.Store.apply`."""
         entry = self._ledgers.get(address) or self._get_or_create(address, command)
         lock = entry.lock
         lock.acquire()  # a with statement takes twice as long
         try:
+            if ends_at_ms is not None:
+                _check_end(ends_at_ms)
             # Reading the clock inside the lock keeps times in the order of the commands.
             return entry.apply(entry.ledger, command, self._now_ms())
         finally:
             lock.release()
 
-    def execute(self, request: StoreRequest[T]) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.Store.execute`. This store is never unavailable, and every outcome is known."""
+        if ends_at_ms is not None:
+            _check_end(ends_at_ms)
         answer: T = self._handlers[type(request)](request)
         return answer
 
@@ -316,13 +320,13 @@ class AsyncMemoryStore:
     def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory
 
-    async def apply(self, address: str, command: Any) -> Any:
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`MemoryStore.apply`."""
-        return self._memory.apply(address, command)
+        return self._memory.apply(address, command, ends_at_ms=ends_at_ms)
 
-    async def execute(self, request: StoreRequest[T]) -> T:
+    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`MemoryStore.execute`."""
-        return self._memory.execute(request)
+        return self._memory.execute(request, ends_at_ms=ends_at_ms)
 
     async def close(self) -> None:
         """See :meth:`MemoryStore.close`."""
@@ -334,6 +338,11 @@ def _refuse_in_child(*_: object) -> NoReturn:
         "memory:// belongs to the process that opened it, and this process is a fork of that one: open the engine "
         "after the fork, or use a store that processes share, such as valkey+embedded:///dir"
     )
+
+
+def _check_end(ends_at_ms: float) -> None:
+    if monotonic_ms() >= ends_at_ms:
+        raise BackendUnavailable("the call's time is over, and nothing was done")
 
 
 def _check_url(url: str) -> None:

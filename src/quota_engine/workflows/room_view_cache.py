@@ -6,7 +6,7 @@ __all__ = ["EnterResult", "RoomViewCache", "RoomViewSnapshot"]
 
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import UnknownName
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import check_integer, check_name
+from quota_engine.forks import call_in_child
 from quota_engine.waiting_room.machine import RoomConfig, RoomView
 from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.ticket_status import (
@@ -29,6 +30,8 @@ from quota_engine.waiting_room.ticket_status import (
 from quota_engine.waiting_room.transcript import contradictions, transcript_of
 from quota_engine.workflows.request_builder import RequestBuilder
 from quota_engine.workflows.room_config import room_choices
+
+LockT = TypeVar("LockT")
 
 REFRESH_MS: Final = 500
 STALE_MS_MAX: Final = 10_000
@@ -174,6 +177,18 @@ class RoomViewCache:
         self._failed_at_ms: int | None = None
         self._choices: tuple[Catalog, tuple[Choice, ...]] | None = None
         self._revealed: tuple[str, str] | None = None
+        self._lock: Any = None
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        self._lock = None  # a thread of the parent may hold it
+
+    def shared_lock(self, make: Callable[[], LockT]) -> LockT:
+        """Return the lock of this cache's users, for one refresh at a time. ``make`` creates it for the first user."""
+        if self._lock is None:
+            self._lock = make()
+        lock: LockT = self._lock
+        return lock
 
     @property
     def is_known(self) -> bool:

@@ -766,14 +766,14 @@ class InLoop:
         self._thread.start()
         self._backend = self._result(make())
 
-    def apply(self, office: str, command: Command) -> Outcome:
+    def apply(self, office: str, command: Command, *, ends_at_ms: float | None = None) -> Outcome:
         """See :meth:`quota_engine.ports.Backend.send`."""
-        outcome: Outcome = self._result(self._backend.apply(office, command))
+        outcome: Outcome = self._result(self._backend.apply(office, command, ends_at_ms=ends_at_ms))
         return outcome
 
-    def execute(self, request: StoreRequest[T]) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.Backend.perform`."""
-        return self._result(self._backend.execute(request))
+        return self._result(self._backend.execute(request, ends_at_ms=ends_at_ms))
 
     def close(self) -> None:
         """Close the backend; :meth:`stop` ends the loop."""

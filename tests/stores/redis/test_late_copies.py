@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from quota_engine.clocks import ManualClock
+from quota_engine.clocks import ManualClock, monotonic_ms
 from quota_engine.conformance.world import DAY, HOLD_TTL_MS, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.commands import CloseDay, Command, Confirm, OpenDay, Release, Reschedule, SetCapacity
-from quota_engine.domain.errors import OutcomeUnknown
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import (
@@ -55,20 +55,22 @@ class World:
         self.direct: RedisStore = open_store(server.url, self.clock)
         rules = published(identity_limits=(), reschedules_max=9)
         self.direct.execute(ApplyMany(OFFICE, (*rules, SetCapacity(DAY, "online", 1))))
-        url = f"{proxy.url}?attempt_valid_ms={VALID_MS}"
+        url = f"{proxy.url}?attempt_valid_ms={VALID_MS}&timeout_ms=1500"
         self._runner = asyncio.Runner() if kind == "async" else None
         self._store: Any = (
             self._wait(open_async_store(url, self.clock)) if self._runner else open_store(url, self.clock)
         )
 
-    def apply(self, command: Command) -> Outcome:
+    def apply(self, command: Command, timeout_ms: int | None = None) -> Outcome:
         """Apply a command through the proxy."""
-        outcome: Outcome = self._wait(self._store.apply(OFFICE, command))
+        ends_at_ms = None if timeout_ms is None else monotonic_ms() + timeout_ms
+        outcome: Outcome = self._wait(self._store.apply(OFFICE, command, ends_at_ms=ends_at_ms))
         return outcome
 
-    def execute(self, request: StoreRequest[Any]) -> Any:
+    def execute(self, request: StoreRequest[Any], timeout_ms: int | None = None) -> Any:
         """Answer a request through the proxy."""
-        return self._wait(self._store.execute(request))
+        ends_at_ms = None if timeout_ms is None else monotonic_ms() + timeout_ms
+        return self._wait(self._store.execute(request, ends_at_ms=ends_at_ms))
 
     def apply_with_late_copy(self, command: Command, meanwhile: Callable[[], object] = lambda: None) -> Outcome:
         """Apply a command whose first copy is held; ``meanwhile`` comes before the client sends it again."""
@@ -223,3 +225,58 @@ def test_silent_connection_is_settled_by_the_time_out(server: Server, proxy: Los
         world.deliver_late()
     assert world.capacity() == 5
     world.close()
+
+
+class TestEnd:
+    """Calls that end by a given time."""
+
+    def test_call_ends_on_time_and_for_good(self, world: World) -> None:
+        """No answer comes; the caller leaves at the end, and nothing of the command takes effect later."""
+        world.apply(Release("nobody"))
+        world.proxy.is_silent = True
+        world.proxy.holds = 1
+        began_ms = monotonic_ms()
+        with pytest.raises(OutcomeUnknown):
+            world.apply(SetCapacity(DAY, "online", 40), timeout_ms=300)
+        assert 250 <= monotonic_ms() - began_ms < 1000
+        world.deliver_late()
+        assert world.capacity() == 1
+
+    def test_no_further_attempt_is_sent_for_it(self, world: World) -> None:
+        """The store has attempts left, but the call has no time."""
+        world.apply(Release("nobody"))
+        before = world.proxy.scripts_seen
+        world.proxy.holds = 1
+        with pytest.raises(OutcomeUnknown):
+            world.apply(SetCapacity(DAY, "online", 40), timeout_ms=200)
+        time.sleep(0.5)
+        assert world.proxy.scripts_seen == before + 1
+        world.deliver_late()
+
+    def test_call_without_time_is_not_sent(self, world: World) -> None:
+        """A certain answer: nothing was done."""
+        before = world.proxy.scripts_seen
+        with pytest.raises(BackendUnavailable):
+            world.apply(SetCapacity(DAY, "online", 40), timeout_ms=-1)
+        with pytest.raises(BackendUnavailable):
+            world.execute(ApplyMany(OFFICE, (SetCapacity(DAY, "online", 40),)), timeout_ms=100)
+        assert world.proxy.scripts_seen == before
+
+    def test_unreachable_server_is_unavailable_on_time(self, world: World, server: Server) -> None:
+        """Nothing was sent, whatever the attempts of the policy."""
+        server.stop()
+        try:
+            began_ms = monotonic_ms()
+            with pytest.raises(BackendUnavailable):
+                world.apply(SetCapacity(DAY, "online", 40), timeout_ms=300)
+            assert monotonic_ms() - began_ms < 1000
+        finally:
+            server.start()
+
+    def test_call_with_enough_time_is_answered(self, world: World) -> None:
+        """Commands and requests of several steps."""
+        assert world.apply(SetCapacity(DAY, "online", 7), timeout_ms=5000).status is Status.DONE
+        (outcome,) = world.execute(ApplyMany(OFFICE, (SetCapacity(DAY, "online", 8),)), timeout_ms=5000)
+        assert outcome.status is Status.DONE
+        assert world.execute(Lookup(OFFICE, "nobody"), timeout_ms=5000) is None
+        assert world.capacity() == 8

@@ -87,7 +87,7 @@ def _words(step: Step) -> str:
     assert not isinstance(step, BlockingWork)
     if isinstance(step, RetryPause):
         return "pause"
-    words = " ".join(str(request[0]) for request in step.requests())
+    words = " ".join(str(request[0]) for request in step.requests(None))
     return f"{step.node} {words}" if step.node else words
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from quota_engine.clocks import MARGIN_MS, REFRESH_MS, USABLE_MS, ServerClock
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.retrying_calls import (
@@ -20,7 +21,7 @@ from quota_engine.stores.redis.retrying_calls import (
     call_script,
 )
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
-from quota_engine.stores.redis.server_clock import MARGIN_MS, REFRESH_MS, USABLE_MS, ServerClock, ServerClocks
+from quota_engine.stores.redis.server_clock import ServerClocks
 
 KEYS = keys_of("", "office")
 VALID_MS = 1000
@@ -80,7 +81,7 @@ class Network:
         """Take an attempt; return its replies, with ``None`` for that of the script."""
         replies: list[Any] = []
         words = []
-        for request in attempt.requests():
+        for request in attempt.requests(None):
             words.append(str(request[0]))
             if request[0] == "TIME":
                 replies.append([str(self.server_ms // 1000), str(self.server_ms % 1000 * 1000)])

@@ -12,11 +12,13 @@ from typing import Any, Final, TypeVar
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.redis.batching import BatchQueue
+from quota_engine.stores.redis.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
@@ -49,9 +51,9 @@ class _TaskCall(PendingCall):
 
     __slots__ = ("future",)
 
-    def __init__(self, command: Any, line: str, token: Any, future: asyncio.Future[Any]) -> None:
+    def __init__(self, command: Any, line: str, token: Any, end: CallEnd | None, future: asyncio.Future[Any]) -> None:
         self.command, self.line, self.token = command, line, token  # not by super(): one call less for each command
-        self.future = future
+        self.end, self.future = end, future
 
     def is_done(self) -> bool:
         return self.future.done()
@@ -79,11 +81,11 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         """Refuse all calls: the connections belong to the parent's loop."""
         self._is_forked = True
 
-    async def apply(self, address: str, command: Any) -> Any:
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.AsyncStore.apply`. Waiting calls share a script call.
 
         A call that is cancelled in the queue has no effect. A call that is cancelled later may have one, which the same
-        id finds.
+        id finds: an attempt that is under way may run for up to ``attempt_valid_ms``, and no other one is sent for it.
         """
         cache = self._sold_out_cache
         if type(command) is Reserve:
@@ -99,7 +101,11 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                     await asyncio.sleep(0)
                 return known
         try:
-            outcome = await self._send(address, command)
+            if ends_at_ms is None:
+                outcome = await self._send(address, command, None)
+            else:
+                end = CallEnd(ends_at_ms)
+                outcome = await self._run_until(end, self._send(address, command, end))
         except BaseException:
             cache.record_unknown(address, command)
             raise
@@ -108,20 +114,15 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             self._refresh()
         return outcome
 
-    async def execute(self, request: StoreRequest[T]) -> T:
+    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.AsyncStore.execute`."""
         answer: T
-        query = as_query(request)
-        self._begin_call()
-        try:
-            if query is not None:
-                handle = self._executor.handle(query[0])
-                answer = await self._enqueue(handle, handle.format.queries, query[1])
-                return answer
-            answer = await self._drive(self._requests.execute(request))
-            return answer
-        finally:
-            self._end_call()
+        if ends_at_ms is None:
+            answer = await self._execute(request, None)
+        else:
+            end = CallEnd(ends_at_ms)
+            answer = await self._run_until(end, self._execute(request, end))
+        return answer
 
     async def check_server(self) -> None:
         """Check version, permissions and durability of the server.
@@ -144,17 +145,41 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         if on_close is not None:
             await asyncio.to_thread(on_close)
 
-    async def _send(self, address: str, command: Any) -> Any:
+    async def _send(self, address: str, command: Any, end: CallEnd | None) -> Any:
         self._begin_call()
         try:
             if self._executor.offices.must_register(address, command):
-                await self._drive(self._executor.offices.register(address, command))
+                await self._drive(self._executor.offices.register(address, command), end)
             handle = self._executor.handle(address)
-            return await self._enqueue(handle, handle.format.script_of(command), command)
+            return await self._enqueue(handle, handle.format.script_of(command), command, end)
         finally:
             self._end_call()
 
-    async def _enqueue(self, handle: LedgerHandle, script: Script, command: Any) -> Any:
+    async def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
+        query = as_query(request)
+        self._begin_call()
+        try:
+            if query is not None:
+                handle = self._executor.handle(query[0])
+                return await self._enqueue(handle, handle.format.queries, query[1], end)
+            return await self._drive(self._requests.execute(request), end)
+        finally:
+            self._end_call()
+
+    async def _run_until(self, end: CallEnd, call: Coroutine[Any, Any, Any]) -> Any:
+        """Await a call that has an end, and cancel it there.
+
+        Raises:
+            BackendUnavailable: The end has come, and nothing was sent.
+            OutcomeUnknown: The end has come, and something was sent. No copy of it takes effect any more.
+        """
+        try:
+            async with asyncio.timeout((end.ends_at_ms - monotonic_ms()) / 1000):
+                return await call
+        except TimeoutError:
+            raise end.error() from None
+
+    async def _enqueue(self, handle: LedgerHandle, script: Script, command: Any, end: CallEnd | None) -> Any:
         """Queue a command or question; return its result when a batch with it has been answered."""
         line = handle.format.encode(command)
         key = handle, script
@@ -164,7 +189,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             if queue.is_full():
                 return self._executor.overloaded(handle, script)
         loop = asyncio.get_running_loop()
-        call = _TaskCall(command, line, self._token(), loop.create_future())
+        call = _TaskCall(command, line, self._token(), end, loop.create_future())
         queue.waiting.append(call)
         if len(queue.waiting) == 1:
             # Calls of the same iteration of the loop join the batch; a lone call waits for no other.
@@ -190,8 +215,9 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         failure = None
         began_ns = perf_counter_ns()
         try:
-            replies = await self._drive(self._executor.run(script, handle, [call.line for call in batch]))
-            self._resolve(key, batch, replies)
+            end = BatchEnd(batch)
+            replies = await self._drive(self._executor.run(script, handle, end.lines), end)
+            self._resolve(key, end.calls, replies)
         except BaseException as error:
             failure = error
             self._fail(key, batch, error)
@@ -233,21 +259,28 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         if not self._calls:
             self._idle.set()
 
-    async def _drive(self, call: Call[T]) -> T:
-        """Run all steps of a call; returns its result."""
-        return await drive_async(call, self._handle)
+    async def _drive(self, call: Call[T], end: CallEnd | None = None) -> T:
+        """Run all steps of a call; returns its result.
 
-    async def _handle(self, step: Step) -> list[Any]:
-        """Carry out a step of a call."""
-        if isinstance(step, RetryPause):
-            await asyncio.sleep(step.duration_ms / 1000)
-            return []
-        if isinstance(step, BlockingWork):
-            await asyncio.to_thread(step.run)
-            return []
-        return await self._exchange(step)
+        Args:
+            call: The steps.
+            end: The end of the calls that the steps are for, if they have one.
+        """
 
-    async def _exchange(self, attempt: Attempt) -> list[Any]:
+        async def handle(step: Step) -> list[Any]:
+            if isinstance(step, RetryPause):
+                await asyncio.sleep(step.duration_ms / 1000)
+                return []
+            if isinstance(step, BlockingWork):
+                await asyncio.to_thread(step.run)
+                return []
+            if end is not None:
+                end.begin_attempt(monotonic_ms())
+            return await self._exchange(step, end)
+
+        return await drive_async(call, handle)
+
+    async def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
         """Send requests on one connection; returns a reply for each, errors included."""
         pool = self._pool(attempt.node)
         try:
@@ -257,7 +290,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
         try:
-            requests = attempt.requests()
+            requests = attempt.requests(end)
             await connection.send_packed_command(connection.pack_commands(requests))
             return [await _reply(connection) for _ in requests]
         except REJECTIONS:

@@ -55,6 +55,7 @@ from redis.exceptions import (
 )
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.stores.redis.call_end import CallEnd
 from quota_engine.stores.redis.scripts import TOUCH, Script
 from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
@@ -165,11 +166,12 @@ class Attempt(NamedTuple):
     Attributes:
         node: The server; ``None`` is the only one.
         requests: Returns each request as words. The driver calls it once it holds a connection, just before it sends:
-            the words may contain a moment that counts from the sending.
+            the words may contain a moment that counts from the sending. Its argument is the end of the calls that the
+            attempt is for, if they have one.
     """
 
     node: Node | None
-    requests: Callable[[], Requests]
+    requests: Callable[[CallEnd | None], Requests]
 
 
 class RetryPause(NamedTuple):
@@ -424,18 +426,18 @@ def _send(
         NotSent: The server was not reached, or did not tell its time.
     """
     if last_moment is None:
-        return (yield from send_to(node, lambda: words(by_text=by_text, valid_until_ms=None), asking=asking))
+        return (yield from send_to(node, lambda _: words(by_text=by_text, valid_until_ms=None), asking=asking))
     clocks = last_moment.clocks
     if not clocks.of(node).is_usable(clocks.now_ms()):
         try:
-            (reply,) = yield from send_to(node, lambda: (("TIME",),))
+            (reply,) = yield from send_to(node, lambda _: (("TIME",),))
         except ReplyLost as error:
             raise NotSent(str(error)) from error
         clocks.record(node, reply)
     refreshes = clocks.of(node).is_due(clocks.now_ms())
 
-    def stamped() -> Requests:
-        requests = words(by_text=by_text, valid_until_ms=last_moment.stamp(node))
+    def stamped(end: CallEnd | None) -> Requests:
+        requests = words(by_text=by_text, valid_until_ms=last_moment.stamp(node, end))
         return (("TIME",), *requests) if refreshes else requests
 
     replies = yield from send_to(node, stamped, asking=asking)
@@ -444,17 +446,19 @@ def _send(
     return replies
 
 
-def send_to(node: Node | None, requests: Callable[[], Requests], *, asking: bool = False) -> Call[list[Any]]:
+def send_to(
+    node: Node | None, requests: Callable[[CallEnd | None], Requests], *, asking: bool = False
+) -> Call[list[Any]]:
     """Send requests to a node once; returns the replies, or raises the first error among them.
 
     Args:
         node: The server.
-        requests: Returns each request as words, when the connection is there.
+        requests: Returns each request as words; see :class:`Attempt`.
         asking: True if the node does not own the slot yet. ASKING precedes each request then.
     """
 
-    def with_asking() -> Requests:
-        return [one for request in requests() for one in (("ASKING",), request)]
+    def with_asking(end: CallEnd | None) -> Requests:
+        return [one for request in requests(end) for one in (("ASKING",), request)]
 
     replies = yield Attempt(node, with_asking if asking else requests)
     for reply in replies:

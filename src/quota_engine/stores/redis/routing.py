@@ -126,7 +126,7 @@ class SentinelRouter(_DiscoveringRouter):
 
     def _query(self, informant: Node) -> Call[None]:
         request = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
-        (address,) = yield from send_to(informant, lambda: (request,))
+        (address,) = yield from send_to(informant, lambda _: (request,))
         if address is None:
             raise NotSent(
                 f"the Sentinel {informant} does not watch a service {self._service!r}: check the name in the URL"
@@ -156,7 +156,7 @@ class ClusterRouter(_DiscoveringRouter):
         return node
 
     def _query(self, informant: Node) -> Call[None]:
-        (ranges,) = yield from send_to(informant, lambda: (("CLUSTER", "SLOTS"),))
+        (ranges,) = yield from send_to(informant, lambda _: (("CLUSTER", "SLOTS"),))
         owners: list[Node | None] = [None] * SLOTS
         nodes: list[Node] = []
         for first, last, *servers in ranges:

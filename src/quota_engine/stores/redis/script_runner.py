@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.ports import Clock
 from quota_engine.stores.redis.keys import identity_key_key, offices_key
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.retrying_calls import Call, Header, RetryPolicy, Router, call_plain, call_script
 from quota_engine.stores.redis.scripts import Script
-from quota_engine.stores.redis.server_clock import ServerClocks, monotonic_ms
+from quota_engine.stores.redis.server_clock import ServerClocks
 
 HANDLES_MAX: Final = 10_000
 """As many ledgers as a catalog may have offices."""

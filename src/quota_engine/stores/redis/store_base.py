@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, StoreObserver
 from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
+from quota_engine.stores.redis.call_end import CallEnd
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.observer_adapter import ObserverAdapter
@@ -41,14 +42,16 @@ class PendingCall(abc.ABC):
         command: The command or question.
         line: The same as a line for the script.
         token: The observer's correlation token.
+        end: The end of the call, if it has one besides the attempts of the policy.
     """
 
-    __slots__ = ("command", "line", "token")
+    __slots__ = ("command", "end", "line", "token")
 
-    def __init__(self, command: Any, line: str, token: Any) -> None:
+    def __init__(self, command: Any, line: str, token: Any, end: CallEnd | None) -> None:
         self.command = command
         self.line = line
         self.token = token
+        self.end = end
 
     @abc.abstractmethod
     def is_done(self) -> bool:

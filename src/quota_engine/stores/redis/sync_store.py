@@ -7,18 +7,20 @@ __all__ = ["RedisStore"]
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
 from redis.connection import BlockingConnectionPool, Connection
 from redis.exceptions import RedisError, ResponseError
 
+from quota_engine.clocks import MARGIN_MS, monotonic_ms
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.redis.batching import BatchQueue
+from quota_engine.stores.redis.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
@@ -39,12 +41,18 @@ _PENDING: Final = object()
 
 
 class _ThreadCall(PendingCall):
-    """A thread's call. The thread sleeps until it has a result, or until it is the next sender."""
+    """A thread's call. The thread sleeps until it has a result, or until it is the next sender.
 
-    __slots__ = ("error", "result", "woken")
+    Attributes:
+        settles_at_ms: The monotonic time until which the caller waits with its error; 0 if it need not wait.
+    """
 
-    def __init__(self, command: Any, line: str, token: Any) -> None:
+    __slots__ = ("error", "result", "settles_at_ms", "woken")
+
+    def __init__(self, command: Any, line: str, token: Any, end: CallEnd | None) -> None:
         self.command, self.line, self.token = command, line, token  # not by super(): one call less for each command
+        self.end = end
+        self.settles_at_ms = 0.0
         self.woken = threading.Event()
         self.result: Any = _PENDING
         self.error: BaseException | None = None
@@ -74,7 +82,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         self._pools = {node: _new_pool_like(pool) for node, pool in self._pools.items()}
         self._executor.runner.forget_handles()
 
-    def apply(self, address: str, command: Any) -> Any:
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.Store.apply`. Waiting calls share a script call."""
         cache = self._sold_out_cache
         if type(command) is Reserve:
@@ -86,7 +94,10 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                     self._refresh()
                 return known
         try:
-            outcome = self._send(address, command)
+            if ends_at_ms is None:
+                outcome = self._send(address, command, None)
+            else:
+                outcome = self._run_until(CallEnd(ends_at_ms), lambda end: self._send(address, command, end))
         except BaseException:
             cache.record_unknown(address, command)
             raise
@@ -95,17 +106,14 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             self._refresh()
         return outcome
 
-    def execute(self, request: StoreRequest[T]) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.Store.execute`."""
         answer: T
-        query = as_query(request)
-        with self._call():
-            if query is not None:
-                handle = self._executor.handle(query[0])
-                answer = self._enqueue(handle, handle.format.queries, query[1])
-                return answer
-            answer = self._drive(self._requests.execute(request))
-            return answer
+        if ends_at_ms is None:
+            answer = self._execute(request, None)
+        else:
+            answer = self._run_until(CallEnd(ends_at_ms), lambda end: self._execute(request, end))
+        return answer
 
     def check_server(self) -> None:
         """Check version, permissions and durability of the server.
@@ -128,16 +136,52 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         if on_close is not None:
             on_close()
 
-    def _send(self, address: str, command: Any) -> Any:
+    def _send(self, address: str, command: Any, end: CallEnd | None) -> Any:
         with self._call():
             if self._executor.offices.must_register(address, command):
-                self._drive(self._executor.offices.register(address, command))
+                self._drive(self._executor.offices.register(address, command), end)
             handle = self._executor.handle(address)
-            return self._enqueue(handle, handle.format.script_of(command), command)
+            return self._enqueue(handle, handle.format.script_of(command), command, end)
 
-    def _enqueue(self, handle: LedgerHandle, script: Script, command: Any) -> Any:
+    def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
+        query = as_query(request)
+        with self._call():
+            if query is not None:
+                handle = self._executor.handle(query[0])
+                return self._enqueue(handle, handle.format.queries, query[1], end)
+            return self._drive(self._requests.execute(request), end)
+
+    def _run_until(self, end: CallEnd, function: Callable[[CallEnd], Any]) -> Any:
+        """Run a call that has an end in a thread of its own, and leave it alone at the end.
+
+        A thread that waits for a server or a connection, or that sends the commands of others, cannot return on time.
+
+        Raises:
+            BackendUnavailable: The end has come, and nothing was sent.
+            OutcomeUnknown: The end has come, and something was sent. No copy of it takes effect any more.
+        """
+        done = threading.Event()
+        results: list[Any] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                end.begin_attempt(monotonic_ms())
+                results.append(function(end))
+            except BaseException as error:  # raised again in the caller's thread
+                errors.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=run, daemon=True, name="quota-engine-call").start()
+        done.wait(max(0.0, end.ends_at_ms - monotonic_ms()) / 1000)
+        if results:
+            return results[0]
+        raise errors[0] if errors else end.error()
+
+    def _enqueue(self, handle: LedgerHandle, script: Script, command: Any, end: CallEnd | None) -> Any:
         """Queue a command or question; return its result when a batch with it has been answered."""
-        call = _ThreadCall(command, handle.format.encode(command), self._token())
+        call = _ThreadCall(command, handle.format.encode(command), self._token(), end)
         key = handle, script
         with self._lock:
             queue = self._queue(key)
@@ -156,6 +200,8 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 next_sender.woken.set()
             raise
         if call.error is not None:
+            if call.settles_at_ms:
+                time.sleep(max(0.0, call.settles_at_ms - monotonic_ms()) / 1000)
             raise call.error
         return call.result
 
@@ -178,10 +224,15 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         failure = None
         began_ns = perf_counter_ns()
         try:
-            replies = self._drive(self._executor.run(script, handle, [call.line for call in batch]))
-            self._resolve(key, batch, replies)
+            end = BatchEnd(batch)
+            replies = self._drive(self._executor.run(script, handle, end.lines), end)
+            self._resolve(key, end.calls, replies)
         except BaseException as error:
             failure = error
+            if not isinstance(error, Exception):  # this thread was interrupted, and what it has sent is under way
+                settles_at_ms = monotonic_ms() + self._executor.runner.policy.attempt_valid_ms + MARGIN_MS
+                for call in batch:
+                    call.settles_at_ms = settles_at_ms if call is not sender else 0.0
             self._fail(key, batch, error, sender)
             if sender not in batch and not isinstance(error, Exception):
                 raise  # an interrupt is for this thread, whichever calls it sent
@@ -217,21 +268,28 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 self._calls -= 1
                 self._call_ended.notify_all()
 
-    def _drive(self, call: Call[T]) -> T:
-        """Run all steps of a call; returns its result."""
-        return drive(call, self._handle)
+    def _drive(self, call: Call[T], end: CallEnd | None = None) -> T:
+        """Run all steps of a call; returns its result.
 
-    def _handle(self, step: Step) -> list[Any]:
-        """Carry out a step of a call."""
-        if isinstance(step, RetryPause):
-            time.sleep(step.duration_ms / 1000)
-            return []
-        if isinstance(step, BlockingWork):
-            step.run()
-            return []
-        return self._exchange(step)
+        Args:
+            call: The steps.
+            end: The end of the calls that the steps are for, if they have one.
+        """
 
-    def _exchange(self, attempt: Attempt) -> list[Any]:
+        def handle(step: Step) -> list[Any]:
+            if isinstance(step, RetryPause):
+                time.sleep(step.duration_ms / 1000)
+                return []
+            if isinstance(step, BlockingWork):
+                step.run()
+                return []
+            if end is not None:
+                end.begin_attempt(monotonic_ms())
+            return self._exchange(step, end)
+
+        return drive(call, handle)
+
+    def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
         """Send requests on one connection; returns a reply for each, errors included."""
         pool = self._pool(attempt.node)
         try:
@@ -241,7 +299,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
         try:
-            requests = attempt.requests()
+            requests = attempt.requests(end)
             connection.send_packed_command(connection.pack_commands(requests))
             return [_reply(connection) for _ in requests]
         except REJECTIONS:

@@ -1,0 +1,74 @@
+"""Stores whose calls end by a given time, for engines of :meth:`quota_engine.QuotaEngine.with_timeout`."""
+
+from __future__ import annotations
+
+__all__ = ["TIMEOUT_MS_MAX", "TIMEOUT_MS_MIN", "AsyncBoundedStore", "BoundedStore", "end_of"]
+
+from typing import Any, Final, TypeVar
+
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.validation import check_integer
+from quota_engine.ports import AsyncStore, Store, StoreRequest
+
+T = TypeVar("T")
+
+TIMEOUT_MS_MIN: Final = 200
+TIMEOUT_MS_MAX: Final = 3_600_000
+
+
+def end_of(timeout_ms: int) -> float:
+    """Return the monotonic time in milliseconds at which a time-out that starts now ends.
+
+    Raises:
+        InvalidRequest: it is not an integer from 200 to 3,600,000.
+    """
+    check_integer(timeout_ms, "timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX)
+    return monotonic_ms() + timeout_ms
+
+
+class BoundedStore:
+    """A store whose calls all end by one time."""
+
+    def __init__(self, store: Store, ends_at_ms: float) -> None:
+        """Bound the calls of ``store`` by a time of :func:`quota_engine.clocks.monotonic_ms`."""
+        self._store = store
+        self._ends_at_ms = ends_at_ms
+
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
+        """See :meth:`quota_engine.ports.Store.apply`."""
+        return self._store.apply(address, command, ends_at_ms=self._earliest(ends_at_ms))
+
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
+        """See :meth:`quota_engine.ports.Store.execute`."""
+        return self._store.execute(request, ends_at_ms=self._earliest(ends_at_ms))
+
+    def close(self) -> None:
+        """Close the store itself."""
+        self._store.close()
+
+    def _earliest(self, ends_at_ms: float | None) -> float:
+        return self._ends_at_ms if ends_at_ms is None else min(self._ends_at_ms, ends_at_ms)
+
+
+class AsyncBoundedStore:
+    """:class:`BoundedStore` for asyncio."""
+
+    def __init__(self, store: AsyncStore, ends_at_ms: float) -> None:
+        """Bound the calls of ``store`` by a time of :func:`quota_engine.clocks.monotonic_ms`."""
+        self._store = store
+        self._ends_at_ms = ends_at_ms
+
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
+        """See :meth:`quota_engine.ports.AsyncStore.apply`."""
+        return await self._store.apply(address, command, ends_at_ms=self._earliest(ends_at_ms))
+
+    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
+        """See :meth:`quota_engine.ports.AsyncStore.execute`."""
+        return await self._store.execute(request, ends_at_ms=self._earliest(ends_at_ms))
+
+    async def close(self) -> None:
+        """Close the store itself."""
+        await self._store.close()
+
+    def _earliest(self, ends_at_ms: float | None) -> float:
+        return self._ends_at_ms if ends_at_ms is None else min(self._ends_at_ms, ends_at_ms)

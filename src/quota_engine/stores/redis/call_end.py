@@ -1,0 +1,116 @@
+"""The ends of calls: the time by which a call is answered, and by which nothing of it can take effect any more.
+
+A driver carries the end of the call that it runs; an attempt's last moment lies before it. Calls that share a batch may
+have different ends: before each attempt, the calls with too little time left are answered and leave the batch.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BatchEnd", "CallEnd", "EndingCall"]
+
+import math
+from collections.abc import Sequence
+from typing import Final, Generic, Protocol, TypeVar
+
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+
+TIME_LEFT_MS_MIN: Final = 150
+"""No attempt starts for a call with less time left: it would hardly reach the server before its last moment."""
+
+
+class CallEnd:
+    """The end of one call.
+
+    Attributes:
+        ends_at_ms: The end, by this process's monotonic clock in milliseconds.
+        is_sent: True if an attempt that writes may have been sent.
+    """
+
+    def __init__(self, ends_at_ms: float) -> None:
+        self.ends_at_ms = ends_at_ms
+        self.is_sent = False
+
+    def record_sent(self) -> None:
+        """Note that an attempt that writes is being sent."""
+        self.is_sent = True
+
+    def begin_attempt(self, now_ms: float) -> None:
+        """Check that there is time for another attempt.
+
+        Raises:
+            BackendUnavailable: There is not, and none was sent.
+            OutcomeUnknown: There is not, and one was sent.
+        """
+        if self.ends_at_ms - now_ms < TIME_LEFT_MS_MIN:
+            raise self.error()
+
+    def error(self) -> BackendUnavailable | OutcomeUnknown:
+        """Return the error of the call at its end."""
+        if self.is_sent:
+            return OutcomeUnknown("the call's time is over before the store's answer; repeat it with the same key")
+        return BackendUnavailable("the call's time is over, and nothing was sent to the store")
+
+
+class EndingCall(Protocol):
+    """A call of a batch."""
+
+    end: CallEnd | None
+    line: str
+
+    def is_done(self) -> bool:
+        """Return True if the caller has a result or an error, or has given up."""
+        ...
+
+    def set_error(self, error: BaseException) -> None:
+        """Give the caller an error to raise."""
+        ...
+
+
+C = TypeVar("C", bound=EndingCall)
+
+
+class BatchEnd(CallEnd, Generic[C]):
+    """The ends of the calls of a batch. The earliest one bounds the last moment of an attempt.
+
+    Attributes:
+        calls: The calls of the next attempt.
+        lines: Their lines. The attempt reads this list when it is sent.
+    """
+
+    def __init__(self, calls: list[C]) -> None:
+        super().__init__(_earliest(calls))
+        self.calls = calls
+        self.lines = [call.line for call in calls]
+
+    def record_sent(self) -> None:
+        """See :meth:`CallEnd.record_sent`."""
+        self.is_sent = True
+        for call in self.calls:
+            if call.end is not None:
+                call.end.is_sent = True
+
+    def begin_attempt(self, now_ms: float) -> None:
+        """Drop the calls whose callers have given up, and answer and drop those with too little time left.
+
+        Raises:
+            BackendUnavailable: No call is left, and nothing was sent.
+            OutcomeUnknown: No call is left, and an attempt was sent.
+        """
+        if not self.is_sent and self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN:
+            return  # nearly always
+        kept = []
+        for call in self.calls:
+            if call.is_done():
+                continue
+            if call.end is not None and call.end.ends_at_ms - now_ms < TIME_LEFT_MS_MIN:
+                call.set_error(self.error())
+            else:
+                kept.append(call)
+        if not kept:
+            raise self.error()
+        self.calls, self.lines[:] = kept, [call.line for call in kept]
+        self.ends_at_ms = _earliest(kept)
+
+
+def _earliest(calls: Sequence[EndingCall]) -> float:
+    return min([call.end.ends_at_ms for call in calls if call.end is not None], default=math.inf)
