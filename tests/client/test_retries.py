@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from quota_engine import BackendUnavailable, InvalidRequest, Outcome, OutcomeUnknown, Status
+from quota_engine.api_schema.headers import TIME_HEADER
 from quota_engine.client import AsyncServiceClient, Retries, RoomChanged, ServiceClient, ServiceRefused
 from quota_engine.client.call_protocol import CallFlow, Delay, HttpRequest, HttpResponse, NoResponse
 from quota_engine.client.calls import Calls, DrawCalls, RoomCalls
@@ -103,7 +104,7 @@ def test_a_failed_attempt_is_repeated_with_the_same_key(first: HttpResponse | No
 
 def test_attempts_and_pauses_are_bounded() -> None:
     """Pauses double up to their maximum."""
-    for response in (REFUSED, UNAVAILABLE, page(502)):
+    for response in (REFUSED, UNAVAILABLE, page(503)):
         transport = ScriptedTransport()
         with pytest.raises(BackendUnavailable):
             transport.run(reserve(), response, response, response)
@@ -118,7 +119,7 @@ def test_attempts_and_pauses_are_bounded() -> None:
 
 def test_a_missing_response_is_unknown_only_if_the_request_was_sent() -> None:
     """A read is never in doubt."""
-    for one in (CUT, LOST, page(504)):
+    for one in (CUT, LOST, page(502), page(504)):
         for answers in ((one, REFUSED, REFUSED), (REFUSED, UNAVAILABLE, one), (one, after(UNAVAILABLE, "60"))):
             with pytest.raises(OutcomeUnknown, match="same key"):
                 ScriptedTransport().run(reserve(), *answers)
@@ -256,11 +257,13 @@ def test_a_closed_port_is_unavailable() -> None:
 
 def test_a_silent_service_is_unknown_after_the_timeout() -> None:
     """Both attempts time out."""
-    quick = Retries(attempts_max=2, pause_ms_min=1, pause_ms_max=1)
+    quick = Retries(attempts_max=2, pause_ms_min=1, pause_ms_max=1, attempt_valid_ms=300)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with ServiceClient.open(url, timeout_ms=50, retries=quick) as client, pytest.raises(OutcomeUnknown):
-            client.reserve("surabaya", DAY, NIK, idempotency_key="the-same")
+        with ServiceClient.open(url, timeout_ms=50, retries=quick) as client:
+            client._clock.record({TIME_HEADER: "1764000000000"})
+            with pytest.raises(OutcomeUnknown):
+                client.reserve("surabaya", DAY, NIK, idempotency_key="the-same")
         for _ in range(2):
             with listener.accept()[0] as connection:
                 assert b"the-same" in connection.recv(65_536)

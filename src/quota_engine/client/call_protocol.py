@@ -2,6 +2,10 @@
 
 A call is a generator. It yields an HTTP request, or a delay before the next attempt; it receives the response, and
 returns what the engine would return. So each call is written once, and both clients run it.
+
+A network may deliver a request late, after the caller has an answer to a later copy. So each request that changes
+something carries its last moment by the service's clock. After a lost response, neither the next attempt nor the end of
+the call comes before that moment has passed. An answer is therefore final.
 """
 
 from __future__ import annotations
@@ -25,9 +29,11 @@ from typing import Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
+from quota_engine.api_schema.headers import TIME_HEADER, VALID_UNTIL_HEADER
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.api_schema.reservations import OutcomeBody
 from quota_engine.client.decoding import outcome_of, reservation_of
+from quota_engine.client.service_clock import LastMoments, ServiceClock
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError, UnknownName
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import check_integer
@@ -85,26 +91,37 @@ class Retries(msgspec.Struct, frozen=True):
         attempts_max: attempts in all, 1 to 100.
         pause_ms_min: first pause, 0 to 60,000 ms.
         pause_ms_max: longest pause, ``pause_ms_min`` to 600,000 ms.
+        attempt_valid_ms: time that the service has for an attempt that changes something, from its sending; 300 to
+            3,600,000 ms. After a lost response the client waits until it has passed.
+        long_attempt_valid_ms: the same for calls of operators that take many steps, such as ``publish``.
     """
 
     attempts_max: int = 4
     pause_ms_min: int = 100
     pause_ms_max: int = 2_000
+    attempt_valid_ms: int = 3_000
+    long_attempt_valid_ms: int = 10_000
 
     def __post_init__(self) -> None:
         check_integer(self.attempts_max, "attempts_max", 1, 100)
         check_integer(self.pause_ms_min, "pause_ms_min", 0, 60_000)
         check_integer(self.pause_ms_max, "pause_ms_max", self.pause_ms_min, 600_000)
+        check_integer(self.attempt_valid_ms, "attempt_valid_ms", 300, 3_600_000)
+        check_integer(self.long_attempt_valid_ms, "long_attempt_valid_ms", 300, 3_600_000)
 
 
 CallFlow = Generator[HttpRequest | Delay, HttpResponse | None, T]
 """Generator that a transport drives; returns a ``T``."""
 
+TIME_PATH: Final = "/health/live"
+"""A cheap call, whose response names the service's time."""
+
 _PROBLEM: Final = msgspec.json.Decoder(ProblemBody)
-_NOT_DONE: Final = frozenset({"unavailable", "overloaded", "too-many-streams"})
+_NOT_DONE: Final = frozenset({"unavailable", "overloaded", "too-many-streams", "request-expired"})
 _UNKNOWN: Final = frozenset({"outcome-unknown", "internal"})
 _is_segment: Final = re.compile(r"[A-Za-z0-9_~-]{1,512}").fullmatch
-_KIND_OF_PROXY_STATUS: Final = {502: "unavailable", 503: "unavailable", 504: "outcome-unknown"}
+_KIND_OF_PROXY_STATUS: Final = {502: "outcome-unknown", 503: "unavailable", 504: "outcome-unknown"}
+"""A proxy answers 502 also if the service's connection broke after the request had been passed on."""
 
 
 def segment(text: str, where: str) -> str:
@@ -123,8 +140,10 @@ def segment(text: str, where: str) -> str:
 class CallBase:
     """Base of a class of calls. It checks nothing that the service checks."""
 
-    def __init__(self, retries: Retries) -> None:
+    def __init__(self, retries: Retries, clock: ServiceClock | None = None) -> None:
+        """Take the clock of the service, for last moments; ``None`` sends none."""
         self._retries = retries
+        self._clock = clock
 
     def _request(
         self,
@@ -134,9 +153,10 @@ class CallBase:
         *,
         query: Mapping[str, object] | None = None,
         body: Mapping[str, object] | None = None,
+        is_long: bool = False,
     ) -> CallFlow[T]:
         """Return the body of a call that has no refusals."""
-        response = yield from self._exchange(method, path, query, body)
+        response = yield from self._exchange(method, path, query, body, is_long=is_long)
         if response.status >= 400:
             _refuse(response, may_change=method != "GET")
         return _decoded(response, answer, may_change=method != "GET")
@@ -149,9 +169,10 @@ class CallBase:
         statuses: type[StrEnum],
         *,
         body: Mapping[str, object] | None = None,
+        is_long: bool = False,
     ) -> CallFlow[T | ProblemBody]:
         """Return the body of a call, or the problem that refuses it with one of ``statuses``."""
-        response = yield from self._exchange(method, path, None, body)
+        response = yield from self._exchange(method, path, None, body, is_long=is_long)
         if response.status < 400:
             return _decoded(response, answer, may_change=method != "GET")
         problem = _problem(response)
@@ -190,6 +211,8 @@ class CallBase:
         query: Mapping[str, object] | None,
         body: Mapping[str, object] | None,
         headers: Mapping[str, str] | None = None,
+        *,
+        is_long: bool = False,
     ) -> CallFlow[HttpResponse]:
         """Return a conclusive response.
 
@@ -197,11 +220,13 @@ class CallBase:
 
         Raises:
             BackendUnavailable: all attempts failed, and none took effect.
-            OutcomeUnknown: all attempts failed, and one of them may have taken effect.
+            OutcomeUnknown: all attempts failed, and one of them may have taken effect. None does so any more.
         """
         retries, may_change = self._retries, method != "GET"
         given = {name: str(value) for name, value in (query or {}).items() if value != ""}
         request = HttpRequest(method, path, given, None if body is None else _encoded(body), headers or {})
+        valid_ms = retries.long_attempt_valid_ms if is_long else retries.attempt_valid_ms
+        moments = LastMoments(self._clock, valid_ms) if may_change and self._clock is not None else None
         pause_ms = retries.pause_ms_min
         wait_ms = 0
         is_in_doubt = False
@@ -214,14 +239,21 @@ class CallBase:
                 wait_ms = 0
             overloaded = None
             try:
-                response = yield request
+                if moments is None:
+                    response = yield request
+                else:
+                    response = yield from _send_stamped(request, moments)
             except NoResponse as error:
                 is_in_doubt = is_in_doubt or (error.sent and may_change)
                 reason = str(error)
+                if moments is not None:
+                    wait_ms = moments.wait_ms() if error.sent else moments.settle()
                 continue
             assert response is not None, "a transport answers a request with a response"
             kind = _kind(response)
             if kind == "internal" or kind not in _NOT_DONE | _UNKNOWN:
+                if kind == "internal" and moments is not None and moments.wait_ms():
+                    yield Delay(moments.wait_ms())  # it is a proxy's, and the service may still get the request
                 return response
             is_in_doubt = is_in_doubt or (kind in _UNKNOWN and may_change)
             reason = kind
@@ -231,12 +263,40 @@ class CallBase:
             if wait_ms > retries.pause_ms_max:
                 if not is_in_doubt:
                     return response
+                wait_ms = 0
                 break  # an earlier attempt may have taken effect
+            if moments is not None:  # a proxy may have given up, and the service may still get the request
+                wait_ms = max(wait_ms, moments.wait_ms() if kind in _UNKNOWN else moments.settle())
+        if moments is not None and moments.wait_ms():
+            yield Delay(moments.wait_ms())
         if is_in_doubt:
             raise OutcomeUnknown(f"the service's answer is not known; ask again with the same key ({reason})")
         if overloaded is not None:
             return overloaded  # becomes an outcome where the call has outcomes
         raise BackendUnavailable(f"the service cannot be used: {reason}")
+
+
+def _send_stamped(request: HttpRequest, moments: LastMoments) -> CallFlow[HttpResponse]:
+    """Send a request with its last moment; ask the service for its time before, if it is not known.
+
+    Raises:
+        NoResponse: no response arrived.
+    """
+    if not moments.clock.is_usable():
+        try:
+            answer = yield HttpRequest("GET", TIME_PATH, {}, None, {})
+        except NoResponse as error:
+            raise NoResponse(str(error), sent=False) from error
+        assert answer is not None, "a transport answers a request with a response"
+        moments.clock.record(answer.headers)
+    stamp = moments.stamp()
+    headers = {**request.headers, VALID_UNTIL_HEADER: stamp} if stamp else request.headers
+    response = yield request._replace(headers=headers)
+    assert response is not None, "a transport answers a request with a response"
+    if TIME_HEADER in response.headers:
+        moments.clock.record(response.headers)
+        moments.settle()
+    return response
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:

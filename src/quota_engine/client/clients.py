@@ -17,6 +17,7 @@ import httpx
 
 from quota_engine.client.call_protocol import Retries
 from quota_engine.client.calls import Calls, DrawCalls, RoomCalls
+from quota_engine.client.service_clock import ServiceClock
 from quota_engine.client.transport import AsyncTransport, Transport
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
@@ -76,8 +77,8 @@ class AsyncServiceWaitingRoom(AsyncBound[RoomCalls]):
 class ServiceDraw(SyncBound[DrawCalls]):
     """A draw of a service, with the methods of :class:`quota_engine.Draw`."""
 
-    def __init__(self, retries: Retries, draw: str, transport: Transport) -> None:
-        super().__init__(DrawCalls(retries, draw), transport.handle)
+    def __init__(self, retries: Retries, draw: str, transport: Transport, clock: ServiceClock) -> None:
+        super().__init__(DrawCalls(retries, draw, clock), transport.handle)
         self.id = draw
 
     def commitment(self, seed: str) -> str:
@@ -98,8 +99,8 @@ class ServiceDraw(SyncBound[DrawCalls]):
 class AsyncServiceDraw(AsyncBound[DrawCalls]):
     """:class:`ServiceDraw` for asyncio: the same methods, awaited."""
 
-    def __init__(self, retries: Retries, draw: str, transport: AsyncTransport) -> None:
-        super().__init__(DrawCalls(retries, draw), transport.handle)
+    def __init__(self, retries: Retries, draw: str, transport: AsyncTransport, clock: ServiceClock) -> None:
+        super().__init__(DrawCalls(retries, draw, clock), transport.handle)
         self.id = draw
 
     def commitment(self, seed: str) -> str:
@@ -133,14 +134,16 @@ class ServiceClient(SyncBound[Calls], SyncResource):
     def __init__(self, http: httpx.Client, retries: Retries = _RETRIES) -> None:
         """Use an HTTP client of your own, with base URL and token; :meth:`open` is the usual way."""
         self._transport = Transport(http)
-        super().__init__(Calls(retries), self._transport.handle)
+        self._clock = ServiceClock()
+        super().__init__(Calls(retries, self._clock), self._transport.handle)
         self._retries = retries
 
     @classmethod
     def open(cls, url: str, token: str = "", *, timeout_ms: int = _TIMEOUT_MS, retries: Retries = _RETRIES) -> Self:
         """Create a client of the service at ``url``. Sends nothing.
 
-        A call takes at most ``attempts_max`` times the timeout and the pause, if responses arrive in one part.
+        A call takes at most ``attempts_max`` times the pause and the timeout, or ``attempt_valid_ms`` if that is longer
+        and responses are lost, if responses arrive in one part.
 
         Args:
             url: ``http://…`` or ``https://…``.
@@ -159,11 +162,11 @@ class ServiceClient(SyncBound[Calls], SyncResource):
 
     def room(self, room: str) -> ServiceWaitingRoom:
         """See :meth:`quota_engine.QuotaEngine.room`."""
-        return ServiceWaitingRoom(RoomCalls(self._retries, room), self._transport.handle)
+        return ServiceWaitingRoom(RoomCalls(self._retries, room, self._clock), self._transport.handle)
 
     def draw(self, draw: str) -> ServiceDraw:
         """See :meth:`quota_engine.QuotaEngine.draw`."""
-        return ServiceDraw(self._retries, draw, self._transport)
+        return ServiceDraw(self._retries, draw, self._transport, self._clock)
 
     reserve = sync_method(Calls.reserve)
     confirm = sync_method(Calls.confirm)
@@ -208,7 +211,8 @@ class AsyncServiceClient(AsyncBound[Calls], AsyncResource):
     def __init__(self, http: httpx.AsyncClient, retries: Retries = _RETRIES) -> None:
         """Use an HTTP client of your own, with base URL and token; :meth:`open` is the usual way."""
         self._transport = AsyncTransport(http)
-        super().__init__(Calls(retries), self._transport.handle)
+        self._clock = ServiceClock()
+        super().__init__(Calls(retries, self._clock), self._transport.handle)
         self._retries = retries
 
     @classmethod
@@ -224,11 +228,11 @@ class AsyncServiceClient(AsyncBound[Calls], AsyncResource):
 
     def room(self, room: str) -> AsyncServiceWaitingRoom:
         """See :meth:`quota_engine.QuotaEngine.room`."""
-        return AsyncServiceWaitingRoom(RoomCalls(self._retries, room), self._transport.handle)
+        return AsyncServiceWaitingRoom(RoomCalls(self._retries, room, self._clock), self._transport.handle)
 
     def draw(self, draw: str) -> AsyncServiceDraw:
         """See :meth:`quota_engine.QuotaEngine.draw`."""
-        return AsyncServiceDraw(self._retries, draw, self._transport)
+        return AsyncServiceDraw(self._retries, draw, self._transport, self._clock)
 
     reserve = async_method(Calls.reserve)
     confirm = async_method(Calls.confirm)

@@ -8,11 +8,12 @@ from __future__ import annotations
 __all__ = ["ServiceContext"]
 
 import asyncio
+import copy
 import logging
 import math
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from quota_engine.catalog import Catalog, ResolvedOffice, get_office
 from quota_engine.clocks import SystemClock
@@ -93,6 +94,12 @@ class ServiceContext:
         """The engine, which exists after :meth:`start`."""
         assert self._engine is not None
         return self._engine
+
+    def with_timeout(self, timeout_ms: int) -> Self:
+        """See :class:`quota_engine.service.http.endpoint.EndpointContext`."""
+        bounded = copy.copy(self)
+        bounded._engine = self.engine.with_timeout(timeout_ms)  # noqa: SLF001 - of the copy
+        return bounded
 
     async def start(self) -> None:
         """Open the store, publish the configured days, and start the periodic tasks.

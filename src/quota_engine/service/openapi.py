@@ -23,6 +23,7 @@ _REF: Final = "#/components/schemas/{name}"
 _COMMON_PROBLEMS: Final = ("bad-request", "headers-too-large", "unprocessable", "internal")
 _STORE_PROBLEMS: Final = ("unavailable",)
 _WRITE_PROBLEMS: Final = ("outcome-unknown",)
+_LAST_MOMENT_PROBLEMS: Final = ("request-expired",)
 _BODY_PROBLEMS: Final = ("request-timeout", "too-large", "unsupported-media-type")
 _STREAM_PROBLEMS: Final = ("too-many-streams",)
 _TOKEN_PROBLEMS: Final = ("unauthorized", "forbidden")
@@ -32,6 +33,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
     name: {"description": description, "schema": {"type": schema_type}}
     for name, schema_type, description in (
         ("X-Request-Id", "string", "The id of the request: the caller's if it is well formed, otherwise a new one."),
+        ("X-Quota-Engine-Time-Ms", "integer", "The service's time, in milliseconds since 1970 (UTC)."),
         ("ETag", "string", "The tag of the content, to send back in If-None-Match."),
         ("Location", "string", "The path of the new reservation."),
         ("Retry-After", "integer", "Seconds after which a retry may succeed; absent if unknown."),
@@ -190,6 +192,7 @@ def _headers(endpoint: Endpoint, status: int) -> dict[str, Any]:
         ("RateLimit-Policy", status == HTTPStatus.TOO_MANY_REQUESTS),
         ("WWW-Authenticate", status == HTTPStatus.UNAUTHORIZED),
         ("X-Request-Id", True),
+        ("X-Quota-Engine-Time-Ms", not endpoint.is_stream and endpoint.response_type is not bytes),
     )
     return {name: {"$ref": f"#/components/headers/{name}"} for name, applies in names if applies}
 
@@ -201,6 +204,7 @@ def problem_names(endpoint: Endpoint) -> list[str]:
     for further, applies in (
         (_STORE_PROBLEMS, endpoint.uses_store),
         (_WRITE_PROBLEMS, endpoint.uses_store and is_write),
+        (_LAST_MOMENT_PROBLEMS, endpoint.method != "GET"),
         (_STREAM_PROBLEMS, endpoint.is_stream),
         (_BODY_PROBLEMS, endpoint.body_type is not None),
         (_SHEDDING_PROBLEMS, endpoint.is_sheddable),
@@ -238,17 +242,27 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         return [_optional_header("If-None-Match", "The ETag of a response that the caller already has.")]
     if endpoint.is_stream:
         return [_optional_header("Last-Event-ID", "The id of the last event received, when reconnecting.")]
-    if not endpoint.needs_idempotency_key:
-        return []
-    return [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": True,
-            "description": "A new, unguessable key for each booking. A retry with the same key finds the reservation.",
-            "schema": _NAME,
-        }
-    ]
+    parameters = []
+    if endpoint.needs_idempotency_key:
+        parameters.append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": True,
+                "description": (
+                    "A new, unguessable key for each booking. A retry with the same key finds the reservation."
+                ),
+                "schema": _NAME,
+            }
+        )
+    if endpoint.method != "GET":
+        description = (
+            "The last moment at which the request may be carried out, by the service's time of "
+            "`X-Quota-Engine-Time-Ms`. Nothing of the request takes effect later."
+        )
+        parameter = _optional_header("X-Quota-Engine-Valid-Until-Ms", description)
+        parameters.append({**parameter, "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"}})
+    return parameters
 
 
 def _optional_header(name: str, description: str) -> dict[str, Any]:

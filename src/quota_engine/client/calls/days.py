@@ -127,7 +127,7 @@ class DayCalls(CallBase):
             body["offices"] = list(offices)
         if dry_run:
             body["dry_run"] = True
-        found = yield from self._request("POST", "/v1/publish", PublishedBody, body=body)
+        found = yield from self._request("POST", "/v1/publish", PublishedBody, body=body, is_long=True)
         return PublishReport(
             found.offices,
             found.days_published,
@@ -150,7 +150,8 @@ class DayCalls(CallBase):
 
         A service cannot restore lost events, because its events contain no applicants.
         """
-        found = yield from self._request("POST", f"/v1/ledgers/{_address_segment(address)}/reconcile", ReconciledBody)
+        path = f"/v1/ledgers/{_address_segment(address)}/reconcile"
+        found = yield from self._request("POST", path, ReconciledBody, is_long=True)
         return Reconciliation(found.address, found.epoch, tuple(found.findings), found.repaired)
 
 

@@ -16,6 +16,7 @@ from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.client.call_protocol import CallBase, CallFlow, Retries, ServiceRefused
 from quota_engine.client.calls.common import day_text, party_list
 from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, preference_of
+from quota_engine.client.service_clock import ServiceClock
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import check_integer
@@ -37,8 +38,8 @@ from quota_engine.workflows.draws import (
 class DrawCalls(CallBase):
     """Calls of one draw."""
 
-    def __init__(self, retries: Retries, draw: str) -> None:
-        super().__init__(retries)
+    def __init__(self, retries: Retries, draw: str, clock: ServiceClock | None = None) -> None:
+        super().__init__(retries, clock)
         address_of(draw)
         self._path = f"/v1/draws/{draw}"
 
@@ -81,7 +82,7 @@ class DrawCalls(CallBase):
 
     def close(self) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.close`."""
-        return self._draw_command("POST", "/close", None)
+        return self._draw_command("POST", "/close", None, is_long=True)
 
     def run(self, seed: str, entropy: str = "") -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.run`."""
@@ -123,7 +124,7 @@ class DrawCalls(CallBase):
             body = {"hold_ttl_ms": hold_ttl_ms, "skip": after, "limit": min(AWARDS_MAX, end - after)}
             try:
                 found = yield from self._request_or_problem(
-                    "POST", f"{self._path}/award", AwardBody, DrawStatus, body=body
+                    "POST", f"{self._path}/award", AwardBody, DrawStatus, body=body, is_long=True
                 )
             except ServiceRefused as error:
                 if error.kind != "draw-not-run":
@@ -135,9 +136,12 @@ class DrawCalls(CallBase):
             after = found.next_skip
         return _merged(parts)
 
-    def _draw_command(self, method: str, rest: str, body: dict[str, object] | None) -> CallFlow[DrawOutcome]:
+    def _draw_command(
+        self, method: str, rest: str, body: dict[str, object] | None, *, is_long: bool = False
+    ) -> CallFlow[DrawOutcome]:
+        path = self._path + rest
         return draw_outcome_of(
-            (yield from self._request_or_problem(method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body))
+            (yield from self._request_or_problem(method, path, DrawOutcomeBody, DrawStatus, body=body, is_long=is_long))
         )
 
 

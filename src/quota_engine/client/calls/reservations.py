@@ -133,7 +133,7 @@ class ReservationCalls(CallBase):
     def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> CallFlow[MovesReport]:
         """See :meth:`quota_engine.QuotaEngine.recover_moves`. ``limit`` is at most 1,000."""
         body: dict[str, object] = {"older_than_ms": older_than_ms, "limit": limit}
-        found = yield from self._request("POST", "/v1/moves/recover", MovesBody, body=body)
+        found = yield from self._request("POST", "/v1/moves/recover", MovesBody, body=body, is_long=True)
         return MovesReport(found.finished, found.undone)
 
     def find_moved(self, reference: str) -> CallFlow[str]:

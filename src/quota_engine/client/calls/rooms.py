@@ -17,6 +17,7 @@ from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.client.call_protocol import CallBase, CallFlow, Retries, segment
 from quota_engine.client.calls.common import day_text
 from quota_engine.client.decoding import ServiceTicketStatus, ticket_status_of
+from quota_engine.client.service_clock import ServiceClock
 from quota_engine.waiting_room.machine import RoomStatus
 from quota_engine.waiting_room.ticket_status import TicketPhase
 from quota_engine.waiting_room.transcript import RoomTranscript
@@ -44,8 +45,8 @@ class RoomChanged(msgspec.Struct, frozen=True):
 class RoomCalls(CallBase):
     """Calls of one room."""
 
-    def __init__(self, retries: Retries, room: str) -> None:
-        super().__init__(retries)
+    def __init__(self, retries: Retries, room: str, clock: ServiceClock | None = None) -> None:
+        super().__init__(retries, clock)
         self._path = f"/v1/rooms/{segment(room, 'room')}"
 
     def create(

@@ -23,6 +23,7 @@ from quota_engine.service.http.auth import AccessControl, Role, office_in_path
 from quota_engine.service.http.buffered_request import SCOPE_KEY, BufferedRequest
 from quota_engine.service.http.etag import matches_etag
 from quota_engine.service.http.file_response import FileResponse
+from quota_engine.service.http.last_moment import find_time_left_ms
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.request import ApiRequest, check_headers, decode_body, decode_query, receive_body
@@ -50,6 +51,10 @@ class EndpointContext(Protocol):
 
     def now_ms(self) -> int:
         """Return the time in milliseconds since 1970, UTC."""
+        ...
+
+    def with_timeout(self, timeout_ms: int) -> EndpointContext:
+        """Return this context with an engine whose calls end by then; see :meth:`QuotaEngine.with_timeout`."""
         ...
 
     def record_response(self, endpoint: Endpoint, status: int, duration_ns: int) -> None:
@@ -168,6 +173,10 @@ class EndpointApp:
         if self._decoder is not None:
             content = await receive_body(receive, headers, context.limits) if buffered is None else buffered.body
             body = decode_body(content, headers, self._decoder)
+        if endpoint.method != "GET":
+            left_ms = find_time_left_ms(headers)
+            if left_ms is not None:
+                context = context.with_timeout(left_ms)
         try:
             return await self._handler(context, ApiRequest(path, query, body, headers, grant, request_id))
         except UnknownName as error:

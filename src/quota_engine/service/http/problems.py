@@ -43,6 +43,7 @@ _REQUEST_PROBLEMS: Final = {
         ProblemType("unknown-name", 404, "No object has this name"),
         ProblemType("method-not-allowed", 405, "The endpoint does not support this method"),
         ProblemType("request-timeout", 408, "The request took too long to arrive"),
+        ProblemType("request-expired", 409, "The request arrived after its last moment; nothing was done"),
         ProblemType("too-large", 413, "The body is too large"),
         ProblemType("unsupported-media-type", 415, "The body is not JSON"),
         ProblemType("misdirected-request", 421, "The service does not serve this host"),

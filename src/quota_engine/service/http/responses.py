@@ -15,6 +15,7 @@ __all__ = [
 import base64
 import itertools
 import os
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -22,6 +23,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Send
 
+from quota_engine.api_schema.headers import TIME_HEADER
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.api_schema.reservations import reservation_body
 from quota_engine.domain.outcomes import Outcome, Status
@@ -36,6 +38,8 @@ _COMMON_HEADS: Final = {
     for media_type in (_JSON, _PROBLEM_JSON)
 }
 """First header lines of nearly all responses."""
+
+_TIME_HEADER: Final = TIME_HEADER.encode()
 
 # Random bytes are drawn once: ids only have to differ, and drawing them for each request costs time.
 _process_id: Final = base64.urlsafe_b64encode(os.urandom(6)).decode()
@@ -133,7 +137,7 @@ def render_head(response: ApiResponse, request_id: str) -> tuple[bytes, bytes]:
     """
     body = response.body
     content: bytes = body if type(body) is bytes else msgspec.json.encode(body)
-    id_line = b"x-request-id: %b\r\n" % request_id.encode()
+    id_line = b"x-request-id: %b\r\n%b: %d\r\n" % (request_id.encode(), _TIME_HEADER, time.time_ns() // 1_000_000)
     if response.etag:
         # A client may keep the response but must revalidate it before each use.
         head = b'cache-control: private, no-cache\r\nx-content-type-options: nosniff\r\netag: "%b"\r\n' % (
