@@ -261,7 +261,7 @@ def test_a_silent_service_is_unknown_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with ServiceClient.open(url, timeout_ms=50, retries=quick) as client:
-            client._clock.record({TIME_HEADER: "1764000000000"})
+            client._clock.take_sample({TIME_HEADER: "1764000000000"})
             with pytest.raises(OutcomeUnknown):
                 client.reserve("surabaya", DAY, NIK, idempotency_key="the-same")
         for _ in range(2):

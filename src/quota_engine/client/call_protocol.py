@@ -121,7 +121,7 @@ _NOT_DONE: Final = frozenset({"unavailable", "overloaded", "too-many-streams", "
 _UNKNOWN: Final = frozenset({"outcome-unknown", "internal"})
 _is_segment: Final = re.compile(r"[A-Za-z0-9_~-]{1,512}").fullmatch
 _KIND_OF_PROXY_STATUS: Final = {502: "outcome-unknown", 503: "unavailable", 504: "outcome-unknown"}
-"""A proxy answers 502 also if the service's connection broke after the request had been passed on."""
+"""A proxy answers 502 also if the service's connection broke after the proxy had sent the request."""
 
 
 def segment(text: str, where: str) -> str:
@@ -216,7 +216,8 @@ class CallBase:
     ) -> CallFlow[HttpResponse]:
         """Return a conclusive response.
 
-        The call is repeated until there is one: every command carries a key or a version that makes this harmless.
+        The call is repeated until there is one. A key, a version or a state makes the repetition harmless, and a last
+        moment makes a late copy harmless.
 
         Raises:
             BackendUnavailable: all attempts failed, and none took effect.
@@ -288,13 +289,13 @@ def _send_stamped(request: HttpRequest, moments: LastMoments) -> CallFlow[HttpRe
         except NoResponse as error:
             raise NoResponse(str(error), sent=False) from error
         assert answer is not None, "a transport answers a request with a response"
-        moments.clock.record(answer.headers)
+        moments.clock.take_sample(answer.headers)
     stamp = moments.stamp()
     headers = {**request.headers, VALID_UNTIL_HEADER: stamp} if stamp else request.headers
     response = yield request._replace(headers=headers)
     assert response is not None, "a transport answers a request with a response"
     if TIME_HEADER in response.headers:
-        moments.clock.record(response.headers)
+        moments.clock.take_sample(response.headers)
         moments.settle()
     return response
 

@@ -14,7 +14,7 @@ from quota_engine.clocks import MARGIN_MS, USABLE_MS, ServerClock, monotonic_ms
 class ServiceClock:
     """A lower bound of the service's clock, from the responses. Threads may share it.
 
-    A proxy may remove the header with the time. Requests then carry no last moment, and the time is asked for again
+    A proxy may remove the header with the time. Requests then carry no last moment, and the client asks again
     after a minute.
     """
 
@@ -24,7 +24,7 @@ class ServiceClock:
         self._clock = ServerClock()
         self._absent_until_ms = -math.inf
 
-    def record(self, headers: Mapping[str, str]) -> None:
+    def take_sample(self, headers: Mapping[str, str]) -> None:
         """Take a sample from the headers of a response that just arrived."""
         text = headers.get(TIME_HEADER, "")
         if text.isascii() and text.isdigit() and len(text) <= 15:
@@ -34,7 +34,7 @@ class ServiceClock:
             self._absent_until_ms = self.now_ms() + USABLE_MS
 
     def is_usable(self) -> bool:
-        """Return True if the time need not be asked for."""
+        """Return True if the client need not ask for the time."""
         now_ms = self.now_ms()
         return self._clock.is_usable(now_ms) or now_ms < self._absent_until_ms
 
@@ -67,7 +67,7 @@ class LastMoments:
         return str(math.floor(service_ms + self._valid_ms))
 
     def settle(self) -> int:
-        """Note that the attempt that was stamped last is not under way. Return the time to wait for it, which is 0."""
+        """Note that the attempt that was stamped last is not in flight. Return the time to wait for it, which is 0."""
         self._passes_at_ms = -math.inf
         return 0
 

@@ -38,7 +38,7 @@ def test_call_without_time_is_answered_before_the_batch_is_sent() -> None:
 
 
 def test_call_whose_time_is_over_is_not_sent_again() -> None:
-    """The attempt before may have been applied; the other calls of the batch go on."""
+    """The attempt before may have been applied; the other calls of the batch continue."""
     short, long, endless = Waiting("short", 1_000), Waiting("long", 9_000), Waiting("endless", None)
     end = BatchEnd([short, long, endless])
     end.begin_attempt(0)
@@ -49,7 +49,7 @@ def test_call_whose_time_is_over_is_not_sent_again() -> None:
 
 
 def test_command_of_a_cancelled_caller_is_not_sent_again() -> None:
-    """It may take effect only by the attempt that was under way."""
+    """It may take effect only by the attempt in flight."""
     gone, other = Waiting("gone", None), Waiting("other", None)
     end = BatchEnd([gone, other])
     end.begin_attempt(0)

@@ -122,7 +122,7 @@ def world(server: Server, proxy: LossyProxy, request: pytest.FixtureRequest) -> 
 
 
 def test_sold_out_stays_sold_out(world: World) -> None:
-    """The applicant was told SOLD_OUT, so the place that is free now is the next visitor's."""
+    """The applicant got SOLD_OUT, so the place that is free now is the next visitor's."""
     outcome = world.apply_with_late_copy(
         reserve("ani", ONLINE), lambda: world.direct.apply(OFFICE, reserve("budi", ONLINE))
     )
@@ -134,7 +134,7 @@ def test_sold_out_stays_sold_out(world: World) -> None:
 
 
 def test_expired_hold_is_not_confirmed_later(world: World) -> None:
-    """The applicant was told HOLD_EXPIRED; a late copy of the confirm takes no new units."""
+    """The applicant got HOLD_EXPIRED; a late copy of the confirm takes no new units."""
     world.apply(reserve("ani", ONLINE))
     world.clock.advance_ms(HOLD_TTL_MS)
     outcome = world.apply_with_late_copy(
@@ -169,7 +169,7 @@ def test_capacity_stays_as_it_was_set_last(world: World) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(CloseDay(DAY), OpenDay(DAY)), (OpenDay(DAY), CloseDay(DAY))])
 def test_day_stays_as_it_was_left(world: World, first: Command, second: Command) -> None:
-    """A day that was closed and opened again stays open, and the other way round."""
+    """A day that was closed and opened again stays open; one that was opened and closed again stays closed."""
     if isinstance(first, OpenDay):
         world.apply(CloseDay(DAY))
     assert world.apply_with_late_copy(first).status is Status.DONE
@@ -198,9 +198,7 @@ def test_reconciled_office_stays_open(world: World, server: Server) -> None:
 
 
 def test_unknown_outcome_is_settled_when_it_is_reported(server: Server, proxy: LossyProxy) -> None:
-    """The caller is told that the outcome is unknown only when no copy can run any more, and within the time that
-    the documents say.
-    """
+    """The caller gets the error only when no copy can run any more."""
     world = World(server, proxy, "sync")
     with closing(open_store(f"{proxy.url}?attempt_valid_ms={VALID_MS}&attempts_max=1", world.clock)) as store:
         store.apply(OFFICE, Release("nobody"))
@@ -263,7 +261,7 @@ class TestEnd:
         assert world.proxy.scripts_seen == before
 
     def test_unreachable_server_is_unavailable_on_time(self, world: World, server: Server) -> None:
-        """Nothing was sent, whatever the attempts of the policy."""
+        """Nothing was sent, though the policy has attempts left."""
         server.stop()
         try:
             began_ms = monotonic_ms()

@@ -142,7 +142,7 @@ def test_old_sample_is_renewed_along_with_a_call() -> None:
 
 
 def test_after_a_lost_reply_the_next_attempt_waits_for_the_last_moment() -> None:
-    """The copy that is under way cannot run any more when the next attempt is sent."""
+    """The copy in flight cannot run any more when the next attempt is sent."""
     network = Network()
     assert network.run(ReplyLost("cut"), 300, ["done"]) == "done"
     assert network.did == ["TIME", "EVALSHA", f"pause {VALID_MS + MARGIN_MS}", "TIME", "EVALSHA"]
@@ -178,21 +178,21 @@ def test_time_out_that_has_passed_needs_no_further_wait() -> None:
 
 @pytest.mark.parametrize("error", [ReadOnlyError("a replica"), NotSent("refused")])
 def test_certain_failure_needs_no_wait(error: Exception) -> None:
-    """Nothing is under way."""
+    """Nothing is in flight."""
     network = Network()
     assert network.run(error, ["done"]) == "done"
     assert "pause 10" in network.did
 
 
 def test_missing_replica_needs_no_wait() -> None:
-    """The primary has run the script, so no copy is under way; the time of the primary stays known."""
+    """The primary has run the script, so no copy is in flight; the time of the primary stays known."""
     network = Network()
     assert network.run(["done", 0], ["done", 1], replicas=1) == "done"
     assert network.did == ["TIME", "EVALSHA WAIT", "pause 10", "EVALSHA WAIT"]
 
 
 def test_late_attempt_is_sent_again() -> None:
-    """The server refused it whole, and its reply tells the time."""
+    """The server refused it whole, and its reply has the time."""
     network = Network()
     network.run(["one"])
     network.server_ahead_ms += 90_000  # the server's clock was set

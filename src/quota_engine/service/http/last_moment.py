@@ -1,7 +1,8 @@
 """The last moment of a request: after it, the service refuses the request, and nothing of it takes effect.
 
 A network may deliver a request late, after its caller has the response to a later copy. The caller names the last
-moment by the service's clock, which it knows from responses. It is the system's clock, whatever clock the engine has.
+moment by the service's clock, which it knows from responses. It is the system's clock, even if the engine has
+another one.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         """See :meth:`quota_engine.ports.AsyncStore.apply`. Waiting calls share a script call.
 
         A call that is cancelled in the queue has no effect. A call that is cancelled later may have one, which the same
-        id finds: an attempt that is under way may run for up to ``attempt_valid_ms``, and no other one is sent for it.
+        id finds. An attempt in flight may run for up to ``attempt_valid_ms``; no other attempt is sent for the call.
         """
         cache = self._sold_out_cache
         if type(command) is Reserve:

@@ -71,7 +71,7 @@ class ReplyLost(Exception):
 
 
 class NotReplicated(ReplyLost):
-    """The primary has carried out the request, and too few replicas have it. It is not under way any more."""
+    """The primary has carried out the request, and too few replicas have it. It is not in flight any more."""
 
 
 class Durability(enum.StrEnum):
@@ -423,7 +423,7 @@ def _send(
     """Send one attempt, with its last moment if it has one; returns its replies.
 
     Raises:
-        NotSent: The server was not reached, or did not tell its time.
+        NotSent: The server was not reached, or did not return its time.
     """
     if last_moment is None:
         return (yield from send_to(node, lambda _: words(by_text=by_text, valid_until_ms=None), asking=asking))

@@ -75,7 +75,7 @@ class LastMoment:
         return max(0, math.floor(self.clocks.of(node).at(now_ms) + max(valid_ms, -USABLE_MS)))
 
     def record_lost(self) -> None:
-        """Note that the reply to the attempt that was stamped last is lost: it may be under way."""
+        """Note that the reply to the attempt that was stamped last is lost: it may be in flight."""
         self.lost_until_ms = max(self.lost_until_ms, self._passes_at_ms + MARGIN_MS)
 
     def wait_ms(self) -> int:

@@ -152,7 +152,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             return self._drive(self._requests.execute(request), end)
 
     def _run_until(self, end: CallEnd, function: Callable[[CallEnd], Any]) -> Any:
-        """Run a call that has an end in a thread of its own, and leave it alone at the end.
+        """Run a call that has an end in a separate thread, and return at the end.
 
         A thread that waits for a server or a connection, or that sends the commands of others, cannot return on time.
 
@@ -229,7 +229,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             self._resolve(key, end.calls, replies)
         except BaseException as error:
             failure = error
-            if not isinstance(error, Exception):  # this thread was interrupted, and what it has sent is under way
+            if not isinstance(error, Exception):  # this thread was interrupted, and its attempt is in flight
                 settles_at_ms = monotonic_ms() + self._executor.runner.policy.attempt_valid_ms + MARGIN_MS
                 for call in batch:
                     call.settles_at_ms = settles_at_ms if call is not sender else 0.0
