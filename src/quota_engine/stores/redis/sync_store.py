@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["RedisStore"]
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -173,7 +174,9 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             finally:
                 done.set()
 
-        threading.Thread(target=run, daemon=True, name="quota-engine-call").start()
+        # In the caller's context, which an observer's correlation token may depend on.
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(run,), daemon=True, name="quota-engine-call").start()
         done.wait(max(0.0, end.ends_at_ms - monotonic_ms()) / 1000)
         if results:
             return results[0]
