@@ -192,7 +192,7 @@ def _headers(endpoint: Endpoint, status: int) -> dict[str, Any]:
         ("RateLimit-Policy", status == HTTPStatus.TOO_MANY_REQUESTS),
         ("WWW-Authenticate", status == HTTPStatus.UNAUTHORIZED),
         ("X-Request-Id", True),
-        ("X-Quota-Engine-Time-Ms", not endpoint.is_stream and endpoint.response_type is not bytes),
+        ("X-Quota-Engine-Time-Ms", status >= 400 or (not endpoint.is_stream and endpoint.response_type is not bytes)),
     )
     return {name: {"$ref": f"#/components/headers/{name}"} for name, applies in names if applies}
 
