@@ -33,7 +33,7 @@ VALID_MS = 600
 RETRIES = Retries(attempts_max=3, pause_ms_min=10, pause_ms_max=20, attempt_valid_ms=VALID_MS)
 HOLD_TTL_MS = 15 * 60_000
 NEXT_DAY = DAY.replace(day=DAY.day + 1)
-SELECTION = {"service": "new", "session": "morning"}
+SELECTION: Any = {"service": "new", "session": "morning"}
 
 
 class World:
@@ -199,7 +199,7 @@ class TestService:
 
     async def test_reads_have_no_last_moment(self) -> None:
         async with running() as service:
-            headers = {VALID_UNTIL_HEADER: "1"}
+            headers: Any = {VALID_UNTIL_HEADER: "1"}
             assert (await service.call("GET", "/v1/offices", **headers)).status_code == 200
 
     async def test_engine_has_only_the_time_that_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:

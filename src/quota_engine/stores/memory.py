@@ -322,10 +322,14 @@ class AsyncMemoryStore:
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`MemoryStore.apply`."""
+        if ends_at_ms is None:
+            return self._memory.apply(address, command)
         return self._memory.apply(address, command, ends_at_ms=ends_at_ms)
 
     async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`MemoryStore.execute`."""
+        if ends_at_ms is None:
+            return self._memory.execute(request)
         return self._memory.execute(request, ends_at_ms=ends_at_ms)
 
     async def close(self) -> None:

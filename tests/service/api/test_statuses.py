@@ -98,6 +98,8 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         await client.http.request(method, request.url, headers=[*headers.items(), ("if-none-match", "x")] * 2)
         await client.http.request(method, f"{request.path()}?nix=1", headers=headers)
         await send(client, request, x_long="x" * 20_000)
+        if method != "GET":
+            await send(client, request, x_quota_engine_valid_until_ms="1")
         if endpoint.roles is not None:
             await client.http.request(method, request.url)
             for role in set(Role) - endpoint.roles - {Role.OPERATOR}:
