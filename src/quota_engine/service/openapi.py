@@ -250,7 +250,8 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
                 "in": "header",
                 "required": True,
                 "description": (
-                    "A new, unguessable key for each booking. A retry with the same key finds the reservation."
+                    "A new, unguessable key for each booking. A retry with the same key at the same office finds the "
+                    "reservation. Each office has its own keys: the same key at another office makes another one."
                 ),
                 "schema": _NAME,
             }

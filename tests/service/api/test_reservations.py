@@ -10,6 +10,7 @@ from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, STATUS_PROBLEMS, TYPE_PREFIX, Problem
 from tests.support.browser_service import wait_list_catalog
+from tests.support.daily_releases import DULL, catalog_of
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, running
 
 TUESDAY = DAY + datetime.timedelta(days=1)
@@ -58,6 +59,16 @@ async def test_repeated_key_finds_the_reservation(client: Client) -> None:
     assert (again.status_code, again.json()["replayed"]) == (200, True)
     assert again.json()["reservation"] == first.json()["reservation"]
     problem(await client.reserve(OTHER, key="wish-1"), 422, "conflict")
+
+
+async def test_each_office_has_its_own_keys() -> None:
+    """The document says so: a client that tries another office needs another key."""
+    async with running(catalog=catalog_of(), office="east", day=DULL, before_ms=-23 * 3_600_000) as client:
+        paths = [f"/v1/offices/{office}/days/{DULL}" for office in ("east", "west")]
+        replies = [(await client.reserve(key="wish-1", path=path)) for path in paths]
+        assert [(reply.status_code, reply.json()["replayed"]) for reply in replies] == [(201, False)] * 2
+        document = (await client.http.get("/openapi.json")).text
+        assert "Each office has its own keys" in document
 
 
 async def test_returning_applicant_gets_the_same_hold(client: Client) -> None:
