@@ -109,6 +109,8 @@ class Day:
     cooling: list[Cooling] = dataclasses.field(default_factory=list)
     closed: bool = False
     departed: int = 0
+    revision: int = 0
+    """Operators' changes, the publications included."""
     queue_number_next: int = 1
 
 
@@ -123,6 +125,7 @@ class ExpectedOutcome:
     retry_at_ms: int = 0
     units: int = 0
     overbooked: int = 0
+    revision: int = 0
     abandoned_holds_left: int | None = None
     blocked_until_ms: int = 0
     blocks_after_deadline_ms: int | None = None
@@ -132,7 +135,16 @@ class ExpectedOutcome:
         """Return the differences to the outcome in words, or ``""``."""
         wrong = [
             f"{field}={getattr(outcome, field)!r} instead of {getattr(self, field)!r}"
-            for field in ("status", "replayed", "resumed", "retry_at_ms", "units", "overbooked", "abandoned_holds_left")
+            for field in (
+                "status",
+                "replayed",
+                "resumed",
+                "retry_at_ms",
+                "units",
+                "overbooked",
+                "revision",
+                "abandoned_holds_left",
+            )
             if getattr(outcome, field) != getattr(self, field)
         ]
         blocked_until_ms = self.blocked_until_ms
@@ -204,6 +216,7 @@ class Oracle:
             closed=day.closed,
             waiting=len(self._waiting(day)),
             quotas={name: self._quota_view(day, name) for name in day.quotas},
+            revision=day.revision,
         )
 
     def moments_ms(self) -> list[int]:
@@ -525,7 +538,7 @@ class Oracle:
                     return ExpectedOutcome(Status.UNKNOWN_DAY)
                 if isinstance(command, Expire):
                     return ExpectedOutcome(Status.DONE, units=self.expired_by_settling)
-                return self._close_or_open(day, closed=isinstance(command, CloseDay))
+                return self._close_or_open(day, command)
             case SetCapacity() | ReallocateUnused() | ReleaseParked():
                 day = self.days.get(command.day)
                 if day is None:
@@ -931,6 +944,7 @@ class Oracle:
         if self._published(day) == before:
             return ExpectedOutcome(Status.DONE, replayed=True)
         self._changed()
+        day.revision += 1
         if known is not None:
             self._distribute(day)
         return ExpectedOutcome(Status.DONE)
@@ -943,18 +957,26 @@ class Oracle:
         rules = {name: (quota.terms.re_release, quota.terms.reallocation) for name, quota in day.quotas.items()}
         return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, rules)
 
-    def _close_or_open(self, day: Day, *, closed: bool) -> ExpectedOutcome:
+    def _close_or_open(self, day: Day, command: CloseDay | OpenDay) -> ExpectedOutcome:
+        closed = isinstance(command, CloseDay)
         if day.closed == closed:
-            return ExpectedOutcome(Status.DONE, replayed=True, units=0 if closed else day.departed)
+            return ExpectedOutcome(
+                Status.DONE, replayed=True, units=0 if closed else day.departed, revision=day.revision
+            )
+        if command.expected_revision not in (0, day.revision):
+            return ExpectedOutcome(Status.STALE, revision=day.revision)
         day.closed = closed
         if closed:
             day.departed = 0
+        day.revision += 1
         self._changed()
         self._distribute(day)
-        return ExpectedOutcome(Status.DONE, units=0 if closed else day.departed)
+        return ExpectedOutcome(Status.DONE, units=0 if closed else day.departed, revision=day.revision)
 
     def _on_quota(self, command: SetCapacity | ReallocateUnused | ReleaseParked, day: Day) -> ExpectedOutcome:
         quota = day.quotas[command.quota]
+        if command.expected_revision not in (0, day.revision) and self._would_change(command, day):
+            return ExpectedOutcome(Status.STALE, revision=day.revision)
         match command:
             case SetCapacity():
                 if quota.terms.reallocation is not None and quota.terms.reallocation.at_ms <= self.now_ms:
@@ -962,20 +984,33 @@ class Oracle:
                 replayed = quota.capacity == command.capacity
                 if not replayed:
                     quota.capacity = command.capacity
+                    day.revision += 1
                     self._changed()
                     self._distribute(day)
-                return ExpectedOutcome(
-                    Status.DONE, replayed=replayed, overbooked=max(-self._free(day, command.quota), 0)
-                )
+                overbooked = max(-self._free(day, command.quota), 0)
+                return ExpectedOutcome(Status.DONE, replayed=replayed, overbooked=overbooked, revision=day.revision)
             case ReallocateUnused():
                 if quota.terms.reallocation is None:
                     return ExpectedOutcome(Status.WRONG_STATE)
                 units = self._reallocate(day, command.quota)
+                day.revision += units > 0
             case ReleaseParked():
                 parked = [c for c in day.cooling if c.quota == command.quota and c.due_at_ms is None]
                 units = sum(cooling.units for cooling in parked)
+                day.revision += units > 0
                 for cooling in parked:
                     day.cooling.remove(cooling)
                     self._changed()
         self._distribute(day)
-        return ExpectedOutcome(Status.DONE, units=units)
+        return ExpectedOutcome(Status.DONE, units=units, revision=day.revision)
+
+    def _would_change(self, command: SetCapacity | ReallocateUnused | ReleaseParked, day: Day) -> bool:
+        """Return True unless the effect of the command exists already."""
+        quota = day.quotas[command.quota]
+        match command:
+            case SetCapacity():
+                return quota.capacity != command.capacity
+            case ReallocateUnused():
+                return quota.terms.reallocation is None or self._free(day, command.quota) > 0
+            case ReleaseParked():
+                return any(c.quota == command.quota and c.due_at_ms is None for c in day.cooling)

@@ -314,20 +314,31 @@ class Walker:
     def set_capacity(self) -> Command:
         record = self.record(State.HELD, State.CONFIRMED)
         if record is None or not record.quotas or self.one_in(3):
-            return SetCapacity(self.day(), self.quota(), self.choose((2, 0, 1, 3, 5)))
+            day = self.day()
+            return SetCapacity(day, self.quota(), self.choose((2, 0, 1, 3, 5)), self.revision(day))
         # The capacity of a quota in use, mostly lowered.
         name = self.choose(record.quotas)
         capacity = self.oracle.days[record.day].quotas[name].capacity
-        return SetCapacity(record.day, name, max(capacity + self.choose((-1, -1, -2, 0, 1, 2)), 0))
+        capacity = max(capacity + self.choose((-1, -1, -2, 0, 1, 2)), 0)
+        return SetCapacity(record.day, name, capacity, self.revision(record.day))
+
+    def revision(self, day: int) -> int:
+        """Return 0, or the revision of the day or the one before."""
+        known = self.oracle.days.get(day)
+        return self.choose((0, 0, known.revision, max(known.revision - 1, 0))) if known else 0
 
     def release_parked(self) -> Command:
-        return ReleaseParked(self.day(), self.quota())
+        day = self.day()
+        return ReleaseParked(day, self.quota(), self.revision(day))
 
     def reallocate_unused(self) -> Command:
-        return ReallocateUnused(self.day(), self.choose(ALLOTMENTS) if self.one_in(2) else self.quota())
+        day = self.day()
+        quota = self.choose(ALLOTMENTS) if self.one_in(2) else self.quota()
+        return ReallocateUnused(day, quota, self.revision(day))
 
     def close_or_open_day(self) -> Command:
-        return CloseDay(self.day()) if self.one_in(3) else OpenDay(self.day())
+        day = self.day()
+        return (CloseDay if self.one_in(3) else OpenDay)(day, self.revision(day))
 
     def expire(self) -> Command:
         return Expire(self.day(), self.choose((100, 1, 2)))

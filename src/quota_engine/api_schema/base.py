@@ -10,6 +10,7 @@ __all__ = [
     "OptionalId",
     "RequestBody",
     "ResponseBody",
+    "Revision",
     "SelectionBody",
     "SelectionFields",
     "TimeMs",
@@ -22,6 +23,7 @@ from typing import Annotated, TypedDict
 import msgspec
 from msgspec import Meta
 
+from quota_engine.domain.commands import REVISION_MAX
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import TIME_MS_MAX
 
@@ -40,6 +42,10 @@ NonNegativeInt = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 TimeMs = Annotated[int, Meta(ge=0, le=TIME_MS_MAX)]
 """A time in a request, in milliseconds since 1970, UTC."""
 Version = Annotated[int, Meta(ge=0, le=2**31)]
+Revision = Annotated[
+    int,
+    Meta(ge=0, le=REVISION_MAX, description="Refuse if the day has another revision; 0: do not check."),
+]
 
 
 class RequestBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

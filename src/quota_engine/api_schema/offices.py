@@ -37,7 +37,10 @@ class QuotaBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class DayBody(ResponseBody, frozen=True, kw_only=True):
-    """The counters of one day of an office. ``waiting`` counts the parties on its wait list."""
+    """The counters of one day of an office. ``waiting`` counts the parties on its wait list.
+
+    ``revision`` grows with each change by an operator, who sends it back as ``expected_revision``.
+    """
 
     day: datetime.date
     opens_at_ms: int
@@ -45,6 +48,7 @@ class DayBody(ResponseBody, frozen=True, kw_only=True):
     ends_at_ms: int
     closed: bool
     waiting: int
+    revision: int
     quotas: list[QuotaBody]
 
 
@@ -116,6 +120,7 @@ def day_body(view: DayView) -> DayBody:
         ends_at_ms=view.ends_at_ms,
         closed=view.closed,
         waiting=view.waiting,
+        revision=view.revision,
         quotas=[
             QuotaBody(
                 name=name,

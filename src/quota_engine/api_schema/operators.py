@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AbandonedHoldsBody",
     "AuditBody",
+    "DayCommandBody",
     "ExpireBody",
     "HealthBody",
     "HoldRemainingBody",
@@ -22,15 +23,22 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from quota_engine.api_schema.base import RequestBody, ResponseBody
+from quota_engine.api_schema.base import RequestBody, ResponseBody, Revision
 from quota_engine.catalog.schema import OFFICES_MAX
 from quota_engine.domain.validation import DURATION_MS_MAX
 
 
 class SetCapacityBody(RequestBody, frozen=True, kw_only=True):
-    """The new capacity of a quota."""
+    """The new capacity of a quota, and the revision of the day that the operator has seen."""
 
     capacity: Annotated[int, Meta(ge=0, le=10_000_000)]
+    expected_revision: Revision = 0
+
+
+class DayCommandBody(RequestBody, frozen=True, kw_only=True):
+    """The revision of the day that the operator has seen."""
+
+    expected_revision: Revision = 0
 
 
 class ExpireBody(RequestBody, frozen=True, kw_only=True):

@@ -141,7 +141,7 @@ class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
 
     A hold or a release of a party that has let holds go without a confirm has ``abandoned_holds_left``: how many more
     it may let go before a block. ``blocked_until_ms`` of a hold is the end of the block if none is left and the hold
-    expires; of a release, the end of the block.
+    expires; of a release, the end of the block. ``revision`` is the day's, after an operator's command.
     """
 
     status: Status
@@ -154,6 +154,7 @@ class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
     reason: str = ""
     abandoned_holds_left: int | UnsetType = UNSET
     blocked_until_ms: int | UnsetType = UNSET
+    revision: int | UnsetType = UNSET
 
     @property
     def ok(self) -> bool:
@@ -212,4 +213,5 @@ def outcome_body(outcome: Outcome) -> OutcomeBody:
         reservation=None if reservation is None else reservation_body(reservation),
         abandoned_holds_left=UNSET if left is None else left,
         blocked_until_ms=outcome.blocked_until_ms or UNSET,
+        revision=outcome.revision or UNSET,
     )

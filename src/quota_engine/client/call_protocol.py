@@ -195,6 +195,7 @@ class CallBase:
             reservation_of(problem.reservation) if problem.reservation else None,
             retry_at_ms=problem.retry_at_ms or 0,
             reason=problem.reason or "",
+            revision=problem.revision or 0,
         )
 
     def _file(self, path: str) -> CallFlow[bytes]:

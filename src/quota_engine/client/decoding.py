@@ -113,6 +113,7 @@ def outcome_of(body: OutcomeBody) -> Outcome:
         reason=body.reason,
         abandoned_holds_left=None if body.abandoned_holds_left is UNSET else body.abandoned_holds_left,
         blocked_until_ms=body.blocked_until_ms or 0,
+        revision=body.revision or 0,
     )
 
 
@@ -131,6 +132,7 @@ def day_of(body: DayBody) -> DayView:
             )
             for one in body.quotas
         },
+        revision=body.revision,
     )
 
 

@@ -592,6 +592,36 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
         ),
     ),
     ConformanceScenario(
+        "two operators cannot undo each other unseen",
+        (
+            Step(0, SetCapacity(DAY, "online", 5, 1), S.DONE),
+            Step(0, SetCapacity(DAY, "online", 9, 1), S.STALE),
+            Step(0, SetCapacity(DAY, "online", 5, 1), S.DONE, "replayed"),
+            Step(0, SetCapacity(DAY, "online", 9, 2), S.DONE),
+            Step(0, CloseDay(DAY, 2), S.STALE),
+            Step(0, CloseDay(DAY, 3), S.DONE),
+            Step(0, CloseDay(DAY, 3), S.DONE, "replayed"),
+            Step(0, OpenDay(DAY, 3), S.STALE),
+            Step(0, OpenDay(DAY, 4), S.DONE),
+            Step(0, ReallocateUnused(DAY, "fast", 4), S.STALE),
+            Step(0, ReallocateUnused(DAY, "fast", 5), S.DONE),
+            Step(0, ReallocateUnused(DAY, "fast", 5), S.DONE),  # nothing is left to reallocate
+            Step(0, ReallocateUnused(DAY, "online", 5), S.STALE),
+            Step(0, ReallocateUnused(DAY, "online", 6), S.WRONG_STATE),
+            Step(0, reserve("ani", DRAW), S.HELD),
+            Step(0, Release("ani"), S.RELEASED),
+            Step(0, ReleaseParked(DAY, "draw", 5), S.STALE),
+            Step(0, ReleaseParked(DAY, "draw", 6), S.DONE),
+            Step(0, ReleaseParked(DAY, "draw", 5), S.DONE),  # nothing is parked
+            Step(0, Publish(DAY, terms(1)), S.DONE),
+            Step(0, SetCapacity(DAY, "morning", 1, 7), S.STALE),
+            Step(0, SetCapacity(DAY, "morning", 1, 8), S.DONE),
+            Step(0, SetCapacity(DAY, "nowhere", 1, 8), S.UNKNOWN_QUOTA),
+            Step(_REALLOCATE + _DAY_MS, SetCapacity(DAY, "fast", 7, 8), S.STALE),
+            Step(_REALLOCATE + _DAY_MS, SetCapacity(DAY, "fast", 7, 9), S.WRONG_STATE),
+        ),
+    ),
+    ConformanceScenario(
         "publishing again keeps capacities",
         (
             Step(0, SetCapacity(DAY, "online", 1), S.DONE),

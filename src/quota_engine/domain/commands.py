@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = [
     "DAY_MAX",
     "EXPIRE_MAX",
+    "REVISION_MAX",
     "Cancel",
     "CheckIn",
     "CloseDay",
@@ -51,6 +52,9 @@ from quota_engine.domain.validation import (
 
 DAY_MAX: Final = 3_652_059
 """The largest day: ``datetime.date.max.toordinal()``."""
+
+REVISION_MAX: Final = 2**31
+"""The largest ``expected_revision`` of an operator's command."""
 
 EXPIRE_MAX: Final = 10_000
 """The largest ``limit`` of an ``Expire`` command."""
@@ -256,14 +260,19 @@ class SetCapacity(msgspec.Struct, frozen=True, gc=False):
 
     If more units are in use, the difference is overbooked, and the quota has none available until it is cleared. After
     a quota's reallocation time the command is refused with ``WRONG_STATE``: set the capacity of the receiving quota.
+
+    Attributes:
+        day, quota, capacity: the quota of a day, and its new capacity.
+        expected_revision: as for :class:`CloseDay`.
     """
 
     day: int
     quota: str
     capacity: int
+    expected_revision: int = 0
 
     def __post_init__(self) -> None:
-        check_integer(self.day, "day", 1, DAY_MAX)
+        _check_operation(self.day, self.expected_revision)
         check_name(self.quota, "quota")
         check_integer(self.capacity, "capacity", 0, CAPACITY_MAX)
 
@@ -273,46 +282,67 @@ class CloseDay(msgspec.Struct, frozen=True, gc=False):
 
     Its people can cancel and move away at any time until the day is forgotten. Nothing that they do there counts
     against them, and their claims on the day do not count toward any limit.
+
+    Attributes:
+        day: the day.
+        expected_revision: the revision that the operator has seen, 0 to :data:`REVISION_MAX`. If the day has another
+            one, the command is refused with ``STALE``, unless its effect exists already. 0 skips the check.
     """
 
     day: int
+    expected_revision: int = 0
 
     def __post_init__(self) -> None:
-        check_integer(self.day, "day", 1, DAY_MAX)
+        _check_operation(self.day, self.expected_revision)
 
 
 class OpenDay(msgspec.Struct, frozen=True, gc=False):
     """Open a closed day again. What is still there counts again.
 
     The outcome's ``units`` are the confirmed units that have left the day since it was closed last.
+    The attributes are those of :class:`CloseDay`.
     """
 
     day: int
+    expected_revision: int = 0
 
     def __post_init__(self) -> None:
-        check_integer(self.day, "day", 1, DAY_MAX)
+        _check_operation(self.day, self.expected_revision)
 
 
 class ReallocateUnused(msgspec.Struct, frozen=True, gc=False):
-    """Reallocate an allotment's available units now, before the time that its terms set."""
+    """Reallocate an allotment's available units now, before the time that its terms set.
+
+    The attributes are those of :class:`SetCapacity`.
+    """
 
     day: int
     quota: str
+    expected_revision: int = 0
 
     def __post_init__(self) -> None:
-        check_integer(self.day, "day", 1, DAY_MAX)
+        _check_operation(self.day, self.expected_revision)
         check_name(self.quota, "quota")
 
 
 class ReleaseParked(msgspec.Struct, frozen=True, gc=False):
-    """Make a quota's parked units available, because the next draw takes place."""
+    """Make a quota's parked units available, because the next draw takes place.
+
+    The attributes are those of :class:`SetCapacity`.
+    """
 
     day: int
     quota: str
+    expected_revision: int = 0
 
     def __post_init__(self) -> None:
-        check_integer(self.day, "day", 1, DAY_MAX)
+        _check_operation(self.day, self.expected_revision)
         check_name(self.quota, "quota")
+
+
+def _check_operation(day: int, expected_revision: int) -> None:
+    check_integer(day, "day", 1, DAY_MAX)
+    check_integer(expected_revision, "expected_revision", 0, REVISION_MAX)
 
 
 Command = (

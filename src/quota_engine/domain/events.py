@@ -79,13 +79,14 @@ class DayForgotten(msgspec.Struct, frozen=True, gc=False, tag=True):
 
 
 class UnitsReallocated(msgspec.Struct, frozen=True, gc=False, tag=True):
-    """``units`` of capacity moved from one quota to another."""
+    """``units`` of capacity moved from one quota to another, at the time of the terms or ``by_operator``."""
 
     at_ms: int
     day: int
     from_quota: str
     to_quota: str
     units: int
+    by_operator: bool = False
 
 
 class Cooled(msgspec.Struct, frozen=True, gc=False, tag=True):

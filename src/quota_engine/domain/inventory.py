@@ -198,12 +198,12 @@ def distribute_free_units(ledger: Ledger, day: Day, now_ms: int) -> None:
         _serve_wait_list(ledger, day, now_ms)
 
 
-def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int) -> int:
+def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int, *, by_operator: bool = False) -> int:
     """Move a quota's free units to the quota that its terms name, and return how many there were."""
     units = quota.free
     if units <= 0 or quota.reallocation is None:
         return 0
-    evolve(ledger, UnitsReallocated(now_ms, day.number, name, quota.reallocation.to, units))
+    evolve(ledger, UnitsReallocated(now_ms, day.number, name, quota.reallocation.to, units, by_operator))
     return units
 
 

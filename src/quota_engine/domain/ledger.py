@@ -177,6 +177,7 @@ class Day:
         "number",
         "quotas",
         "reservation_ids",
+        "revision",
         "terms",
         "waiting",
     )
@@ -197,6 +198,8 @@ class Day:
         self.last_queue_number = 0
         self.reservation_ids: list[str] = []
         """The ids of all reservations that were ever on this day. :func:`purge` frees them with the day."""
+        self.revision = 1
+        """The number of operators' changes, the first publication included."""
         self.next_due_ms = 0
         """Nothing on this day is due before this time. It may be too early, never too late."""
 
@@ -478,6 +481,7 @@ def _day_published(ledger: Ledger, event: DayPublished) -> None:
             else:
                 quota.re_release, quota.reallocation = terms.re_release, terms.reallocation
         day.terms = event.terms
+        day.revision += 1
         day.next_due_ms = 0
     ledger.next_forget_ms = _next_forget_ms(ledger)
 
@@ -489,18 +493,24 @@ def _next_forget_ms(ledger: Ledger) -> int:
 
 
 def _capacity_set(ledger: Ledger, event: CapacitySet) -> None:
-    quota = ledger.days[event.day].quotas[event.quota]
+    day = ledger.days[event.day]
+    day.revision += 1
+    quota = day.quotas[event.quota]
     quota.free += event.capacity - quota.capacity
     quota.capacity = event.capacity
 
 
 def _day_closed(ledger: Ledger, event: DayClosed) -> None:
-    ledger.days[event.day].closed = True
-    ledger.days[event.day].departed = 0
+    day = ledger.days[event.day]
+    day.closed = True
+    day.departed = 0
+    day.revision += 1
 
 
 def _day_opened(ledger: Ledger, event: DayOpened) -> None:
-    ledger.days[event.day].closed = False
+    day = ledger.days[event.day]
+    day.closed = False
+    day.revision += 1
 
 
 def _day_forgotten(ledger: Ledger, event: DayForgotten) -> None:
@@ -510,7 +520,9 @@ def _day_forgotten(ledger: Ledger, event: DayForgotten) -> None:
 
 
 def _units_reallocated(ledger: Ledger, event: UnitsReallocated) -> None:
-    quotas = ledger.days[event.day].quotas
+    day = ledger.days[event.day]
+    day.revision += event.by_operator
+    quotas = day.quotas
     for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):
         quotas[name].capacity += units
         quotas[name].free += units
@@ -524,7 +536,9 @@ def _cooled(ledger: Ledger, event: Cooled) -> None:
 
 
 def _parked_released(ledger: Ledger, event: ParkedReleased) -> None:
-    quota = ledger.days[event.day].quotas[event.quota]
+    day = ledger.days[event.day]
+    day.revision += 1
+    quota = day.quotas[event.quota]
     quota.parked -= event.units
     quota.cooling -= event.units
     quota.free += event.units
@@ -648,6 +662,7 @@ def describe(ledger: Ledger) -> dict[str, Any]:
                 "terms": msgspec.to_builtins(day.terms),
                 "closed": day.closed,
                 "departed": day.departed,
+                "revision": day.revision,
                 "last_queue_number": day.last_queue_number,
                 "waiting": list(day.waiting),
                 "quotas": {

@@ -42,7 +42,7 @@ class Status(enum.StrEnum):
     HOLD_EXPIRED = "HOLD_EXPIRED"
     """The hold's deadline has passed."""
     STALE = "STALE"
-    """The reservation has changed since the given version."""
+    """The reservation has changed since the given version, or the day since the given revision."""
     WRONG_STATE = "WRONG_STATE"
     """The life cycle has no such step from the present state."""
     DAY_CLOSED = "DAY_CLOSED"
@@ -118,6 +118,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
             has let a hold go within its window.
         blocked_until_ms: with a hold and ``abandoned_holds_left`` 0: when the block would end if the hold expired. With
             a release: the end of the applicants' block. Milliseconds since 1970 (UTC); 0 if there is none.
+        revision: the day's present revision, with the outcome of a command that may expect one; 0 for other commands.
     """
 
     status: Status
@@ -130,6 +131,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     abandoned_holds_left: int | None = None
     blocked_until_ms: int = 0
+    revision: int = 0
 
     @property
     def ok(self) -> bool:
@@ -193,6 +195,8 @@ class DayView(msgspec.Struct, frozen=True):
         closed: True if the office has closed the day.
         waiting: parties on the wait list.
         quotas: the counters by quota name.
+        revision: the number of operators' changes of the day, from 1: its publications, and commands that changed a
+            capacity, closed or opened it, reallocated units or released parked ones.
     """
 
     day: int
@@ -202,3 +206,4 @@ class DayView(msgspec.Struct, frozen=True):
     closed: bool
     waiting: int
     quotas: dict[str, QuotaView]
+    revision: int = 0

@@ -130,6 +130,7 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
             )
             for name, quota in quotas.items()
         },
+        day.revision,
     )
 
 

@@ -105,7 +105,7 @@ def _from_records(ledger: Ledger) -> Ledger:
 
 def _day_from_records(day: Day, records: list[Reservation]) -> Day:
     mended = Day(day.number, day.terms)
-    mended.closed, mended.departed = day.closed, day.departed
+    mended.closed, mended.departed, mended.revision = day.closed, day.departed, day.revision
     mended.quotas = {name: _copy_quota(name, quota) for name, quota in day.quotas.items()}
     numbers = [number for record in records for number in record.queue_numbers]
     mended.last_queue_number = max([day.last_queue_number, *numbers])

@@ -640,35 +640,57 @@ def _is_published(day: Day, terms: DayTerms) -> bool:
     return True
 
 
+def _done(day: Day, *, replayed: bool = False, units: int = 0, overbooked: int = 0) -> Outcome:
+    return Outcome(Status.DONE, replayed=replayed, units=units, overbooked=overbooked, revision=day.revision)
+
+
+def _refuse_revision(day: Day, expected_revision: int) -> Outcome | None:
+    """Return the refusal of a command that expects another revision of the day, or ``None``."""
+    if expected_revision in (0, day.revision):
+        return None
+    return Outcome(Status.STALE, revision=day.revision)
+
+
 def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, now_ms: int) -> Outcome:
+    replayed = quota.capacity == command.capacity
+    stale = _refuse_revision(day, command.expected_revision)
+    if stale is not None and not replayed:
+        return stale
     # After its reallocation time a quota gives away what is set here at once, and again if the command is sent again.
     if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
         return _REFUSED[Status.WRONG_STATE]
 
     # From here on it must succeed.
-    replayed = quota.capacity == command.capacity
     if not replayed:
         evolve(ledger, CapacitySet(now_ms, command.day, command.quota, command.capacity))
         distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE, replayed=replayed, overbooked=max(0, -quota.free))
+    return _done(day, replayed=replayed, overbooked=max(0, -quota.free))
 
 
 def _reallocate_unused(ledger: Ledger, day: Day, quota: Quota, command: ReallocateUnused, now_ms: int) -> Outcome:
+    stale = _refuse_revision(day, command.expected_revision)
+    if stale is not None and (quota.free > 0 or quota.reallocation is None):
+        return stale
     if quota.reallocation is None:
         return _REFUSED[Status.WRONG_STATE]
 
     # From here on it must succeed.
-    units = reallocate(ledger, day, command.quota, quota, now_ms)
+    units = reallocate(ledger, day, command.quota, quota, now_ms, by_operator=True)
     distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE, units=units)
+    return _done(day, units=units)
 
 
 def _release_parked(ledger: Ledger, day: Day, quota: Quota, command: ReleaseParked, now_ms: int) -> Outcome:
     units = quota.parked
+    stale = _refuse_revision(day, command.expected_revision)
+    if stale is not None and units:
+        return stale
+
+    # From here on it must succeed.
     if units:
         evolve(ledger, ParkedReleased(now_ms, command.day, command.quota, units))
         distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE, units=units)
+    return _done(day, units=units)
 
 
 def _with_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> Handler:
@@ -687,26 +709,26 @@ def _with_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> H
     return handle
 
 
-def _close_day(ledger: Ledger, command: CloseDay, now_ms: int) -> Outcome:
-    return _set_closed(ledger, command.day, DayClosed(now_ms, command.day), now_ms)
+def _set_closed(event_type: type[DayClosed | DayOpened]) -> Handler:
+    """Return the handler that closes or opens a day."""
 
+    def handle(ledger: Ledger, command: CloseDay | OpenDay, now_ms: int) -> Outcome:
+        day = ledger.days.get(command.day)
+        if day is None:
+            return _REFUSED[Status.UNKNOWN_DAY]
+        settle(ledger, day, now_ms)
+        if day.closed == (event_type is DayClosed):
+            return _done(day, replayed=True, units=0 if day.closed else day.departed)
+        stale = _refuse_revision(day, command.expected_revision)
+        if stale is not None:
+            return stale
 
-def _open_day(ledger: Ledger, command: OpenDay, now_ms: int) -> Outcome:
-    return _set_closed(ledger, command.day, DayOpened(now_ms, command.day), now_ms)
+        # From here on it must succeed.
+        evolve(ledger, event_type(now_ms, command.day))
+        distribute_free_units(ledger, day, now_ms)
+        return _done(day, units=0 if day.closed else day.departed)
 
-
-def _set_closed(ledger: Ledger, number: int, event: DayClosed | DayOpened, now_ms: int) -> Outcome:
-    day = ledger.days.get(number)
-    if day is None:
-        return _REFUSED[Status.UNKNOWN_DAY]
-    settle(ledger, day, now_ms)
-    if day.closed == isinstance(event, DayClosed):
-        return Outcome(Status.DONE, replayed=True, units=0 if day.closed else day.departed)
-
-    # From here on it must succeed.
-    evolve(ledger, event)
-    distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE, units=0 if day.closed else day.departed)
+    return handle
 
 
 def _expire(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
@@ -733,8 +755,8 @@ HANDLERS.update(
         SetRules: _set_rules,
         Publish: _publish,
         SetCapacity: _with_quota(_set_capacity),
-        CloseDay: _close_day,
-        OpenDay: _open_day,
+        CloseDay: _set_closed(DayClosed),
+        OpenDay: _set_closed(DayOpened),
         ReallocateUnused: _with_quota(_reallocate_unused),
         ReleaseParked: _with_quota(_release_parked),
     }

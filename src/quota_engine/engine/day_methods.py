@@ -99,7 +99,9 @@ class DayMethods:
         """
         return self.requests.abandoned_holds(office)
 
-    def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> Apply[Outcome]:
+    def set_capacity(
+        self, office: str, day: Day, quota: str, capacity: int, *, expected_revision: int = 0
+    ) -> Apply[Outcome]:
         """Set the capacity of one quota.
 
         Units taken beyond a lowered capacity are ``outcome.overbooked``; the quota sells nothing until they are freed.
@@ -109,46 +111,56 @@ class DayMethods:
             day: the day.
             quota: id of the quota.
             capacity: units, 0 or more.
+            expected_revision: the ``DayView.revision`` that the operator has seen. If the day has another one, the call
+                is refused with ``STALE``, and ``outcome.revision`` is the present one. 0: do not check.
         """
-        return self.requests.day_command(SetCapacity, office, day, quota, capacity)
+        return self.requests.day_command(SetCapacity, office, day, quota, capacity, expected_revision)
 
-    def close_day(self, office: str, day: Day) -> Apply[Outcome]:
+    def close_day(self, office: str, day: Day, *, expected_revision: int = 0) -> Apply[Outcome]:
         """Close a day: it accepts no reserve, confirm or offer. Its reservations can be released, cancelled or moved.
 
         Args:
             office: id of the office.
             day: the day.
+            expected_revision: the ``DayView.revision`` that the operator has seen. If the day has another one, the call
+                is refused with ``STALE``, and ``outcome.revision`` is the present one. 0: do not check.
         """
-        return self.requests.day_command(CloseDay, office, day)
+        return self.requests.day_command(CloseDay, office, day, expected_revision)
 
-    def open_day(self, office: str, day: Day) -> Apply[Outcome]:
+    def open_day(self, office: str, day: Day, *, expected_revision: int = 0) -> Apply[Outcome]:
         """Reopen a closed day.
 
         Args:
             office: id of the office.
             day: the day.
+            expected_revision: the ``DayView.revision`` that the operator has seen. If the day has another one, the call
+                is refused with ``STALE``, and ``outcome.revision`` is the present one. 0: do not check.
         """
-        return self.requests.day_command(OpenDay, office, day)
+        return self.requests.day_command(OpenDay, office, day, expected_revision)
 
-    def reallocate_unused(self, office: str, day: Day, quota: str) -> Apply[Outcome]:
+    def reallocate_unused(self, office: str, day: Day, quota: str, *, expected_revision: int = 0) -> Apply[Outcome]:
         """Reallocate an allotment's unused units now; ``outcome.units`` of them.
 
         Args:
             office: id of the office.
             day: the day.
             quota: id of the allotment.
+            expected_revision: the ``DayView.revision`` that the operator has seen. If the day has another one, the call
+                is refused with ``STALE``, and ``outcome.revision`` is the present one. 0: do not check.
         """
-        return self.requests.day_command(ReallocateUnused, office, day, quota)
+        return self.requests.day_command(ReallocateUnused, office, day, quota, expected_revision)
 
-    def release_parked(self, office: str, day: Day, quota: str) -> Apply[Outcome]:
+    def release_parked(self, office: str, day: Day, quota: str, *, expected_revision: int = 0) -> Apply[Outcome]:
         """Make the units that are parked for the next draw available; ``outcome.units`` of them.
 
         Args:
             office: id of the office.
             day: the day.
             quota: id of the quota.
+            expected_revision: the ``DayView.revision`` that the operator has seen. If the day has another one, the call
+                is refused with ``STALE``, and ``outcome.revision`` is the present one. 0: do not check.
         """
-        return self.requests.day_command(ReleaseParked, office, day, quota)
+        return self.requests.day_command(ReleaseParked, office, day, quota, expected_revision)
 
     def expire(self, office: str, day: Day, limit: int = 100) -> Apply[Outcome]:
         """Expire overdue holds now.

@@ -116,3 +116,24 @@ async def test_health_metrics_and_openapi_are_served(client: Client) -> None:
     client.service.draining = True
     drained = await client.call("GET", "/health/ready")
     assert (drained.status_code, drained.json()) == (503, {"status": "draining"})
+
+
+async def test_a_command_that_expects_another_revision_is_refused(client: Client) -> None:
+    """The refusal names the present revision. A repeated command finds its effect, whatever revision it expects."""
+    path = f"{DAY_PATH}/quotas/online/capacity"
+    days = (await client.call("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"]
+    assert days[0]["revision"] == 1
+    done = await client.operate("PUT", path, {"capacity": 2, "expected_revision": 1})
+    assert (done.json()["revision"], done.json()["replayed"]) == (2, False)
+    again = await client.operate("PUT", path, {"capacity": 2, "expected_revision": 1})
+    assert (again.json()["revision"], again.json()["replayed"]) == (2, True)
+    refused = problem(await client.operate("PUT", path, {"capacity": 9, "expected_revision": 1}), 412, "stale")
+    assert (refused["outcome"], refused["revision"]) == ("STALE", 2)
+    problem(await client.operate("POST", f"{DAY_PATH}/close", {"expected_revision": 1}), 412, "stale")
+    closed = await client.operate("POST", f"{DAY_PATH}/close", {"expected_revision": 2})
+    assert closed.json()["revision"] == 3
+    problem(await client.operate("POST", f"{DAY_PATH}/open", {"expected_revision": 2}), 412, "stale")
+    assert (await client.operate("POST", f"{DAY_PATH}/open")).json()["revision"] == 4
+    for command in ("reallocate-unused", "release-parked"):
+        path = f"{DAY_PATH}/quotas/online/{command}"
+        assert (await client.operate("POST", path, {"expected_revision": 2**31 + 1})).status_code == 422

@@ -88,25 +88,35 @@ class DayCalls(CallBase):
         found = yield from self._request("GET", office_path(office, "abandoned-holds"), AbandonedHoldsBody)
         return AbandonedHolds(found.released, found.expired, found.blocks)
 
-    def set_capacity(self, office: str, day: Day, quota: str, capacity: int) -> CallFlow[Outcome]:
+    def set_capacity(
+        self, office: str, day: Day, quota: str, capacity: int, *, expected_revision: int = 0
+    ) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.set_capacity`."""
-        return self._command("PUT", _quota_path(office, day, quota, "capacity"), {"capacity": capacity})
+        return self._command(
+            "PUT",
+            _quota_path(office, day, quota, "capacity"),
+            {"capacity": capacity, "expected_revision": expected_revision},
+        )
 
-    def close_day(self, office: str, day: Day) -> CallFlow[Outcome]:
+    def close_day(self, office: str, day: Day, *, expected_revision: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.close_day`."""
-        return self._command("POST", day_path(office, day, "close"))
+        return self._command("POST", day_path(office, day, "close"), {"expected_revision": expected_revision})
 
-    def open_day(self, office: str, day: Day) -> CallFlow[Outcome]:
+    def open_day(self, office: str, day: Day, *, expected_revision: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.open_day`."""
-        return self._command("POST", day_path(office, day, "open"))
+        return self._command("POST", day_path(office, day, "open"), {"expected_revision": expected_revision})
 
-    def reallocate_unused(self, office: str, day: Day, quota: str) -> CallFlow[Outcome]:
+    def reallocate_unused(self, office: str, day: Day, quota: str, *, expected_revision: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.reallocate_unused`."""
-        return self._command("POST", _quota_path(office, day, quota, "reallocate-unused"))
+        return self._command(
+            "POST", _quota_path(office, day, quota, "reallocate-unused"), {"expected_revision": expected_revision}
+        )
 
-    def release_parked(self, office: str, day: Day, quota: str) -> CallFlow[Outcome]:
+    def release_parked(self, office: str, day: Day, quota: str, *, expected_revision: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.release_parked`."""
-        return self._command("POST", _quota_path(office, day, quota, "release-parked"))
+        return self._command(
+            "POST", _quota_path(office, day, quota, "release-parked"), {"expected_revision": expected_revision}
+        )
 
     def expire(self, office: str, day: Day, limit: int = 100) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.expire`."""

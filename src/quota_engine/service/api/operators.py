@@ -13,6 +13,7 @@ from quota_engine.api_schema.catalog import CatalogBody, catalog_body
 from quota_engine.api_schema.operators import (
     AbandonedHoldsBody,
     AuditBody,
+    DayCommandBody,
     ExpireBody,
     HoldRemainingBody,
     LedgersBody,
@@ -77,7 +78,10 @@ async def list_ledgers(context: ServiceContext, request: ApiRequest) -> ApiRespo
 
 async def set_capacity(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     path = request.path
-    outcome = await context.engine.set_capacity(path["office"], path["day"], path["quota"], request.body.capacity)
+    body: SetCapacityBody = request.body
+    outcome = await context.engine.set_capacity(
+        path["office"], path["day"], path["quota"], body.capacity, expected_revision=body.expected_revision
+    )
     return outcome_response(context, request, outcome)
 
 
@@ -87,7 +91,10 @@ def _day_command(method: str, *, with_quota: bool = False) -> Any:
     async def handle(context: ServiceContext, request: ApiRequest) -> ApiResponse:
         path = request.path
         quota = (path["quota"],) if with_quota else ()
-        outcome = await getattr(context.engine, method)(path["office"], path["day"], *quota)
+        body: DayCommandBody = request.body
+        outcome = await getattr(context.engine, method)(
+            path["office"], path["day"], *quota, expected_revision=body.expected_revision
+        )
         return outcome_response(context, request, outcome)
 
     return handle
@@ -140,7 +147,8 @@ async def get_catalog(context: ServiceContext, request: ApiRequest) -> ApiRespon
 
 
 _QUOTA: Final = DAY + "/quotas/{quota}"
-_QUOTA_REFUSALS: Final = (*DAY_REFUSALS, Status.UNKNOWN_QUOTA, Status.WRONG_STATE)
+_CHANGE_REFUSALS: Final = (*DAY_REFUSALS, Status.STALE)
+_QUOTA_REFUSALS: Final = (*_CHANGE_REFUSALS, Status.UNKNOWN_QUOTA, Status.WRONG_STATE)
 _OPERATION: Final[dict[str, Any]] = {"roles": OPERATORS, "problems": ("unknown-name",)}
 
 OPERATIONS: Final = (
@@ -150,19 +158,21 @@ OPERATIONS: Final = (
     ),
     post(
         _QUOTA + "/reallocate-unused", "reallocate-unused", "Move unused units of an allotment to the next one now.",
-        _day_command("reallocate_unused", with_quota=True), refusals=_QUOTA_REFUSALS, **_OPERATION,
+        _day_command("reallocate_unused", with_quota=True), body_type=DayCommandBody, refusals=_QUOTA_REFUSALS,
+        **_OPERATION,
     ),
     post(
         _QUOTA + "/release-parked", "release-parked", "Make units that are parked for a draw available.",
-        _day_command("release_parked", with_quota=True), refusals=(*DAY_REFUSALS, Status.UNKNOWN_QUOTA), **_OPERATION,
+        _day_command("release_parked", with_quota=True), body_type=DayCommandBody,
+        refusals=(*_CHANGE_REFUSALS, Status.UNKNOWN_QUOTA), **_OPERATION,
     ),
     post(
         DAY + "/close", "close-day", "Close a day for booking.", _day_command("close_day"),
-        refusals=DAY_REFUSALS, **_OPERATION,
+        body_type=DayCommandBody, refusals=_CHANGE_REFUSALS, **_OPERATION,
     ),
     post(
         DAY + "/open", "open-day", "Reopen a closed day.", _day_command("open_day"),
-        refusals=DAY_REFUSALS, **_OPERATION,
+        body_type=DayCommandBody, refusals=_CHANGE_REFUSALS, **_OPERATION,
     ),
     post(
         DAY + "/expire", "expire", "Expire overdue holds of a day.", expire, body_type=ExpireBody,

@@ -70,7 +70,7 @@ _TITLES: Final = {
     Status.UNKNOWN_QUOTA: (404, "The day has no such quota"),
     Status.NOT_OWNER: (403, "The reservation belongs to another applicant"),
     Status.HOLD_EXPIRED: (410, "The hold has expired"),
-    Status.STALE: (412, "The reservation has changed; read it again"),
+    Status.STALE: (412, "The reservation or the day has changed; read it again"),
     Status.WRONG_STATE: (409, "The state does not allow this step"),
     Status.DAY_CLOSED: (409, "The office has closed this day"),
     Status.DAY_OVER: (410, "The day is over"),

@@ -89,6 +89,8 @@ def problem_response(problem: Problem, request_id: str) -> ApiResponse:
             members["reason"] = outcome.reason
         if outcome.retry_at_ms:
             members["retry_at_ms"] = outcome.retry_at_ms
+        if outcome.revision:
+            members["revision"] = outcome.revision
         if outcome.reservation is not None:
             members["reservation"] = reservation_body(outcome.reservation)
     if problem.members is not None:
@@ -117,7 +119,7 @@ def refusal_response(outcome: Outcome, now_ms: Callable[[], int], request_id: st
     A refusal that has only a status differs from the next one in the request id alone. Its JSON is encoded once and
     reused, because thousands of callers get SOLD_OUT in the second in which a quota sells out.
     """
-    if outcome.retry_at_ms or outcome.reservation is not None or outcome.reason:
+    if outcome.retry_at_ms or outcome.reservation is not None or outcome.reason or outcome.revision:
         return problem_response(Problem.from_outcome(outcome, now_ms()), request_id)
     encoded = _encoded_refusals.get(outcome.status)
     if encoded is None:

@@ -160,6 +160,7 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
         0,  # next_due_ms: the next command settles the day
         len(day.waiting),
         day.departed,
+        day.revision,
         terms.opens_at_ms,
         terms.starts_at_ms,
         terms.ends_at_ms,

@@ -86,7 +86,7 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
 
 def _day(number: int, text: str, terms: DayTerms) -> Day:
     first, _, *rows = text.split("\n")
-    closed, last_queue_number, _, _, departed, *_ = first.split("\t")
+    closed, last_queue_number, _, _, departed, revision, *_ = first.split("\t")
     quotas: list[QuotaTerms] = []
     counters: dict[str, list[int]] = {}
     for row in rows:
@@ -100,6 +100,7 @@ def _day(number: int, text: str, terms: DayTerms) -> Day:
     day.terms = terms
     day.closed, day.departed = closed == "1", int(departed)
     day.last_queue_number = int(last_queue_number)
+    day.revision = int(revision)
     for name, quota in day.quotas.items():
         quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked = counters[name]
     return day

@@ -137,3 +137,42 @@ async def test_a_day_that_is_over_takes_no_shows_only(browser: OperatorBrowser, 
     page = await browser.get(f"/operator/queue?day={DAY}")
     assert "queue/no-show" in page
     assert "queue/check-in" not in page
+
+
+async def test_two_operators_cannot_undo_each_other_unseen(browser: OperatorBrowser, client: Client) -> None:
+    """The second form was loaded before the first one was sent. It changes nothing, and says what the day is now."""
+    await browser.sign_in(Role.OPERATOR)
+    page = await browser.get(f"/operator/day?office=surabaya&day={DAY}&lang=en")
+    revisions = set(re.findall(r'name="revision" value="(\d+)"', page))
+    assert revisions == {"1"}
+    first = await browser.submit("day/capacity", quota="online", capacity="120", revision="1")
+    assert operator_text("done_capacity", "en") in first.text
+    second = await browser.submit("day/capacity", quota="online", capacity="90", revision="1")
+    assert second.status_code == 409
+    assert operator_text("capacity_stale", "en", capacity=120) in html.unescape(second.text)
+    assert await browser.counters("Online") == [120, 0, 0, 0, 120, 0]
+    closing = await browser.submit("day/close", confirm="yes", revision="1")
+    assert closing.status_code == 409
+    assert operator_text("day_stale_open", "en") in html.unescape(closing.text)
+    assert operator_text("done_closed", "en") in (await browser.submit("day/close", confirm="yes", revision="2")).text
+    # The doubled form finds its effect, and changes nothing.
+    assert operator_text("done_closed", "en") in (await browser.submit("day/close", confirm="yes", revision="2")).text
+    opening = await browser.submit("day/open", revision="2")
+    assert operator_text("day_stale_closed", "en") in html.unescape(opening.text)
+    assert operator_text("done_opened", "en") in (await browser.submit("day/open", revision="3")).text
+
+
+async def test_a_low_capacity_is_confirmed_for_the_revision_that_was_seen(
+    browser: OperatorBrowser, client: Client
+) -> None:
+    """Another operator's change between the form and its confirmation is not undone."""
+    await browser.sign_in(Role.OPERATOR)
+    await browser.get("/operator?lang=en")
+    await client.reserve()
+    client.clock.advance_ms(1_000)
+    question = html.unescape((await browser.submit("day/capacity", quota="online", capacity="0", revision="1")).text)
+    assert '<input type="hidden" name="revision" value="1">' in question
+    await browser.submit("day/capacity", quota="online", capacity="120", revision="1")
+    late = await browser.submit("day/capacity", quota="online", capacity="0", revision="1", confirm="yes")
+    assert late.status_code == 409
+    assert await browser.counters("Online") == [120, 0, 1, 0, 119, 0]

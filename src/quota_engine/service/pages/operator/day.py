@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from starlette.responses import Response
 
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.outcomes import DayView, Outcome
+from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import CAPACITY_MAX
 from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.day_tables import day_table
@@ -28,6 +28,8 @@ class _LowCapacity(NamedTuple):
     quota: str
     capacity: int
     taken: int
+    revision: int
+    """The day's revision on the page where the operator entered the capacity."""
 
     @property
     def overbooked(self) -> int:
@@ -61,9 +63,15 @@ class DayPages:
             return await self._render(request, 422, error=FieldError(field, text, value))
         capacity, taken = int(value), counters.held + counters.confirmed + counters.cooling
         if capacity < taken and not request.is_confirmed:
-            return await self._render(request, low_capacity=_LowCapacity(quota, capacity, taken))
-        command = self._engine.set_capacity(request.office.id, day, quota, capacity)
+            question = _LowCapacity(quota, capacity, taken, request.revision)
+            return await self._render(request, low_capacity=question)
+        command = self._engine.set_capacity(request.office.id, day, quota, capacity, expected_revision=request.revision)
         outcome = await self._execute(request, day, command)
+        if outcome.status is Status.STALE:
+            _, view = await self._known_day(request)
+            present = request.translator.number(view.quotas[quota].capacity)
+            text = request.translator("capacity_stale", capacity=present)
+            return await self._render(request, 409, error=FieldError(field, text, value))
         if not outcome.ok:
             reason = refusal_reason(request.translator, outcome.status)
             return await self._render(request, 409, error=FieldError(field, reason, value))
@@ -74,14 +82,14 @@ class DayPages:
         day, _ = await self._known_day(request)
         if not request.is_confirmed:
             return self._pages.redirect(request, "/operator/day", day=day, ask="close")
-        outcome = await self._execute(request, day, self._engine.close_day(request.office.id, day))
-        return self._redirect_to_day(request, day, outcome, "closed")
+        command = self._engine.close_day(request.office.id, day, expected_revision=request.revision)
+        return await self._answer(request, day, await self._execute(request, day, command), "closed")
 
     async def open(self, request: OperatorRequest) -> Response:
         """Open a closed day again."""
         day, _ = await self._known_day(request)
-        outcome = await self._execute(request, day, self._engine.open_day(request.office.id, day))
-        return self._redirect_to_day(request, day, outcome, "opened")
+        command = self._engine.open_day(request.office.id, day, expected_revision=request.revision)
+        return await self._answer(request, day, await self._execute(request, day, command), "opened")
 
     @property
     def _engine(self) -> Any:
@@ -102,7 +110,11 @@ class DayPages:
         self._pages.service.metrics.record_outcome(outcome.status)
         return outcome
 
-    def _redirect_to_day(self, request: OperatorRequest, day: datetime.date, outcome: Outcome, done: str) -> Response:
+    async def _answer(self, request: OperatorRequest, day: datetime.date, outcome: Outcome, done: str) -> Response:
+        if outcome.status is Status.STALE:
+            _, view = await self._known_day(request)
+            text = request.translator("day_stale_closed" if view.closed else "day_stale_open")
+            return await self._render(request, 409, stale=text)
         if not outcome.ok:
             raise PageError(409, "refused", why=refusal_reason(request.translator, outcome.status))
         return self._pages.redirect(request, "/operator/day", day=day, done=done)
@@ -115,6 +127,7 @@ class DayPages:
         template: str = "day.html",
         error: FieldError | None = None,
         low_capacity: _LowCapacity | None = None,
+        stale: str = "",
     ) -> Response:
         pages, office, translator = self._pages, request.office, request.translator
         day, view = await self._known_day(request)
@@ -142,5 +155,6 @@ class DayPages:
             affected=affected,
             low_capacity=low_capacity,
             error=error,
+            stale=stale,
             done=request.done("capacity", "closed", "opened"),
         )

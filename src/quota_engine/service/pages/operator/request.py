@@ -14,6 +14,7 @@ from starlette.requests import Request
 from quota_engine.catalog import ResolvedOffice
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.service.pages.operator.fields import is_count
 
 CHANGE_ROLES: Final = frozenset({Role.OPERATOR})
 STAFF_ROLES: Final = frozenset({Role.OFFICE, Role.OPERATOR})
@@ -79,6 +80,12 @@ class OperatorRequest:
     def is_confirmed(self) -> bool:
         """True if the operator has confirmed what the form does."""
         return self.fields.get("confirm") == "yes"
+
+    @property
+    def revision(self) -> int:
+        """The day's revision that the submitted page showed; 0 if it showed none."""
+        value = self.fields.get("revision", "")
+        return int(value) if is_count(value) else 0
 
     def has_role(self, roles: frozenset[Role]) -> bool:
         """Return True if the operator has one of the roles at the office."""

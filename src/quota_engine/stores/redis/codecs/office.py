@@ -222,7 +222,7 @@ def rules_of_text(text: str) -> Rules:
 def _text_of_new_day(terms: DayTerms) -> str:
     """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
     rows = [
-        f"0\t0\t0\t0\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
+        f"0\t0\t0\t0\t0\t1\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
         "",
     ]
     for quota in terms.quotas:
@@ -274,11 +274,11 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Publish: lambda one: (
         f"publish\t{one.day}\t{_text_of_new_day(one.terms)}\t{msgspec.json.encode(one.terms).decode()}"
     ),
-    SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}",
-    CloseDay: lambda one: f"close_day\t{one.day}",
-    OpenDay: lambda one: f"open_day\t{one.day}",
-    ReallocateUnused: lambda one: f"reallocate_unused\t{one.day}\t{one.quota}",
-    ReleaseParked: lambda one: f"release_parked\t{one.day}\t{one.quota}",
+    SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}\t{one.expected_revision}",
+    CloseDay: lambda one: f"close_day\t{one.day}\t{one.expected_revision}",
+    OpenDay: lambda one: f"open_day\t{one.day}\t{one.expected_revision}",
+    ReallocateUnused: lambda one: f"reallocate_unused\t{one.day}\t{one.quota}\t{one.expected_revision}",
+    ReleaseParked: lambda one: f"release_parked\t{one.day}\t{one.quota}\t{one.expected_revision}",
     GuardedCommand: lambda one: _encode_guarded(one),
 }
 
@@ -398,12 +398,14 @@ class OfficeDecoder:
         if len(fields) > 5:
             record = self.record(fields[5], fields[12:], self.choice("\t".join(fields[6:12])))
         flags, retry_at_ms, units, overbooked = fields[1:5]
-        flag, *announced = flags.split(",")
+        flag, *numbers = flags.split(",")
         outcome = Outcome(
             _STATUS[fields[0]], record, flag == "p", flag == "s", int(retry_at_ms), int(units), int(overbooked)
         )
-        if announced:
-            return _announced(outcome, announced)
+        if len(numbers) == 1:
+            return replace(outcome, revision=int(numbers[0]))
+        if numbers:
+            return _announced(outcome, numbers)
         if record is None and len(self._outcomes) < _CHOICES_KEPT_MAX:
             self._outcomes[line] = outcome
         return outcome
@@ -437,13 +439,13 @@ class OfficeDecoder:
         """Return the counters of a day, or ``None`` if it is not known."""
         if not line:
             return None
-        opens, starts, ends, closed, waiting, *rows = line.split("\t")
+        opens, starts, ends, closed, waiting, revision, *rows = line.split("\t")
         quotas: dict[str, QuotaView] = {}
         for row in rows:
             name, *numbers = row.split(",")
             capacity, free, held, confirmed, cooling, parked = map(int, numbers)
             quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free))
-        return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas)
+        return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas, int(revision))
 
 
 def _announced(outcome: Outcome, numbers: list[str]) -> Outcome:
@@ -537,7 +539,9 @@ def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
         return f"rules_set\t{event.at_ms}\t{text_of_rules(event.rules)}"
     if isinstance(event, DayPublished):
         return f"day_published\t{event.at_ms}\t{event.day}\t{msgspec.json.encode(event.terms).decode()}"
-    return "\t".join([_NAME_OF_EVENT[type(event)], *(str(getattr(event, name)) for name in event.__struct_fields__)])
+    values = (getattr(event, name) for name in event.__struct_fields__)
+    texts = (f"{value:d}" if isinstance(value, bool) else str(value) for value in values)
+    return "\t".join([_NAME_OF_EVENT[type(event)], *texts])
 
 
 def group_of_text(text: str) -> ConsumerGroup:
@@ -554,7 +558,7 @@ _EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
     "day_closed": lambda at, f: DayClosed(at, int(f[0])),
     "day_opened": lambda at, f: DayOpened(at, int(f[0])),
     "day_forgotten": lambda at, f: DayForgotten(at, int(f[0])),
-    "units_reallocated": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3])),
+    "units_reallocated": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3]), f[4] == "1"),
     "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
     "parked_released": lambda at, f: ParkedReleased(at, int(f[0]), f[1], int(f[2])),
 }

@@ -95,9 +95,10 @@ local function changed(record, fields)
   return copy
 end
 
--- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, opens_at_ms, starts_at_ms, ends_at_ms and
--- forget_at_ms. The second row has the sets of quotas with holds. Each further row is a quota: name, counters, terms.
-local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
+-- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, opens_at_ms, starts_at_ms,
+-- ends_at_ms and forget_at_ms. The second row has the sets of quotas with holds. Each further row is a quota: name, counters,
+-- terms.
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
 local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
 
 -- Parse the rest of a quota's row, which begins at `from`, behind the quota's name.
@@ -134,7 +135,8 @@ local LAZY = {
 }
 
 local function day_of_text(number, text)
-  local closed, last_queue_number, next_due_ms, waiting, departed, times, opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, due, rows =
+  local closed, last_queue_number, next_due_ms, waiting, departed, revision, times, opens_at_ms, starts_at_ms, ends_at_ms,
+    forget_at_ms, due, rows =
     string.match(text, DAY)
   local day = {
     number = number,
@@ -144,6 +146,7 @@ local function day_of_text(number, text)
     last_queue_number = tonumber(last_queue_number),
     next_due_ms = tonumber(next_due_ms),
     waiting = tonumber(waiting),
+    revision = tonumber(revision),
     times = times,
     opens_at_ms = tonumber(opens_at_ms),
     starts_at_ms = tonumber(starts_at_ms),
@@ -184,8 +187,8 @@ local function text_of_day(day)
       return quota and text_of_quota(quota)
     end)
   end
-  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms, day.waiting,
-    day.departed, day.times, concat(due, TAB), rows)
+  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms,
+    day.waiting, day.departed, day.revision, day.times, concat(due, TAB), rows)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

@@ -68,10 +68,12 @@ local function release_cooled(day, name, now_ms)
   return true
 end
 
-local function reallocate(day, quota, now_ms)
+local function reallocate(day, quota, now_ms, by_operator)
   local units = quota.free
   if units <= 0 or quota.reallocate_to == "" then return 0 end
-  append(now_ms, concat({ "units_reallocated", int(now_ms), int(day.number), quota.name, quota.reallocate_to, int(units) }, TAB))
+  append(now_ms, concat({
+    "units_reallocated", int(now_ms), int(day.number), quota.name, quota.reallocate_to, int(units), by_operator and "1" or "0",
+  }, TAB))
   local target = day.quotas[quota.reallocate_to]
   quota.capacity, quota.free = quota.capacity - units, quota.free - units
   target.capacity, target.free = target.capacity + units, target.free + units

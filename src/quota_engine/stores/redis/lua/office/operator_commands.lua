@@ -51,6 +51,7 @@ local function publish(fields, now_ms)
       end
     end
     for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms" }) do day[field] = new[field] end
+    day.revision = day.revision + 1
     day.next_due_ms = 0
     distribute_free_units(day, now_ms)
   else
@@ -74,56 +75,82 @@ local function with_quota(handler)
   end
 end
 
--- fields: name, day, quota, capacity
+local function done(day, more)
+  local result = outcome("DONE", nil, more)
+  result.revision = day.revision
+  return result
+end
+
+-- Return the refusal of a command that expects another revision of the day, or nil.
+local function refuse_revision(day, expected)
+  expected = tonumber(expected)
+  if expected ~= 0 and expected ~= day.revision then return outcome("STALE", nil, { revision = day.revision }) end
+end
+
+local function count_change(day)
+  day.revision = day.revision + 1
+  mark_changed(day)
+end
+
+-- fields: name, day, quota, capacity, expected revision
 local set_capacity = with_quota(function(day, quota, fields, now_ms)
+  local capacity, flags = tonumber(fields[4]), "p"
+  local stale = refuse_revision(day, fields[5])
+  if stale and quota.capacity ~= capacity then return stale end
   -- After that time the new units would be reallocated at once, and again if the command were repeated.
   if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms then return outcome("WRONG_STATE") end
-  local capacity, flags = tonumber(fields[4]), "p"
   if quota.capacity ~= capacity then
     flags = ""
     append(now_ms, concat({ "capacity_set", int(now_ms), int(day.number), quota.name, int(capacity) }, TAB))
     quota.free = quota.free + capacity - quota.capacity
     quota.capacity = capacity
-    mark_changed(day)
+    count_change(day)
     distribute_free_units(day, now_ms)
   end
-  return outcome("DONE", nil, { flags = flags, overbooked = math.max(0, -quota.free) })
+  return done(day, { flags = flags, overbooked = math.max(0, -quota.free) })
 end)
 
--- fields: name, day, quota
-local reallocate_unused = with_quota(function(day, quota, _, now_ms)
+-- fields: name, day, quota, expected revision
+local reallocate_unused = with_quota(function(day, quota, fields, now_ms)
+  local stale = refuse_revision(day, fields[4])
+  if stale and (quota.free > 0 or quota.reallocate_to == "") then return stale end
   if quota.reallocate_to == "" then return outcome("WRONG_STATE") end
-  local units = reallocate(day, quota, now_ms)
+  local units = reallocate(day, quota, now_ms, true)
+  if units > 0 then count_change(day) end
   distribute_free_units(day, now_ms)
-  return outcome("DONE", nil, { units = units })
+  return done(day, { units = units })
 end)
 
--- fields: name, day, quota
-local release_parked = with_quota(function(day, quota, _, now_ms)
+-- fields: name, day, quota, expected revision
+local release_parked = with_quota(function(day, quota, fields, now_ms)
   local units = quota.parked
+  local stale = refuse_revision(day, fields[4])
+  if stale and units > 0 then return stale end
   if units > 0 then
     append(now_ms, concat({ "parked_released", int(now_ms), int(day.number), quota.name, int(units) }, TAB))
     quota.parked, quota.cooling, quota.free = 0, quota.cooling - units, quota.free + units
-    mark_changed(day)
+    count_change(day)
     distribute_free_units(day, now_ms)
   end
-  return outcome("DONE", nil, { units = units })
+  return done(day, { units = units })
 end)
 
--- fields: name, day
+-- fields: name, day, expected revision
 local function set_closed(closed, event)
   return function(fields, now_ms)
     local day = day_of(tonumber(fields[2]))
     if not day then return outcome("UNKNOWN_DAY") end
     settle(day, now_ms, SETTLE_MAX)
     local units = closed and 0 or day.departed
-    if day.closed == closed then return outcome("DONE", nil, { flags = "p", units = units }) end
+    if day.closed == closed then return done(day, { flags = "p", units = units }) end
+    local stale = refuse_revision(day, fields[3])
+    if stale then return stale end
     append(now_ms, concat({ event, int(now_ms), int(day.number) }, TAB))
     day.closed = closed
     if closed then day.departed = 0 end
-    mark_changed(day)
+    count_change(day)
     distribute_free_units(day, now_ms)
-    return outcome("DONE", nil, { units = units })
+    return done(day, { units = units })
   end
 end
 
@@ -139,7 +166,8 @@ handlers.close_day, handlers.open_day = set_closed(true, "day_closed"), set_clos
 handlers.reallocate_unused, handlers.release_parked, handlers.expire = reallocate_unused, release_parked, expire_overdue
 forms.set_rules = string.rep(NUMBER .. "\t", 13) .. "[%d:,]*\t[%w_%-]*"
 forms.publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+"
-forms.set_capacity = NUMBER .. "\t" .. NAME .. "\t" .. NUMBER
-forms.close_day, forms.open_day = NUMBER, NUMBER
-forms.reallocate_unused, forms.release_parked = NUMBER .. "\t" .. NAME, NUMBER .. "\t" .. NAME
+forms.set_capacity = concat({ NUMBER, NAME, NUMBER, NUMBER }, TAB)
+forms.close_day, forms.open_day = NUMBER .. "\t" .. NUMBER, NUMBER .. "\t" .. NUMBER
+forms.reallocate_unused = concat({ NUMBER, NAME, NUMBER }, TAB)
+forms.release_parked = forms.reallocate_unused
 forms.expire = NUMBER .. "\t" .. NUMBER

@@ -16,8 +16,8 @@
 --         lookup               the reservation as apply_commands.lua writes it
 --         wait_list_position   how many joined the day's wait list earlier and still wait, and how many wait in all
 --         abandoned_holds      holds released, holds expired, and blocks that followed
---         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting; then for each quota its name,
---                              capacity, free, held, confirmed, cooling, parked
+--         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting, revision; then for each quota its
+--                              name, capacity, free, held, confirmed, cooling, parked
 --         other questions      see their functions
 --       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
@@ -136,6 +136,7 @@ local function view(number, now_ms)
   if not day then return "" end
   local parts = {
     int(day.opens_at_ms), int(day.starts_at_ms), int(day.ends_at_ms), day.closed and "1" or "0", int(day.waiting),
+    int(day.revision),
   }
   for _, quota in ipairs(quotas_of(day)) do
     parts[#parts + 1] = concat({
