@@ -66,6 +66,31 @@ def read(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return figures
 
 
+def test_another_result_than_the_earlier_one_is_found(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same files with another text: each result is valid alone, and the second contradicts the first."""
+    earlier = folder / "earlier.jsonl"
+    earlier.write_bytes((folder / "published" / "result.jsonl").read_bytes())
+    assert verify(folder, "--earlier", earlier) == 0
+    assert run_it(folder, "--entropy", "7,123.46") == 0
+    assert verify(folder) == 0
+    capsys.readouterr()
+    assert verify(folder, "--earlier", earlier) == 1
+    assert "WRONG: the entropy was '' before, and is '7,123.46' now" in capsys.readouterr().out
+
+
+def test_the_receipt_of_a_lost_application_is_found(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another application has its number, or none."""
+    lines = (folder / "published" / "applications.jsonl").read_text().splitlines()
+    token = json.loads(lines[6])["applicants"][0]
+    assert verify(folder, "--number", 7, "--token", token) == 0
+    capsys.readouterr()
+    assert verify(folder, "--number", 8, "--token", token) == 1
+    assert "WRONG: application 8 has not the token of the receipt" in capsys.readouterr().out
+    assert verify(folder, "--number", 999, "--token", token) == 1
+    assert "WRONG: application 999 of the receipt is not in the list" in capsys.readouterr().out
+    assert verify(folder, "--token", token) == 2
+
+
 def test_a_draw_on_files_can_be_verified(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Digests are what sha256sum says; the places of both days are given away; the check finds nothing."""
     assert run_it(folder, "--json") == 0

@@ -86,7 +86,9 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
             assert msgspec.json.encode(_plain(ledger)) == before, command
         for entry in oracle.entries:
             applied = ledger.applications[entry.number]
-            assert (applied.version, applied.applicants) == (entry.version, entry.party)
+            assert (applied.version, applied.epoch, applied.applicants) == (entry.version, entry.epoch, entry.party)
+            if outcome.number == entry.number:
+                assert outcome.epoch == entry.epoch
             assert tuple(ledger.preferences[number - 1] for number in applied.preferences) == entry.preferences
         parties = [entry.party for entry in oracle.entries if entry.party]
         assert ledger.application_of == {person: entry.number for entry in oracle.entries for person in entry.party}
@@ -125,7 +127,7 @@ def test_queries_change_nothing(seed: int) -> None:
 def test_identity_can_be_in_one_application() -> None:
     ledger = opened()
     assert apply(ledger, SubmitApplication(("ani", "budi"), PREFERENCES[:1]), 100) == DrawOutcome(
-        DrawStatus.APPLIED, 1, 1
+        DrawStatus.APPLIED, 1, 1, epoch=1
     )
     assert status(ledger, SubmitApplication(("budi",), PREFERENCES[:1])) is DrawStatus.ALREADY_APPLIED
     assert status(ledger, SubmitApplication(("citra", "budi"), PREFERENCES[:1])) is DrawStatus.ALREADY_APPLIED
@@ -136,14 +138,14 @@ def test_identity_can_be_in_one_application() -> None:
 def test_change_needs_the_current_version() -> None:
     """The number stays. A late or repeated command never undoes a later one."""
     ledger = opened()
-    assert apply(ledger, ANI, 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1)
-    assert apply(ledger, ANI, 101) == DrawOutcome(DrawStatus.APPLIED, 1, 1, replayed=True)
+    assert apply(ledger, ANI, 100) == DrawOutcome(DrawStatus.APPLIED, 1, 1, epoch=1)
+    assert apply(ledger, ANI, 101) == DrawOutcome(DrawStatus.APPLIED, 1, 1, replayed=True, epoch=1)
     other = SubmitApplication(("ani",), PREFERENCES[2:3], 1)
-    assert apply(ledger, other, 102) == DrawOutcome(DrawStatus.APPLIED, 1, 2)
-    assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
-    assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True)
+    assert apply(ledger, other, 102) == DrawOutcome(DrawStatus.APPLIED, 1, 2, epoch=1)
+    assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2, epoch=1)
+    assert apply(ledger, other, 104) == DrawOutcome(DrawStatus.APPLIED, 1, 2, replayed=True, epoch=1)
     with_budi = SubmitApplication(("ani", "budi"), PREFERENCES[:1], 2)
-    assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3)
+    assert apply(ledger, with_budi, 105) == DrawOutcome(DrawStatus.APPLIED, 1, 3, epoch=1)
     assert answer_query(ledger, FindApplication("budi"), 105) == FoundApplication(
         StoredApplication(1, 3, ("ani", "budi"), (1,)), PREFERENCES[:1]
     )
@@ -166,11 +168,13 @@ def test_withdrawals_use_up_no_numbers() -> None:
 def test_late_withdrawal_does_not_undo_a_later_change() -> None:
     ledger = opened()
     apply(ledger, ANI, 100)
-    assert apply(ledger, WithdrawApplication("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2)
-    assert apply(ledger, WithdrawApplication("ani", 1), 102) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2, replayed=True)
-    assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2)
+    assert apply(ledger, WithdrawApplication("ani", 1), 101) == DrawOutcome(DrawStatus.WITHDRAWN, 1, 2, epoch=1)
+    assert apply(ledger, WithdrawApplication("ani", 1), 102) == DrawOutcome(
+        DrawStatus.WITHDRAWN, 1, 2, replayed=True, epoch=1
+    )
+    assert apply(ledger, ANI, 103) == DrawOutcome(DrawStatus.STALE, 1, 2, epoch=1)
     assert apply(ledger, SubmitApplication(("ani",), PREFERENCES[:1], 2), 104).ok
-    assert apply(ledger, WithdrawApplication("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3)
+    assert apply(ledger, WithdrawApplication("ani", 1), 105) == DrawOutcome(DrawStatus.STALE, 1, 3, epoch=1)
     assert answer_query(ledger, ReadApplications(0), 105) == [StoredApplication(1, 3, ("ani",), (1,))]
 
 

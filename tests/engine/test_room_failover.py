@@ -1,4 +1,4 @@
-"""Waiting rooms whose store loses the last changes: nobody is served with a ticket that the room does not have."""
+"""Waiting rooms whose store loses the last changes: a ticket that the room does not have gets no pass."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_lost_ticket_is_told_to_join_again(engine: QuotaEngine, tail: LostTail, 
 
 
 def test_unnoticed_loss_gives_no_pass(engine: QuotaEngine, tail: LostTail, clock: ManualClock) -> None:
-    """Without a fence the epoch stays. The store knows who has the number, and is asked before a pass is given."""
+    """Without a fence the epoch stays. The engine asks the store for the applicant's ticket before it gives a pass."""
     created(engine)
     room = engine.room("december")
     lost, later = tickets_of_one_number(engine, tail, advances=False)
@@ -215,7 +215,7 @@ def test_lost_opening_is_repeated_with_its_entropy(
 def test_another_order_after_a_failover_is_reported(
     engine: QuotaEngine, tail: LostTail, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another worker opens the room with another text: the log and the verification say so."""
+    """A worker that has not seen the opening has to name the epoch. Another text is in the log and the verification."""
     created(engine, entropy_source="the national lottery")
     room = engine.room("december")
     room.join(KNOWN)
@@ -224,7 +224,10 @@ def test_another_order_after_a_failover_is_reported(
     assert room.open("7 13 21").ok
     published = room.transcript()
     tail.fail_over()
-    assert another_worker(engine, clock).room("december").open("7 13 22").ok
+    other = another_worker(engine, clock).room("december")
+    refused = other.open("7 13 22")
+    assert (refused.status, refused.room_epoch) == (RoomStatus.EPOCH_CHANGED, 2)
+    assert other.open("7 13 22", epoch=2).ok
     clock.advance_ms(1_000)
     with caplog.at_level(logging.ERROR, "quota_engine"):
         record = room.transcript()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from quota_engine.domain.epochs import AdvanceEpoch
 from quota_engine.draws.ledger import (
     CloseDraw,
     CreateDraw,
@@ -19,7 +20,7 @@ from quota_engine.draws.ledger import (
 from quota_engine.draws.lottery import Preference, commitment_of
 
 Answer = tuple[str, int, int, bool]
-"""Status, number, version and ``replayed``."""
+"""Status, number, version and ``replayed``. The epoch of an application is in its entry."""
 
 
 @dataclasses.dataclass
@@ -29,6 +30,7 @@ class Entry:
     lead: str
     number: int
     version: int = 0
+    epoch: int = 0
     party: tuple[str, ...] = ()
     preferences: tuple[Preference, ...] = ()
 
@@ -44,16 +46,18 @@ class DrawOracle:
     def begin(self, config: DrawConfig | None) -> None:
         self.config = config
         self.entries: list[Entry] = []
+        self.epoch = 1
         self.phase = 0  # 1 closed, 2 frozen, 3 revealed
-        self.frozen: FreezeDraw | None = None
-        self.revealed: RevealSeed | None = None
+        self.frozen: tuple[int, str, str] | None = None
+        self.revealed: str | None = None
         self.days: list[tuple[str, int, Row]] = []
 
     def apply(self, command: DrawCommand, now_ms: int) -> Answer:
         """Apply a command and return its result."""
         now_ms = max(now_ms, self.clock_ms)
         answer = self._dispatch(command, now_ms)
-        if answer[0] in ("APPLIED", "WITHDRAWN", "DONE") and not answer[3]:
+        is_change = not answer[3] and not isinstance(command, AdvanceEpoch)
+        if answer[0] in ("APPLIED", "WITHDRAWN", "DONE") and is_change:
             self.clock_ms = now_ms
         return answer
 
@@ -92,16 +96,17 @@ class DrawOracle:
                 return "ALREADY_APPLIED", 0, 0, False
         if entry is None:
             if command.expected_version:
-                return "STALE", 0, 0, False
+                return self._wrong_version(None, command)
             if len(self.entries) == config.applications_max:
                 return "DRAW_FULL", 0, 0, False
             entry = Entry(lead, len(self.entries) + 1)
             self.entries.append(entry)
         elif (entry.party, entry.preferences) == (command.applicants, command.preferences):
             return "APPLIED", entry.number, entry.version, True
-        elif entry.version != command.expected_version:
-            return "STALE", entry.number, entry.version, False
+        elif not self._is_expected(entry, command):
+            return self._wrong_version(entry, command)
         entry.version, entry.party, entry.preferences = entry.version + 1, command.applicants, command.preferences
+        entry.epoch = self.epoch
         return "APPLIED", entry.number, entry.version, False
 
     def _withdraw(self, command: WithdrawApplication) -> Answer:
@@ -110,15 +115,34 @@ class DrawOracle:
             own = next((one for one in self.entries if one.lead == command.applicant), None)
             if own is not None and not own.party and own.version == command.expected_version + 1:
                 return "WITHDRAWN", own.number, own.version, True
-            return "NOT_FOUND", 0, 0, False
-        if entry.version != command.expected_version:
-            return "STALE", entry.number, entry.version, False
+            answer = self._wrong_version(None, command)
+            return answer if answer[0] == "APPLICATION_LOST" else ("NOT_FOUND", 0, 0, False)
+        if not self._is_expected(entry, command):
+            return self._wrong_version(entry, command)
         entry.version, entry.party, entry.preferences = entry.version + 1, (), ()
+        entry.epoch = self.epoch
         return "WITHDRAWN", entry.number, entry.version, False
+
+    @staticmethod
+    def _is_expected(entry: Entry, command: SubmitApplication | WithdrawApplication) -> bool:
+        if entry.version != command.expected_version:
+            return False
+        return command.expected_epoch in (0, entry.epoch) or entry.version == 0
+
+    def _wrong_version(self, entry: Entry | None, command: SubmitApplication | WithdrawApplication) -> Answer:
+        """Return the refusal of a command whose version the draw does not have."""
+        number, version = (0, 0) if entry is None else (entry.number, entry.version)
+        names_epoch = command.expected_epoch > 0
+        of_another_epoch = command.expected_epoch != self.epoch
+        is_later = command.expected_version > version and of_another_epoch
+        lost = names_epoch and (is_later or command.expected_version == version)
+        return "APPLICATION_LOST" if lost else "STALE", number, version, False
 
     def _operate(self, command: DrawCommand, config: DrawConfig, now_ms: int) -> Answer:
         again = "DONE", 0, 0, True
-        if isinstance(command, CloseDraw):
+        if isinstance(command, AdvanceEpoch):
+            self.epoch = max(self.epoch, command.epoch_min) + 1
+        elif isinstance(command, CloseDraw):
             if now_ms < config.closes_at_ms:
                 return "STILL_OPEN", 0, 0, False
             if self.phase:
@@ -138,10 +162,16 @@ class DrawOracle:
             if self.phase == 0:
                 return "NOT_CLOSED", 0, 0, False
             if self.frozen is not None:
-                return again if self.frozen == command else ("CONFLICT", 0, 0, False)
+                return (
+                    again
+                    if self.frozen == (command.applications, command.applications_digest, command.capacities_digest)
+                    else ("CONFLICT", 0, 0, False)
+                )
             if command.applications != sum(bool(one.party) for one in self.entries):
                 return "CONFLICT", 0, 0, False
-            self.frozen, self.phase = command, 2
+            if max(command.epoch, 1) != self.epoch:
+                return "EPOCH_CHANGED", 0, 0, False
+            self.frozen, self.phase = (command.applications, command.applications_digest, command.capacities_digest), 2
         elif isinstance(command, RevealSeed):
             if self.phase < 2:
                 return "NOT_FROZEN", 0, 0, False
@@ -150,6 +180,8 @@ class DrawOracle:
             if (command.entropy == "") is not (config.entropy_source == ""):
                 return "CONFLICT", 0, 0, False
             if self.revealed is not None:
-                return again if self.revealed == command else ("CONFLICT", 0, 0, False)
-            self.revealed, self.phase = command, 3
+                return again if self.revealed == command.entropy else ("CONFLICT", 0, 0, False)
+            if max(command.epoch, 1) != self.epoch:
+                return "EPOCH_CHANGED", 0, 0, False
+            self.revealed, self.phase = command.entropy, 3
         return "DONE", 0, 0, False

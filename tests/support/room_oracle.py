@@ -120,7 +120,7 @@ class Room:
                 self.joins.append((applicant, now_ms, self.epochs[-1][0]))
                 self.last_change_ms = now_ms
                 return "JOINED", len(self.joins) - 1, False, 0
-            case OpenRoom(seed, entropy):
+            case OpenRoom(seed, entropy, epoch):
                 if _sha("commitment", seed) != config.commitment or (entropy == "") != (config.entropy_source == ""):
                     return "CONFLICT", -1, False, 0
                 if self.opened_at_ms:
@@ -129,6 +129,8 @@ class Room:
                     return "ROOM_CLOSED", -1, False, 0
                 if now_ms < config.opens_at_ms:
                     return "NOT_OPEN", -1, False, config.opens_at_ms
+                if config.entropy_source and max(epoch, 1) != self.epochs[-1][0]:
+                    return "EPOCH_CHANGED", -1, False, 0
                 self.seed, self.entropy, self.opened_at_ms, self.last_change_ms = seed, entropy, now_ms, now_ms
                 self.pace, self.tokens, self.last_step_ms = self.bounds()[1], 0, now_ms - config.step_ms
                 return "DONE", -1, False, 0

@@ -9,6 +9,7 @@ __all__ = [
     "AwardBody",
     "AwardRequestBody",
     "AwardedBody",
+    "CloseDrawBody",
     "CreateDrawBody",
     "DrawBody",
     "DrawChoiceBody",
@@ -16,6 +17,7 @@ __all__ = [
     "FindApplicationBody",
     "FrozenBody",
     "ProofBody",
+    "ReceiptBody",
     "RefusedBody",
     "RunDrawBody",
     "TotalsBody",
@@ -42,6 +44,7 @@ from quota_engine.api_schema.base import (
     Version,
     selection_fields,
 )
+from quota_engine.domain.epochs import EPOCH_MAX
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
@@ -50,6 +53,8 @@ from quota_engine.draws.lottery import APPLICATIONS_MAX, CHOICES_MAX, Preference
 AWARDS_MAX = 10_000
 """Most winners in one call; the response has about 700 kB."""
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="64 hex digits.")]
+Epoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX, description="Epoch on a receipt; 0 if it is not known.")]
+PresentEpoch = Annotated[int, Meta(ge=0, le=EPOCH_MAX, description="Present epoch; 0 for the first one.")]
 Entropy = Annotated[str, Meta(pattern="^[ -~]{0,256}$", description="Up to 256 printable ASCII characters.")]
 
 _SUCCESSES = frozenset({DrawStatus.APPLIED, DrawStatus.WITHDRAWN, DrawStatus.DONE})
@@ -85,12 +90,14 @@ class DrawChoiceBody(SelectionBody, frozen=True, kw_only=True):
 class ApplyBody(RequestBody, frozen=True, kw_only=True):
     """The applicants of a party and their choices, the best one first.
 
-    ``expected_version`` is 0 for a new application, otherwise the version of the application to change.
+    ``expected_version`` is 0 for a new application, otherwise the version of the application to change, with its
+    ``expected_epoch`` from the receipt.
     """
 
     applicants: Annotated[list[Identity], Meta(min_length=1, max_length=APPLICANTS_MAX)]
     choices: Annotated[list[DrawChoiceBody], Meta(min_length=1, max_length=CHOICES_MAX)]
     expected_version: Version = 0
+    expected_epoch: Epoch = 0
 
 
 class FindApplicationBody(RequestBody, frozen=True, kw_only=True):
@@ -99,18 +106,35 @@ class FindApplicationBody(RequestBody, frozen=True, kw_only=True):
     applicant: Identity
 
 
+class ReceiptBody(RequestBody, frozen=True, kw_only=True):
+    """A receipt of an application, and one of its applicants."""
+
+    applicant: Identity
+    number: Annotated[int, Meta(ge=1, le=APPLICATIONS_MAX)]
+    version: Annotated[int, Meta(ge=1, le=2**31)]
+    epoch: Annotated[int, Meta(ge=1, le=EPOCH_MAX)]
+
+
 class WithdrawBody(RequestBody, frozen=True, kw_only=True):
-    """An applicant whose application to withdraw, and the version that the caller has seen."""
+    """An applicant whose application to withdraw, and the version that the caller has seen, with its epoch."""
 
     applicant: Identity
     expected_version: Annotated[int, Meta(ge=1, le=2**31)]
+    expected_epoch: Epoch = 0
+
+
+class CloseDrawBody(RequestBody, frozen=True, kw_only=True):
+    """``epoch``: the draw's present epoch, after a failover of its store."""
+
+    epoch: PresentEpoch = 0
 
 
 class RunDrawBody(RequestBody, frozen=True, kw_only=True):
-    """The committed seed, and the text of the public entropy source if the draw has one."""
+    """The committed seed, the text of the public entropy source if the draw has one, and the epoch as for a close."""
 
     seed: Sha256
     entropy: Entropy = ""
+    epoch: PresentEpoch = 0
 
 
 class AwardRequestBody(RequestBody, frozen=True, kw_only=True):
@@ -125,12 +149,16 @@ class AwardRequestBody(RequestBody, frozen=True, kw_only=True):
 
 
 class DrawOutcomeBody(ResponseBody, frozen=True, kw_only=True):
-    """The outcome of a command. ``number`` and ``tokens`` are the receipt; the published list has them too."""
+    """The outcome of a command. ``number``, ``version``, ``epoch`` and ``tokens`` are the receipt.
+
+    The published list has number and tokens, too.
+    """
 
     status: DrawStatus
     replayed: bool = False
     number: int = 0
     version: int = 0
+    epoch: int = 0
     retry_at_ms: int = 0
     tokens: list[str] = []
 
@@ -141,17 +169,19 @@ class DrawOutcomeBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class ApplicationBody(ResponseBody, frozen=True, kw_only=True):
-    """An application. A withdrawn one has no choices."""
+    """An application. A withdrawn one has no choices. ``epoch`` is the epoch of its ``version``."""
 
     number: int
     version: int
+    epoch: int
     tokens: list[str]
     choices: list[DrawChoiceBody]
 
 
 class FrozenBody(ResponseBody, frozen=True, kw_only=True):
-    """Values frozen before the seed was revealed. Digests are SHA-256 in hex."""
+    """Values frozen before the seed was revealed, in the epoch ``epoch`` of the draw. Digests are SHA-256 in hex."""
 
+    epoch: int
     applications: int
     applications_digest: str
     capacities_digest: str
@@ -160,13 +190,16 @@ class FrozenBody(ResponseBody, frozen=True, kw_only=True):
 class DrawBody(ResponseBody, frozen=True, kw_only=True):
     """The rules and the state of a draw.
 
-    ``applications`` counts those not withdrawn, and ``last_number`` all of them. ``preferences`` counts the different
-    choices, and ``offered_days`` the office-days with places in the draw. ``files`` has the paths of the published
-    files by name.
+    ``epoch`` grows with each failover of the draw's store, and ``revealed_epoch`` is the one in which the seed was
+    revealed, or 0. ``applications`` counts those not withdrawn, and ``last_number`` all of them. ``preferences``
+    counts the different choices, and ``offered_days`` the office-days with places in the draw. ``files`` has the paths
+    of the published files by name.
     """
 
     draw: str
     phase: DrawPhase
+    epoch: int
+    revealed_epoch: int
     opens_at_ms: int
     closes_at_ms: int
     forget_at_ms: int
@@ -272,6 +305,7 @@ def draw_outcome_body(outcome: DrawOutcome) -> DrawOutcomeBody:
         replayed=outcome.replayed,
         number=outcome.number,
         version=outcome.version,
+        epoch=outcome.epoch,
         tokens=list(outcome.tokens),
     )
 
@@ -288,6 +322,8 @@ def draw_body(view: DrawView, files: dict[str, str]) -> DrawBody:
     return DrawBody(
         draw=view.draw,
         phase=view.phase,
+        epoch=view.epoch,
+        revealed_epoch=view.revealed_epoch,
         opens_at_ms=config.opens_at_ms,
         closes_at_ms=config.closes_at_ms,
         forget_at_ms=config.forget_at_ms,
@@ -306,6 +342,7 @@ def draw_body(view: DrawView, files: dict[str, str]) -> DrawBody:
         frozen=None
         if frozen is None
         else FrozenBody(
+            epoch=view.frozen_epoch,
             applications=frozen.applications,
             applications_digest=frozen.applications_digest,
             capacities_digest=frozen.capacities_digest,

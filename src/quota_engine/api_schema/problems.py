@@ -23,8 +23,9 @@ class ProblemBody(ResponseBody, frozen=True, kw_only=True):
     """A problem document. ``type`` and ``title`` are stable; ``detail`` describes this occurrence.
 
     ``outcome`` is the status of an engine's refusal, and ``reason`` that of the admission policy that refused.
-    ``number`` and ``version`` belong to the application that a draw refused over. ``ticket_status`` is the status of a
-    ticket whose turn it is not. ``revision`` is the day's present one, if an operator's command expected another.
+    ``number``, ``version`` and ``epoch`` belong to the application that a draw refused over. ``ticket_status`` is the
+    status of a ticket whose turn it is not. ``revision`` is the day's present one, if an operator's command expected
+    another.
     """
 
     type: str
@@ -37,6 +38,7 @@ class ProblemBody(ResponseBody, frozen=True, kw_only=True):
     number: int | UnsetType = UNSET
     version: int | UnsetType = UNSET
     revision: int | UnsetType = UNSET
+    epoch: int | UnsetType = UNSET
     retry_at_ms: int | UnsetType = UNSET
     reservation: ReservationBody | UnsetType = UNSET
     ticket_status: TicketStatusBody | UnsetType = UNSET

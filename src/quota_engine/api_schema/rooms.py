@@ -23,6 +23,7 @@ from msgspec import Meta
 
 from quota_engine.api_schema.base import Id, Identity, OptionalId, RequestBody, ResponseBody, TimeMs
 from quota_engine.api_schema.tickets import PollAfter, TicketStatusBody
+from quota_engine.domain.epochs import EPOCH_MAX
 from quota_engine.waiting_room.machine import (
     OPEN_MS_MAX,
     PER_MINUTE_MAX,
@@ -101,9 +102,10 @@ class EnterBody(RequestBody, frozen=True, kw_only=True):
 
 
 class OpenRoomBody(RequestBody, frozen=True, kw_only=True):
-    """The text of the room's public entropy source."""
+    """The text of the room's public entropy source. ``epoch``: the room's present epoch, after a failover."""
 
     entropy: Entropy
+    epoch: Annotated[int, Meta(ge=0, le=EPOCH_MAX)] = 0
 
 
 class PaceBody(RequestBody, frozen=True, kw_only=True):

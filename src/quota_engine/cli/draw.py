@@ -233,6 +233,8 @@ def verify(
     capacities_digest: str = "",
     entropy: str | None = None,
     number: int | None = None,
+    token: str = "",
+    earlier: pathlib.Path | None = None,
     as_json: AsJson = False,
 ) -> int:
     """Verify that a published draw follows from its seed, applications and capacities.
@@ -249,12 +251,17 @@ def verify(
         capacities_digest: digest of the capacities that was published before the seed.
         entropy: public text that was announced as entropy.
         number: show the result of this application.
+        token: token of your receipt; the application with your number must have it.
+        earlier: result of the same draw that was published earlier, such as before a failover. Its seed, entropy and
+            digests must not have changed.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.cli.draw_files import read_result
     from quota_engine.draws.files import canonical_lines, digest_of, json_of_capacities
-    from quota_engine.draws.verify import Expected, check_draw
+    from quota_engine.draws.verify import Expected, check_draw, contradictions
 
+    if token and number is None:
+        raise InvalidRequest("--token", "given without a number", "--number with the number of the same receipt")
     for option, digest in (
         ("--commitment", commitment),
         ("--applications-digest", applications_digest),
@@ -269,12 +276,20 @@ def verify(
         expected = Expected(commitment, applications_digest, capacities_digest, entropy)
         digests = digest_of([json_of_capacities(offered)]), digest_of(canonical_lines(applied))
         findings = check_draw(head, lots, offered, applied, *digests, expected)
-    application = None if number is None else _application_report(number, head, lots, offered, applied)
+        if earlier is not None:
+            findings += contradictions(head, read_result(earlier, bars("earlier result"))[0])
+        if token and number is not None:
+            findings += _receipt_findings(number, token, applied)
+    is_listed = number is not None and (not token or any(one.number == number for one in applied))
+    application = None
+    if number is not None and is_listed:
+        application = _application_report(number, head, lots, offered, applied)
     figures: dict[str, Any] = {
         "draw": head.draw,
         "ok": not findings,
         "commitment": head.commitment,
         "entropy": head.entropy,
+        "epoch": head.epoch,
         "applications_digest": digests[1],
         "capacities_digest": digests[0],
         **_figures(head.totals),
@@ -293,6 +308,16 @@ def verify(
             sys.stdout.write(f"WRONG: {finding}\n")
         sys.stdout.write("The draw is not valid.\n" if findings else _conclusion(expected.commitment))
     return BAD_FINDING if findings else DONE
+
+
+def _receipt_findings(number: int, token: str, applied: list[Application]) -> list[str]:
+    """Return a finding if the application of a receipt is not in the list, or its number belongs to another one."""
+    listed = next((one for one in applied if one.number == number), None)
+    if listed is None:
+        return [f"application {number} of the receipt is not in the list: the draw has lost it, or it was withdrawn"]
+    if token not in listed.applicants:
+        return [f"application {number} has not the token of the receipt: the draw has lost that application"]
+    return []
 
 
 def _conclusion(commitment: str) -> str:

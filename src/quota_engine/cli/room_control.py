@@ -23,6 +23,10 @@ _REASONS = {
     RoomStatus.ROOM_CLOSED: "the room is closed",
     RoomStatus.NOT_OPEN: "it is too early, by the store's clock",
     RoomStatus.CONFLICT: "the room is open already, with another entropy",
+    RoomStatus.EPOCH_CHANGED: (
+        "its store has failed over, so an earlier opening may be lost; "
+        "if the room was open before, use the same entropy; name the present epoch with --epoch"
+    ),
     RoomStatus.OVERLOADED: "the store is overloaded; try again",
 }
 
@@ -47,7 +51,7 @@ class _View(Protocol):
 class _Room(Protocol):
     """A waiting room of the engine, or of a service."""
 
-    def open(self, entropy: str) -> _Result: ...
+    def open(self, entropy: str, *, epoch: int = 0) -> _Result: ...
 
     def set_pace(self, per_minute_min: int, per_minute_max: int) -> _Result: ...
 
@@ -84,7 +88,14 @@ def pace_room(
 
 
 def open_room(
-    room: str, entropy: str, /, *, host: str = "", token_file: str = "", config: pathlib.Path | None = None
+    room: str,
+    entropy: str,
+    /,
+    *,
+    epoch: int = 0,
+    host: str = "",
+    token_file: str = "",
+    config: pathlib.Path | None = None,
 ) -> int:
     """Open a waiting room that waits for public entropy.
 
@@ -93,12 +104,13 @@ def open_room(
     Args:
         room: id of the room.
         entropy: text that the announced source has published, character by character.
+        epoch: present epoch of the room, after a failover of its store.
         host: address of the service.
         token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
         config: configuration file of the services; the command goes directly to their store, in place of --host.
     """
     with _room(room, host, token_file, config) as found:
-        changed = found.open(entropy)
+        changed = found.open(entropy, epoch=epoch)
     return _report(room, changed, "is open")
 
 

@@ -188,8 +188,12 @@ def draw_outcome_of(body: DrawOutcomeBody | ProblemBody) -> DrawOutcome:
     """Return the outcome of a command to a draw."""
     if isinstance(body, ProblemBody):
         status = DrawStatus(str(body.outcome))
-        return DrawOutcome(status, body.number or 0, body.version or 0, retry_at_ms=body.retry_at_ms or 0)
-    return DrawOutcome(body.status, body.number, body.version, body.replayed, body.retry_at_ms, (), tuple(body.tokens))
+        return DrawOutcome(
+            status, body.number or 0, body.version or 0, retry_at_ms=body.retry_at_ms or 0, epoch=body.epoch or 0
+        )
+    return DrawOutcome(
+        body.status, body.number, body.version, body.replayed, body.retry_at_ms, (), tuple(body.tokens), body.epoch
+    )
 
 
 def draw_view_of(body: DrawBody) -> DrawView:
@@ -220,6 +224,9 @@ def draw_view_of(body: DrawBody) -> DrawView:
         else FrozenInputs(frozen.applications, frozen.applications_digest, frozen.capacities_digest),
         seed=body.seed,
         entropy=body.entropy,
+        epoch=body.epoch,
+        frozen_epoch=0 if frozen is None else frozen.epoch,
+        revealed_epoch=body.revealed_epoch,
     )
 
 

@@ -21,6 +21,7 @@ from random import Random
 
 import msgspec
 
+from quota_engine.domain.epochs import AdvanceEpoch
 from quota_engine.domain.model import Choice
 from quota_engine.draws.ledger import (
     CloseDraw,
@@ -88,19 +89,25 @@ def one_command(random: Random) -> DrawCommand:
     if kind < 11:
         party = tuple(random.sample(APPLICANTS, random.choice((1, 1, 2, 3, 4))))
         return SubmitApplication(
-            party, tuple(random.sample(PREFERENCES, random.choice((1, 2, 3, 4)))), random.choice((0, 0, 0, 1, 2, 3))
+            party,
+            tuple(random.sample(PREFERENCES, random.choice((1, 2, 3, 4)))),
+            random.choice((0, 0, 0, 1, 2, 3)),
+            random.choice((0, 0, 1, 2)),
         )
     if kind < 14:
-        return WithdrawApplication(random.choice(APPLICANTS), random.choice((1, 1, 2, 3)))
+        return WithdrawApplication(random.choice(APPLICANTS), random.choice((1, 1, 2, 3)), random.choice((0, 0, 1, 2)))
     if kind == 14:
         return CloseDraw()
     if kind < 17:
         quotas = tuple((name, random.randrange(3)) for name in random.sample(("online", "am"), random.randrange(3)))
         return OfferDay(random.choice(("sby", "mlg")), DAY + random.randrange(3), quotas)
     if kind == 17:
-        return FreezeDraw(random.randrange(5), random.choice(DIGESTS), DIGESTS[0])
+        return FreezeDraw(random.randrange(5), random.choice(DIGESTS), DIGESTS[0], random.choice((0, 0, 1, 2, 3)))
     if kind == 18:
-        return RevealSeed(DRAW, random.choice((SEED, SEED, "1" * 64)), random.choice(("", "7,123.45")))
+        seed, entropy = random.choice((SEED, SEED, "1" * 64)), random.choice(("", "7,123.45"))
+        return RevealSeed(DRAW, seed, entropy, random.choice((0, 0, 1, 2, 3)))
+    if random.random() < 0.3:
+        return AdvanceEpoch(random.choice((0, 0, 3)))
     source = random.choice(("", "", "an index"))
     return CreateDraw(msgspec.structs.replace(TERMS, entropy_source=source, party_max=random.choice((3, 3, 2))))
 

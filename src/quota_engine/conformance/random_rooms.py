@@ -91,7 +91,11 @@ def walk(seed: int, steps_max: int = 80) -> Iterator[tuple[RoomCommand, int]]:
                     CreateRoom(other),
                     JoinRoom(random.choice(applicants)),
                     JoinRoom(random.choice(applicants), random.randrange(20), random.choice((1, 1, 2, 3))),
-                    OpenRoom(SEED, entropy if room.entropy_source or random.random() < 0.1 else ""),
+                    OpenRoom(
+                        SEED,
+                        entropy if room.entropy_source or random.random() < 0.1 else "",
+                        random.choice((0, 0, 1, 2, 3)),
+                    ),
                     OpenRoom("00" * 32, entropy),
                     CallTickets(random.choice((0, 1, 100, 6_000_000)), random.choice((0, 1, 5, 1_000_000))),
                     CallTickets(random.choice((60, 7_000)), 1_000_000, random.choice((-1, 0, 17))),

@@ -36,6 +36,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import (
@@ -113,7 +114,7 @@ class _ApplicationText(msgspec.Struct, frozen=True, gc=False):
     choices: tuple[str, ...]
 
 
-class ResultHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ResultHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Head of a result. Digests are SHA-256, in hex.
 
     Attributes:
@@ -125,6 +126,8 @@ class ResultHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         capacities_digest: Digest of the capacities.
         applications_digest: Digest of the applications.
         totals: Totals of the draw.
+        epoch: Epoch of the draw in which the seed was revealed. It grows with each failover of the draw's store.
+        contradictions: One sentence for each value that was published before and differs now.
     """
 
     format: str
@@ -135,6 +138,8 @@ class ResultHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     capacities_digest: _Digest
     applications_digest: _Digest
     totals: Totals
+    epoch: Annotated[int, Meta(ge=EPOCH_FIRST, le=EPOCH_MAX)]
+    contradictions: tuple[str, ...] = ()
 
 
 class _LotLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -347,10 +352,11 @@ def result_head(
     capacities_digest: str,
     applications_digest: str,
     totals: Totals,
+    epoch: int = EPOCH_FIRST,
 ) -> ResultHead:
     """Return the head of a result; see :class:`ResultHead`."""
     return ResultHead(
-        _RESULT, capacities.draw, commitment, seed, entropy, capacities_digest, applications_digest, totals
+        _RESULT, capacities.draw, commitment, seed, entropy, capacities_digest, applications_digest, totals, epoch
     )
 
 

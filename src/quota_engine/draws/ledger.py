@@ -10,6 +10,10 @@ many numbers as applicants, also when applicants withdraw and apply again.
 
 Versions. A change of an application names the version that its sender saw. So a command that arrives after a later one
 has been applied changes nothing.
+
+Epochs. A store that takes the draw over after a failover raises its epoch, because the last changes may be lost. Each
+application has the epoch of its last change. A receipt names number, version and epoch, so a lost one is recognized
+even if another application has its number and version now.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ __all__ = [
     "answer_query",
     "apply",
     "describe",
+    "is_lost",
+    "outcome_of_receipt",
 ]
 
 import enum
@@ -56,6 +62,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.domain.commands import DAY_MAX
+from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, AdvanceEpoch
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import (
     APPLICANTS_MAX,
@@ -177,11 +184,13 @@ class SubmitApplication(msgspec.Struct, frozen=True, gc=False):
         applicants: Keyed hashes of the applicants. The first one owns the application's number.
         preferences: Preferences, the best one first.
         expected_version: Version of the application that the sender saw. 0: they have none.
+        expected_epoch: Epoch of that version. 0: it is not known.
     """
 
     applicants: tuple[str, ...]
     preferences: tuple[Preference, ...]
     expected_version: int = 0
+    expected_epoch: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.applicants) <= APPLICANTS_MAX:
@@ -195,6 +204,7 @@ class SubmitApplication(msgspec.Struct, frozen=True, gc=False):
         if len(set(self.preferences)) != len(self.preferences):
             raise InvalidRequest("choices", "one choice twice", "each choice once")
         check_integer(self.expected_version, "expected_version", 0, VERSION_MAX)
+        check_integer(self.expected_epoch, "expected_epoch", 0, EPOCH_MAX)
 
 
 class WithdrawApplication(msgspec.Struct, frozen=True, gc=False):
@@ -203,14 +213,17 @@ class WithdrawApplication(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         applicant: Keyed hash of the applicant.
         expected_version: Version of the application that the sender saw.
+        expected_epoch: Epoch of that version. 0: it is not known.
     """
 
     applicant: str
     expected_version: int
+    expected_epoch: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
         check_integer(self.expected_version, "expected_version", 1, VERSION_MAX)
+        check_integer(self.expected_epoch, "expected_epoch", 0, EPOCH_MAX)
 
 
 class CloseDraw(msgspec.Struct, frozen=True, gc=False):
@@ -247,16 +260,19 @@ class FreezeDraw(msgspec.Struct, frozen=True, gc=False):
         applications: Applications of the draw.
         applications_digest: Digest of the applications' canonical form, in hex.
         capacities_digest: Digest of the capacities' canonical form, in hex.
+        epoch: Epoch of the draw that the sender has seen. 0: the first one.
     """
 
     applications: int
     applications_digest: str
     capacities_digest: str
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         check_integer(self.applications, "applications", 0, APPLICATIONS_MAX)
         check_digest(self.applications_digest, "applications_digest")
         check_digest(self.capacities_digest, "capacities_digest")
+        check_integer(self.epoch, "epoch", 0, EPOCH_MAX)
 
 
 class RevealSeed(msgspec.Struct, frozen=True, gc=False):
@@ -266,14 +282,17 @@ class RevealSeed(msgspec.Struct, frozen=True, gc=False):
         draw: Id of the draw.
         seed: The seed, in hex.
         entropy: Public text from the entropy source, or ``""``.
+        epoch: Epoch of the draw that the sender has seen. 0: the first one.
     """
 
     draw: str
     seed: str
     entropy: str = ""
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.draw, "draw")
+        check_integer(self.epoch, "epoch", 0, EPOCH_MAX)
         check_seed(self.seed)
         check_entropy(self.entropy)
 
@@ -283,7 +302,9 @@ class RevealSeed(msgspec.Struct, frozen=True, gc=False):
         return commitment_of(self.draw, self.seed)
 
 
-DrawCommand = CreateDraw | SubmitApplication | WithdrawApplication | CloseDraw | OfferDay | FreezeDraw | RevealSeed
+DrawCommand = (
+    CreateDraw | SubmitApplication | WithdrawApplication | CloseDraw | OfferDay | FreezeDraw | RevealSeed | AdvanceEpoch
+)
 
 DRAW_CREATING_COMMANDS: Final = frozenset[type]({CreateDraw})
 
@@ -312,6 +333,8 @@ class DrawStatus(enum.StrEnum):
     """The draw must be frozen before the seed is revealed."""
     CONFLICT = "CONFLICT"
     """An earlier command had other arguments, or the arguments do not match the commitment or the applications."""
+    EPOCH_CHANGED = "EPOCH_CHANGED"
+    """The draw's store has failed over, so an earlier close or run may be lost. The outcome has the epoch to name."""
     FROZEN = "FROZEN"
     """The draw is frozen, so its capacities cannot change."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
@@ -324,6 +347,8 @@ class DrawStatus(enum.StrEnum):
     """The applicant has no application."""
     ALREADY_APPLIED = "ALREADY_APPLIED"
     """An applicant is in another application."""
+    APPLICATION_LOST = "APPLICATION_LOST"
+    """The draw lost the expected version in a failover of its store. The outcome contains what the draw has."""
     STALE = "STALE"
     """The application has another version than the expected one. The outcome contains its version."""
     DRAW_FULL = "DRAW_FULL"
@@ -342,14 +367,16 @@ class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         status: The status.
-        number: Number of the application.
-        version: Version of the application.
+        number: Number of the application, or 0.
+        version: Version of the application, or 0.
         replayed: True if an earlier command had the same effect.
         retry_at_ms: Time from which the command is possible, in milliseconds since 1970 (UTC), for ``NOT_OPEN`` and
             ``STILL_OPEN``.
         quotas: Quotas and units of the day that ``OfferDay`` names, as they are recorded.
         tokens: Pseudonyms of the applicants in published files. The workflow adds them; the ledger does not know their
             key.
+        epoch: Epoch of the draw in which the application got this version; for ``EPOCH_CHANGED`` the present epoch of
+            the draw; otherwise 0.
     """
 
     status: DrawStatus
@@ -359,6 +386,7 @@ class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
     retry_at_ms: int = 0
     quotas: Row = ()
     tokens: tuple[str, ...] = ()
+    epoch: int = 0
 
     @property
     def ok(self) -> bool:
@@ -407,6 +435,9 @@ class DrawView(msgspec.Struct, frozen=True):
         frozen: Inputs of the draw, once it is frozen.
         seed: The seed in hex, once it is revealed.
         entropy: The public entropy, once the seed is revealed.
+        epoch: Epoch of the draw, from 1. It grows when the draw may have lost its last changes.
+        frozen_epoch: Epoch in which the draw was frozen, or 0.
+        revealed_epoch: Epoch in which the seed was revealed, or 0.
     """
 
     draw: str
@@ -420,6 +451,9 @@ class DrawView(msgspec.Struct, frozen=True):
     frozen: FrozenInputs | None = None
     seed: str = ""
     entropy: str = ""
+    epoch: int = EPOCH_FIRST
+    frozen_epoch: int = 0
+    revealed_epoch: int = 0
 
 
 class StoredApplication(msgspec.Struct, frozen=True, gc=False):
@@ -430,12 +464,14 @@ class StoredApplication(msgspec.Struct, frozen=True, gc=False):
         version: Version of the application, from 1.
         applicants: Keyed hashes of the applicants. Empty if it is withdrawn.
         preferences: Numbers of the draw's preferences, from 1, the best one first. Empty if it is withdrawn.
+        epoch: Epoch of the draw in which the application got this version.
     """
 
     number: int
     version: int
     applicants: tuple[str, ...]
     preferences: tuple[int, ...]
+    epoch: int = EPOCH_FIRST
 
 
 class FoundApplication(msgspec.Struct, frozen=True, gc=False):
@@ -513,12 +549,15 @@ class DrawLedger:
         "config",
         "draw",
         "entropy",
+        "epoch",
         "frozen",
+        "frozen_epoch",
         "last_number",
         "now_ms",
         "offered_days",
         "preference_numbers",
         "preferences",
+        "revealed_epoch",
         "seed",
     )
 
@@ -535,6 +574,9 @@ class DrawLedger:
         self.frozen: FrozenInputs | None = None
         self.seed = ""
         self.entropy = ""
+        self.epoch = EPOCH_FIRST
+        self.frozen_epoch = 0
+        self.revealed_epoch = 0
         self.last_number = 0
         self.active_applicants = 0
         self.active_applications = 0
@@ -602,9 +644,10 @@ def _submit(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> Draw
     before = ledger.applications.get(number)
     version = 0 if before is None else before.version
     if before is not None and _is_same(ledger, before, command):
-        return DrawOutcome(DrawStatus.APPLIED, number, version, replayed=True)
-    if command.expected_version != version:
-        return DrawOutcome(DrawStatus.STALE, number, version)
+        return _outcome_of(DrawStatus.APPLIED, before, replayed=True)
+    refusal = _refusal_by_version(ledger, before, command)
+    if refusal is not None:
+        return refusal
     new_preferences = sum(preference not in ledger.preference_numbers for preference in command.preferences)
     if not number and ledger.last_number >= config.applications_max:
         return DrawOutcome(DrawStatus.DRAW_FULL)
@@ -619,11 +662,45 @@ def _submit(ledger: DrawLedger, command: SubmitApplication, now_ms: int) -> Draw
     for applicant in command.applicants:
         ledger.application_of[applicant] = number
     numbers = tuple(_preference_number(ledger, preference) for preference in command.preferences)
-    ledger.applications[number] = StoredApplication(number, version + 1, command.applicants, numbers)
+    after = StoredApplication(number, version + 1, command.applicants, numbers, ledger.epoch)
+    ledger.applications[number] = after
     ledger.active_applications += 1
     ledger.active_applicants += len(command.applicants)
     ledger.now_ms = now_ms
-    return DrawOutcome(DrawStatus.APPLIED, number, version + 1)
+    return _outcome_of(DrawStatus.APPLIED, after)
+
+
+def _outcome_of(status: DrawStatus, application: StoredApplication | None, *, replayed: bool = False) -> DrawOutcome:
+    if application is None:
+        return DrawOutcome(status)
+    return DrawOutcome(status, application.number, application.version, replayed, epoch=application.epoch)
+
+
+def _refusal_by_version(
+    ledger: DrawLedger, before: StoredApplication | None, command: SubmitApplication | WithdrawApplication
+) -> DrawOutcome | None:
+    """Return the refusal of a command that expects another version, or ``None``."""
+    version, epoch = (0, 0) if before is None else (before.version, before.epoch)
+    if is_lost(version, epoch, command.expected_version, command.expected_epoch, ledger.epoch):
+        return _outcome_of(DrawStatus.APPLICATION_LOST, before)
+    return None if command.expected_version == version else _outcome_of(DrawStatus.STALE, before)
+
+
+def is_lost(version: int, epoch: int, expected_version: int, expected_epoch: int, draw_epoch: int) -> bool:
+    """Return True if a draw has lost the version of an application that a sender saw.
+
+    Args:
+        version: Version that the draw has, or 0.
+        epoch: Epoch of that version, or 0.
+        expected_version: Version that the sender saw, or 0.
+        expected_epoch: Epoch of that version, or 0 if it is not known.
+        draw_epoch: Epoch of the draw. It has lost nothing of this epoch.
+    """
+    if not expected_epoch or not expected_version:
+        return False
+    if expected_version == version:
+        return expected_epoch != epoch
+    return expected_version > version and expected_epoch != draw_epoch
 
 
 def _refusal_by_time(config: DrawConfig | None, now_ms: int) -> DrawOutcome | None:
@@ -670,17 +747,21 @@ def _withdraw(ledger: DrawLedger, command: WithdrawApplication, now_ms: int) -> 
         # A repeated command finds the application as its first copy left it. Only the owner of the number can get this
         # outcome, because the ledger does not remember the other applicants of a withdrawn application.
         if before is not None and not before.applicants and before.version == command.expected_version + 1:
-            return DrawOutcome(DrawStatus.WITHDRAWN, before.number, before.version, replayed=True)
+            return _outcome_of(DrawStatus.WITHDRAWN, before, replayed=True)
+        if is_lost(0, 0, command.expected_version, command.expected_epoch, ledger.epoch):
+            return DrawOutcome(DrawStatus.APPLICATION_LOST)
         return DrawOutcome(DrawStatus.NOT_FOUND)
     before = ledger.applications[number]
-    if before.version != command.expected_version:
-        return DrawOutcome(DrawStatus.STALE, number, before.version)
+    refusal = _refusal_by_version(ledger, before, command)
+    if refusal is not None:
+        return refusal
 
     # From here on it must succeed.
     _remove_applicants(ledger, before)
-    ledger.applications[number] = StoredApplication(number, before.version + 1, (), ())
+    after = StoredApplication(number, before.version + 1, (), (), ledger.epoch)
+    ledger.applications[number] = after
     ledger.now_ms = now_ms
-    return DrawOutcome(DrawStatus.WITHDRAWN, number, before.version + 1)
+    return _outcome_of(DrawStatus.WITHDRAWN, after)
 
 
 def _close(ledger: DrawLedger, command: CloseDraw, now_ms: int) -> DrawOutcome:
@@ -731,9 +812,11 @@ def _freeze(ledger: DrawLedger, command: FreezeDraw, now_ms: int) -> DrawOutcome
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
     if command.applications != ledger.active_applications:
         return DrawOutcome(DrawStatus.CONFLICT)
+    if ledger.epoch != (command.epoch or EPOCH_FIRST):
+        return DrawOutcome(DrawStatus.EPOCH_CHANGED, epoch=ledger.epoch)
 
     # From here on it must succeed.
-    ledger.frozen = frozen
+    ledger.frozen, ledger.frozen_epoch = frozen, ledger.epoch
     ledger.now_ms = now_ms
     return DrawOutcome(DrawStatus.DONE)
 
@@ -749,10 +832,20 @@ def _reveal(ledger: DrawLedger, command: RevealSeed, now_ms: int) -> DrawOutcome
     if ledger.seed:
         same = ledger.entropy == command.entropy
         return DrawOutcome(DrawStatus.DONE, replayed=True) if same else DrawOutcome(DrawStatus.CONFLICT)
+    if ledger.epoch != (command.epoch or EPOCH_FIRST):
+        return DrawOutcome(DrawStatus.EPOCH_CHANGED, epoch=ledger.epoch)
 
     # From here on it must succeed.
     ledger.seed, ledger.entropy = command.seed, command.entropy
+    ledger.revealed_epoch = ledger.epoch
     ledger.now_ms = now_ms
+    return DrawOutcome(DrawStatus.DONE)
+
+
+def _advance_epoch(ledger: DrawLedger, command: AdvanceEpoch, now_ms: int) -> DrawOutcome:
+    if _config(ledger, now_ms) is None:
+        return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
+    ledger.epoch = max(ledger.epoch, command.epoch_min) + 1
     return DrawOutcome(DrawStatus.DONE)
 
 
@@ -764,7 +857,35 @@ _HANDLERS: Final[dict[type, Callable[[DrawLedger, Any, int], DrawOutcome]]] = {
     OfferDay: _offer_day,
     FreezeDraw: _freeze,
     RevealSeed: _reveal,
+    AdvanceEpoch: _advance_epoch,
 }
+
+
+def outcome_of_receipt(
+    application: StoredApplication | None, draw_epoch: int, number: int, version: int, epoch: int
+) -> DrawOutcome:
+    """Return what a draw knows of a receipt.
+
+    Args:
+        application: Application that the draw has of the applicant, or ``None``.
+        draw_epoch: Epoch of the draw.
+        number: Number on the receipt.
+        version: Version on the receipt.
+        epoch: Epoch on the receipt.
+
+    Returns:
+        With what the draw has: ``APPLIED`` or ``WITHDRAWN`` if that is the receipt's version; ``STALE`` if the
+        application was changed after it; ``APPLICATION_LOST`` if the draw does not know the receipt, because a failover
+        has lost it; ``NOT_FOUND`` if there is no application although nothing was lost since the receipt.
+    """
+    if application is None or application.number != number:
+        lost = epoch != draw_epoch
+        return _outcome_of(DrawStatus.APPLICATION_LOST if lost else DrawStatus.NOT_FOUND, application)
+    if is_lost(application.version, application.epoch, version, epoch, draw_epoch):
+        return _outcome_of(DrawStatus.APPLICATION_LOST, application)
+    if application.version != version:
+        return _outcome_of(DrawStatus.STALE, application)
+    return _outcome_of(DrawStatus.APPLIED if application.applicants else DrawStatus.WITHDRAWN, application)
 
 
 # --- Answers to queries --------------------------------------------------------------------------------------------
@@ -817,6 +938,9 @@ def _view(ledger: DrawLedger, config: DrawConfig, now_ms: int) -> DrawView:
         ledger.frozen,
         ledger.seed,
         ledger.entropy,
+        ledger.epoch,
+        ledger.frozen_epoch,
+        ledger.revealed_epoch,
     )
 
 
@@ -847,6 +971,9 @@ def describe(ledger: DrawLedger) -> dict[str, Any]:
         "frozen": ledger.frozen,
         "seed": ledger.seed,
         "entropy": ledger.entropy,
+        "epoch": ledger.epoch,
+        "frozen_epoch": ledger.frozen_epoch,
+        "revealed_epoch": ledger.revealed_epoch,
         "last_number": ledger.last_number,
         "active_applications": ledger.active_applications,
         "active_applicants": ledger.active_applicants,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FINDINGS_MAX", "NOTHING_NOTED", "Expected", "check_draw"]
+__all__ = ["FINDINGS_MAX", "NOTHING_NOTED", "Expected", "check_draw", "contradictions"]
 
 import hashlib
 from collections import Counter
@@ -75,6 +75,32 @@ def check_draw(
     return list(findings)
 
 
+_FIXED: Final = {
+    "draw": "the id of the draw",
+    "commitment": "the commitment",
+    "applications_digest": "the digest of the applications",
+    "capacities_digest": "the digest of the capacities",
+    "seed": "the seed",
+    "entropy": "the entropy",
+}
+
+
+def contradictions(head: ResultHead, earlier: ResultHead) -> list[str]:
+    """Return one sentence for each value that an earlier published result of the draw had and that differs now.
+
+    The result follows from these values. The epoch may differ: a run that a failover has lost is repeated.
+
+    Args:
+        head: Head of the later result.
+        earlier: Head of the earlier result.
+    """
+    return [
+        f"{name} was {getattr(earlier, field)!r} before, and is {getattr(head, field)!r} now"
+        for field, name in _FIXED.items()
+        if getattr(earlier, field) != getattr(head, field)
+    ]
+
+
 def _check_head(
     head: ResultHead,
     capacities: Capacities,
@@ -83,6 +109,8 @@ def _check_head(
     expected: Expected,
     findings: _Findings,
 ) -> None:
+    for sentence in head.contradictions:
+        findings.add(f"the publisher states: {sentence}")
     if head.draw != capacities.draw:
         findings.add(f"the result is of draw {head.draw}, the capacities are of draw {capacities.draw}")
     if hashlib.sha256(f"{head.draw} {head.seed}".encode()).hexdigest() != head.commitment:

@@ -43,7 +43,12 @@ class DrawMethods:
         return view
 
     def apply(
-        self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
+        self,
+        applicants: Applicants,
+        choices: Sequence[DrawChoice],
+        *,
+        expected_version: int = 0,
+        expected_epoch: int = 0,
     ) -> Workflow[DrawOutcome]:
         """Apply for places: for the first of ``choices`` that is free when the application's turn comes.
 
@@ -52,25 +57,48 @@ class DrawMethods:
             choices: the choices in order of preference. A truthful order is the best one: no other order gives a
                 better chance.
             expected_version: 0 for a new application; to change one, its version from :meth:`find` or the last outcome.
+            expected_epoch: the epoch of that version; 0 if it is not known. With it, a version that the draw lost in a
+                failover is ``APPLICATION_LOST``, even if another one has its number now.
 
         Returns:
-            ``APPLIED`` with ``number`` and ``tokens``, which are the receipt, and ``version``. Refusals, in this order:
-            ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``APPLICATIONS_CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``,
-            ``NOT_IN_DRAW``, ``ALREADY_APPLIED``, ``STALE``, ``DRAW_FULL``.
+            ``APPLIED`` with ``number``, ``version``, ``epoch`` and ``tokens``, which are the receipt. Refusals, in this
+            order: ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``APPLICATIONS_CLOSED``, ``PARTY_TOO_LARGE``, ``TOO_MANY_CHOICES``,
+            ``NOT_IN_DRAW``, ``ALREADY_APPLIED``, ``APPLICATION_LOST``, ``STALE``, ``DRAW_FULL``.
         """
-        return draws.enter(self._requests, self.id, applicants, choices, expected_version)
+        return draws.enter(self._requests, self.id, applicants, choices, expected_version, expected_epoch)
 
-    def withdraw(self, applicant: str, *, expected_version: int) -> Workflow[DrawOutcome]:
+    def withdraw(self, applicant: str, *, expected_version: int, expected_epoch: int = 0) -> Workflow[DrawOutcome]:
         """Withdraw an application for its whole party.
 
         Args:
             applicant: the identity of one of its applicants.
             expected_version: the application's version.
+            expected_epoch: the epoch of that version; 0 if it is not known.
 
         Returns:
-            ``WITHDRAWN``. Refusals: ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``APPLICATIONS_CLOSED``, ``NOT_FOUND``, ``STALE``.
+            ``WITHDRAWN``. Refusals: ``UNKNOWN_DRAW``, ``NOT_OPEN``, ``APPLICATIONS_CLOSED``, ``NOT_FOUND``,
+            ``APPLICATION_LOST``, ``STALE``.
         """
-        return draws.withdraw(self._requests, self.id, applicant, expected_version)
+        return draws.withdraw(self._requests, self.id, applicant, expected_version, expected_epoch)
+
+    def check_receipt(self, applicant: str, *, number: int, version: int, epoch: int) -> Workflow[DrawOutcome]:
+        """Return what the draw knows of a receipt, at any time until the draw is forgotten.
+
+        A store that may lose acknowledged writes can lose an application in a failover. Its applicant is not among the
+        losers of the draw, but in no application.
+
+        Args:
+            applicant: the identity of one of its applicants.
+            number: number on the receipt.
+            version: version on the receipt.
+            epoch: epoch on the receipt.
+
+        Returns:
+            ``APPLIED`` or ``WITHDRAWN`` if the draw has this version; ``STALE`` if the application was changed after
+            it; ``APPLICATION_LOST`` if a failover has lost it; ``NOT_FOUND``; ``UNKNOWN_DRAW``. The outcome has
+            number, version and epoch of the application that the draw has, if any.
+        """
+        return draws.check_receipt(self._requests, self.id, applicant, number, version, epoch)
 
     def find(self, applicant: str) -> Workflow[SubmittedApplication | None]:
         """Return an applicant's application with its receipt, or ``None``.
@@ -80,29 +108,36 @@ class DrawMethods:
         """
         return draws.find(self._requests, self.id, applicant)
 
-    def close(self) -> Workflow[DrawOutcome]:
+    def close(self, *, epoch: int = 0) -> Workflow[DrawOutcome]:
         """After the closing time: record the offered places, and freeze them and the applications.
 
         The draw offers the available units of each quota that an application names, and the units parked for it.
         Publish :meth:`files` now, before the seed is revealed.
 
-        Returns:
-            ``DONE``; ``UNKNOWN_DRAW``; ``STILL_OPEN`` with ``retry_at_ms``; ``CONFLICT`` if it was frozen otherwise.
-        """
-        return draws.close(self._requests, self.id)
+        Args:
+            epoch: the draw's present epoch, after ``EPOCH_CHANGED``; 0 otherwise.
 
-    def run(self, seed: str, entropy: str = "") -> Workflow[DrawOutcome]:
+        Returns:
+            ``DONE``; ``UNKNOWN_DRAW``; ``STILL_OPEN`` with ``retry_at_ms``; ``CONFLICT`` if it was frozen otherwise;
+            ``EPOCH_CHANGED`` with ``epoch`` if the draw's store has failed over. Then compare the draw with everything
+            that was published before, and call again with this epoch.
+        """
+        return draws.close(self._requests, self.id, epoch)
+
+    def run(self, seed: str, entropy: str = "", *, epoch: int = 0) -> Workflow[DrawOutcome]:
         """Reveal the seed. This decides the draw.
 
         Args:
             seed: the secret seed, 64 hexadecimal digits.
             entropy: the public text of the announced source, if one was announced.
+            epoch: the draw's present epoch, after ``EPOCH_CHANGED``; 0 otherwise.
 
         Returns:
             ``DONE``; ``UNKNOWN_DRAW``; ``NOT_FROZEN``; ``CONFLICT`` if the seed does not match the commitment, another
-            text was given before, or the text is missing or was not announced.
+            text was given before, or the text is missing or was not announced; ``EPOCH_CHANGED`` with ``epoch`` if the
+            draw's store has failed over. Then a first run may be lost: repeat it with its text and this epoch.
         """
-        return draws.run(self.id, seed, entropy)
+        return draws.run(self.id, seed, entropy, epoch)
 
     def files(self) -> Workflow[DrawFiles | None]:
         """Return the files to publish: applications, capacities, and after :meth:`run` the result.
@@ -158,6 +193,7 @@ class Draw(SyncBound[DrawMethods]):
     view = sync_method(DrawMethods.view)
     apply = sync_method(DrawMethods.apply)
     withdraw = sync_method(DrawMethods.withdraw)
+    check_receipt = sync_method(DrawMethods.check_receipt)
     find = sync_method(DrawMethods.find)
     close = sync_method(DrawMethods.close)
     run = sync_method(DrawMethods.run)
@@ -180,6 +216,7 @@ class AsyncDraw(AsyncBound[DrawMethods]):
     view = async_method(DrawMethods.view)
     apply = async_method(DrawMethods.apply)
     withdraw = async_method(DrawMethods.withdraw)
+    check_receipt = async_method(DrawMethods.check_receipt)
     find = async_method(DrawMethods.find)
     close = async_method(DrawMethods.close)
     run = async_method(DrawMethods.run)

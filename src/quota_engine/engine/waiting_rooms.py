@@ -123,18 +123,20 @@ class RoomMethods:
         snapshot = yield from self._fresh_snapshot()
         return (yield from waiting_rooms.enter(self.cache, snapshot, ticket, identity))
 
-    def open(self, entropy: str) -> Workflow[RoomResult]:
+    def open(self, entropy: str, *, epoch: int = 0) -> Workflow[RoomResult]:
         """Open a room that has an ``entropy_source``.
 
         Args:
             entropy: the public text of that source.
+            epoch: the room's present epoch, after ``EPOCH_CHANGED``; 0 otherwise.
 
         Returns:
             ``DONE``; ``NOT_OPEN`` with ``retry_at_ms`` before the opening time; ``CONFLICT`` if it was opened with
-            another text; ``ROOM_CLOSED``.
+            another text; ``ROOM_CLOSED``; ``EPOCH_CHANGED`` with ``room_epoch`` if the room's store has failed over.
+            Then check if the room was open before. If so, open it with the same text.
         """
         snapshot = yield from self._fresh_snapshot()
-        return (yield from waiting_rooms.open_with(self.cache, snapshot, entropy))
+        return (yield from waiting_rooms.open_with(self.cache, snapshot, entropy, epoch))
 
     def set_pace(self, per_minute_min: int, per_minute_max: int) -> Workflow[RoomResult]:
         """Set the bounds of the pace from now on, also while the room runs. The order does not change.

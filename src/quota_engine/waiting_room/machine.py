@@ -208,14 +208,17 @@ class OpenRoom(msgspec.Struct, frozen=True):
     Attributes:
         seed: The seed, in hex.
         entropy: Text from the entropy source. ``""`` if the room uses none.
+        epoch: Epoch of the room that the sender has seen. 0: the first one.
     """
 
     seed: str
     entropy: str = ""
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         check_seed(self.seed, "seed")
         check_entropy(self.entropy, "entropy")
+        check_integer(self.epoch, "epoch", 0, EPOCH_MAX)
 
 
 class CallTickets(msgspec.Struct, frozen=True, gc=False):
@@ -298,6 +301,9 @@ class RoomStatus(enum.StrEnum):
     """The room has closed."""
     NOT_OPEN = "NOT_OPEN"
     """The command is possible from ``retry_at_ms``."""
+    EPOCH_CHANGED = "EPOCH_CHANGED"
+    """The room's store has failed over, so an earlier opening may be lost. Open the room with the entropy of that
+    opening, and name the present epoch."""
     FULL = "FULL"
     """The room has given all its tickets."""
     NOT_JOINED = "NOT_JOINED"
@@ -393,7 +399,7 @@ class RoomResult(msgspec.Struct, frozen=True, gc=False):
         retry_at_ms: Time from which the command is possible, for ``NOT_OPEN``.
         view: The room after the command, for ``DONE``.
         epoch: Epoch in which the room gave the ticket, for ``JOINED``; otherwise 0.
-        room_epoch: Epoch of the room, for ``FindTicket``; otherwise 0.
+        room_epoch: Epoch of the room, for ``FindTicket`` and ``EPOCH_CHANGED``; otherwise 0.
     """
 
     status: RoomStatus
@@ -648,6 +654,8 @@ def _open(state: RoomState, config: RoomConfig, command: OpenRoom, now_ms: int) 
         return _ROOM_CLOSED
     if now_ms < config.opens_at_ms:  # by the store's clock; a caller's clock may be fast
         return RoomResult(RoomStatus.NOT_OPEN, retry_at_ms=config.opens_at_ms)
+    if config.entropy_source and state.epoch != (command.epoch or EPOCH_FIRST):
+        return RoomResult(RoomStatus.EPOCH_CHANGED, room_epoch=state.epoch)
 
     # From here on it must succeed.
     state.seed, state.entropy = command.seed, command.entropy

@@ -18,6 +18,7 @@ __all__ = [
     "SubmittedApplication",
     "award",
     "award_id",
+    "check_receipt",
     "close",
     "create",
     "drawn",
@@ -37,6 +38,7 @@ import msgspec
 
 from quota_engine.catalog import Selection
 from quota_engine.domain.commands import ReleaseParked, Reserve
+from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
@@ -52,6 +54,7 @@ from quota_engine.draws.files import (
 )
 from quota_engine.draws.ledger import (
     PAGE_MAX,
+    VERSION_MAX,
     CloseDraw,
     CreateDraw,
     DrawConfig,
@@ -73,6 +76,7 @@ from quota_engine.draws.ledger import (
     SubmitApplication,
     WithdrawApplication,
     address_of,
+    outcome_of_receipt,
 )
 from quota_engine.draws.lottery import (
     APPLICATIONS_MAX,
@@ -122,12 +126,14 @@ class SubmittedApplication(msgspec.Struct, frozen=True):
         version: version that a change must name.
         tokens: pseudonyms of the applicants in the published files, and nowhere else.
         choices: the choices in order of preference; empty if the application was withdrawn.
+        epoch: epoch of the draw in which the application got this version.
     """
 
     number: int
     version: int
     tokens: tuple[str, ...]
     choices: tuple[Preference, ...]
+    epoch: int = EPOCH_FIRST
 
 
 class DrawRecord(msgspec.Struct, frozen=True):
@@ -211,7 +217,12 @@ def create(draw_id: str, config: DrawConfig) -> Workflow[DrawOutcome]:
 
 
 def enter(
-    requests: RequestBuilder, draw_id: str, applicants: Applicants, choices: Sequence[DrawChoice], expected_version: int
+    requests: RequestBuilder,
+    draw_id: str,
+    applicants: Applicants,
+    choices: Sequence[DrawChoice],
+    expected_version: int,
+    expected_epoch: int,
 ) -> Workflow[DrawOutcome]:
     """Apply, or change an application: :meth:`quota_engine.Draw.apply`."""
     if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
@@ -220,7 +231,7 @@ def enter(
     for one in choices:
         day, choice = requests.plan(one.office, one.day, one.selection)
         preferences.append(Preference(one.office, day, choice))
-    command = SubmitApplication(requests.party_hashes(applicants), tuple(preferences), expected_version)
+    command = SubmitApplication(requests.party_hashes(applicants), tuple(preferences), expected_version, expected_epoch)
     outcome: DrawOutcome = yield Apply(address_of(draw_id), command)
     if not outcome.ok:
         return outcome
@@ -228,12 +239,34 @@ def enter(
     return msgspec.structs.replace(outcome, tokens=tokens)
 
 
-def withdraw(requests: RequestBuilder, draw_id: str, applicant: str, expected_version: int) -> Workflow[DrawOutcome]:
+def withdraw(
+    requests: RequestBuilder, draw_id: str, applicant: str, expected_version: int, expected_epoch: int
+) -> Workflow[DrawOutcome]:
     """Withdraw an application: :meth:`quota_engine.Draw.withdraw`."""
     outcome: DrawOutcome = yield Apply(
-        address_of(draw_id), WithdrawApplication(requests.owner_hash(applicant, "applicant"), expected_version)
+        address_of(draw_id),
+        WithdrawApplication(requests.owner_hash(applicant, "applicant"), expected_version, expected_epoch),
     )
     return outcome
+
+
+def check_receipt(
+    requests: RequestBuilder, draw_id: str, applicant: str, number: int, version: int, epoch: int
+) -> Workflow[DrawOutcome]:
+    """Return what the draw knows of a receipt: :meth:`quota_engine.Draw.check_receipt`."""
+    check_integer(number, "number", 1, APPLICATIONS_MAX)
+    check_integer(version, "version", 1, VERSION_MAX)
+    check_integer(epoch, "epoch", EPOCH_FIRST, EPOCH_MAX)
+    address, hashed = address_of(draw_id), requests.owner_hash(applicant, "applicant")
+    view: DrawView | None = yield Query(address, ReadDraw())
+    if view is None:
+        return DrawOutcome(DrawStatus.UNKNOWN_DRAW)
+    found: FoundApplication | None = yield Query(address, FindApplication(hashed))
+    outcome = outcome_of_receipt(None if found is None else found.application, view.epoch, number, version, epoch)
+    if found is None or not outcome.ok:
+        return outcome
+    tokens = _tokens(requests.secret_for(_TOKENS), draw_id, found.application.applicants)
+    return msgspec.structs.replace(outcome, tokens=tokens)
 
 
 def find(requests: RequestBuilder, draw_id: str, applicant: str) -> Workflow[SubmittedApplication | None]:
@@ -245,7 +278,7 @@ def find(requests: RequestBuilder, draw_id: str, applicant: str) -> Workflow[Sub
         return None
     applied = found.application
     tokens = _tokens(requests.secret_for(_TOKENS), draw_id, applied.applicants)
-    return SubmittedApplication(applied.number, applied.version, tokens, found.preferences)
+    return SubmittedApplication(applied.number, applied.version, tokens, found.preferences, applied.epoch)
 
 
 def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str, ...]:
@@ -255,7 +288,7 @@ def _tokens(key: bytes, draw_id: str, applicants: tuple[str, ...]) -> tuple[str,
 # --- Closing
 
 
-def close(requests: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
+def close(requests: RequestBuilder, draw_id: str, epoch: int) -> Workflow[DrawOutcome]:
     """Close a draw, record its offered places, and freeze both. A repeated call continues where the last one ended."""
     address = address_of(draw_id)
     outcome: DrawOutcome = yield Apply(address, CloseDraw())
@@ -273,6 +306,7 @@ def close(requests: RequestBuilder, draw_id: str) -> Workflow[DrawOutcome]:
             len(record.applications),
             record.applications_digest,
             digest_of([json_of_capacities(record.capacities)]),
+            epoch,
         ),
     )
     return outcome
@@ -317,9 +351,9 @@ def _row(view: DayView | None, quotas: Sequence[str]) -> Row:
 # --- The result
 
 
-def run(draw_id: str, seed: str, entropy: str) -> Workflow[DrawOutcome]:
+def run(draw_id: str, seed: str, entropy: str, epoch: int) -> Workflow[DrawOutcome]:
     """Reveal the seed, which decides the draw."""
-    outcome: DrawOutcome = yield Apply(address_of(draw_id), RevealSeed(draw_id, seed, entropy))
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), RevealSeed(draw_id, seed, entropy, epoch))
     return outcome
 
 
@@ -391,6 +425,7 @@ def drawn(record: DrawRecord) -> DrawFiles:
         capacities_digest,
         record.applications_digest,
         totals_of(record.applications, lots),
+        view.revealed_epoch,
     )
     return DrawFiles(record, head, lots, tuple(findings))
 

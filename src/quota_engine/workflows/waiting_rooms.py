@@ -174,8 +174,8 @@ def enter(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str, identit
     return current.issue_pass(number, applicant, status)
 
 
-def open_with(cache: RoomViewCache, snapshot: RoomViewSnapshot, entropy: str) -> Workflow[RoomResult]:
-    """Open the room with the text of its public entropy source.
+def open_with(cache: RoomViewCache, snapshot: RoomViewSnapshot, entropy: str, epoch: int) -> Workflow[RoomResult]:
+    """Open the room with the text of its public entropy source. ``epoch``: see :class:`OpenRoom`.
 
     A room that this engine has seen open is not opened with another text, even if the store has lost the opening.
     """
@@ -183,7 +183,7 @@ def open_with(cache: RoomViewCache, snapshot: RoomViewSnapshot, entropy: str) ->
     if revealed not in (None, entropy):
         return RoomResult(RoomStatus.CONFLICT)
     seed = seed_of(cache.closing_seed(snapshot.view.config))
-    return (yield from _apply(cache, OpenRoom(seed, entropy)))
+    return (yield from _apply(cache, OpenRoom(seed, entropy, epoch)))
 
 
 def close(cache: RoomViewCache, snapshot: RoomViewSnapshot) -> Workflow[RoomResult]:
@@ -220,7 +220,9 @@ def _advance(cache: RoomViewCache, view: RoomView, latency_ms: int) -> Workflow[
         entropy = cache.revealed_entropy(config) if config.entropy_source else ""
         if view.now_ms < config.opens_at_ms or entropy is None:
             return view
-        opened: RoomResult = yield Apply(cache.address, OpenRoom(seed_of(cache.closing_seed(config)), entropy))
+        opened: RoomResult = yield Apply(
+            cache.address, OpenRoom(seed_of(cache.closing_seed(config)), entropy, view.epoch)
+        )
         view = opened.view or view
     if not view.seed or view.now_ms - view.last_step_at_ms < config.step_ms:
         return view

@@ -104,6 +104,36 @@ async def test_created_draw_is_public_and_fixed(drawing: Client) -> None:
     problem(await drawing.call("GET", "/v1/draws/a.b"), 422, "unprocessable")
 
 
+async def test_lost_application_is_no_loser(drawing: Client) -> None:
+    """After a failover another party has the number. A receipt finds the loss before and after the draw."""
+    tail = drawing.lost_tail("~draw.dec")
+    for one in range(2):
+        assert (await apply(drawing, f"nik-{one}")).status_code == 201
+    tail.save()
+    lost = (await apply(drawing, "nik-lost")).json()
+    tail.fail_over()
+    later = (await apply(drawing, "nik-later")).json()
+    assert (lost["number"], lost["epoch"], later["number"], later["epoch"]) == (3, 1, 3, 2)
+    receipt = {"applicant": "nik-lost", **{name: lost[name] for name in ("number", "version", "epoch")}}
+
+    async def check(body: dict[str, Any]) -> httpx.Response:
+        return await drawing.call("POST", f"{DRAW}/applications/check", body, Role.SERVICE)
+
+    problem(await check(receipt), 409, "draw-application-lost")
+    theirs = {"applicant": "nik-later", **{name: later[name] for name in ("number", "version", "epoch")}}
+    assert (await check(theirs)).json()["status"] == "APPLIED"
+    drawing.clock.set_ms(CLOSES_AT_MS)
+    refused = problem(await drawing.operate("POST", f"{DRAW}/close"), 409, "draw-epoch-changed")
+    assert refused["epoch"] == 2
+    assert (await drawing.operate("POST", f"{DRAW}/close", {"epoch": 2})).status_code == 200
+    run = {"seed": SEED, "entropy": ENTROPY}
+    problem(await drawing.operate("POST", f"{DRAW}/run", run), 409, "draw-epoch-changed")
+    assert (await drawing.operate("POST", f"{DRAW}/run", {**run, "epoch": 2})).status_code == 200
+    problem(await drawing.call("GET", f"{DRAW}/applications/3?token={lost['tokens'][0]}"), 409, "draw-application-lost")
+    problem(await drawing.call("GET", f"{DRAW}/applications/9?token={lost['tokens'][0]}"), 409, "draw-application-lost")
+    assert (await drawing.call("GET", f"{DRAW}/applications/3?token={later['tokens'][0]}")).json()["number"] == 3
+
+
 async def test_application_can_be_found_changed_and_withdrawn(drawing: Client) -> None:
     """Number and tokens stay the same, and no response has an identity."""
     first = await apply(drawing, "nik-1", "nik-2")

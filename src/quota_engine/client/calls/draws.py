@@ -56,20 +56,34 @@ class DrawCalls(CallBase):
         return None if isinstance(found, ProblemBody) else draw_view_of(found)
 
     def apply(
-        self, applicants: Applicants, choices: Sequence[DrawChoice], *, expected_version: int = 0
+        self,
+        applicants: Applicants,
+        choices: Sequence[DrawChoice],
+        *,
+        expected_version: int = 0,
+        expected_epoch: int = 0,
     ) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.apply`."""
         if not isinstance(choices, list | tuple) or not all(isinstance(one, DrawChoice) for one in choices):
             raise InvalidRequest("choices", "not a list of choices", "DrawChoice(office, day, ...), the best one first")
         wishes = [{**msgspec.structs.asdict(one), "day": day_text(one.day)} for one in choices]
-        body = {"applicants": party_list(applicants), "choices": wishes, "expected_version": expected_version}
+        body = {
+            "applicants": party_list(applicants),
+            "choices": wishes,
+            "expected_version": expected_version,
+            "expected_epoch": expected_epoch,
+        }
         return self._draw_command("POST", "/applications", body)
 
-    def withdraw(self, applicant: str, *, expected_version: int) -> CallFlow[DrawOutcome]:
+    def withdraw(self, applicant: str, *, expected_version: int, expected_epoch: int = 0) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.withdraw`."""
-        return self._draw_command(
-            "POST", "/applications/withdraw", {"applicant": applicant, "expected_version": expected_version}
-        )
+        body = {"applicant": applicant, "expected_version": expected_version, "expected_epoch": expected_epoch}
+        return self._draw_command("POST", "/applications/withdraw", body)
+
+    def check_receipt(self, applicant: str, *, number: int, version: int, epoch: int) -> CallFlow[DrawOutcome]:
+        """See :meth:`quota_engine.Draw.check_receipt`."""
+        body = {"applicant": applicant, "number": number, "version": version, "epoch": epoch}
+        return self._draw_command("POST", "/applications/check", body)
 
     def find(self, applicant: str) -> CallFlow[SubmittedApplication | None]:
         """See :meth:`quota_engine.Draw.find`."""
@@ -78,15 +92,15 @@ class DrawCalls(CallBase):
         if isinstance(found, ProblemBody):
             return None
         wishes = tuple(preference_of(one) for one in found.choices)
-        return SubmittedApplication(found.number, found.version, tuple(found.tokens), wishes)
+        return SubmittedApplication(found.number, found.version, tuple(found.tokens), wishes, found.epoch)
 
-    def close(self) -> CallFlow[DrawOutcome]:
+    def close(self, *, epoch: int = 0) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.close`."""
-        return self._draw_command("POST", "/close", None, is_long=True)
+        return self._draw_command("POST", "/close", {"epoch": epoch}, is_long=True)
 
-    def run(self, seed: str, entropy: str = "") -> CallFlow[DrawOutcome]:
+    def run(self, seed: str, entropy: str = "", *, epoch: int = 0) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.run`."""
-        return self._draw_command("POST", "/run", {"seed": seed, "entropy": entropy})
+        return self._draw_command("POST", "/run", {"seed": seed, "entropy": entropy, "epoch": epoch})
 
     def files(self) -> CallFlow[DrawFiles | None]:
         """See :meth:`quota_engine.Draw.files`.

@@ -30,11 +30,15 @@ _DEFAULT_SETTINGS: Final = RoomSettings()
 
 
 class RoomChanged(msgspec.Struct, frozen=True):
-    """Result of an operator's command: the status, and the room after it unless it was refused."""
+    """Result of an operator's command: the status, and the room after it unless it was refused.
+
+    ``room_epoch`` is the present epoch of the room, for ``EPOCH_CHANGED``.
+    """
 
     status: RoomStatus
     retry_at_ms: int = 0
     view: RoomBody | None = None
+    room_epoch: int = 0
 
     @property
     def ok(self) -> bool:
@@ -108,9 +112,9 @@ class RoomCalls(CallBase):
             return EnterResult(ticket_status_of(found.ticket_status))
         return EnterResult(ticket_status_of(found.ticket_status), found.admission_pass, found.until_at_ms)
 
-    def open(self, entropy: str) -> CallFlow[RoomChanged]:
+    def open(self, entropy: str, *, epoch: int = 0) -> CallFlow[RoomChanged]:
         """See :meth:`quota_engine.WaitingRoom.open`."""
-        return self._change("POST", "/open", {"entropy": entropy})
+        return self._change("POST", "/open", {"entropy": entropy, "epoch": epoch})
 
     def set_pace(self, per_minute_min: int, per_minute_max: int) -> CallFlow[RoomChanged]:
         """See :meth:`quota_engine.WaitingRoom.set_pace`."""
@@ -131,5 +135,5 @@ class RoomCalls(CallBase):
     def _change(self, method: str, rest: str, body: dict[str, object] | None) -> CallFlow[RoomChanged]:
         found = yield from self._request_or_problem(method, f"{self._path}{rest}", RoomBody, RoomStatus, body=body)
         if isinstance(found, ProblemBody):
-            return RoomChanged(RoomStatus(str(found.outcome)), found.retry_at_ms or 0)
+            return RoomChanged(RoomStatus(str(found.outcome)), found.retry_at_ms or 0, room_epoch=found.epoch or 0)
         return RoomChanged(RoomStatus.DONE, view=found)

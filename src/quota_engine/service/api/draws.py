@@ -9,7 +9,9 @@ from __future__ import annotations
 __all__ = ["DRAWS"]
 
 import asyncio
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
 
 from quota_engine.api_schema.draws import (
     ApplicationBody,
@@ -18,10 +20,12 @@ from quota_engine.api_schema.draws import (
     AwardBody,
     AwardedBody,
     AwardRequestBody,
+    CloseDrawBody,
     CreateDrawBody,
     DrawBody,
     DrawOutcomeBody,
     FindApplicationBody,
+    ReceiptBody,
     RefusedBody,
     RunDrawBody,
     WithdrawBody,
@@ -31,7 +35,7 @@ from quota_engine.api_schema.draws import (
 )
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawView
-from quota_engine.service.api.common import OPERATORS, SERVICES, get, post, put
+from quota_engine.service.api.common import OPERATORS, SERVICES, QueryParameters, get, post, put
 from quota_engine.service.background.draw_publication import (
     APPLICATIONS,
     CAPACITIES,
@@ -52,6 +56,12 @@ from quota_engine.workflows.draws import DrawChoice
 S = DrawStatus
 _DRAW: Final = "/v1/draws/{draw}"
 _NUMBER_DIGITS_MAX: Final = 8
+
+
+class ResultQuery(QueryParameters, frozen=True, kw_only=True):
+    """``token``: a token of the receipt. Another application's result is then a problem, not a response."""
+
+    token: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")] | None = None
 
 
 def _outcome_response(context: ServiceContext, outcome: DrawOutcome, *, created: bool = False) -> ApiResponse:
@@ -89,7 +99,7 @@ async def apply(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     body: ApplyBody = request.body
     choices = [DrawChoice(choice.office, choice.day, **choice.selection()) for choice in body.choices]
     outcome = await context.engine.draw(request.path["draw"]).apply(
-        body.applicants, choices, expected_version=body.expected_version
+        body.applicants, choices, expected_version=body.expected_version, expected_epoch=body.expected_epoch
     )
     return _outcome_response(context, outcome, created=outcome.version == 1)
 
@@ -104,6 +114,7 @@ async def find_application(context: ServiceContext, request: ApiRequest) -> ApiR
         ApplicationBody(
             number=application.number,
             version=application.version,
+            epoch=application.epoch,
             tokens=list(application.tokens),
             choices=[choice_body(preference) for preference in application.choices],
         ),
@@ -113,18 +124,27 @@ async def find_application(context: ServiceContext, request: ApiRequest) -> ApiR
 async def withdraw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     body: WithdrawBody = request.body
     outcome = await context.engine.draw(request.path["draw"]).withdraw(
-        body.applicant, expected_version=body.expected_version
+        body.applicant, expected_version=body.expected_version, expected_epoch=body.expected_epoch
+    )
+    return _outcome_response(context, outcome)
+
+
+async def check_receipt(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: ReceiptBody = request.body
+    outcome = await context.engine.draw(request.path["draw"]).check_receipt(
+        body.applicant, number=body.number, version=body.version, epoch=body.epoch
     )
     return _outcome_response(context, outcome)
 
 
 async def close_draw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
-    return _outcome_response(context, await context.engine.draw(request.path["draw"]).close())
+    return _outcome_response(context, await context.engine.draw(request.path["draw"]).close(epoch=request.body.epoch))
 
 
 async def run_draw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     body: RunDrawBody = request.body
-    return _outcome_response(context, await context.engine.draw(request.path["draw"]).run(body.seed, body.entropy))
+    draw = context.engine.draw(request.path["draw"])
+    return _outcome_response(context, await draw.run(body.seed, body.entropy, epoch=body.epoch))
 
 
 async def award(context: ServiceContext, request: ApiRequest) -> ApiResponse:
@@ -177,6 +197,10 @@ async def get_result(context: ServiceContext, request: ApiRequest) -> ApiRespons
         raise InvalidRequest("number", "not the number of an application", f"1 to {_NUMBER_DIGITS_MAX} digits")
     published = await _published(context, request, needs_result=True)
     result = await asyncio.to_thread(published.find_result, int(number))
+    token = request.query.token
+    if token and (result is None or token not in result.tokens):
+        # The caller has a receipt with this number, and the draw has given the number to another application or none.
+        raise Problem.from_draw_outcome(DrawOutcome(S.APPLICATION_LOST), context.now_ms())
     if result is None:
         raise Problem("draw-not-found", "no application has this number")
     return ApiResponse(200, result)
@@ -188,7 +212,7 @@ def _problems(*statuses: DrawStatus, others: tuple[str, ...] = ()) -> tuple[str,
 
 _APPLY_PROBLEMS: Final = _problems(
     S.UNKNOWN_DRAW, S.NOT_OPEN, S.APPLICATIONS_CLOSED, S.PARTY_TOO_LARGE, S.TOO_MANY_CHOICES, S.NOT_IN_DRAW,
-    S.ALREADY_APPLIED, S.STALE, S.DRAW_FULL, others=("unknown-name",),
+    S.ALREADY_APPLIED, S.APPLICATION_LOST, S.STALE, S.DRAW_FULL, others=("unknown-name",),
 )  # fmt: skip
 _NOT_RUN: Final = ("draw-not-run",)
 
@@ -221,20 +245,28 @@ DRAWS: Final = (
     _post(
         "applications/withdraw", "withdraw", "Withdraw an application for all of its party.", withdraw, SERVICES,
         body_type=WithdrawBody,
-        problems=_problems(S.UNKNOWN_DRAW, S.NOT_OPEN, S.APPLICATIONS_CLOSED, S.NOT_FOUND, S.STALE),
+        problems=_problems(
+            S.UNKNOWN_DRAW, S.NOT_OPEN, S.APPLICATIONS_CLOSED, S.NOT_FOUND, S.APPLICATION_LOST, S.STALE
+        ),
+    ),
+    _post(
+        "applications/check", "check-receipt", "Check if the draw has the application of a receipt.", check_receipt,
+        SERVICES, body_type=ReceiptBody, is_write=False,
+        problems=_problems(S.UNKNOWN_DRAW, S.NOT_FOUND, S.APPLICATION_LOST, S.STALE),
     ),
     get(
         _DRAW + "/applications/{number}", "application-result", "Get the result of an application by its number.",
-        get_result, ApplicationResultBody,
-        problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.NOT_FOUND, others=_NOT_RUN),
+        get_result, ApplicationResultBody, query_type=ResultQuery,
+        problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.NOT_FOUND, S.APPLICATION_LOST, others=_NOT_RUN),
     ),
     _post(
         "close", "close-draw", "Freeze the capacities and the applications, after the closing time.", close_draw,
-        OPERATORS, problems=_problems(S.UNKNOWN_DRAW, S.STILL_OPEN, S.CONFLICT),
+        OPERATORS, body_type=CloseDrawBody,
+        problems=_problems(S.UNKNOWN_DRAW, S.STILL_OPEN, S.CONFLICT, S.EPOCH_CHANGED),
     ),
     _post(
         "run", "run-draw", "Reveal the seed and the public entropy, which decide the draw.", run_draw, OPERATORS,
-        body_type=RunDrawBody, problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.CONFLICT),
+        body_type=RunDrawBody, problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.CONFLICT, S.EPOCH_CHANGED),
     ),
     _post(
         "award", "award", "Hold the winners' places, a page of winners at a time. Safe to repeat.", award, OPERATORS,

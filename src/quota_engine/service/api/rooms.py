@@ -60,12 +60,12 @@ async def _authorized_room(context: ServiceContext, request: ApiRequest) -> Asyn
     return room
 
 
-def _raise_refusal(context: ServiceContext, status: RoomStatus, retry_at_ms: int = 0) -> None:
+def _raise_refusal(context: ServiceContext, status: RoomStatus, retry_at_ms: int = 0, epoch: int = 0) -> None:
     """Raise the problem of a refusal; return if ``status`` is a success."""
     if status is S.NOT_FOUND:
         raise UnknownName("room", "no such room, or its retention has ended", "the id of an existing room")
     if status in ROOM_STATUS_PROBLEMS:
-        raise Problem.from_room_status(status, retry_at_ms, context.now_ms())
+        raise Problem.from_room_status(status, retry_at_ms, context.now_ms(), epoch)
 
 
 def _room_response(request: ApiRequest, view: RoomView, status: int = 200) -> ApiResponse:
@@ -162,13 +162,14 @@ async def enter(context: ServiceContext, request: ApiRequest) -> ApiResponse:
 async def _operated(
     context: ServiceContext, request: ApiRequest, room: AsyncWaitingRoom, result: RoomResult
 ) -> ApiResponse:
-    _raise_refusal(context, result.status, result.retry_at_ms)
+    _raise_refusal(context, result.status, result.retry_at_ms, result.room_epoch)
     return _room_response(request, result.view or await room.view())
 
 
 async def open_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     room = await _authorized_room(context, request)
-    return await _operated(context, request, room, await room.open(request.body.entropy))
+    body: OpenRoomBody = request.body
+    return await _operated(context, request, room, await room.open(body.entropy, epoch=body.epoch))
 
 
 async def set_pace(context: ServiceContext, request: ApiRequest) -> ApiResponse:
@@ -231,7 +232,8 @@ ROOMS: Final = (
     ),
     post(
         _ROOM + "/open", "open-room", "Open a room with the text of its public entropy source.", open_room, RoomBody,
-        body_type=OpenRoomBody, problems=_problems(S.OVERLOADED, S.CONFLICT, S.ROOM_CLOSED, S.NOT_OPEN), **_OPERATION,
+        body_type=OpenRoomBody,
+        problems=_problems(S.OVERLOADED, S.CONFLICT, S.ROOM_CLOSED, S.NOT_OPEN, S.EPOCH_CHANGED), **_OPERATION,
     ),
     put(
         _ROOM + "/pace", "set-pace", "Set the bounds of a room's pace.", set_pace, RoomBody, body_type=PaceBody,

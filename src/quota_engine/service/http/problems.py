@@ -101,12 +101,14 @@ _DRAW_TITLES: Final = {
     DrawStatus.NOT_CLOSED: (409, "The draw has not been closed"),
     DrawStatus.NOT_FROZEN: (409, "The applications have not been frozen yet"),
     DrawStatus.CONFLICT: (409, "The value differs from the commitment, or from an earlier call"),
+    DrawStatus.EPOCH_CHANGED: (409, "The draw's store has failed over; name the present epoch"),
     DrawStatus.FROZEN: (409, "The capacities of the draw are frozen"),
     DrawStatus.PARTY_TOO_LARGE: (422, "The party is larger than the draw allows"),
     DrawStatus.TOO_MANY_CHOICES: (422, "More choices than the draw allows"),
     DrawStatus.NOT_IN_DRAW: (422, "A day does not belong to the draw"),
     DrawStatus.NOT_FOUND: (404, "The applicant has no application"),
     DrawStatus.ALREADY_APPLIED: (409, "An applicant is in another application"),
+    DrawStatus.APPLICATION_LOST: (409, "The draw lost this version of the application in a failover of its store"),
     DrawStatus.STALE: (412, "The application has changed; read it again"),
     DrawStatus.DRAW_FULL: (409, "The draw accepts no more applications"),
 }
@@ -130,6 +132,9 @@ ROOM_STATUS_PROBLEMS: Final = {
     ),
     RoomStatus.ROOM_CLOSED: ProblemType("room-closed", 410, "The room is closed, or its opening time has passed"),
     RoomStatus.NOT_OPEN: ProblemType("room-not-open", 409, "The room is not open yet"),
+    RoomStatus.EPOCH_CHANGED: ProblemType(
+        "room-epoch-changed", 409, "The room's store has failed over; name the present epoch"
+    ),
     RoomStatus.FULL: ProblemType("room-full", 409, "The room has issued all its tickets"),
 }
 """Problem type of each refusal of a waiting room. A room that does not exist is ``unknown-name``."""
@@ -202,18 +207,19 @@ class Problem(Exception):
 
     @classmethod
     def from_draw_outcome(cls, outcome: DrawOutcome, now_ms: int) -> Problem:
-        """Return the problem of a draw's refusal, with number and version of the caller's application if it has one."""
+        """Return the problem of a draw's refusal, with what the draw has of the caller's application."""
         kind = DRAW_STATUS_PROBLEMS[outcome.status]
-        values = {"retry_at_ms": outcome.retry_at_ms, "number": outcome.number, "version": outcome.version}
+        values = {name: getattr(outcome, name) for name in ("retry_at_ms", "number", "version", "epoch")}
         members = {"outcome": outcome.status, **{name: value for name, value in values.items() if value}}
         retry_after_s = _retry_after_s(outcome.status, outcome.retry_at_ms, now_ms)
         return cls(kind.name, kind.title, retry_after_s=retry_after_s, members=members)
 
     @classmethod
-    def from_room_status(cls, status: RoomStatus, retry_at_ms: int, now_ms: int) -> Problem:
-        """Return the problem of a waiting room's refusal."""
+    def from_room_status(cls, status: RoomStatus, retry_at_ms: int, now_ms: int, epoch: int = 0) -> Problem:
+        """Return the problem of a waiting room's refusal. ``epoch``: of the room, or 0."""
         kind = ROOM_STATUS_PROBLEMS[status]
-        members = {"outcome": status, **({"retry_at_ms": retry_at_ms} if retry_at_ms else {})}
+        values = {"retry_at_ms": retry_at_ms, "epoch": epoch}
+        members = {"outcome": status, **{name: value for name, value in values.items() if value}}
         retry_after_s = _retry_after_s(status, retry_at_ms, now_ms)
         return cls(kind.name, kind.title, retry_after_s=retry_after_s, members=members)
 

@@ -109,6 +109,7 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
         "EPOCH_STARTS_MAX": EPOCH_STARTS_MAX,
     },
     "waiting_room/apply_commands.lua": {"RETENTION_MARGIN_MS": SHORT_RETENTION_MARGIN_MS, "MINUTE_MS": 60_000},
+    "draw/ledger.lua": {"EPOCH_FIRST": EPOCH_FIRST},
     "draw/apply_commands.lua": {
         "PREFERENCES_MAX": PREFERENCES_MAX,
         "OFFERED_DAYS_MAX": OFFERED_DAYS_MAX,

@@ -11,6 +11,7 @@ __all__ = ["DrawDecoder", "draw_of_state", "encode", "preference_of_text", "text
 from collections.abc import Callable
 from typing import Any, Final
 
+from quota_engine.domain.epochs import EPOCH_FIRST, AdvanceEpoch
 from quota_engine.draws.ledger import (
     CloseDraw,
     CreateDraw,
@@ -88,12 +89,14 @@ def _offered_of_text(text: str) -> OfferDay:
 
 
 def _application_of_fields(fields: list[str]) -> StoredApplication:
-    number, version, applicants, preferences = fields
+    number, version_and_epoch, applicants, preferences = fields
+    version, _, epoch = version_and_epoch.partition(":")
     return StoredApplication(
         int(number),
         int(version),
         tuple(map(applicant_of_text, applicants.split(","))) if applicants else (),
         tuple(map(int, preferences.split(","))) if preferences else (),
+        int(epoch or EPOCH_FIRST),
     )
 
 
@@ -107,14 +110,19 @@ def _frozen_of_text(text: str) -> FrozenInputs | None:
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     CreateDraw: lambda one: f"create\t{_text_of_config(one.config)}",
     SubmitApplication: lambda one: (
-        f"apply\t{','.join(map(text_of_applicant, one.applicants))}\t{one.expected_version}"
+        f"apply\t{','.join(map(text_of_applicant, one.applicants))}\t{one.expected_version}\t{one.expected_epoch}"
         f"\t{';'.join(map(text_of_preference, one.preferences))}"
     ),
-    WithdrawApplication: lambda one: f"withdraw\t{text_of_applicant(one.applicant)}\t{one.expected_version}",
+    WithdrawApplication: lambda one: (
+        f"withdraw\t{text_of_applicant(one.applicant)}\t{one.expected_version}\t{one.expected_epoch}"
+    ),
     CloseDraw: lambda one: "close",
     OfferDay: lambda one: f"offer_day\t{one.office}\t{one.day}\t{_text_of_row(one.quotas)}",
-    FreezeDraw: lambda one: f"freeze\t{one.applications}\t{one.applications_digest}\t{one.capacities_digest}",
-    RevealSeed: lambda one: f"reveal\t{one.seed}\t{one.commitment}\t{one.entropy}",
+    FreezeDraw: lambda one: (
+        f"freeze\t{one.epoch}\t{one.applications}\t{one.applications_digest}\t{one.capacities_digest}"
+    ),
+    RevealSeed: lambda one: f"reveal\t{one.seed}\t{one.commitment}\t{one.epoch}\t{one.entropy}",
+    AdvanceEpoch: lambda one: f"advance_epoch\t{one.epoch_min}",
     ReadDraw: lambda one: "draw",
     FindApplication: lambda one: f"find\t{text_of_applicant(one.applicant)}",
     ReadApplications: lambda one: f"applications\t{one.after}\t{one.limit}",
@@ -136,9 +144,15 @@ class DrawDecoder:
 
     def outcome(self, command: Any, line: str) -> DrawOutcome:
         """Return the outcome of a command from its reply line."""
-        status, number, version, flags, retry_at_ms, quotas = line.split("\t")
+        status, number, version, flags, retry_at_ms, quotas, epoch = line.split("\t")
         return DrawOutcome(
-            _STATUS[status], int(number), int(version), flags == "p", int(retry_at_ms), _row_of_text(quotas)
+            _STATUS[status],
+            int(number),
+            int(version),
+            flags == "p",
+            int(retry_at_ms),
+            _row_of_text(quotas),
+            epoch=int(epoch),
         )
 
     def answer(self, question: DrawQuery, line: str) -> Any:
@@ -161,8 +175,9 @@ class DrawDecoder:
                 return [_offered_of_text(row) for row in rows]
 
     def _view(self, fields: list[str]) -> DrawView:
-        now, _, frozen, seed, entropy, last_number, active, applicants, preferences, offered = fields[:10]
-        config = _config_of_fields(fields[10:])
+        now, _, frozen, seed, entropy, last_number, active, applicants, preferences, offered, *epochs = fields[:13]
+        epoch, frozen_epoch, revealed_epoch = map(int, epochs)
+        config = _config_of_fields(fields[13:])
         return DrawView(
             self._draw,
             phase_of(config, bool(frozen), bool(seed), int(now)),
@@ -175,6 +190,9 @@ class DrawDecoder:
             _frozen_of_text(frozen),
             seed,
             entropy,
+            epoch,
+            frozen_epoch,
+            revealed_epoch,
         )
 
 
@@ -189,6 +207,8 @@ def draw_of_state(address: str, state: list[Any]) -> DrawLedger:
     ledger.closed = head["closed"] == "1"
     ledger.frozen = _frozen_of_text(head["frozen"])
     ledger.seed, ledger.entropy = head["seed"], head["entropy"]
+    ledger.epoch = int(head["epoch"])
+    ledger.frozen_epoch, ledger.revealed_epoch = int(head["frozen_epoch"]), int(head["revealed_epoch"])
     ledger.last_number = int(head["last_number"])
     ledger.active_applications, ledger.active_applicants = int(head["active"]), int(head["applicants"])
     for number, text in applications.items():

@@ -47,8 +47,8 @@ def encode(command: RoomCommand | RoomQuery) -> str:
             )
         case SetPace(low, high):
             return f"set_pace\t{low}\t{high}"
-        case OpenRoom(seed, entropy):
-            return f"open\t{seed}\t{commitment_of(seed)}\t{entropy}"
+        case OpenRoom(seed, entropy, epoch):
+            return f"open\t{seed}\t{commitment_of(seed)}\t{epoch}\t{entropy}"
         case CloseRoom(closing_seed):
             return f"close\t{closing_seed}\t{commitment_of(seed_of(closing_seed))}"
         case CreateRoom(config):
@@ -101,6 +101,8 @@ class RoomDecoder:
             room_epoch, *ticket = map(int, rest)
             index, epoch = ticket or (INDEX_NONE, 0)
             return RoomResult(_STATUS[status], index, epoch=epoch, room_epoch=room_epoch)
+        if status == RoomStatus.EPOCH_CHANGED:
+            return RoomResult(RoomStatus.EPOCH_CHANGED, room_epoch=int(rest[0]))
         if len(rest) <= 1:
             return RoomResult(_STATUS[status], retry_at_ms=int(rest[0]) if rest else 0)
         return RoomResult(_STATUS[status], replayed=rest[0] == "p", view=self._view(rest))

@@ -3,14 +3,40 @@
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 --
--- reply a line for each command, with tabs between its fields: status, number, version, flags ("p": replayed), retry_at_ms, quotas.
---       If the fence is checked, one more line: see line() of shared/fence.lua
+-- reply a line for each command, with tabs between its fields: status, number, version, flags ("p": replayed), retry_at_ms,
+--       quotas, epoch. If the fence is checked, one more line: see line() of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines PREFERENCES_MAX, OFFERED_DAYS_MAX, APPLICANTS_MAX, CHOICES_MAX and RETENTION_MARGIN_MS.
 
-local function outcome(status, number, version, flags, retry_at_ms, quotas)
-  return concat({ status, int(number or 0), int(version or 0), flags or "", int(retry_at_ms or 0), quotas or "" }, TAB)
+local function outcome(status, number, version, flags, retry_at_ms, quotas, epoch)
+  local numbers = { int(number or 0), int(version or 0), int(retry_at_ms or 0), int(epoch or 0) }
+  return concat({ status, numbers[1], numbers[2], flags or "", numbers[3], quotas or "", numbers[4] }, TAB)
+end
+
+-- application: what application_of() returns, or nil
+local function outcome_of(status, application, flags)
+  if not application then return outcome(status) end
+  return outcome(status, application.number, application.version, flags, 0, "", application.epoch)
+end
+
+-- Return the version of an application as its text begins.
+local function text_of_version(version)
+  return draw.epoch == EPOCH_FIRST and int(version) or int(version) .. ":" .. int(draw.epoch)
+end
+
+-- Return true if the draw has lost the version of an application that a sender saw. Mirrors is_lost() of the Python.
+local function is_lost(version, epoch, expected_version, expected_epoch)
+  if expected_epoch == 0 or expected_version == 0 then return false end
+  if expected_version == version then return expected_epoch ~= epoch end
+  return expected_version > version and expected_epoch ~= draw.epoch
+end
+
+local function refusal_by_version(before, expected_version, expected_epoch)
+  local version, epoch = before and before.version or 0, before and before.epoch or 0
+  if is_lost(version, epoch, expected_version, expected_epoch) then return outcome_of("APPLICATION_LOST", before) end
+  if expected_version ~= version then return outcome_of("STALE", before) end
+  return nil
 end
 
 -- Mark the draw changed, so that its head is written back.
@@ -43,7 +69,7 @@ local function create(fields, now_ms)
     call("HSET", key, "~", "")
     call("PEXPIRE", key, int(config.forget_at_ms - now_ms + RETENTION_MARGIN_MS))
   end
-  call("HSET", HEAD, "config", text, "ends_at_ms", int(config.forget_at_ms))
+  call("HSET", HEAD, "config", text, "ends_at_ms", int(config.forget_at_ms), "epoch", int(EPOCH_FIRST))
   load_draw()
   changed_at(now_ms)
   return outcome("DONE")
@@ -70,12 +96,12 @@ local function leave(before, memberships)
   end
 end
 
--- fields: name, applicants, version, preferences
+-- fields: name, applicants, version, epoch, preferences
 local function apply(fields, now_ms)
   local config = known(now_ms)
   local refusal = refusal_by_time(config, now_ms)
   if refusal then return refusal end
-  local party, preferences = names(fields[2]), split(fields[4], ";")
+  local party, preferences = names(fields[2]), split(fields[5], ";")
   if #party > config.party_max then return outcome("PARTY_TOO_LARGE") end
   if #preferences > config.choices_max then return outcome("TOO_MANY_CHOICES") end
   for _, preference in ipairs(preferences) do
@@ -99,9 +125,10 @@ local function apply(fields, now_ms)
     if not found then new = new + 1 end
   end
   if new == 0 and before and before.party == fields[2] and before.preferences == concat(numbers, COMMA) then
-    return outcome("APPLIED", number, version, "p")
+    return outcome_of("APPLIED", before, "p")
   end
-  if tonumber(fields[3]) ~= version then return outcome("STALE", number, version) end
+  local stale = refusal_by_version(before, tonumber(fields[3]), tonumber(fields[4]))
+  if stale then return stale end
   if (number == 0 and draw.last_number >= config.applications_max) or draw.preferences + new > PREFERENCES_MAX then
     return outcome("DRAW_FULL")
   end
@@ -121,14 +148,14 @@ local function apply(fields, now_ms)
       call("HSET", PREFERENCES, numbers[index], preference, "=" .. preference, numbers[index])
     end
   end
-  call("HSET", APPLICATIONS, int(number), concat({ int(version + 1), fields[2], concat(numbers, COMMA) }, TAB))
+  call("HSET", APPLICATIONS, int(number), concat({ text_of_version(version + 1), fields[2], concat(numbers, COMMA) }, TAB))
   draw.active = draw.active + 1
   draw.applicants = draw.applicants + #party
   changed_at(now_ms)
-  return outcome("APPLIED", number, version + 1)
+  return outcome("APPLIED", number, version + 1, "", 0, "", draw.epoch)
 end
 
--- fields: name, applicant, version
+-- fields: name, applicant, version, epoch
 local function withdraw(fields, now_ms)
   local refusal = refusal_by_time(known(now_ms), now_ms)
   if refusal then return refusal end
@@ -137,17 +164,18 @@ local function withdraw(fields, now_ms)
   if not before then
     before = application_of(membership.assigned_number)
     if before and before.party == "" and before.version == version + 1 then
-      return outcome("WITHDRAWN", before.number, before.version, "p")
+      return outcome_of("WITHDRAWN", before, "p")
     end
-    return outcome("NOT_FOUND")
+    return outcome(is_lost(0, 0, version, tonumber(fields[4])) and "APPLICATION_LOST" or "NOT_FOUND")
   end
-  if before.version ~= version then return outcome("STALE", before.number, before.version) end
+  local stale = refusal_by_version(before, version, tonumber(fields[4]))
+  if stale then return stale end
   local memberships = {}
   leave(before, memberships)
   for applicant, one in pairs(memberships) do write_membership(applicant, one) end
-  call("HSET", APPLICATIONS, int(before.number), int(version + 1) .. TAB .. TAB)
+  call("HSET", APPLICATIONS, int(before.number), text_of_version(version + 1) .. TAB .. TAB)
   changed_at(now_ms)
-  return outcome("WITHDRAWN", before.number, version + 1)
+  return outcome("WITHDRAWN", before.number, version + 1, "", 0, "", draw.epoch)
 end
 
 local function close(_, now_ms)
@@ -177,38 +205,58 @@ local function offer_day(fields, now_ms)
   return outcome("DONE", 0, 0, "", 0, fields[4])
 end
 
--- fields: name, applications, their digest, digest of the capacities
+-- Return the outcome of a command that names another epoch than the draw's, or nil. text: the epoch, "0" for the first one
+local function refusal_by_epoch(text)
+  local epoch = tonumber(text)
+  if draw.epoch == (epoch > 0 and epoch or EPOCH_FIRST) then return nil end
+  return outcome("EPOCH_CHANGED", 0, 0, "", 0, "", draw.epoch)
+end
+
+-- fields: name, epoch, applications, their digest, digest of the capacities
 local function freeze(fields, now_ms)
   if not known(now_ms) then return outcome("UNKNOWN_DRAW") end
   if not draw.closed then return outcome("NOT_CLOSED") end
-  local frozen = concat(fields, COMMA, 2)
+  local frozen = concat(fields, COMMA, 3)
   if draw.frozen ~= "" then
     if draw.frozen == frozen then return outcome("DONE", 0, 0, "p") end
     return outcome("CONFLICT")
   end
-  if tonumber(fields[2]) ~= draw.active then return outcome("CONFLICT") end
-  draw.frozen = frozen
+  if tonumber(fields[3]) ~= draw.active then return outcome("CONFLICT") end
+  local refusal = refusal_by_epoch(fields[2])
+  if refusal then return refusal end
+  draw.frozen, draw.frozen_epoch = frozen, draw.epoch
   changed_at(now_ms)
   return outcome("DONE")
 end
 
--- fields: name, seed, the seed's commitment (the server has no SHA-256), entropy
+-- fields: name, seed, the seed's commitment (the server has no SHA-256), epoch, entropy
 local function reveal(fields, now_ms)
   local config = known(now_ms)
   if not config then return outcome("UNKNOWN_DRAW") end
   if draw.frozen == "" then return outcome("NOT_FROZEN") end
-  if fields[3] ~= config.commitment or (fields[4] == "") ~= (config.entropy_source == "") then return outcome("CONFLICT") end
+  if fields[3] ~= config.commitment or (fields[5] == "") ~= (config.entropy_source == "") then return outcome("CONFLICT") end
   if draw.seed ~= "" then
-    if draw.entropy == fields[4] then return outcome("DONE", 0, 0, "p") end
+    if draw.entropy == fields[5] then return outcome("DONE", 0, 0, "p") end
     return outcome("CONFLICT")
   end
-  draw.seed, draw.entropy = fields[2], fields[4]
+  local refusal = refusal_by_epoch(fields[4])
+  if refusal then return refusal end
+  draw.seed, draw.entropy, draw.revealed_epoch = fields[2], fields[5], draw.epoch
   changed_at(now_ms)
+  return outcome("DONE")
+end
+
+-- fields: name, epoch_min. The time of the last change stays.
+local function advance_epoch(fields, now_ms)
+  if not known(now_ms) then return outcome("UNKNOWN_DRAW") end
+  draw.epoch = math.max(draw.epoch, tonumber(fields[2])) + 1
+  draw.changed = true
   return outcome("DONE")
 end
 
 local HANDLERS = {
   create = create, apply = apply, withdraw = withdraw, close = close, offer_day = offer_day, freeze = freeze, reveal = reveal,
+  advance_epoch = advance_epoch,
 }
 
 -- The form of each command's fields. All lines are checked before the first command is applied: an error halfway through a
@@ -218,12 +266,13 @@ local NAME, APPLICANT, DIGEST, PRINTABLE = "^[%w_%-]+$", "^[%w_%-%.]+$", "^" .. 
 local NUMBER = "^%d+$"
 local FORMS = {
   create = { NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, DIGEST, PRINTABLE },
-  apply = { "^[%w_%-%.,]+$", NUMBER, "^[%w_%-/,|;]+$" },
-  withdraw = { APPLICANT, NUMBER },
+  apply = { "^[%w_%-%.,]+$", NUMBER, NUMBER, "^[%w_%-/,|;]+$" },
+  withdraw = { APPLICANT, NUMBER, NUMBER },
   close = {},
   offer_day = { NAME, NUMBER, "^[%w_%-:,]*$" },
-  freeze = { NUMBER, DIGEST, DIGEST },
-  reveal = { DIGEST, DIGEST, PRINTABLE },
+  freeze = { NUMBER, NUMBER, DIGEST, DIGEST },
+  reveal = { DIGEST, DIGEST, NUMBER, PRINTABLE },
+  advance_epoch = { NUMBER },
 }
 
 local function fits(text, pattern)
@@ -258,7 +307,7 @@ local function parse(line)
     if not fits(fields[index + 1], pattern) then return nil end
   end
   if fields[1] == "apply" then
-    local preferences = split(fields[4], ";")
+    local preferences = split(fields[5], ";")
     if not are_different(names(fields[2]), APPLICANTS_MAX) or not are_different(preferences, CHOICES_MAX) then return nil end
     for _, preference in ipairs(preferences) do
       if not is_preference(preference) then return nil end
@@ -271,7 +320,8 @@ local function write_back()
   if not draw.changed then return end
   call("HSET", HEAD, "now_ms", int(draw.now_ms), "closed", draw.closed and "1" or "0", "frozen", draw.frozen, "seed", draw.seed,
     "entropy", draw.entropy, "last_number", int(draw.last_number), "active", int(draw.active), "applicants", int(draw.applicants),
-    "preferences", int(draw.preferences), "offered", int(draw.offered))
+    "preferences", int(draw.preferences), "offered", int(draw.offered), "epoch", int(draw.epoch),
+    "frozen_epoch", int(draw.frozen_epoch), "revealed_epoch", int(draw.revealed_epoch))
 end
 
 local now_ms, touches, checks_fence, seen = call_time()

@@ -1,9 +1,10 @@
 -- ledger: the applications of one draw. Mirrors draws/ledger.py.
 --
--- KEYS  1 head          hash  now_ms, config, closed ("1"), frozen, seed, entropy, last_number, and counters: active,
---                             applicants, preferences, offered; and the fields of shared/fence.lua
+-- KEYS  1 head          hash  now_ms, config, closed ("1"), frozen, seed, entropy, frozen_epoch, revealed_epoch, last_number,
+--                             and counters: active, applicants, preferences, offered; and the fields of shared/fence.lua,
+--                             of which the rules use epoch
 --       2 applications  hash  number -> version, applicants, numbers of preferences, separated by tabs; the last two are
---                             empty if it is withdrawn
+--                             empty if it is withdrawn. ":epoch" is behind the version unless that is the first one
 --       3 applicants    hash  applicant -> their permanent number, if they are active in that application; otherwise
 --                             "assigned_number,active", with 0 for none
 --       4 preferences   hash  number -> preference; "=" .. preference -> number
@@ -11,7 +12,7 @@
 --
 -- A preference is office/day/service/service_unit/session/channel/group/options, with options as in a choice: "a,b|c".
 -- All keys always exist once the draw is created: each has a "~" without a meaning. They expire some time after the draw is
--- forgotten.
+-- forgotten. The loader defines EPOCH_FIRST.
 
 local HEAD, APPLICATIONS, APPLICANTS, PREFERENCES, OFFERED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local call = redis.call
@@ -37,7 +38,7 @@ end
 
 local function load_draw()
   local head = call("HMGET", HEAD, "now_ms", "config", "closed", "frozen", "seed", "entropy", "last_number", "active", "applicants",
-    "preferences", "offered")
+    "preferences", "offered", "epoch", "frozen_epoch", "revealed_epoch")
   draw = {
     now_ms = tonumber(head[1] or "0"),
     config = head[2] and config_of_text(head[2]),
@@ -50,6 +51,9 @@ local function load_draw()
     applicants = tonumber(head[9] or "0"),
     preferences = tonumber(head[10] or "0"),
     offered = tonumber(head[11] or "0"),
+    epoch = tonumber(head[12] or int(EPOCH_FIRST)),
+    frozen_epoch = tonumber(head[13] or "0"),
+    revealed_epoch = tonumber(head[14] or "0"),
   }
 end
 
@@ -64,7 +68,11 @@ local function application_of(number)
   local text = number > 0 and call("HGET", APPLICATIONS, int(number))
   if not text then return nil end
   local fields = split(text, TAB)
-  return { number = number, version = tonumber(fields[1]), party = fields[2], preferences = fields[3], text = text }
+  local version, epoch = string.match(fields[1], "^(%d+):?(%d*)$")
+  return {
+    number = number, version = tonumber(version), epoch = tonumber(epoch) or EPOCH_FIRST, party = fields[2],
+    preferences = fields[3], text = text,
+  }
 end
 
 -- Return an applicant's permanent number and the number of the application they are active in; 0 stands for none.

@@ -3,7 +3,7 @@
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua; each line is a question: its name and its fields, separated by tabs
 -- reply a line for each, "" for what is not known. Of the draw: the time, closed, frozen, seed, entropy, last_number, active,
---       applicants, preferences, offered, then its config, separated by tabs. Of an application: number, version, applicants,
+--       applicants, preferences, offered, epoch, frozen_epoch, revealed_epoch, then its config, separated by tabs. Of an application: number, version, applicants,
 --       numbers of preferences, and a row for each preference. Of a page, a row each: applications without the rows of their
 --       preferences, preferences, or days as office/day and quotas. If the fence is checked, one more line: see
 --       line() of shared/fence.lua
@@ -21,7 +21,8 @@ local READERS = {
   draw = function(_, now_ms)
     return concat({
       int(now_ms), draw.closed and "1" or "0", draw.frozen, draw.seed, draw.entropy, int(draw.last_number), int(draw.active),
-      int(draw.applicants), int(draw.preferences), int(draw.offered), draw.config.text,
+      int(draw.applicants), int(draw.preferences), int(draw.offered), int(draw.epoch), int(draw.frozen_epoch), int(draw.revealed_epoch),
+      draw.config.text,
     }, TAB)
   end,
   find = function(fields)

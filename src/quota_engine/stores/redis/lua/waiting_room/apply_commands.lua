@@ -5,7 +5,8 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each command. Of a join that has a ticket: its number; then ":epoch" unless that is the first one; then "p"
 --       if replayed. Of a command that returns the room: what view() writes. Otherwise the status, then a tab and the time to
---       retry at, if there is one. If the fence is checked, one more line: see line() of shared/fence.lua
+--       retry at or the epoch of the room, if there is one. If the fence is checked, one more line: see line() of
+--       shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
 -- The loader defines RETENTION_MARGIN_MS and MINUTE_MS.
@@ -81,7 +82,8 @@ local function join(applicant, replaces_ticket, now_ms)
 end
 
 -- commitment: what the seed hashes to. Python computes it, because the server has no SHA-256.
-local function open(seed, commitment, entropy, now_ms)
+-- epoch: the epoch that the sender has seen, 0 for the first one
+local function open(seed, commitment, entropy, epoch, now_ms)
   if not room then return "NOT_FOUND" end
   local config = room.config
   if commitment ~= config.commitment or (entropy == "") ~= (config.entropy_source == "") then return "CONFLICT" end
@@ -92,6 +94,9 @@ local function open(seed, commitment, entropy, now_ms)
   if is_over(room, now_ms) then return "ROOM_CLOSED" end
   -- By the store's clock: the caller's may be ahead.
   if now_ms < config.opens_at_ms then return "NOT_OPEN\t" .. int(config.opens_at_ms) end
+  if config.entropy_source ~= "" and room.epoch ~= (epoch > 0 and epoch or EPOCH_FIRST) then
+    return "EPOCH_CHANGED\t" .. int(room.epoch)
+  end
 
   -- From here on it must succeed.
   set("seed", seed)
@@ -188,8 +193,8 @@ local function parse(line)
   if per_minute then
     return function(now_ms) return call_tickets(tonumber(per_minute), tonumber(call_max), tonumber(left) or -1, now_ms) end
   end
-  local seed, commitment, entropy = string.match(line, "^open\t(%x+)\t(%x+)\t([^\t]*)$")
-  if seed then return function(now_ms) return open(seed, commitment, entropy, now_ms) end end
+  local seed, commitment, epoch, entropy = string.match(line, "^open\t(%x+)\t(%x+)\t(%d+)\t([^\t]*)$")
+  if seed then return function(now_ms) return open(seed, commitment, entropy, tonumber(epoch), now_ms) end end
   local low, high = string.match(line, "^set_pace\t(%d+)\t(%d+)$")
   if low then return function(now_ms) return set_pace(tonumber(low), tonumber(high), now_ms) end end
   local closing_seed, committed = string.match(line, "^close\t(%x+)\t(%x+)$")
