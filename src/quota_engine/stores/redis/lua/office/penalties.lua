@@ -160,8 +160,8 @@ local function expire_own_holds(applicants, now_ms)
   for _, number in ipairs(days) do distribute_free_units(day_of(number), now_ms) end
 end
 
--- Return how many more holds the applicants may abandon, and the end of the block to announce; or nil if none of them has
--- abandoned any within the window. deadline_at_ms is that of their hold, or nil after a release.
+-- Return how many more holds the applicants may abandon, and the end of the block to announce. Return nil if none of them
+-- has abandoned any within the window. deadline_at_ms is that of their hold, or nil after a release.
 local function announcement(applicants, now_ms, deadline_at_ms)
   local rules, left, until_ms = ledger.rules, nil, 0
   local window_start_ms = now_ms - rules.abandoned_holds_window_ms
