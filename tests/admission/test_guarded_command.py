@@ -315,6 +315,11 @@ class GuardedOracle:
         self.levels[charge.name] = self.level(charge, now_ms) - charge.cost, now_ms
         self.gate_ms = now_ms
 
+    def count_refusal(self, charges: tuple[Charge, ...], now_ms: int) -> None:
+        for charge in charges:
+            if charge.counts_refusals and self.fits(charge, now_ms):
+                self.take(charge, now_ms)
+
     def objection_to(self, answer: GuardedOutcome, command: GuardedCommand, now_ms: int) -> str:
         self.oracle.forget_days(now_ms)
         now_ms = max(now_ms, self.oracle.clock_ms)
@@ -326,6 +331,7 @@ class GuardedOracle:
         good = one is not None and self.used.get(one.id, 0) <= gate_ms < one.until_ms
         if one is not None and not good:
             if not one.shadow:
+                self.count_refusal(command.charges, gate_ms)
                 return "" if answer.outcome.status is Status.NOT_ADMITTED else "a bad pass was good"
             shadow.append(PASS_INDEX)
         enforced = [charge for charge in command.charges if not charge.shadow]
@@ -337,6 +343,7 @@ class GuardedOracle:
             exact = all(self.fits(charge, retry) for charge in enforced) and not all(
                 self.fits(charge, retry - 1) for charge in enforced
             )
+            self.count_refusal(command.charges, gate_ms)
             return "" if expected == found and exact else f"{answer} instead of {expected}"
         for charge in enforced:
             self.take(charge, gate_ms)
@@ -400,7 +407,13 @@ def _guarded(
     if not isinstance(command, EnteringCommand):
         return None
     charges = tuple(
-        Charge(name, limits[name], random.randint(1, limits[name].burst), random.random() < 0.3)
+        Charge(
+            name,
+            limits[name],
+            random.randint(1, limits[name].burst),
+            random.random() < 0.3,
+            random.random() < 0.3,
+        )
         for name in random.sample(sorted(limits), random.randint(0, 3))
     )
     one = AdmissionPass(f"p{uses // 3}", max(0, now_ms + random.choice((0, 30, HOLD_TTL_MS))), random.random() < 0.3)

@@ -9,6 +9,7 @@ import pytest
 from quota_engine.admission import (
     ADMIT,
     AdmissionPass,
+    BucketScope,
     ConstantPolicy,
     LimitKey,
     PassRequiredPolicy,
@@ -100,6 +101,40 @@ def test_an_error_of_the_store_reaches_the_workflow_around_a_guarded_command() -
     with pytest.raises(BackendUnavailable):
         workflow.send(None)
     assert caught == ["away"]
+
+
+@pytest.mark.parametrize(("counts", "refused_by"), [(True, "tries"), (False, "one")])
+def test_a_bucket_of_the_process_counts_what_another_bucket_refuses(counts: bool, refused_by: str) -> None:
+    tries = TokenBucketPolicy("tries", LimitKey.ALL, per_minute(3), BucketScope.PROCESS, counts_refusals=counts)
+    one = TokenBucketPolicy("one", LimitKey.ALL, per_minute(1), BucketScope.PROCESS)
+    gate = gate_of(PolicyChain((tries, one)))
+    *_, last = [gate.admit(entry(f"a{number}"), NO_CALLER, "") for number in range(5)]
+    assert isinstance(last, Outcome)
+    assert (last.status, last.reason) == (Status.THROTTLED, refused_by)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_bucket_of_the_process_counts_what_a_later_policy_denies(counts: bool) -> None:
+    tries = TokenBucketPolicy("tries", LimitKey.ALL, per_minute(3), BucketScope.PROCESS, counts_refusals=counts)
+    gate = gate_of(PolicyChain((PolicyChain((tries,), "inner"), ConstantPolicy("closed", deny("closed")))))
+    for number in range(2):
+        outcome = gate.admit(entry(f"a{number}"), NO_CALLER, "")
+        assert isinstance(outcome, Outcome)
+        assert outcome.reason == "closed"
+    assert len(gate._buckets.not_full()) == counts
+
+
+def test_a_bucket_of_the_store_counts_what_a_pass_refuses(store: MemoryStore) -> None:
+    """Without a pass the store refuses each try, and the bucket counts it: then a good pass does not help either."""
+    passes = PassRequiredPolicy("room", lambda text, _: AdmissionPass(text, OPENS_AT_MS + 9), finds_existing=True)
+    for counts, last in ((True, Status.THROTTLED), (False, Status.HELD)):
+        tries = TokenBucketPolicy("tries", LimitKey.ALL, per_minute(2), counts_refusals=counts)
+        gate = gate_of(PolicyChain((tries, passes)))
+        for number in range(2):
+            assert run(reserve_with(gate, f"x{number}"), store).status is Status.NOT_ADMITTED
+        assert run(reserve_with(gate, "ani", "p1"), store).status is last
+        store = MemoryStore(ManualClock(OPENS_AT_MS))
+        store.execute(ApplyMany(OFFICE, published()))
 
 
 def test_the_enforced_pass_is_used_up_before_one_in_shadow(store: MemoryStore) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from quota_engine.admission.policy import (
+    BucketScope,
     ChargeRequirement,
     DecisionRecord,
     PassRequirement,
@@ -30,8 +31,8 @@ POLICIES_MAX: Final = 64
 class PolicyChain(msgspec.Struct, frozen=True):
     """Policies that are evaluated in order. A chain is a policy itself.
 
-    The first policy that does not admit decides, and the requirements of those before it are dropped. If all admit,
-    the store decides all their requirements in one step.
+    The first policy that does not admit decides, and the requirements of those before it are dropped. Only charges of
+    the process that count refusals stay. If all admit, the store decides all their requirements in one step.
 
     Attributes:
         policies: The policies (1 to 64).
@@ -76,7 +77,12 @@ class PolicyChain(msgspec.Struct, frozen=True):
             if not result.decision.admits:
                 if not any(record.enforced for record in result.records):
                     records.append(DecisionRecord(policy.name, result.decision))
-                return PolicyResult(result.decision, records=tuple(records))
+                counting = tuple(
+                    one
+                    for one in (*charge_requirements, *result.charge_requirements)
+                    if one.charge.counts_refusals and one.scope is BucketScope.PROCESS
+                )
+                return PolicyResult(result.decision, charge_requirements=counting, records=tuple(records))
             charge_requirements += result.charge_requirements
             pass_requirements += result.pass_requirements
         if len(charge_requirements) > CHARGES_MAX:

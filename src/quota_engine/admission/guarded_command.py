@@ -168,6 +168,7 @@ def _apply_guarded_command(ledger: Any, guarded: GuardedCommand, now_ms: int) ->
         pass_name = used_pass_name(admission_pass.id)
         pass_valid = admission_ms < admission_pass.until_ms and not admission.has_marker(pass_name, admission_ms)
         if not pass_valid and not admission_pass.shadow:
+            _count_refusal(admission, guarded.charges, admission_ms)
             return _NOT_ADMITTED
         if not pass_valid:
             shadow_refusals.append(PASS_INDEX)
@@ -176,6 +177,7 @@ def _apply_guarded_command(ledger: Any, guarded: GuardedCommand, now_ms: int) ->
         if enforced:
             taken = admission.take(tuple(guarded.charges[index] for index in enforced), admission_ms)
             if not taken.taken:
+                _count_refusal(admission, guarded.charges, admission_ms)
                 throttled = Outcome(Status.THROTTLED, retry_at_ms=taken.retry_at_ms)
                 return GuardedOutcome(throttled, enforced[taken.refused_by], tuple(shadow_refusals))
         for index, charge in enumerate(guarded.charges):
@@ -185,6 +187,13 @@ def _apply_guarded_command(ledger: Any, guarded: GuardedCommand, now_ms: int) ->
     if admission_pass is not None and pass_valid and outcome.ok and not outcome.replayed:
         admission.put_marker(pass_name, admission_pass.until_ms, admission_ms)
     return GuardedOutcome(outcome, -1, tuple(shadow_refusals))
+
+
+def _count_refusal(admission: Buckets, charges: tuple[Charge, ...], now_ms: int) -> None:
+    """Take each charge that counts refusals, if it fits."""
+    for charge in charges:
+        if charge.counts_refusals:
+            admission.take((charge,), now_ms)
 
 
 apply: Final = state_machine.make_apply({**state_machine.HANDLERS, GuardedCommand: _apply_guarded_command})

@@ -308,6 +308,8 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
             ``IDENTITY`` each applicant's bucket is always charged one.
         optional: True to admit callers whose key is not known. By default they are denied with the reason
             ``no_account``, ``no_network`` or ``no_device``, because leaving the key out would avoid the limit.
+        counts_refusals: True to charge also tries that another bucket or a pass refuses. A policy that refuses without
+            the store costs only buckets of the process, and only if it stands later in the chain.
     """
 
     name: str
@@ -316,6 +318,7 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
     scope: BucketScope = BucketScope.STORE
     per_applicant: bool = False
     optional: bool = False
+    counts_refusals: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "policy.name")
@@ -341,7 +344,14 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
         return PolicyResult(
             charge_requirements=tuple(
                 ChargeRequirement(
-                    self.name, Charge(bucket_name(self.name, self.key, value), self.limit, cost), self.scope
+                    self.name,
+                    Charge(
+                        bucket_name(self.name, self.key, value),
+                        self.limit,
+                        cost,
+                        counts_refusals=self.counts_refusals,
+                    ),
+                    self.scope,
                 )
                 for value in values
             )

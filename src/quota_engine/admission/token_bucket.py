@@ -192,12 +192,14 @@ class Charge(msgspec.Struct, frozen=True, gc=False):
         cost: Tokens to take (1 to ``limit.burst``).
         shadow: True in shadow mode: the charge never causes a refusal. It is recorded, and tokens are taken if the
             bucket has enough.
+        counts_refusals: True if a guarded command also takes the charge, if it fits, when something else refuses it.
     """
 
     name: str
     limit: Limit
     cost: int = 1
     shadow: bool = False
+    counts_refusals: bool = False
 
 
 def check_charges(charges: tuple[Charge, ...], where: str = "charges") -> None:

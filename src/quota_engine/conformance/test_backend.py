@@ -398,7 +398,9 @@ def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedC
     applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
     limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1), at_most(2, per_second))
     names = random.sample(("account", "network", *applicants), random.choice((0, 1, 2)))
-    charges = tuple(Charge(name, random.choice(limits), 1, random.random() < 0.2) for name in names)
+    charges = tuple(
+        Charge(name, random.choice(limits), 1, random.random() < 0.2, random.random() < 0.2) for name in names
+    )
     one = AdmissionPass(
         f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, 3_600_000)), random.random() < 0.2
     )

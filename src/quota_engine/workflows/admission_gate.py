@@ -15,7 +15,7 @@ __all__ = [
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Self
 
 from msgspec.structs import replace
@@ -153,6 +153,7 @@ class AdmissionGate:
         for record in result.records:
             self._notify(office, record)
         if not result.decision.admits:
+            self._count_refusal(result.charge_requirements, now_ms)
             return _refusal(result.decision, now_ms)
         refusal = self._charge_process(office, result, now_ms)
         if refusal is not None:
@@ -245,9 +246,18 @@ class AdmissionGate:
             self._notify(office, DecisionRecord(requirement.policy, decision, enforced=False))
         if taken is None or taken.taken:
             return None
+        self._count_refusal(requirements, now_ms)
         policy = enforced[taken.refused_by].policy
         self._notify(office, DecisionRecord(policy, wait(policy, _wait_ms(taken.retry_at_ms, now_ms))))
         return Outcome(Status.THROTTLED, retry_at_ms=taken.retry_at_ms, reason=policy)
+
+    def _count_refusal(self, requirements: Sequence[ChargeRequirement], now_ms: int) -> None:
+        """Take each charge of this process that counts refusals, if it fits."""
+        counting = [one.charge for one in requirements if one.charge.counts_refusals]
+        if counting:
+            with self._lock:
+                for charge in counting:
+                    self._buckets.take((charge,), now_ms)
 
     def _notify(self, office: str, record: DecisionRecord) -> None:
         if self._observer is None:

@@ -31,6 +31,7 @@ from quota_engine.admission.token_bucket import (
     Limit,
     PeekTokens,
     ResetTokens,
+    SlidingWindow,
     TakeOutcome,
     TakeTokens,
     at_most,
@@ -259,7 +260,9 @@ def test_new_bucket_over_the_limit_waits() -> None:
         "take\tk:1:1:1:nan:0",
         "take\tk:-1:1:1:1:0",
         "take\tk:1:9999999999:9999999999:1:0",
-        "take\tk:1:1:1:1:2",
+        "take\tk:1:1:1:1:4",
+        "take\tk:101:1:0:1:0",
+        "take\tk:2:1:0:3:0",
         "take\t~:1:1:1:1:0",
         "take\t/p:1:1:1:1:0",
         "take\tk k:1:1:1:1:0",
@@ -299,7 +302,7 @@ def test_memory_store_keeps_buckets_by_address() -> None:
 
 # --- Guarded commands -----------------------------------------------------------------------------------------------
 
-GUARD_LIMITS: Final = (Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1), Limit(1, 1, 4))
+GUARD_LIMITS: Final = (Limit(1, 20, 2), Limit(7, 10, 3), Limit(3, 50, 1), Limit(1, 1, 4), SlidingWindow(2, 30, 2))
 
 
 def guard(random: Random, command: EnteringCommand, now_ms: int) -> GuardedCommand:
@@ -309,7 +312,7 @@ def guard(random: Random, command: EnteringCommand, now_ms: int) -> GuardedComma
     applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
     names = random.sample(("account", "network", "device", *applicants), random.choice((0, 1, 1, 2)))
     charges = tuple(
-        Charge(name, limit, random.randint(1, limit.burst), random.random() < 0.25)
+        Charge(name, limit, random.randint(1, limit.burst), random.random() < 0.25, random.random() < 0.25)
         for name in names
         for limit in (random.choice(GUARD_LIMITS),)
     )

@@ -74,6 +74,7 @@ class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         scope: ``store`` for buckets that all processes share, ``process`` for buckets of each process alone.
         shadow: count decisions, but do not enforce them.
         optional: admit callers without the value that ``by`` names.
+        counts_refusals: charge also attempts that another bucket or the waiting room's pass refuses.
         channels: channels that the limit applies to; left out, all.
 
     Exactly one of the ``per_…`` amounts is given.
@@ -90,6 +91,7 @@ class AdmissionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     scope: BucketScope = BucketScope.STORE
     shadow: bool = False
     optional: bool = False
+    counts_refusals: bool = False
     channels: Annotated[tuple[Id, ...], Meta(max_length=64)] = ()
 
 
@@ -196,7 +198,14 @@ def build_policies(
         limit = _build_limit(table, key, file, issues)
         if limit is None:
             continue
-        policy: Policy = TokenBucketPolicy(table.name, table.by, limit, table.scope, optional=table.optional)
+        policy: Policy = TokenBucketPolicy(
+            table.name,
+            table.by,
+            limit,
+            table.scope,
+            optional=table.optional,
+            counts_refusals=table.counts_refusals,
+        )
         if table.shadow:
             policy = ShadowPolicy(policy)
         policies.append(ScopedPolicy(policy, channels=frozenset(table.channels)) if table.channels else policy)

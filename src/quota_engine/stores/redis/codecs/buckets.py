@@ -27,17 +27,17 @@ _TAKEN = TakeOutcome()
 
 
 def text_of_charges(charges: tuple[Charge, ...]) -> str:
-    """Return charges as text: ``name:amount:per_ms:burst:cost:in_shadow``, with commas between.
+    """Return charges as text: ``name:amount:per_ms:burst:cost:flags``, with commas between.
 
-    A sliding window has the burst 0.
+    A sliding window has the burst 0. The flags are 1 for a charge in shadow, plus 2 if it counts refusals.
     """
-    return ",".join(
-        [
-            f"{one.name}:{one.limit.amount}:{one.limit.per_ms}:"
-            f"{0 if type(one.limit) is SlidingWindow else one.limit.burst}:{one.cost}:{one.shadow:d}"
-            for one in charges
-        ]
-    )
+    return ",".join([_text_of_charge(one) for one in charges])
+
+
+def _text_of_charge(charge: Charge) -> str:
+    limit, flags = charge.limit, charge.shadow + 2 * charge.counts_refusals
+    burst = 0 if type(limit) is SlidingWindow else limit.burst
+    return f"{charge.name}:{limit.amount}:{limit.per_ms}:{burst}:{charge.cost}:{flags}"
 
 
 def text_of_guards(command: GuardedCommand) -> str:

@@ -14,20 +14,20 @@
 
 local GATE, TICKS = KEYS[#KEYS - 1], KEYS[#KEYS]
 local SWEPT_PER_CALL_MAX = 64
-local CHARGE = "^([%w_%-]+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):([01])$"
+local CHARGE = "^([%w_%-]+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):([0-3])$"
 
 local gate = { added = 0 }
 
--- Return the charges of a text, name:amount:per_ms:burst:cost:in_shadow with commas between; nil if one is invalid. A sliding
--- window has the burst 0.
+-- Return the charges of a text, name:amount:per_ms:burst:cost:flags with commas between; nil if one is invalid. A sliding
+-- window has the burst 0. The flags are 1 for a charge in shadow, plus 2 if it counts refusals.
 local function charges_of_text(text)
   local charges = {}
   for index, part in ipairs(names(text)) do
-    local name, amount, per_ms, burst, cost, in_shadow = string.match(part, CHARGE)
+    local name, amount, per_ms, burst, cost, flags = string.match(part, CHARGE)
     if not name or #per_ms > 11 or #cost > 10 or index > CHARGES_MAX then return nil end
     local charge = {
       name = name, amount = tonumber(amount), per_ms = tonumber(per_ms), burst = tonumber(burst), cost = tonumber(cost),
-      in_shadow = in_shadow == "1", index = index - 1,
+      in_shadow = flags == "1" or flags == "3", counts_refusals = flags >= "2", index = index - 1,
     }
     if charge.burst == 0 then
       if charge.amount > WINDOW_UNITS_MAX then return nil end

@@ -69,6 +69,13 @@ local function has_succeeded(result)
   return status == "NEW" or status == "HELD" or status == "WAITING" or status == "CONFIRMED"
 end
 
+-- Take each charge that counts refusals, if it fits.
+local function count_refusal(charges, now_ms)
+  for _, charge in ipairs(charges) do
+    if charge.counts_refusals then take({ charge }, now_ms) end
+  end
+end
+
 -- fields: "guarded"; the pass, the charges and the command's fields by name
 function HANDLERS.guarded(fields, now_ms, now)
   local in_shadow, command = {}, fields.command
@@ -82,6 +89,7 @@ function HANDLERS.guarded(fields, now_ms, now)
   if fields.pass ~= "" then
     usable = gate_ms < fields.pass_until_ms and tonumber(redis.call("ZSCORE", GATE, member) or "0") <= gate_ms
     if not usable and not fields.pass_in_shadow then
+      count_refusal(exists and fields.charges or NOTHING, gate_ms)
       return outcome("NOT_ADMITTED"), guarded_line(-1, in_shadow)
     end
     if not usable then in_shadow[1] = "-1" end
@@ -93,6 +101,7 @@ function HANDLERS.guarded(fields, now_ms, now)
   if #enforced > 0 then
     local refused_by, retry_at_ms = take(enforced, gate_ms)
     if refused_by >= 0 then
+      count_refusal(fields.charges, gate_ms)
       return outcome("THROTTLED", nil, { retry_at_ms = retry_at_ms }), guarded_line(refused_by, in_shadow)
     end
   end
