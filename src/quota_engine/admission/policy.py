@@ -309,7 +309,7 @@ class TokenBucketPolicy(msgspec.Struct, frozen=True):
         optional: True to admit callers whose key is not known. By default they are denied with the reason
             ``no_account``, ``no_network`` or ``no_device``, because leaving the key out would avoid the limit.
         counts_refusals: True to charge also tries that another bucket or a pass refuses. A policy that refuses without
-            the store costs only buckets of the process, and only if it stands later in the chain.
+            the store costs only buckets of the process, and only those of policies before it in the chain.
     """
 
     name: str
