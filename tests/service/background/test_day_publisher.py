@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from quota_engine import AsyncQuotaEngine, ManualClock
 from quota_engine.catalog import Catalog, catalog_from, day_terms, last_day_to_publish, load_catalog, next_release
+from quota_engine.catalog.schema import Hours
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.events import DayPublished
 from quota_engine.service.background import day_publisher as module
@@ -118,6 +120,63 @@ async def test_following_release_is_not_published_during_an_opening() -> None:
         clock.advance_ms(4 * HOUR_MS)
         await publisher.tick()
         assert len(await engine.availability("west", "2027-03-01", "2027-03-31")) == 23
+
+
+async def test_start_applies_a_changed_catalog(caplog: pytest.LogCaptureFixture) -> None:
+    """A holiday is added while the service is down: the next start closes the day, and the log has its people."""
+    clock = ManualClock.at("2026-12-04T14:00:00+07:00")
+    catalog = load_catalog("surabaya")
+    office = catalog.offices["surabaya"]
+    calendar = dataclasses.replace(office.calendar, holidays=office.calendar.holidays | {DAY})
+    changed = dataclasses.replace(catalog, offices={"surabaya": dataclasses.replace(office, calendar=calendar)})
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        await DayPublisher(engine, catalog, 8, clock.now_ms).tick()
+        assert (await engine.reserve("surabaya", DAY, ["1", "2"], service="new", session="morning")).ok
+        await DayPublisher(engine, changed, 8, clock.now_ms).tick()
+        (view,) = await engine.availability("surabaya", DAY)
+        assert view.closed
+    assert "the catalog has changed: 1 published days closed, 0 quotas set to 0, 2 people affected" in caplog.text
+
+
+async def test_one_offices_mistake_stops_no_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The validation of the file lets no such office through; a mistake of the code would."""
+    clock = ManualClock.at("2026-12-04T14:00:00+07:00")
+    catalog = load_catalog("indonesia")
+    first, *others = catalog.offices.values()
+    wrong = dataclasses.replace(first, hours=Hours(start=datetime.time(16), end=datetime.time(8)))
+    catalog = dataclasses.replace(catalog, offices={one.id: one for one in (wrong, *others)})
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        await DayPublisher(engine, catalog, 8, clock.now_ms).tick()
+        assert len(await engine.list_offices()) == len(catalog.offices)
+        last = others[-1].id
+        assert len(await engine.availability(last, "2026-12-07", "2026-12-11")) == 5
+        assert await engine.availability(first.id, "2026-12-07", "2026-12-11") == []
+    assert f"publishing days: {first.id}: " in caplog.text
+
+
+async def test_an_unavailable_office_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may be closed after a failover. It is published as soon as it can be; the store's own outage is an error."""
+    clock = ManualClock.at("2026-12-04T14:00:00+07:00")
+    catalog = load_catalog("indonesia")
+    closed = set(list(catalog.offices)[:2])
+    execute = MemoryStore.execute
+
+    def refuse_closed(store: MemoryStore, request: Any) -> Any:
+        if getattr(request, "office", getattr(request, "address", "")) in closed:
+            raise BackendUnavailable("the office is closed")
+        return execute(store, request)
+
+    monkeypatch.setattr(MemoryStore, "execute", refuse_closed)
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        publisher = DayPublisher(engine, catalog, 8, clock.now_ms)
+        await publisher.tick()
+        assert set(await engine.list_offices()) == catalog.offices.keys() - closed
+        closed.clear()
+        await publisher.tick()
+        assert set(await engine.list_offices()) == catalog.offices.keys()
+        closed |= catalog.offices.keys()
+        with pytest.raises(BackendUnavailable):
+            await DayPublisher(engine, catalog, 8, clock.now_ms).tick()
 
 
 async def test_failed_publication_is_retried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

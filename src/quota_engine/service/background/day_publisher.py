@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from quota_engine.catalog import Catalog, last_day_to_publish
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
 from quota_engine.workflows.day_workflows import DAYS_MAX
@@ -22,6 +23,8 @@ _QUIET_MS: Final = 3 * _HOUR_MS
 """Time after an opening in which the days of the following release are not published, because people book then."""
 _RELEASE_INTERVAL_MS_MIN: Final = 22 * _HOUR_MS
 """Releases of an office are at least one date apart: 24 hours, or less when clocks go forward."""
+_FAILURES_MAX: Final = 3
+"""Offices that may fail before a call gives up: each of them may have waited for the store as long as a call may."""
 _ONE_DAY: Final = datetime.timedelta(days=1)
 
 _logger = logging.getLogger("quota_engine.service")
@@ -59,6 +62,8 @@ class DayPublisher(PeriodicTask):
         self._quiet_ms = min(_QUIET_MS, until_join_ms - _HOUR_MS)  # an hour early, because a tick checks each hour once
         self._published_to: dict[str, datetime.date] = {}
         self._checked_hour: int | None = None
+        self._failing: dict[str, BackendUnavailable | OutcomeUnknown] = {}
+        """Offices that the last call could not publish. The next call tries them after all other offices."""
 
     async def tick(self) -> None:
         """Publish the days that have come within reach since the last call."""
@@ -66,29 +71,55 @@ class DayPublisher(PeriodicTask):
         hour = now_ms // _HOUR_MS
         if hour == self._checked_hour:
             return
+        failed_before = self._failing
         offices: dict[tuple[datetime.date, datetime.date], list[str]] = defaultdict(list)
         for office in self._catalog.offices:
             for days in self._list_due(office, now_ms):
                 offices[days].append(office)
             await asyncio.sleep(0)  # a catalog has up to 10,000 offices, and requests must not wait for all of them
-        published = 0
+        self._failing = {}
+        attempted = 0
         for (first, last), names in sorted(offices.items()):
-            report = await self._engine.publish(self._catalog, first, last, offices=names)
-            published += report.days_published
-            if report.days_closed or report.quotas_withdrawn:
-                _logger.warning(
-                    "the catalog has changed: %d published days closed, %d quotas set to 0, %d people affected",
-                    report.days_closed,
-                    report.quotas_withdrawn,
-                    report.people_affected,
-                )
-            for problem in report.problems:
-                _logger.error("publishing days: %s", problem)
-            for office in names:
-                self._published_to[office] = last
-        self._checked_hour = hour
-        if published:
-            _logger.info("published %d office-days, up to %s", published, max(last for _, last in offices))
+            attempted += len(names)
+            possible = [office for office in names if office not in self._failing]  # an earlier range of it failed
+            await self._publish(first, last, sorted(possible, key=failed_before.__contains__))
+        for office, error in self._failing.items():
+            if len(self._failing) == attempted:
+                raise error
+            _logger.warning("publishing days of %s: %s", office, error)
+        if not self._failing:
+            self._checked_hour = hour
+
+    async def _publish(self, first: datetime.date, last: datetime.date, offices: list[str]) -> None:
+        """Publish a range of days, or note which offices fail. An office may be closed after a failover, for example.
+
+        Raises:
+            BackendUnavailable, OutcomeUnknown: several offices fail, so that the store itself may be away.
+        """
+        try:
+            report = await self._engine.publish(self._catalog, first, last, offices=offices)
+        except (BackendUnavailable, OutcomeUnknown) as error:
+            if len(offices) == 1:
+                self._failing[offices[0]] = error
+                if len(self._failing) >= _FAILURES_MAX:
+                    raise
+                return
+            for office in offices:
+                await self._publish(first, last, [office])
+            return
+        for office in offices:
+            self._published_to[office] = last
+        if report.days_published:
+            _logger.info("published %d office-days, up to %s", report.days_published, last)
+        if report.days_closed or report.quotas_withdrawn:
+            _logger.warning(
+                "the catalog has changed: %d published days closed, %d quotas set to 0, %d people affected",
+                report.days_closed,
+                report.quotas_withdrawn,
+                report.people_affected,
+            )
+        for problem in report.problems:
+            _logger.error("publishing days: %s", problem)
 
     def _list_due(self, office: str, now_ms: int) -> list[tuple[datetime.date, datetime.date]]:
         """Return the ranges of days of an office that are not published yet, in ascending order."""
