@@ -139,7 +139,7 @@ async def test_start_applies_a_changed_catalog(caplog: pytest.LogCaptureFixture)
 
 
 async def test_one_offices_mistake_stops_no_start(caplog: pytest.LogCaptureFixture) -> None:
-    """The validation of the file lets no such office through; a mistake of the code would."""
+    """The validation of a file rejects such an office, so the test makes one."""
     clock = ManualClock.at("2026-12-04T14:00:00+07:00")
     catalog = load_catalog("indonesia")
     first, *others = catalog.offices.values()

@@ -94,7 +94,7 @@ class DayPublisher(PeriodicTask):
         """Publish a range of days, or note which offices fail. An office may be closed after a failover, for example.
 
         Raises:
-            BackendUnavailable, OutcomeUnknown: several offices fail, so that the store itself may be away.
+            BackendUnavailable, OutcomeUnknown: several offices fail, so that the store may be unavailable.
         """
         try:
             report = await self._engine.publish(self._catalog, first, last, offices=offices)
