@@ -61,12 +61,25 @@ from quota_engine.stores.redis.scripts import (
     OFFICE_GUARDED_COMMANDS,
     OFFICE_QUERIES,
     RECONCILE,
+    TAKE_OVER_BUCKETS,
+    TAKE_OVER_DRAW,
+    TAKE_OVER_REGISTRY,
+    TAKE_OVER_ROOM,
     Script,
 )
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 
 T = TypeVar("T")
 
+_REQUEST_SCRIPTS: Final = (
+    CONSUMER_GROUPS,
+    RECONCILE,
+    OFFICE_EVENTS,
+    TAKE_OVER_BUCKETS,
+    TAKE_OVER_DRAW,
+    TAKE_OVER_REGISTRY,
+    TAKE_OVER_ROOM,
+)
 _WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM", "XADD", "XTRIM", "UNLINK", "PEXPIRE"})
 
 
@@ -552,7 +565,7 @@ class LuaStore:
                     continue
                 assert name == "EVALSHA"
                 sha1, count, *words = rest
-                script = next(one for one in (CONSUMER_GROUPS, RECONCILE, OFFICE_EVENTS) if one.sha1 == sha1)
+                script = next(one for one in _REQUEST_SCRIPTS if one.sha1 == sha1)
                 step = steps.send([self.store.run(script, words[: int(count)], words[int(count) :])])
         except StopIteration as end:
             return end.value

@@ -57,6 +57,7 @@ from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, MoveIn, Release, Reserve, SetCapacity
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.events import DayForgotten
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import AbandonedHolds, Outcome, Status, WaitListPosition
@@ -95,7 +96,7 @@ from quota_engine.ports import (
     TrimEvents,
     View,
 )
-from quota_engine.waiting_room.machine import RoomState
+from quota_engine.waiting_room.machine import CreateRoom, RoomState
 from quota_engine.waiting_room.machine import answer_query as answer_room_query
 from quota_engine.waiting_room.machine import apply as apply_to_room
 from quota_engine.waiting_room.machine import describe as describe_room
@@ -691,7 +692,8 @@ def test_an_unpublished_office_stores_nothing(quota_engine_backend: OpenStore) -
     assert store.execute(CreateConsumerGroup("nowhere", "mail", 0)) is False
     assert store.execute(DeleteConsumerGroup("nowhere", "mail")) is False
     assert store.execute(ListConsumerGroups("nowhere")) == []
-    assert store.execute(Reconcile("nowhere")) == Reconciliation("nowhere", 0)
+    for address in ("nowhere", "~room.nowhere", "~draw.nowhere", "~buckets.nowhere", "~n.00"):
+        assert store.execute(Reconcile(address)) == Reconciliation(address, 0)
     assert store.execute(Audit("nowhere")) == []
     assert store.execute(ListOffices()) == []
 
@@ -712,6 +714,17 @@ def test_closing_twice_is_harmless(quota_engine_backend: OpenStore) -> None:
     store = quota_engine_backend(ManualClock(OPENS_AT_MS))
     store.close()
     store.close()
+
+
+def test_reconcile_leaves_an_open_room_as_it_is(quota_engine_backend: OpenStore) -> None:
+    """A room has no events to recompute it from. Its epoch grows only after a failover."""
+    store, address = quota_engine_backend(ManualClock(random_rooms.OPENS_AT_MS - 1)), "~room.conformance"
+    store.apply(address, CreateRoom(random_rooms.terms()))
+    before = store.execute(Describe(address))
+    assert store.execute(Reconcile(address)) == Reconciliation(address, 1)
+    assert store.execute(Describe(address)) == before
+    with pytest.raises(InvalidRequest, match="events"):
+        store.execute(Reconcile(address, (RecordedEvent(1, DayForgotten(1, DAY)),)))
 
 
 @pytest.mark.parametrize("seed", range(8))

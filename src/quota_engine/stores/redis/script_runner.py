@@ -130,7 +130,10 @@ class ScriptRunner:
     def run_query(
         self, script: Script, handle: LedgerHandle, lines: Sequence[str], attempts_max: int
     ) -> Call[list[Any]]:
-        """Run a script that only reads, with a limit of attempts; returns its reply."""
+        """Run a script that only reads, with a limit of attempts; returns its reply.
+
+        It serves the sold-out cache, which only refuses. So it checks no fence and waits for no replicas.
+        """
         policy = msgspec.structs.replace(self.policy, attempts_max=attempts_max)
         now = "" if self._clock is None else str(self._clock.now_ms())
         return call_script(script, handle.keys, Header(now), lines, policy, self._router, self._clocks, writes=False)

@@ -20,4 +20,4 @@ if not fence.is_known then
 end
 -- An open ledger stays as it is. A later epoch would make tickets of this one look like those of a lost server.
 if fence.problem then fences.take_over(fence) end
-return { "DONE", fences.line(fence) }
+return { "DONE", fences.write(fence) }
