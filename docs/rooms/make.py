@@ -29,9 +29,7 @@ def main(folder: pathlib.Path = FOLDER) -> str:
     """Write the two transcripts to ``folder``, and return the 1,000th ticket."""
     clock = ManualClock.at("2026-12-04T13:00:00+07:00")
     catalog = load_catalog("surabaya")
-    with QuotaEngine.open(
-        catalog=catalog, clock=clock, identity_key=b"the key of an example", id_factory=lambda: "surabaya-2026-12"
-    ) as engine:
+    with QuotaEngine.open(catalog=catalog, clock=clock, identity_key=b"the key of an example") as engine:
         engine.publish(catalog, "2026-12-07", "2026-12-11")
         room = engine.room("surabaya-2026-12")
         room.create(

@@ -76,7 +76,7 @@ def test_the_waiting_room_page_runs(
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(block, "docs/waiting-room.md", "exec"), names)  # noqa: S102
-    assert capsys.readouterr().out == "4902\n"
+    assert capsys.readouterr().out == "3738\n"
     after = ROOT / "docs" / "rooms" / "surabaya-after.json"
     for index, position in itertools.islice(iter_positions(parse_transcript(after.read_bytes())), 0, None, 37):
         assert names["position"](json.loads(after.read_text(encoding="utf-8")), index) == position

@@ -1,4 +1,4 @@
-"""Draws whose store loses the last changes: receipts are recognized as lost, and nothing is drawn again in silence."""
+"""Draws whose store loses the last changes: lost receipts are recognized, and no second run stays unnoticed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def check(draw: Draw, person: str, receipt: DrawOutcome) -> DrawStatus:
 
 
 def test_receipt_of_a_lost_application_is_lost(draw: Draw, tail: LostTail, clock: ManualClock) -> None:
-    """Another applicant has its number. The one who lost it is told so, and is not among the losers."""
+    """Another applicant has its number. The one who lost it gets a status for that, and is no loser."""
     kept = draw.apply("ani", [choice("sby")])
     tail.save()
     lost = draw.apply("budi", [choice("sby")])

@@ -235,6 +235,31 @@ def test_another_order_after_a_failover_is_reported(
     assert verify(record, published).findings == ("entropy has changed since it was revealed",)
 
 
+def test_lost_close_is_repeated(engine: QuotaEngine, tail: LostTail, clock: ManualClock) -> None:
+    """The closing seed is public, so that the order of later windows could be computed in advance."""
+    created(engine)
+    room = engine.room("december")
+    room.join(KNOWN)
+    clock.set_ms(OPENS_AT_MS)
+    assert not room.view().closed_at_ms
+    tail.save()
+    assert room.close().ok
+    tail.fail_over()
+    clock.advance_ms(1_000)
+    assert room.view().closed_at_ms == clock.now_ms()
+
+
+def test_lost_room_is_created_with_its_commitment(engine: QuotaEngine, clock: ManualClock) -> None:
+    """Another process, on a store that has lost everything, publishes the same commitment."""
+    created(engine)
+    commitment = engine.room("december").transcript().commitment
+    with QuotaEngine.open(identity_key=KEY, catalog=CATALOG, clock=clock, ticket_keys=KEYS) as other:
+        created(other)
+        assert other.room("december").transcript().commitment == commitment
+        other.room("january").create("surabaya", FIRST_DAY, LAST_DAY, opens_at=OPENS_AT)
+        assert other.room("january").transcript().commitment != commitment
+
+
 def test_ticket_in_its_turn_is_not_replaced(engine: QuotaEngine, tail: LostTail, clock: ManualClock) -> None:
     """Only a ticket that missed its turn or was lost can be replaced."""
     created(engine)

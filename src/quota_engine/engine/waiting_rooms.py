@@ -46,7 +46,7 @@ class RoomMethods:
         group: str = "",
         settings: RoomSettings = _DEFAULT_SETTINGS,
     ) -> Workflow[RoomStatus]:
-        """Create the room before it opens. Safe to repeat from any number of processes: the first one sets the seed.
+        """Create the room before it opens. Safe to repeat from any number of processes. All derive the same seed.
 
         Args:
             office: the office whose places the room is about.

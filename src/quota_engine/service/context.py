@@ -23,6 +23,7 @@ from quota_engine.ports import Clock
 from quota_engine.service.background.day_publisher import DayPublisher
 from quota_engine.service.background.draw_publication import DrawFileCache
 from quota_engine.service.background.periodic_task import PeriodicTask
+from quota_engine.service.background.publication_records import PublicationRecords
 from quota_engine.service.background.room_supervisor import RoomSupervisor
 from quota_engine.service.config.admission_settings import build_admission, rate_limit_policies
 from quota_engine.service.config.settings import ServiceConfig
@@ -60,13 +61,14 @@ class ServiceContext:
         self.access = AccessControl(config.grants)
         self.limits: RequestLimits = config.limits
         self.streams = EventStreams(self.limits.streams_max, self.limits.stream_lifetime_ms)
-        self.draw_files = DrawFileCache()
         self.tracing = tracing or tracing_from_environment(os.environ, self.catalog.offices)
         self.metrics = (
             ServiceMetrics(self.open_streams)
             if self.tracing is None
             else TracedMetrics(self.open_streams, self.tracing)
         )
+        self.publications = PublicationRecords(config.publication_folder, self.metrics.record_contradiction)
+        self.draw_files = DrawFileCache(publication_folder=config.publication_folder)
         self.draining = False
         self.releases = None
         if config.waiting_rooms is not None:
@@ -133,7 +135,7 @@ class ServiceContext:
             await self._start_task(self.day_publisher)
         if self.releases is not None and config.waiting_rooms is not None:
             settings = config.waiting_rooms.settings
-            self.room_supervisor = RoomSupervisor(engine, self.releases, settings, self.now_ms)
+            self.room_supervisor = RoomSupervisor(engine, self.releases, settings, self.now_ms, self.publications)
             await self._start_task(self.room_supervisor)
 
     async def stop(self) -> None:

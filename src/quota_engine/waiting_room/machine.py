@@ -93,7 +93,7 @@ class RoomConfig(msgspec.Struct, frozen=True):
         forget_at_ms: Time at which the store deletes the room.
         commitment: Hash that commits to both seeds; see :mod:`quota_engine.waiting_room.order`.
         key_id: Id of the secret from which the seeds are derived.
-        nonce: Random id from which the seeds are derived.
+        nonce: Id from which the seeds are derived. It follows from the settings that are public.
         entropy_source: Public source of entropy. The room opens only with a text from it. ``""``: no entropy is used.
         channel: Channel of the places that the room is for.
         group: Applicant group of the places that the room is for. ``""``: all applicants.

@@ -373,8 +373,11 @@ def contradictions(transcript: RoomTranscript, earlier: RoomTranscript) -> list[
         for name in _REVEALED
         if getattr(earlier, name) and getattr(earlier, name) != getattr(transcript, name)
     ]
-    if transcript.windows[: len(earlier.windows)] != earlier.windows:
+    common = min(len(transcript.windows), len(earlier.windows))
+    if transcript.windows[:common] != earlier.windows[:common]:
         findings.append("windows that had ended before have changed")
+    elif common < len(earlier.windows):
+        findings.append("windows that had ended before are missing now")
     if transcript.epoch < earlier.epoch:
-        findings.append(f"the epoch was {earlier.epoch} before, and is {transcript.epoch} now")
+        findings.append(f"epoch {earlier.epoch} was published before, and is missing now")
     return findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["RoomArguments", "RoomSettings", "build_room_config", "room_choices"]
 
+import hashlib
 from typing import Final, NamedTuple
 
 import msgspec
@@ -69,7 +70,10 @@ class RoomArguments(NamedTuple):
 
 
 def build_room_config(requests: RequestBuilder, room: str, arguments: RoomArguments) -> RoomConfig:
-    """Build the configuration of a new room, with a fresh seed.
+    """Build the configuration of a new room.
+
+    The seed follows from the room, its office, days and times, and the active key. So a room that a failover has lost
+    is created again with the commitment that was published. It is secret as long as the key is.
 
     Raises:
         UnknownName: the catalog does not have the office, the channel or the group.
@@ -92,13 +96,20 @@ def build_room_config(requests: RequestBuilder, room: str, arguments: RoomArgume
         raise InvalidRequest(
             "settings.pass_grace_ms", problem, f"at least the office's hold_ttl_ms, {rules.hold_ttl_ms}"
         )
-    nonce, key_id = requests.id_factory(), requests.ticket_keys.active
+    last_day = first_day if arguments.last_day is None else day_number(arguments.last_day)
+    join_opens_at_ms = 0 if arguments.join_opens_at is None else moment_ms(arguments.join_opens_at, "join_opens_at")
+    fixed = (
+        office, first_day, last_day, join_opens_at_ms, opens_at_ms, closes_at_ms, arguments.entropy_source,
+        arguments.channel, arguments.group,
+    )  # fmt: skip
+    nonce = hashlib.blake2b(msgspec.json.encode(fixed), digest_size=16, person=b"qe room nonce").hexdigest()
+    key_id = requests.ticket_keys.active
     closing_seed = requests.ticket_keys.derive_closing_seed(key_id, room, nonce)
     config = RoomConfig(
         office=office,
         first_day=first_day,
-        last_day=first_day if arguments.last_day is None else day_number(arguments.last_day),
-        join_opens_at_ms=0 if arguments.join_opens_at is None else moment_ms(arguments.join_opens_at, "join_opens_at"),
+        last_day=last_day,
+        join_opens_at_ms=join_opens_at_ms,
         opens_at_ms=opens_at_ms,
         closes_at_ms=closes_at_ms,
         forget_at_ms=closes_at_ms + settings.retention_ms,

@@ -177,6 +177,7 @@ class RoomViewCache:
         self._failed_at_ms: int | None = None
         self._choices: tuple[Catalog, tuple[Choice, ...]] | None = None
         self._revealed: tuple[str, str] | None = None
+        self._closed = ""
         self._lock: Any = None
         call_in_child(self._after_fork)
 
@@ -230,6 +231,8 @@ class RoomViewCache:
             self._snapshot = RoomViewSnapshot(self.requests, view, tickets, order, {})
         if view is not None and view.seed and self.revealed_entropy(view.config) is None:
             self._revealed = view.config.commitment, view.entropy
+        if view is not None and view.closing_seed:
+            self._closed = view.config.commitment
         self._read_at_ms, self._failed_at_ms = read_at_ms, None
 
     def revealed_entropy(self, config: RoomConfig) -> str | None:
@@ -241,6 +244,10 @@ class RoomViewCache:
         if self._revealed is None or self._revealed[0] != config.commitment:
             return None
         return self._revealed[1]
+
+    def was_closed(self, config: RoomConfig) -> bool:
+        """Return True if this engine has seen the room closed, so that its closing seed is public."""
+        return self._closed == config.commitment
 
     def _report_changes(self, before: RoomView, view: RoomView) -> None:
         """Log what was fixed before and differs now. Only a store that lost changes makes such differences."""

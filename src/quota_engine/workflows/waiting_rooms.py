@@ -84,7 +84,7 @@ class JoinResult(msgspec.Struct, frozen=True, gc=False):
 def create(cache: RoomViewCache, arguments: RoomArguments) -> Workflow[RoomStatus]:
     """Create the room, or find that it exists with the same configuration.
 
-    The seed may differ: the first process that creates the room sets it.
+    The seed may differ if another key was active then: the first process that creates the room sets it.
     """
     config = build_room_config(cache.requests, cache.room, arguments)
     local_ms = cache.local_ms()
@@ -210,7 +210,7 @@ def _advance(cache: RoomViewCache, view: RoomView, latency_ms: int) -> Workflow[
     Other engines may take the same steps: each finds its step done, or too early.
     """
     config = view.config
-    if view.is_closed:
+    if view.is_closed or cache.was_closed(config):  # a store may have lost a close; its closing seed is public
         if view.closed_at_ms:
             return view
         closed: RoomResult = yield Apply(cache.address, CloseRoom(cache.closing_seed(config)))

@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from quota_engine import DrawChoice
+from quota_engine.cli import main
 from quota_engine.client.calls import draws as client_calls
 from quota_engine.draws.ledger import DrawOutcome, DrawStatus
 from quota_engine.draws.lottery import commitment_of
@@ -132,6 +133,43 @@ async def test_lost_application_is_no_loser(drawing: Client) -> None:
     problem(await drawing.call("GET", f"{DRAW}/applications/3?token={lost['tokens'][0]}"), 409, "draw-application-lost")
     problem(await drawing.call("GET", f"{DRAW}/applications/9?token={lost['tokens'][0]}"), 409, "draw-application-lost")
     assert (await drawing.call("GET", f"{DRAW}/applications/3?token={later['tokens'][0]}")).json()["number"] == 3
+
+
+async def test_second_run_does_not_replace_the_published_one(tmp_path: Path) -> None:
+    """The service refuses another entropy. An operator who runs the draw past it makes files that state it."""
+    async with running(catalog=catalog(), office="sby", day=MONDAY, publication_folder=tmp_path) as client:
+        client.clock.set_ms(NOW_MS)
+        assert (await client.operate("PUT", DRAW, TERMS)).status_code == 201
+        client.clock.set_ms(OPENS_AT_MS)
+        for one in range(3):
+            assert (await apply(client, f"nik-{one}")).status_code == 201
+        client.clock.set_ms(CLOSES_AT_MS)
+        assert (await client.operate("POST", f"{DRAW}/close")).status_code == 200
+        tail = client.lost_tail("~draw.dec")
+        tail.save()
+        run = {"seed": SEED, "entropy": ENTROPY}
+        assert (await client.operate("POST", f"{DRAW}/run", run)).status_code == 200
+        first = (await client.call("GET", f"{DRAW}/files/result.jsonl")).content
+        tail.fail_over()
+        other = {**run, "entropy": "7,123.46", "epoch": 2}
+        problem(await client.operate("POST", f"{DRAW}/run", other), 409, "draw-conflict")
+        outcome = await client.service.engine.draw("dec").run(SEED, "7,123.46", epoch=2)
+        assert outcome.ok
+        proof = (await client.call("GET", f"{DRAW}/files/proof.json")).json()
+        (finding,) = proof["findings"]
+        assert "the entropy was" in finding
+        second = (await client.call("GET", f"{DRAW}/files/result.jsonl")).content
+        assert json.loads(second.splitlines()[0])["contradictions"] == [finding]
+        metrics = (await client.call("GET", "/metrics")).text
+        assert 'quota_engine_contradictions_total{kind="draw"} 1.0' in metrics
+    assert (tmp_path / "draw.dec" / "result.jsonl").read_bytes() == first
+    assert (tmp_path / "draw.dec" / "epoch-2" / "result.jsonl").read_bytes() == second
+    files = [
+        f"--{name}={tmp_path}/draw.dec/{name}{suffix}"
+        for name, suffix in (("applications", ".jsonl"), ("capacities", ".json"))
+    ]
+    assert main.main(["draw", "verify", str(tmp_path / "draw.dec" / "result.jsonl"), *files]) == 0
+    assert main.main(["draw", "verify", str(tmp_path / "draw.dec" / "epoch-2" / "result.jsonl"), *files]) == 1
 
 
 async def test_application_can_be_found_changed_and_withdrawn(drawing: Client) -> None:

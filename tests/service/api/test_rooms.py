@@ -17,7 +17,7 @@ from quota_engine.ports import Describe
 from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, ROOM_STATUS_PROBLEMS, Problem
-from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, RoomStatus
+from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, OpenRoom, RoomStatus
 from quota_engine.waiting_room.transcript import parse_transcript, verify
 from quota_engine.workflows.room_config import RoomSettings
 from tests.service.api.test_reservations import problem
@@ -255,6 +255,28 @@ async def test_lost_ticket_is_told_to_join_again(rooms: Client) -> None:
     again = await join(rooms, NIK, replaces_ticket=mine)
     assert (again.status_code, again.json()["replayed"]) == (201, False)
     assert (await look(rooms)).json()["epoch"] == 2
+
+
+async def test_lost_opening_is_not_repeated_with_another_text(rooms: Client) -> None:
+    """The transcript with the first text was public. Another worker, past the service, makes one that states it."""
+    path = "/v1/rooms/lottery"
+    created = await rooms.operate("PUT", path, {**TERMS, "entropy_source": "the national lottery"})
+    assert created.status_code == 201
+    await join(rooms, NIK, path)
+    rooms.clock.set_ms(OPENS_AT_MS)
+    tail = rooms.lost_tail("~room.lottery")
+    tail.save()
+    assert (await rooms.operate("POST", f"{path}/open", {"entropy": "7 13 21"})).status_code == 200
+    assert (await look(rooms, f"{path}/transcript")).json()["contradictions"] == []
+    tail.fail_over()
+    other = {"entropy": "7 13 22", "epoch": 2}
+    problem(await rooms.operate("POST", f"{path}/open", other), 409, "room-conflict")
+    store = rooms.service.engine._store
+    seed = (await look(rooms, f"{path}/transcript")).json()["seed"]
+    assert (await store.apply("~room.lottery", OpenRoom(seed, "7 13 22", 2))).ok
+    rooms.clock.advance_ms(1_000)
+    record = (await look(rooms, f"{path}/transcript")).json()
+    assert record["contradictions"] == ["entropy has changed since it was revealed"]
 
 
 # --- Tickets that are not good -------------------------------------------------------------------------------------

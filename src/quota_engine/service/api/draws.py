@@ -79,6 +79,8 @@ def _outcome_response(context: ServiceContext, outcome: DrawOutcome, *, created:
 async def create_draw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     body: CreateDrawBody = request.body
     outcome = await context.engine.draw(request.path["draw"]).create(body.to_config())
+    if outcome.ok:
+        await _view(context, request)
     return _outcome_response(context, outcome, created=True)
 
 
@@ -86,6 +88,7 @@ async def _view(context: ServiceContext, request: ApiRequest) -> DrawView:
     view = await context.engine.draw(request.path["draw"]).view()
     if view is None:
         raise Problem.from_draw_outcome(DrawOutcome(S.UNKNOWN_DRAW), context.now_ms())
+    context.publications.check_draw(view)
     return view
 
 
@@ -138,13 +141,23 @@ async def check_receipt(context: ServiceContext, request: ApiRequest) -> ApiResp
 
 
 async def close_draw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
-    return _outcome_response(context, await context.engine.draw(request.path["draw"]).close(epoch=request.body.epoch))
+    outcome = await context.engine.draw(request.path["draw"]).close(epoch=request.body.epoch)
+    if outcome.ok:
+        await _view(context, request)
+    return _outcome_response(context, outcome)
 
 
 async def run_draw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     body: RunDrawBody = request.body
-    draw = context.engine.draw(request.path["draw"])
-    return _outcome_response(context, await draw.run(body.seed, body.entropy, epoch=body.epoch))
+    view = await _view(context, request)
+    published = context.publications.published_draw(view.draw)
+    is_other = published is not None and published.entropy not in ("", body.entropy)
+    if is_other and published is not None and published.commitment == view.config.commitment:
+        return _outcome_response(context, DrawOutcome(S.CONFLICT))  # the result with another text is public
+    outcome = await context.engine.draw(view.draw).run(body.seed, body.entropy, epoch=body.epoch)
+    if outcome.ok:
+        await _view(context, request)
+    return _outcome_response(context, outcome)
 
 
 async def award(context: ServiceContext, request: ApiRequest) -> ApiResponse:
@@ -177,7 +190,8 @@ async def _published(context: ServiceContext, request: ApiRequest, *, needs_resu
         raise Problem.from_draw_outcome(DrawOutcome(S.NOT_FROZEN), context.now_ms())
     if needs_result and not view.seed:
         raise Problem("draw-not-run", "the seed has not been revealed")
-    return await context.draw_files.get(context.engine.draw(view.draw), view)
+    contradictions = context.publications.check_draw(view)
+    return await context.draw_files.get(context.engine.draw(view.draw), view, contradictions)
 
 
 async def download_file(context: ServiceContext, request: ApiRequest) -> FileResponse:

@@ -169,6 +169,10 @@ async def _operated(
 async def open_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     room = await _authorized_room(context, request)
     body: OpenRoomBody = request.body
+    published = context.publications.published_room(request.path["room"])
+    commitment = (await room.view()).config.commitment
+    if published is not None and published.commitment == commitment and published.entropy not in ("", body.entropy):
+        raise Problem.from_room_status(S.CONFLICT, 0, context.now_ms())  # the order with another text is public
     return await _operated(context, request, room, await room.open(body.entropy, epoch=body.epoch))
 
 
@@ -189,7 +193,7 @@ async def get_summary(context: ServiceContext, request: ApiRequest) -> ApiRespon
 
 
 async def get_transcript(context: ServiceContext, request: ApiRequest) -> ApiResponse:
-    return ApiResponse(200, await _room(context, request).transcript())
+    return ApiResponse(200, context.publications.check_room(await _room(context, request).transcript()))
 
 
 def _problems(*statuses: RoomStatus, others: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 A download needs the same small memory for a draw of any size, and does not run the draw again. The files are a cache:
 another process, or this one after a restart, computes the same files from the store.
+
+With a publication folder, a copy of the files stays there, and is never replaced by other contents. The files of a draw
+that contradicts what was published before (:mod:`publication_records`) are in a folder of their epoch beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ __all__ = ["APPLICATIONS", "CAPACITIES", "PROOF", "RESULT", "DrawFileCache", "Pu
 
 import asyncio
 import hashlib
+import os
 import shlex
 import shutil
 import tempfile
@@ -143,8 +147,14 @@ def _find_line(lines: IO[bytes], number: int) -> bytes | None:
 class DrawFileCache:
     """The files of the draws that were requested last."""
 
-    def __init__(self, draws_max: int = _DRAWS_MAX, bytes_max: int = _BYTES_MAX) -> None:
-        """Keep the files of at most ``draws_max`` draws and ``bytes_max`` bytes, the most recently requested ones."""
+    def __init__(
+        self, draws_max: int = _DRAWS_MAX, bytes_max: int = _BYTES_MAX, publication_folder: Path | None = None
+    ) -> None:
+        """Keep the files of at most ``draws_max`` draws and ``bytes_max`` bytes, the most recently requested ones.
+
+        ``publication_folder`` keeps a copy of all files; ``None``: no copy.
+        """
+        self._publication_folder = publication_folder
         self._draws_max = draws_max
         self._bytes_max = bytes_max
         self._folder: Path | None = None
@@ -174,14 +184,22 @@ class DrawFileCache:
     def _download_ended(self) -> None:
         self.downloads -= 1
 
-    async def get(self, draw: AsyncDraw, view: DrawView) -> PublishedDraw:
-        """Return the files of a frozen draw. Concurrent calls for one draw share the computation."""
+    async def get(self, draw: AsyncDraw, view: DrawView, contradictions: tuple[str, ...] = ()) -> PublishedDraw:
+        """Return the files of a frozen draw. Concurrent calls for one draw share the computation.
+
+        Args:
+            draw: the draw.
+            view: its state.
+            contradictions: how it contradicts what was published before. The proof and the result state them.
+        """
         frozen = view.frozen
         assert frozen is not None, "only a frozen draw has files"
-        key = (draw.id, view.seed, frozen.applications_digest, frozen.capacities_digest)
+        key = (
+            draw.id, view.seed, view.entropy, frozen.applications_digest, frozen.capacities_digest, *contradictions,
+        )  # fmt: skip
         task = self._draws.get(key)
         if task is None:
-            task = self._draws[key] = asyncio.create_task(self._build(draw))
+            task = self._draws[key] = asyncio.create_task(self._build(draw, contradictions))
         else:
             self._draws.move_to_end(key)
         try:
@@ -193,14 +211,19 @@ class DrawFileCache:
         self._evict(key)
         return published
 
-    async def _build(self, draw: AsyncDraw) -> PublishedDraw:
+    async def _build(self, draw: AsyncDraw, contradictions: tuple[str, ...]) -> PublishedDraw:
         async with self._build_lock:  # a large draw takes gigabytes of memory while it is computed
             files = await draw.files()
             assert files is not None, "a frozen draw is retained for weeks"
             self.builds += 1
             if self._folder is None:
                 self._folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="quota-engine-draws-"))
-            return await asyncio.to_thread(_write_draw, files, self._folder / str(self.builds))
+            files = _with_contradictions(files, contradictions)
+            published = await asyncio.to_thread(_write_draw, files, self._folder / str(self.builds))
+            if self._publication_folder is not None:
+                epoch = files.record.view.epoch if contradictions else 0
+                await asyncio.to_thread(_keep_copy, published, self._publication_folder, epoch)
+            return published
 
     def _evict(self, kept: tuple[str, ...]) -> None:
         """Delete the least recently requested files beyond the limits. An open download continues on POSIX."""
@@ -221,6 +244,33 @@ class DrawFileCache:
         self._draws.clear()
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+
+def _with_contradictions(files: DrawFiles, contradictions: tuple[str, ...]) -> DrawFiles:
+    """Return files whose findings and result state the contradictions."""
+    if not contradictions:
+        return files
+    head = None if files.head is None else msgspec.structs.replace(files.head, contradictions=contradictions)
+    return msgspec.structs.replace(files, head=head, findings=(*files.findings, *contradictions))
+
+
+def _keep_copy(published: PublishedDraw, folder: Path, epoch: int) -> None:
+    """Copy the files of a draw into its folder. Files that are there stay, except for the proof, which grows.
+
+    Args:
+        published: the files.
+        folder: the folder of all publications.
+        epoch: epoch of a draw that contradicts what was published before, otherwise 0.
+    """
+    kept = folder / f"draw.{published.proof.draw}"
+    if epoch:
+        kept /= f"epoch-{epoch}"
+    kept.mkdir(parents=True, exist_ok=True)
+    for name, file in published.files.items():
+        if name == PROOF or not (kept / name).exists():
+            draft = kept / f".{name}.{os.getpid()}"
+            shutil.copyfile(file.path, draft)
+            draft.replace(kept / name)
 
 
 def _write_draw(files: DrawFiles, folder: Path) -> PublishedDraw:

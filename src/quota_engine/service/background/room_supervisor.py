@@ -14,8 +14,10 @@ from quota_engine.catalog import day_terms
 from quota_engine.domain.errors import QuotaEngineError, UnknownName
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
+from quota_engine.service.background.publication_records import PublicationRecords
 from quota_engine.waiting_room.machine import RoomStatus
 from quota_engine.waiting_room.releases import CHANNEL, CLOCK_MARGIN_MS, Releases, ScheduledRelease
+from quota_engine.waiting_room.transcript import transcript_of
 from quota_engine.workflows.room_config import RoomSettings
 
 TICK_INTERVAL_MS: Final = 1_000
@@ -35,14 +37,20 @@ class RoomSupervisor(PeriodicTask):
     """
 
     def __init__(
-        self, engine: AsyncQuotaEngine, releases: Releases, settings: RoomSettings, now_ms: Callable[[], int]
+        self,
+        engine: AsyncQuotaEngine,
+        releases: Releases,
+        settings: RoomSettings,
+        now_ms: Callable[[], int],
+        publications: PublicationRecords,
     ) -> None:
-        """``settings`` apply to the rooms that this supervisor creates."""
+        """``settings`` apply to the rooms that this supervisor creates; ``publications`` records their transcripts."""
         super().__init__("supervising waiting rooms", self.tick, TICK_INTERVAL_MS / 1_000)
         self._engine = engine
         self._releases = releases
         self._settings = settings
         self._now_ms = now_ms
+        self._publications = publications
         self._created: set[str] = set()
         self._days_checked: set[str] = set()
         self._due_ms: dict[str, int] = {}
@@ -102,6 +110,7 @@ class RoomSupervisor(PeriodicTask):
 
     async def _check(self, release: ScheduledRelease) -> None:
         view = await self._engine.room(release.room).view()
+        self._publications.check_room(transcript_of(release.room, view))
         self._releases.set_room_end(release, view.closed_at_ms or view.config.closes_at_ms)
 
     async def _warn_of_missing_days(self, release: ScheduledRelease) -> None:

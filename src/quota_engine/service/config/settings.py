@@ -94,6 +94,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Time after a stop signal during which the service still serves but reports that it is not ready."""
     worker_hang_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 30_000
     """Time without a sign of life after which one of several workers is replaced; 0 for never."""
+    publication_folder: str = ""
+    """Where records of published rooms and draws are kept; empty: in the memory of each process."""
     staging: bool = False
     """Mark every response with ``X-Quota-Engine-Staging: true``."""
     public_origins: Annotated[tuple[str, ...], msgspec.Meta(max_length=PUBLIC_ORIGINS_MAX)] = ()
@@ -130,6 +132,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     admission: tuple[Policy, ...] = ()
     waiting_rooms: WaitingRoomsConfig | None = None
     ticket_keys: TicketSecrets | None = None
+    publication_folder: Path | None = None
     generated: tuple[str, ...] = ()
     """Settings that were not given and were generated for this run; ``serve`` prints them."""
 
@@ -195,6 +198,7 @@ def load_config(
         admission=admission,
         waiting_rooms=waiting_rooms,
         ticket_keys=ticket_keys,
+        publication_folder=Path(settings.publication_folder) if settings.publication_folder else None,
         generated=() if token_grants else ("tokens",),
     )
 

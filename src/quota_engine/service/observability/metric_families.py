@@ -24,6 +24,9 @@ class MetricFamily(NamedTuple):
 METRIC_FAMILIES: Final = {
     "quota_engine_outcomes": MetricFamily("counter", "Outcomes of the engine, by status.", ("status",)),
     "quota_engine_draw_outcomes": MetricFamily("counter", "Outcomes of draws, by status.", ("status",)),
+    "quota_engine_contradictions": MetricFamily(
+        "counter", "Rooms and draws that contradict what was published of them before.", ("kind",)
+    ),
     "quota_engine_http_requests": MetricFamily(
         "counter", "HTTP responses, by endpoint and HTTP status.", ("endpoint", "status")
     ),

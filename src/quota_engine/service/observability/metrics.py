@@ -73,6 +73,7 @@ class ServiceMetrics:
         """``open_streams`` returns the number of open event streams."""
         self._outcomes = dict.fromkeys(Status, 0)
         self._draw_outcomes = dict.fromkeys(DrawStatus, 0)
+        self._contradictions = {"room": 0, "draw": 0}
         self._endpoints: dict[str, EndpointMetrics] = {}
         self._decisions: Counter[tuple[str, ...]] = Counter()
         self._errors: Counter[tuple[str, ...]] = Counter()
@@ -89,6 +90,10 @@ class ServiceMetrics:
     def record_draw_outcome(self, status: DrawStatus) -> None:
         """Count an outcome of a draw."""
         self._draw_outcomes[status] += 1
+
+    def record_contradiction(self, kind: str) -> None:
+        """Count a room or draw (``room`` or ``draw``) that contradicts what was published of it before."""
+        self._contradictions[kind] += 1
 
     def endpoint(self, name: str) -> EndpointMetrics:
         """Return the counts of the endpoint ``name``."""
@@ -126,6 +131,8 @@ class ServiceMetrics:
             yield Sample("quota_engine_outcomes", (str(status),), (count,))
         for draw_status, count in self._draw_outcomes.items():
             yield Sample("quota_engine_draw_outcomes", (str(draw_status),), (count,))
+        for kind, count in self._contradictions.items():
+            yield Sample("quota_engine_contradictions", (kind,), (count,))
         for name, endpoint in self._endpoints.items():
             for http_status, count in endpoint.responses.items():
                 yield Sample("quota_engine_http_requests", (name, str(http_status)), (count,))
