@@ -1,4 +1,4 @@
-"""Releases of offices with waiting rooms: which one is next or running, and which reserves need a room's pass.
+"""Releases of offices with waiting rooms: which one is next or running, and which places need a room's pass.
 
 A release is all days of an office that open at one moment. :class:`Releases` follows from the catalog, a
 :class:`WaitingRoomSchedule` and the time, and from the room ends that its owner reports. It calls no store.
@@ -121,9 +121,9 @@ class Releases:
         return self._room_ends_ms.get(release.room, release.closes_at_ms)
 
     def needs_pass(self, office: str, day: int, channel: str, now_ms: int) -> bool:
-        """Return True if a reserve needs a room's pass: from shortly before the opening to the end of the room.
+        """Return True if a place needs a room's pass: from shortly before the opening to the end of the room.
 
-        Earlier the quota is not open, and the store refuses the reserve itself.
+        Earlier the quota is not open, and the store refuses the command itself.
         """
         if channel != CHANNEL:
             return False
@@ -174,7 +174,9 @@ class Releases:
 
 
 class ReleasePassPolicy:
-    """Policy that requires a room's pass for online reserves of a release's days, until the room has ended.
+    """Policy that requires a room's pass for online places of a release's days, until the room has ended.
+
+    Each call that takes such a place asks it: a reserve, a reschedule, a move from another office and a late confirm.
 
     A reserve without a pass still finds a place that its applicant already has; see
     :func:`~quota_engine.admission.room_pass`.
