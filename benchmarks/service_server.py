@@ -119,7 +119,7 @@ async def _prepare(app: ServiceApp) -> list[str]:
     room = engine.room(ROOM)
     opens_at_ms = time.time_ns() // 1_000_000 + 1_000
     await room.create(OFFICE, DAYS[0], DAYS[1], opens_at=opens_at_ms, settings=RoomSettings(per_minute_max=60))
-    tickets = [(await room.join(f"waits-{number}")).ticket for number in range(_TICKETS)]
+    tickets = [(await room.join(f"3578{number:012d}")).ticket for number in range(_TICKETS)]
     while time.time_ns() // 1_000_000 < opens_at_ms + 500:
         await asyncio.sleep(0.1)
     await room.view()

@@ -10,6 +10,9 @@ import pytest
 
 from quota_engine.catalog import catalog_from
 from quota_engine.catalog.schema_conversion import ISSUES_MAX
+from quota_engine.domain.check_digits import CHECK_DIGITS
+from quota_engine.domain.identity_format import ANY_FORM, IdentityFormat
+from quota_engine.domain.identity_pattern import PATTERN_EXPECTED
 from tests.support.catalog_samples import FILE, issues_of, sample
 
 Change = Callable[[dict[str, Any]], object]
@@ -65,6 +68,42 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         "national.places_max",
         "missing",
         "1: one active reservation over all offices",
+    ),
+    "separators of letters": (
+        put("identity", {"strip": " x"}),
+        "identity.strip",
+        "' x'",
+        "up to 32 characters that are neither letters nor digits",
+    ),
+    "a pattern that may be slow": (
+        put("identity", {"pattern": "(a+)+", "expected": "x"}),
+        "identity.pattern",
+        "+ at character 3",
+        PATTERN_EXPECTED,
+    ),
+    "a pattern without words": (
+        put("identity", {"pattern": r"\d{16}"}),
+        "identity.expected",
+        "missing",
+        'a valid identity in words, such as "16 digits"',
+    ),
+    "English words alone": (
+        put("identity", {"expected_en": "16 digits"}),
+        "identity.expected",
+        "missing",
+        "the words in the offices' own language in addition to expected_en",
+    ),
+    "unknown check digit": (
+        put("identity", {"check_digit": "luhm", "expected": "x"}),
+        "identity.check_digit",
+        "'luhm'",
+        "one of luhn, mod11_10, verhoeff; did you mean 'luhn'?",
+    ),
+    "capital letters that are folded": (
+        put("identity", {"pattern": "[A-Z]{9}", "casefold": True, "expected": "x"}),
+        "identity.pattern",
+        "has capital letters",
+        "small letters, because casefold is set",
     ),
     "lease out of bounds": (
         put("national", {"places_max": 1, "lease_s": 9}),
@@ -409,6 +448,19 @@ def test_each_kind_of_issue_is_reported_once(name: str) -> None:
 
 def test_the_sample_is_valid() -> None:
     assert set(catalog_from(sample(), FILE).offices) == {"west", "east"}
+
+
+def test_the_identity_table_becomes_the_format() -> None:
+    """Without the table, only the rules that hold always apply."""
+    raw = sample()
+    assert catalog_from(raw).identity_format == ANY_FORM
+    raw["identity"] = {"strip": " .-", "pattern": r"\d{16}", "expected": "16 angka", "expected_en": "16 digits"}
+    assert catalog_from(raw).identity_format == IdentityFormat(
+        strip=" .-", pattern=r"\d{16}", expected="16 angka", expected_en="16 digits"
+    )
+    for name in CHECK_DIGITS:
+        raw["identity"]["check_digit"] = name
+        assert catalog_from(raw).identity_format.check_digit == name
 
 
 def test_ten_issues_are_reported_as_ten() -> None:

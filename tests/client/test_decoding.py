@@ -20,6 +20,7 @@ from tests.service.background.test_room_supervisor import HOUR_MS, ROOM, ROOMS
 from tests.service.test_runner import served
 from tests.support import client_booking
 from tests.support.client_parity import in_process
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK, TOKENS, Client, listening, running
 
 WANTED: dict[str, Any] = {"service": "new", "session": "morning"}
@@ -68,7 +69,7 @@ async def test_long_lists_take_several_calls(client: Client) -> None:
     await engine.set_capacity("surabaya", DAY, "online", 1_200)
     await engine.set_capacity("surabaya", DAY, "morning", 1_200)
     for number in range(1_100):
-        assert (await engine.reserve("surabaya", DAY, f"{NIK}-{number}", idempotency_key=f"key-{number}", **WANTED)).ok
+        assert (await engine.reserve("surabaya", DAY, nik(number), idempotency_key=f"key-{number}", **WANTED)).ok
     async with in_process(client) as service:
         mine, theirs = await service.events("surabaya", 1, 2_000), await engine.events("surabaya", 1, 2_000)
         assert [one.number for one in mine] == [one.number for one in theirs]
@@ -121,7 +122,7 @@ async def test_one_booking_service_runs_with_an_engine_or_a_client(client: Clien
             assert await asyncio.to_thread(use, over_http) == said
     assert said[:2] == [[1], []]
     async with in_process(client) as service:
-        assert await client_booking.book_async(service, "surabaya", DAY, f"{NIK}1") == [2]
+        assert await client_booking.book_async(service, "surabaya", DAY, nik(1)) == [2]
 
 
 def test_a_missing_extra_is_named() -> None:
@@ -153,7 +154,7 @@ def test_threads_share_a_client(service: tuple[str, str]) -> None:
         got: list[Status] = []
 
         def take(thread: int) -> None:
-            got.extend(client.reserve("surabaya", day, f"{NIK}{thread}{one}", **WANTED).status for one in range(3))
+            got.extend(client.reserve("surabaya", day, nik(10 * thread + one), **WANTED).status for one in range(3))
 
         threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
         for thread in threads:

@@ -23,6 +23,7 @@ from quota_engine.client.calls import Calls, DrawCalls, RoomCalls
 from quota_engine.generators import drive
 from tests.service.test_kills import serving, token
 from tests.support.concurrent_bookers import BookingRecord, check, open_day, set_places
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK
 from tests.support.servers import Server, until, valkey_server_binary
 
@@ -305,7 +306,7 @@ def _by_threads(url: str, secret: str, people: People, numbers: Iterator[int], k
             try:
                 for number in numbers:
                     kill(number)
-                    held = client.reserve("surabaya", people.day, f"thread {number}", service="new", session="morning")
+                    held = client.reserve("surabaya", people.day, nik(number), service="new", session="morning")
                     people.note(held, client.confirm(held.reference) if held.ok else None)
             except BaseException as error:
                 errors.append(error)
@@ -325,7 +326,7 @@ async def _by_tasks(url: str, secret: str, people: People, numbers: Iterator[int
         async def book_in_turn() -> None:
             for number in numbers:
                 kill(number)
-                held = await client.reserve("surabaya", people.day, f"task {number}", service="new", session="morning")
+                held = await client.reserve("surabaya", people.day, nik(number), service="new", session="morning")
                 people.note(held, await client.confirm(held.reference) if held.ok else None)
 
         await asyncio.gather(*(book_in_turn() for _ in range(CONCURRENT_CALLERS)))

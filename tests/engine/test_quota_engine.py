@@ -33,6 +33,7 @@ from quota_engine.ports import Describe, RecordedEvent
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.support.catalog_samples import sample
+from tests.support.identities import nik
 
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
@@ -82,8 +83,8 @@ def test_from_hold_to_attendance(engine: QuotaEngine, clock: ManualClock) -> Non
 def test_a_party_with_fallback_to_the_general_places(engine: QuotaEngine) -> None:
     """Five come together in the priority group; when it is full, the next party gets general places."""
     engine.set_capacity("surabaya", DAY, "priority", 5)
-    first = book(engine, [f"elder-{one}" for one in range(5)], group="priority")
-    second = book(engine, ["elder-5", "elder-6"], group="priority")
+    first = book(engine, [nik(one) for one in range(5)], group="priority")
+    second = book(engine, [nik(5), nik(6)], group="priority")
     assert "priority" in first.reservation.quotas
     assert "online" in second.reservation.quotas
     assert engine.confirm(first.reference).queue_numbers == range(1, 6)
@@ -380,9 +381,9 @@ def test_outcomes_of_what_is_not_for_sale(engine: QuotaEngine, clock: ManualCloc
         engine.reserve("surabaya", "2026-12-06", NIK, service="renewal", session="morning").status is Status.UNKNOWN_DAY
     )
     assert engine.set_capacity("surabaya", DAY, "nothing", 1).status is Status.UNKNOWN_QUOTA
-    assert book(engine, [str(one) for one in range(6)], idempotency_key="many").status is Status.NOT_OPEN
+    assert book(engine, [nik(one) for one in range(6)], idempotency_key="many").status is Status.NOT_OPEN
     clock.set_ms(opens_at_ms)
-    assert book(engine, [str(one) for one in range(6)], idempotency_key="many").status is Status.PARTY_TOO_LARGE
+    assert book(engine, [nik(one) for one in range(6)], idempotency_key="many").status is Status.PARTY_TOO_LARGE
     clock.set_ms(engine.availability("surabaya", DAY)[0].ends_at_ms)
     assert book(engine).status is Status.DAY_OVER
     assert engine.lookup("nowhere~x") is None
@@ -408,7 +409,7 @@ def test_threads_on_one_engine(engine: QuotaEngine) -> None:
 
     def press(thread: int) -> None:
         for one in range(25):
-            outcome = book(engine, f"person-{thread}-{one}")
+            outcome = book(engine, nik(100 * thread + one))
             statuses.append(outcome.status)
             if outcome.ok:
                 assert engine.confirm(outcome.reference).ok
@@ -431,7 +432,7 @@ async def test_tasks_on_one_async_engine(catalog: Catalog, clock: ManualClock) -
         clock.advance_ms(3_600_000)
 
         async def press(one: int) -> Status:
-            outcome = await engine.reserve("surabaya", DAY, f"p{one}", service="renewal", session="morning")
+            outcome = await engine.reserve("surabaya", DAY, nik(one), service="renewal", session="morning")
             if outcome.ok:
                 assert (await engine.confirm(outcome.reference)).ok
             return outcome.status
@@ -448,7 +449,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("reserve", ("surabaya", DAY, NIK), {**wanted}),
         (
             "reserve",
-            ("surabaya", DAY, [OTHER, "x"]),
+            ("surabaya", DAY, [OTHER, nik(1)]),
             {**wanted, "idempotency_key": "pair", "join_wait_list": True, "hold_ttl_ms": 99},
         ),
         ("confirm", ("surabaya~made-up-0",), {"owner": NIK, "expected_version": 1}),
@@ -467,7 +468,6 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("availability", ("surabaya", DAY, "2026-12-11"), {}),
         ("set_capacity", ("surabaya", DAY, "online", 5), {}),
         ("close_day", ("surabaya", DAY), {}),
-        ("relocate_day", ("surabaya", DAY, [("surabaya", "2026-12-08")]), {"limit": 3, "dry_run": True}),
         ("open_day", ("surabaya", DAY), {}),
         ("reallocate_unused", ("surabaya", DAY, "kiosk"), {}),
         ("release_parked", ("surabaya", DAY, "online"), {}),

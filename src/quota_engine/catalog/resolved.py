@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Catalog", "NationalLimit", "ResolvedOffice", "departed_office", "merge_rules", "resolve", "retention_days"]
+__all__ = [
+    "Catalog",
+    "NationalLimit",
+    "ResolvedOffice",
+    "departed_office",
+    "identity_format_of",
+    "merge_rules",
+    "resolve",
+    "retention_days",
+]
 
 import dataclasses
 import datetime
@@ -22,6 +31,7 @@ from quota_engine.catalog.schema import (
     Group,
     Guard,
     Hours,
+    IdentitySettings,
     Office,
     Plan,
     ReReleaseSettings,
@@ -31,6 +41,7 @@ from quota_engine.catalog.schema import (
     ServiceUnit,
     Session,
 )
+from quota_engine.domain.identity_format import ANY_FORM, IdentityFormat
 from quota_engine.domain.model import IdentityLimit, ReRelease, Rules
 
 _RETENTION_DAYS_DEFAULT = 90
@@ -79,13 +90,18 @@ class NationalLimit:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Catalog:
-    """A valid catalog. Offices, channels and applicant groups by id, in the order of the file."""
+    """A valid catalog. Offices, channels and applicant groups by id, in the order of the file.
+
+    Attributes:
+        identity_format: the form of the applicants' identities in all offices.
+    """
 
     title: str
     channels: Mapping[str, Channel]
     groups: Mapping[str, Group]
     offices: Mapping[str, ResolvedOffice]
     national: NationalLimit | None = None
+    identity_format: IdentityFormat = ANY_FORM
 
 
 def resolve(file: CatalogFile) -> Catalog:
@@ -99,6 +115,23 @@ def resolve(file: CatalogFile) -> Catalog:
             office.id: _resolve_office(file, office, plans[office.plan or file.plans[0].id]) for office in file.offices
         },
         national=None if file.national is None else NationalLimit(file.national.lease_s * _SECOND_MS),
+        identity_format=identity_format_of(file.identity),
+    )
+
+
+def identity_format_of(settings: IdentitySettings) -> IdentityFormat:
+    """Return the form of identities.
+
+    Raises:
+        InvalidRequest: a setting is not valid; ``where`` is its key.
+    """
+    return IdentityFormat(
+        strip=settings.strip,
+        pattern=settings.pattern,
+        check_digit=settings.check_digit or "",
+        casefold=settings.casefold,
+        expected=settings.expected,
+        expected_en=settings.expected_en,
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Holiday",
     "Hours",
     "IdentityLimitSettings",
+    "IdentitySettings",
     "Monthly",
     "Named",
     "NationalSettings",
@@ -43,6 +44,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from quota_engine.domain.identity_format import STRIP_LENGTH_MAX
+from quota_engine.domain.identity_pattern import PATTERN_LENGTH_MAX
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.validation import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX
 
@@ -293,6 +296,17 @@ class NationalSettings(_CatalogTable, frozen=True, kw_only=True):
     lease_s: Annotated[int, Meta(ge=10, le=3_600)] = 20
 
 
+class IdentitySettings(_CatalogTable, frozen=True, kw_only=True):
+    """The form of identities: :class:`~quota_engine.domain.identity_format.IdentityFormat` describes the keys."""
+
+    strip: Annotated[str, Meta(max_length=STRIP_LENGTH_MAX)] = ""
+    pattern: Annotated[str, Meta(max_length=PATTERN_LENGTH_MAX)] = ""
+    check_digit: Literal["luhn", "verhoeff", "mod11_10"] | None = None
+    casefold: bool = False
+    expected: Text = ""
+    expected_en: Text = ""
+
+
 class Plan(_CatalogTable, frozen=True, kw_only=True):
     """The offer of an office on a day. Offices may share a plan and override its capacities."""
 
@@ -347,5 +361,6 @@ class CatalogFile(_CatalogTable, frozen=True, kw_only=True):
     plans: Annotated[tuple[Plan, ...], Meta(min_length=1, max_length=OFFICES_MAX)]
     offices: Annotated[tuple[Office, ...], Meta(min_length=1, max_length=OFFICES_MAX)]
     national: NationalSettings | None = None
+    identity: IdentitySettings = IdentitySettings()
     rules: RuleSettings = RuleSettings()
     holidays: Annotated[tuple[Holiday, ...], Meta(max_length=10_000)] = ()

@@ -13,7 +13,7 @@ import zoneinfo
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from quota_engine.catalog.resolved import merge_rules, retention_days
+from quota_engine.catalog.resolved import identity_format_of, merge_rules, retention_days
 from quota_engine.catalog.schema import (
     Allotment,
     CatalogFile,
@@ -24,6 +24,7 @@ from quota_engine.catalog.schema import (
     RuleSettings,
 )
 from quota_engine.catalog.schema_conversion import IssueCollector, format_value, key_of
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.validation import QUOTAS_MAX
 
@@ -68,6 +69,18 @@ class _FileValidator:
             if schedule.zone:
                 self.zone(f"schedules[{index}].zone", schedule.zone)
         self.retention("rules", file.rules, file.rules)
+        self.identity()
+
+    def identity(self) -> None:
+        settings = self.file.identity
+        if settings.expected_en and not settings.expected and not self.collector.has("identity.expected"):
+            expected = "the words in the offices' own language in addition to expected_en"
+            self.collector.add("identity.expected", "missing", expected)
+        try:
+            identity_format_of(settings)
+        except InvalidRequest as error:
+            if not self.collector.has(f"identity.{error.where}"):
+                self.collector.add(f"identity.{error.where}", error.problem, error.expected)
 
     def office(self, office: Office, key: str, plans: dict[str, Plan]) -> None:
         self.zone(f"{key}.time_zone", office.time_zone)

@@ -82,11 +82,16 @@ class Reserve(msgspec.Struct, frozen=True, gc=False):
     hold_ttl_ms: int = 0
     valid_until_ms: int = 0
 
+    def __post_init__(self) -> None:
+        if len(self.applicants) > 1:
+            _check_distinct(self.applicants)
+
     def check(self) -> None:
         """Validate the fields.
 
-        ``Reserve`` does not do so when it is created, because the check costs a tenth of a reserve. The request builder
-        validates its input once. Code that gets commands from elsewhere must call this method.
+        ``Reserve`` does not do so when it is created, because the check costs a tenth of a reserve; it only refuses an
+        applicant who is named twice. The request builder validates its input once. Code that gets commands from
+        elsewhere must call this method.
 
         Raises:
             InvalidRequest: a field is malformed or out of range.
@@ -103,6 +108,11 @@ def _check_party(applicants: tuple[str, ...]) -> None:
         raise InvalidRequest("applicants", f"{len(applicants)} applicants", f"1 to {APPLICANTS_MAX}")
     for applicant in applicants:
         check_name(applicant, "applicants")
+    _check_distinct(applicants)
+
+
+def _check_distinct(applicants: tuple[str, ...]) -> None:
+    """Refuse a party with one applicant twice: the applicant would get two places, and count as one."""
     if len(set(applicants)) != len(applicants):
         raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from quota_engine.catalog import Catalog, ResolvedOffice, Selection, choice_of, day_terms, load_catalog, packed_places
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
+from quota_engine.domain.identity_format import ANY_FORM
 from quota_engine.domain.model import DayTerms, ReReleaseRule
 from quota_engine.simulation.scenario import Booking, Sale, Scenario
 
@@ -183,7 +184,10 @@ def build_supply(scenario: Scenario, file: str) -> Supply:
     taking_part = {office_day.office for office_day in office_days}
     days = [datetime.date.fromordinal(office_day.day) for office_day in office_days]
     catalog = dataclasses.replace(
-        catalog, offices={name: view for name, view in catalog.offices.items() if name in taking_part}
+        catalog,
+        offices={name: view for name, view in catalog.offices.items() if name in taking_part},
+        # Simulated people have numbers that no register knows, and those of a trace may be pseudonyms.
+        identity_format=ANY_FORM,
     )
     return Supply(catalog, tuple(office_days), min(days), max(days))
 

@@ -70,6 +70,8 @@ class RequestBuilder:
         self.id_factory = id_factory
         self.ticket_keys = ticket_keys_from(identity_key) if ticket_keys is None else ticket_keys
         self._plans = CatalogPlans(catalog)
+        if catalog is not None:
+            self.use_catalog(catalog)
 
     @property
     def catalog(self) -> Catalog:
@@ -105,6 +107,8 @@ class RequestBuilder:
     def use_catalog(self, catalog: Catalog) -> None:
         """Use ``catalog`` from now on."""
         self._plans = CatalogPlans(catalog)
+        if catalog.identity_format != self._pseudonyms.identity_format:
+            self._pseudonyms = self._pseudonyms.with_format(catalog.identity_format)
 
     def known_office(self, office: str) -> str:
         """Return the office's id.
@@ -160,7 +164,7 @@ class RequestBuilder:
             return "", "", ""
         if not isinstance(caller, Caller):
             raise InvalidRequest("caller", f"a {type(caller).__name__}", "a Caller")
-        canonical, hash_of = caller.canonical(), self._pseudonyms.of
+        canonical, hash_of = caller.canonical(), self._pseudonyms.of_key
         return (
             hash_of(canonical.account, "caller.account") if canonical.account else "",
             hash_of(canonical.network, "caller.network") if canonical.network else "",

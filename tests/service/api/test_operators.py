@@ -11,12 +11,13 @@ from quota_engine.service.http.auth import AccessControl, Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.problems import Problem
 from tests.service.api.test_reservations import problem
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, TOKENS, Client, grants, path_of
 
 
 async def test_lowered_capacity_overbooks_and_sells_nothing(client: Client) -> None:
     for number in range(3):
-        await client.reserve(f"{NIK}{number}")
+        await client.reserve(nik(number))
     lowered = await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 2})
     assert (lowered.json()["status"], lowered.json()["overbooked"]) == ("DONE", 1)
     problem(await client.reserve(NIK), 409, "sold-out")

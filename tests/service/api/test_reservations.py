@@ -11,6 +11,7 @@ from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, STATUS_PROBLEMS, TYPE_PREFIX, Problem
 from tests.support.browser_service import wait_list_catalog
 from tests.support.daily_releases import DULL, catalog_of
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, running
 
 TUESDAY = DAY + datetime.timedelta(days=1)
@@ -140,7 +141,7 @@ async def test_identity_limit_and_party_size(client: Client) -> None:
     path = DAY_PATH.replace(str(DAY), str(TUESDAY))
     limited = problem(await client.reserve(path=path), 409, "identity-limit")
     assert limited["reservation"]["day"] == str(DAY)  # type: ignore[index]
-    crowd = [f"{NIK}{one}" for one in range(6)]
+    crowd = [nik(one) for one in range(6)]
     problem(await client.reserve(*crowd), 422, "party-too-large")
 
 

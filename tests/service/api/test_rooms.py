@@ -21,6 +21,7 @@ from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, OpenRoom, RoomSt
 from quota_engine.waiting_room.transcript import parse_transcript, verify
 from quota_engine.workflows.room_config import RoomSettings
 from tests.service.api.test_reservations import problem
+from tests.support.identities import nik
 from tests.support.in_process_service import (
     DAY,
     NIK,
@@ -86,7 +87,7 @@ async def test_join_enter_reserve_and_verify(rooms: Client) -> None:
     made = (await look(rooms)).json()
     assert (made["phase"], made["tickets"], made["places_left"], made["per_minute_max"]) == ("JOINING", 0, -1, 60)
     tickets = {}
-    for identity in (NIK, OTHER, f"{NIK}3"):
+    for identity in (NIK, OTHER, nik(3)):
         answer = await join(rooms, identity)
         assert (answer.status_code, answer.json()["replayed"]) == (201, False)
         tickets[identity] = answer.json()["ticket"]
@@ -131,7 +132,7 @@ async def test_join_enter_reserve_and_verify(rooms: Client) -> None:
     closed = (await rooms.operate("POST", f"{ROOM}/close")).json()
     assert (closed["phase"], closed["closed_at_ms"]) == ("CLOSED", OPENS_AT_MS + 2_000)
     assert (await rooms.operate("POST", f"{ROOM}/close")).json() == closed
-    problem(await join(rooms, f"{NIK}4"), 410, "room-closed")
+    problem(await join(rooms, nik(4)), 410, "room-closed")
     over = problem(await enter(rooms, tickets[second], second), 410, "room-closed")
     assert "retry_at_ms" not in over
     record = parse_transcript((await look(rooms, f"{ROOM}/transcript")).content)
@@ -204,7 +205,7 @@ async def test_room_with_entropy_source_opens_once(rooms: Client) -> None:
 async def test_pace_bounds_change_a_running_room(rooms: Client) -> None:
     """Inverted bounds and a closed room are refused."""
     for number in range(200):
-        assert (await join(rooms, f"{NIK}{number}")).status_code == 201
+        assert (await join(rooms, nik(number))).status_code == 201
     rooms.clock.set_ms(OPENS_AT_MS)
     assert (await look(rooms)).json()["called_count"] == 1
     faster = (await rooms.operate("PUT", f"{ROOM}/pace", {"per_minute_min": 3_000, "per_minute_max": 6_000})).json()

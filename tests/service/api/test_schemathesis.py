@@ -31,6 +31,7 @@ from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, TOKENS, configuration
 
 pytestmark = pytest.mark.slow
@@ -61,10 +62,10 @@ AGAINST_MEANING = {
     "service": "required only because the office has more than one",
     "session": "the same",
     "service_unit": "the same",
-    "applicants": "an applicant twice, or characters that are not printable",
-    "owner": "characters that are not printable",
-    "applicant": "characters that are not printable",
-    "identity": "characters that are not printable",
+    "applicants": "an applicant twice, or text that does not fit the form of identities",
+    "owner": "text that does not fit the form of identities",
+    "applicant": "text that does not fit the form of identities",
+    "identity": "text that does not fit the form of identities",
     "admission_pass": "given where no policy checks passes",
     "ticket": "not an issued ticket",
     "replaces_ticket": "a ticket that has not missed its turn",
@@ -84,13 +85,14 @@ AGAINST_MEANING = {
 
 async def furnish(engine: AsyncQuotaEngine) -> None:
     """Create two reservations, a room with a ticket, and a draw."""
-    for key in ("held", "confirmed"):
-        assert (await engine.reserve("surabaya", DAY, key, service="new", session="morning", idempotency_key=key)).ok
+    for number, key in enumerate(("held", "confirmed")):
+        held = await engine.reserve("surabaya", DAY, nik(number), service="new", session="morning", idempotency_key=key)
+        assert held.ok
     assert (await engine.confirm("surabaya~confirmed")).ok
     now_ms = OPENS_AT_MS
     room = engine.room("spring")
     await room.create("surabaya", DAY, opens_at=now_ms + 600_000, join_opens_at=now_ms - 1_000)
-    TICKETS[:] = [(await room.join("somebody")).ticket]
+    TICKETS[:] = [(await room.join(nik(3))).ticket]
     terms = DrawConfig(
         opens_at_ms=now_ms - 1_000,
         closes_at_ms=now_ms + 3_600_000,

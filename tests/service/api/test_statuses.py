@@ -25,6 +25,7 @@ from quota_engine.service.http.problems import TYPE_PREFIX
 from quota_engine.stores.memory import MemoryStore
 from tests.service.api.test_malformed_requests import HOUR_MS, furnish
 from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, OPENS_AT_MS, SEED, catalog
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, overloaded, running
 from tests.support.malformed_requests import DOCUMENT, Good, good
 
@@ -159,7 +160,7 @@ async def steps(client: Client) -> None:
         answer = await client.reserve(name, path=path[day])
         return str(answer.json()["reservation"]["reference"])
 
-    expired, released, confirmed, moved = [await held(f"person-{one}") for one in range(4)]
+    expired, released, confirmed, moved = [await held(nik(one)) for one in range(4)]
     for reference in (confirmed, moved):
         await client.step(reference, "confirm")
     for step in ("confirm", "release", "cancel", "check-in", "no-show"):

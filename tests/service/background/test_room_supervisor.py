@@ -14,6 +14,7 @@ from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.service.config.settings import load_config
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.config.test_settings import KEY, TOKENS
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, grants, running
 
 HOUR_MS = 3_600_000
@@ -52,8 +53,8 @@ async def test_reserve_without_a_pass_is_refused() -> None:
         other_day = DAY_PATH.replace("12-07", "12-08")
         again = await client.reserve(NIK, path=other_day, admission_pass=passes[NIK])
         assert again.json()["reason"] == "pass_used_or_over"
-        assert (await client.reserve(f"{NIK}9", channel="kiosk")).status_code == 201
-        assert (await client.reserve(f"{NIK}8", channel="walk-in")).status_code == 201
+        assert (await client.reserve(nik(9), channel="kiosk")).status_code == 201
+        assert (await client.reserve(nik(8), channel="walk-in")).status_code == 201
         view = (await client.service.engine.availability("surabaya", DAY))[0]
         assert (view.quotas["online"].held, view.quotas["kiosk"].held) == (1, 1)
 
@@ -171,7 +172,7 @@ async def test_documented_configuration_is_valid(tmp_path: Path) -> None:
         missing = await client.reserve()
         assert (missing.status_code, missing.json()["reason"]) == (403, "no_network")
         caller = {"network": "203.0.113.7"}
-        answers = [await client.reserve(f"{NIK}{number}", caller=caller) for number in range(21)]
+        answers = [await client.reserve(nik(number), caller=caller) for number in range(21)]
         assert [answer.status_code for answer in answers] == [201] * 20 + [429]
         problem = answers[-1].json()
         assert (problem["outcome"], problem["reason"]) == (Status.THROTTLED, "network")

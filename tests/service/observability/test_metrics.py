@@ -25,6 +25,7 @@ from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.service.test_runner import served
 from tests.support.browser_service import wait_list_catalog
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY_PATH, NIK, Client, running
 from tests.support.paths import DOCS
 
@@ -117,7 +118,7 @@ async def test_room_metrics_appear_with_the_room() -> None:
     ) as client:
         room = client.service.current_room("surabaya")
         for number in range(3):
-            joined = await client.call("POST", f"/v1/rooms/{room}/tickets", {"identity": f"{number}"}, "service")  # type: ignore[arg-type]
+            joined = await client.call("POST", f"/v1/rooms/{room}/tickets", {"identity": nik(number)}, "service")  # type: ignore[arg-type]
             assert joined.status_code == 201, joined.text
         client.clock.advance_ms(1_000)
         found = await scrape(client)

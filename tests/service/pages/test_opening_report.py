@@ -20,6 +20,7 @@ from quota_engine.service.pages.opening_report import (
     read_opening,
 )
 from quota_engine.service.pages.operator.opening_plot import POINTS_MAX, opening_plot, time_ticks
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK, Client
 
 OPENS_MS = 1_796_367_600_000  # 2026-12-04T14:00+07:00
@@ -155,7 +156,7 @@ async def test_the_last_opening_is_read_from_events_or_from_records(client: Clie
     engine, catalog = client.service.engine, client.service.catalog
     office = catalog.offices["surabaya"]
     for number in range(40):  # for the first week, which opened a moment ago
-        await client.reserve(f"{NIK}{number}")
+        await client.reserve(nik(number))
     next_week = DAY + datetime.timedelta(days=7)
     client.clock.set_ms(client.clock.now_ms() + 86_400_000)
     days = {"first_day": str(next_week), "last_day": str(next_week)}

@@ -21,6 +21,7 @@ from quota_engine.conformance.world import HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT
 from quota_engine.domain.commands import SetCapacity
 from quota_engine.ports import ApplyMany, Batch, Observable, ReadHoldRemainingHistogram, StoreObserver
 from quota_engine.stores.redis.factory import open_store
+from tests.support.identities import nik
 from tests.support.servers import Server
 
 KEY = b"a key for tests, and only them"
@@ -61,7 +62,7 @@ class Seen:
 async def reserve_together(engine: AsyncQuotaEngine, count: int) -> list[Status]:
     async def one(number: int) -> Status:
         CALLER.set(f"caller {number}")
-        return (await engine.reserve("surabaya", DAY, f"p{number}", service="new", session="morning")).status
+        return (await engine.reserve("surabaya", DAY, nik(number), service="new", session="morning")).status
 
     return await asyncio.gather(*(one(number) for number in range(count)))
 
@@ -92,7 +93,7 @@ def test_sync_store_reports_batches(valkey_server: Server) -> None:
 
         def press(number: int) -> None:
             CALLER.set(str(number))
-            engine.reserve("surabaya", DAY, f"p{number}", service="new", session="morning")
+            engine.reserve("surabaya", DAY, nik(number), service="new", session="morning")
 
         threads = [threading.Thread(target=press, args=(number,)) for number in range(20)]
         for thread in threads:
@@ -122,7 +123,7 @@ async def test_cached_refusals_are_reported(valkey_server: Server) -> None:
         assert (await engine.set_capacity("surabaya", day, "online", 0)).ok
         statuses = []
         for number in range(50):
-            outcome = await engine.reserve("surabaya", day, f"p{number}", service="new", session="morning")
+            outcome = await engine.reserve("surabaya", day, nik(number), service="new", session="morning")
             statuses.append(outcome.status)
             await asyncio.sleep(0)
         assert set(statuses) == {Status.SOLD_OUT}

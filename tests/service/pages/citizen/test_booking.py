@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from collections.abc import AsyncIterator
 
 import pytest
 
+from quota_engine.catalog import load_catalog
 from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.domain.identity_format import ANY_FORM
 from quota_engine.service.pages.i18n import LANGUAGES
 from tests.support.browser_service import wait_list_catalog
 from tests.support.form_browser import DECLARED, SLOT, CitizenBrowser, heading
+from tests.support.identities import SPELLINGS
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, running
 from tests.support.page_texts import citizen_text
 
@@ -105,9 +109,11 @@ async def test_a_full_or_missing_wait_list_is_not_offered(browser: CitizenBrowse
 @pytest.mark.parametrize(
     ("fields", "key"),
     [
-        ({"nik": "123", "slot": SLOT}, "error_nik_digits"),
-        ({"nik": "", "slot": SLOT}, "error_nik_digits"),
+        ({"nik": "123", "slot": SLOT}, "error_nik_form"),
+        ({"nik": "", "slot": SLOT}, "error_nik_form"),
         ({"nik": [NIK, NIK], "slot": SLOT}, "error_nik_repeated"),
+        ({"nik": [NIK, SPELLINGS[5]], "slot": SLOT}, "error_nik_repeated"),
+        ({"nik": [NIK, SPELLINGS[1] + "9"], "slot": SLOT}, "error_nik_form"),
         ({"nik": NIK}, "error_no_slot"),
     ],
 )
@@ -118,8 +124,45 @@ async def test_a_form_with_errors_returns_with_its_idempotency_key(
     idempotency_key = browser.fields("/reserve")["idempotency_key"]
     response = await browser.submit("/reserve", fields)
     assert response.status_code == 422
-    assert citizen_text(key) in html.unescape(response.text)
+    assert citizen_text(key, expected="16 angka") in html.unescape(response.text)
     assert browser.fields("/reserve")["idempotency_key"] == idempotency_key
+
+
+async def test_errors_stand_at_the_field_of_the_applicant(browser: CitizenBrowser) -> None:
+    """The fields keep what was typed. The hint and the error have the words of the catalog."""
+    await browser.get("/?service=new")
+    typed = ["35780123", SPELLINGS[2], "12-34", f" {SPELLINGS[5]}"]
+    page = html.unescape((await browser.submit("/reserve", {"nik": typed, "slot": SLOT})).text)
+    for field in ("nik", "nik3"):
+        assert (
+            f'<p class="field-error" id="{field}-error">{citizen_text("error_nik_form", expected="16 angka")}' in page
+        )
+    assert f'<p class="field-error" id="nik4-error">{citizen_text("error_nik_repeated")}' in page
+    assert 'id="nik2-error"' not in page
+    assert citizen_text("nik_hint", expected="16 angka") in page
+    assert all(f'value="{one}"' in page for one in typed)
+
+
+@pytest.mark.parametrize("nik", SPELLINGS)
+async def test_every_spelling_of_a_nik_is_accepted(browser: CitizenBrowser, client: Client, nik: str) -> None:
+    assert (await client.reserve(NIK)).status_code == 201
+    await browser.get("/?service=new")
+    await browser.submit("/reserve", {"nik": nik, "slot": SLOT})
+    assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 1"
+    assert await _online(client, "held") == 1
+
+
+async def test_a_catalog_without_a_form_accepts_any_text() -> None:
+    catalog = dataclasses.replace(load_catalog("surabaya"), identity_format=ANY_FORM)
+    async with running(catalog=catalog) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            page = await browser.get("/?service=new")
+            assert "16 angka" not in page.text
+            blank = await browser.submit("/reserve", {"nik": "\u200b", "slot": SLOT})
+            assert citizen_text("error_nik_missing") in html.unescape(blank.text)
+            await browser.submit("/reserve", {"nik": "A 1234567", "slot": SLOT})
+            assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 1"
 
 
 @pytest.mark.parametrize(

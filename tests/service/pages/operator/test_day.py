@@ -9,6 +9,7 @@ import re
 
 from quota_engine.service.http.auth import Role
 from tests.support.form_browser import OperatorBrowser
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK, OTHER, Client
 from tests.support.page_texts import operator_text
 
@@ -52,28 +53,28 @@ async def test_a_day_closes_after_the_operator_has_seen_who_is_affected(
 ) -> None:
     confirmed = (await client.reserve(NIK)).json()["reservation"]["reference"]
     await client.step(confirmed, "confirm")
-    await client.reserve(OTHER, f"{NIK}1")
+    await client.reserve(OTHER, nik(1))
     await browser.sign_in(Role.OPERATOR)
     question = html.unescape((await browser.submit("day/close")).text)
     assert operator_text("close_day_confirmed_one", count=1) in question
     assert operator_text("close_day_held", count=2) in question
     assert operator_text("close_day_waiting", count=0) in question
-    assert (await client.reserve(f"{NIK}2")).status_code == 201
+    assert (await client.reserve(nik(2))).status_code == 201
     closed = await browser.submit("day/close", confirm="yes")
     assert operator_text("done_closed") in closed.text
     assert operator_text("open_day") in closed.text
     assert operator_text("day_state_CLOSED") in await browser.get("/operator")
-    assert (await client.reserve(f"{NIK}3")).json()["outcome"] == "DAY_CLOSED"
+    assert (await client.reserve(nik(3))).json()["outcome"] == "DAY_CLOSED"
     opened = await browser.submit("day/open")
     assert operator_text("done_opened") in opened.text
-    assert (await client.reserve(f"{NIK}3")).status_code == 201
+    assert (await client.reserve(nik(3))).status_code == 201
 
 
 async def test_a_day_off_by_the_catalog_is_marked_with_its_people(browser: OperatorBrowser, client: Client) -> None:
     """An operator sees what the next publication will do, before it does so."""
     reference = (await client.reserve(NIK, OTHER)).json()["reservation"]["reference"]
     await client.step(reference, "confirm")
-    await client.reserve(f"{NIK}1")
+    await client.reserve(nik(1))
     await browser.sign_in(Role.OPERATOR)
     assert operator_text("not_in_catalog") not in await browser.get("/operator")
     old = client.service.catalog
@@ -88,7 +89,7 @@ async def test_a_day_off_by_the_catalog_is_marked_with_its_people(browser: Opera
     days = {"first_day": str(DAY), "last_day": str(DAY)}
     dry = await client.operate("POST", "/v1/publish", {**days, "dry_run": True})
     assert (dry.json()["days_closed"], dry.json()["people_affected"]) == (1, 3)
-    assert (await client.reserve(f"{NIK}2")).status_code == 201
+    assert (await client.reserve(nik(2))).status_code == 201
     published = await client.operate("POST", "/v1/publish", {**days, "offices": ["surabaya"]})
     assert (published.json()["days_closed"], published.json()["people_affected"]) == (1, 4)
     client.clock.advance_ms(1_000)

@@ -8,7 +8,8 @@ import re
 
 from quota_engine.service.http.auth import Role
 from tests.support.form_browser import OperatorBrowser
-from tests.support.in_process_service import NIK, Client
+from tests.support.identities import nik
+from tests.support.in_process_service import Client
 from tests.support.page_texts import operator_text
 
 
@@ -19,7 +20,7 @@ async def test_an_opening_is_shown_in_figures_in_a_plot_and_as_a_file(browser: O
     references = []
     for number in range(3):
         client.clock.advance_ms(2_000)
-        references.append((await client.reserve(f"{NIK}{number}")).json()["reservation"]["reference"])
+        references.append((await client.reserve(nik(number))).json()["reservation"]["reference"])
     client.clock.advance_ms(2_000)
     await client.step(references[0], "confirm")
     await client.step(references[1], "release")
@@ -52,8 +53,8 @@ async def test_sales_after_the_end_of_the_plot_are_counted(browser: OperatorBrow
     await browser.sign_in(Role.AUDITOR)
     client.clock.advance_ms(2_000)
     for number in range(20):
-        await client.reserve(f"{NIK}5{number}")
+        await client.reserve(nik(50 + number))
     client.clock.advance_ms(600_000)
-    await client.reserve(f"{NIK}7")
+    await client.reserve(nik(7))
     client.clock.advance_ms(6_000)
     assert operator_text("plot_sold_later_one", "en", count=1) in await browser.get("/operator/opening?lang=en")

@@ -11,6 +11,7 @@ import re
 from quota_engine.service.http.auth import Role
 from quota_engine.service.pages.operator.csv_export import escape_formula
 from tests.support.form_browser import OperatorBrowser
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client
 from tests.support.page_texts import operator_text
 
@@ -27,7 +28,7 @@ async def _confirmed(client: Client, *niks: str) -> list[str]:
 
 
 async def test_the_list_has_queue_numbers_and_no_identities(browser: OperatorBrowser, client: Client) -> None:
-    _, _, third = await _confirmed(client, NIK, OTHER, f"{NIK}1")
+    _, _, third = await _confirmed(client, NIK, OTHER, nik(1))
     await client.step(third, "cancel")
     await browser.sign_in(Role.OFFICE)
     page = await browser.get(f"/operator/queue?day={DAY}")
@@ -38,7 +39,7 @@ async def test_the_list_has_queue_numbers_and_no_identities(browser: OperatorBro
 
 
 async def test_check_in_and_no_show_are_listed_and_exported(browser: OperatorBrowser, client: Client) -> None:
-    first, second, third = await _confirmed(client, NIK, OTHER, f"{NIK}1")
+    first, second, third = await _confirmed(client, NIK, OTHER, nik(1))
     await client.step(third, "cancel")
     await _start_day(client)
     await browser.sign_in(Role.OFFICE)
@@ -86,7 +87,7 @@ async def test_a_number_that_cannot_be_checked_in_says_why(browser: OperatorBrow
     """Too early, twice, unknown, of another office, or of another day."""
     references = await _confirmed(client, NIK, OTHER)
     tomorrow = DAY_PATH.replace("-07", "-08")
-    later = (await client.reserve(f"{NIK}1", path=tomorrow)).json()["reservation"]["reference"]
+    later = (await client.reserve(nik(1), path=tomorrow)).json()["reservation"]["reference"]
     await client.step(later, "confirm")
     await browser.sign_in(Role.OFFICE)
     early = await browser.submit("queue/check-in", number="1")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["NO_STORE_HEADERS", "STORE_UNAVAILABLE", "CitizenPages", "RoomSession", "is_nik"]
+__all__ = ["NO_STORE_HEADERS", "STORE_UNAVAILABLE", "CitizenPages", "RoomSession"]
 
 import contextlib
 import dataclasses
 import datetime
-import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -50,7 +49,6 @@ _TICKET_COOKIE: Final = "ticket"
 _NOTICE_COOKIE: Final = "notice"
 _NOTICE_COOKIE_MS: Final = 86_400_000
 _RETRY_S: Final = 10
-is_nik = re.compile(r"[0-9]{16}").fullmatch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +85,7 @@ class CitizenPages:
         self, request: Request, template: str, translator: Translator, status: int = 200, /, **values: Any
     ) -> Response:
         """Render a template of ``templates/citizen``; see :meth:`PageRenderer.render`."""
+        values.setdefault("nik_expected", self._nik_expected(translator))
         return self._renderer.render(request, f"citizen/{template}", translator, status, **values)
 
     def render_shared(
@@ -112,7 +111,8 @@ class CitizenPages:
         """
 
         def make() -> tuple[str, float]:
-            text = self._renderer.render_text(f"citizen/{template}", translator, **values())
+            made = {"nik_expected": self._nik_expected(translator), **values()}
+            text = self._renderer.render_text(f"citizen/{template}", translator, **made)
             return text, self.service.now_ms() + SHARED_TEXT_MS
 
         text = self.texts.get((template, translator.language, key), sources, make)
@@ -157,6 +157,28 @@ class CitizenPages:
         response = self.render(request, "not_found.html", self.translator(request), status, here="/?")
         response.headers.update(headers or {})  # a 405 lists the methods that it allows
         return response
+
+    # --- Applicants ---
+
+    def is_nik(self, nik: str) -> bool:
+        """Return True if the catalog's format of identities accepts a NIK. The engine normalizes it by that format."""
+        return self.normalized(nik) != ""
+
+    def normalized(self, nik: str) -> str:
+        """Return the one spelling of a NIK, to compare it with others; ``""`` if it does not fit."""
+        try:
+            return self.service.catalog.identity_format.normalize(nik)
+        except InvalidRequest:
+            return ""
+
+    def nik_error(self, translator: Translator) -> str:
+        """Return the text beside a NIK that does not fit."""
+        expected = self._nik_expected(translator)
+        return translator("error_nik_form", expected=expected) if expected else translator("error_nik_missing")
+
+    def _nik_expected(self, translator: Translator) -> str:
+        """Return the catalog's words for a valid NIK; ``""`` if any text is valid."""
+        return self.service.catalog.identity_format.expected_in(translator.language)
 
     # --- The office ---
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.service.pages.citizen.base import CitizenPages, RoomSession, is_nik
+from quota_engine.service.pages.citizen.base import CitizenPages, RoomSession
 from quota_engine.service.pages.citizen.day_choice import DayChoice, serves_day
 from quota_engine.service.pages.citizen.my_reservation import ReservationPages
 from quota_engine.service.pages.citizen.selection import BookingSelection
@@ -125,7 +125,7 @@ class BookingPages:
         if submitted is None:
             return RedirectResponse("/", 303)
         form = self._parse(submitted)
-        errors = _form_errors(translator, form)
+        errors = self._form_errors(translator, form)
         if errors:
             return await self._form_again(request, translator, form, errors)
         try:
@@ -168,9 +168,26 @@ class BookingPages:
 
     def _parse(self, submitted: Sequence[tuple[str, str]]) -> _ReserveForm:
         fields = dict(submitted)
-        niks = [value.replace(" ", "") for name, value in submitted if name == "nik" and value.strip()]
+        niks = [value for name, value in submitted if name == "nik" and value.strip()]
         day, _, session = fields.get("slot", "").partition("|")
         return _ReserveForm(fields, self._pages.selection(fields), niks, day, session)
+
+    def _form_errors(self, translator: Translator, form: _ReserveForm) -> list[tuple[str, str]]:
+        """Return the errors of a form as field and text, in the order of the fields."""
+        pages, errors = self._pages, []
+        if not form.fields.get("slot", ""):
+            errors.append(("slot", translator("error_no_slot")))
+        if not form.niks:
+            errors.append(("nik", pages.nik_error(translator)))
+        seen: set[str] = set()
+        for index, nik in enumerate(form.niks):
+            field, normalized = f"nik{index + 1}" if index else "nik", pages.normalized(nik)
+            if not normalized:
+                errors.append((field, pages.nik_error(translator)))
+            elif normalized in seen:
+                errors.append((field, translator("error_nik_repeated")))
+            seen.add(normalized)
+        return errors
 
     async def _room_session(self, request: Request, form: _ReserveForm) -> RoomSession | None:
         """Return the ticket of this browser, if it belongs to the waiting room that serves the day of the form."""
@@ -246,15 +263,3 @@ def _reservation(outcome: Outcome) -> Reservation | None:
     """Return the applicant's reservation, new or existing, or ``None``."""
     shown = outcome.ok or outcome.status in (Status.IDENTITY_LIMIT, Status.RESERVATION_ENDED)
     return outcome.reservation if shown else None
-
-
-def _form_errors(translator: Translator, form: _ReserveForm) -> list[tuple[str, str]]:
-    """Return the errors of a form as field and text, in the order of the fields."""
-    errors = []
-    if not form.fields.get("slot", ""):
-        errors.append(("slot", translator("error_no_slot")))
-    if not form.niks or not all(is_nik(nik) for nik in form.niks):
-        errors.append(("nik", translator("error_nik_digits")))
-    elif len(set(form.niks)) < len(form.niks):
-        errors.append(("nik", translator("error_nik_repeated")))
-    return errors

@@ -16,7 +16,7 @@ from quota_engine.catalog import name_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.service.pages.citizen.base import CitizenPages, is_nik
+from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.day_choice import DayChoice
 from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.waiting_room import WaitingRoomPages
@@ -62,10 +62,10 @@ class ChangePages:
             return RedirectResponse("/reservation", 303)
         fields = dict(submitted)
         is_turn = fields.get("turn") == "yes"
-        nik = fields.get("nik", "").replace(" ", "")
+        nik = fields.get("nik", "")
         errors = [] if fields.get("slot") else [("slot", translator("error_no_slot"))]
-        if is_turn and not is_nik(nik):
-            errors.append(("nik", translator("error_nik_digits")))
+        if is_turn and not pages.is_nik(nik):
+            errors.append(("nik", pages.nik_error(translator)))
         admission_pass = ""
         if is_turn and not errors:
             try:

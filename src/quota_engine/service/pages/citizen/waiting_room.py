@@ -23,7 +23,6 @@ from quota_engine.service.pages.citizen.base import (
     STORE_UNAVAILABLE,
     CitizenPages,
     RoomSession,
-    is_nik,
 )
 from quota_engine.service.pages.citizen.day_choice import DayChoice
 from quota_engine.service.pages.citizen.selection import BookingSelection
@@ -76,7 +75,7 @@ class WaitingRoomPages:
         if not fields or room is None:
             return RedirectResponse(selection.url if fields else "/", 303)
         room_id, view = room
-        nik = fields.get("nik", "").replace(" ", "")
+        nik = fields.get("nik", "")
 
         async def form_again(error: str) -> Response:
             if fields.get("rejoin") == "yes":
@@ -84,8 +83,8 @@ class WaitingRoomPages:
             variables = await self._choice.variables(translator, selection, request, join_nik=nik, join_error=error)
             return pages.render(request, "start.html", translator, 422, here=f"{selection.url}&", **variables)
 
-        if not is_nik(nik):
-            return await form_again(translator("error_nik_digits"))
+        if not pages.is_nik(nik):
+            return await form_again(pages.nik_error(translator))
         replaced = pages.room_session(request) if fields.get("rejoin") == "yes" else None
         try:
             joined = await pages.waiting_room(room_id).join(nik, replaces_ticket=replaced.ticket if replaced else None)
