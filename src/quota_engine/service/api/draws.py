@@ -150,9 +150,7 @@ async def close_draw(context: ServiceContext, request: ApiRequest) -> ApiRespons
 async def run_draw(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     body: RunDrawBody = request.body
     view = await _view(context, request)
-    published = context.publications.published_draw(view.draw)
-    is_other = published is not None and published.entropy not in ("", body.entropy)
-    if is_other and published is not None and published.commitment == view.config.commitment:
+    if context.publications.is_other_entropy("draw", view.draw, view.config.commitment, body.entropy):
         return _outcome_response(context, DrawOutcome(S.CONFLICT))  # the result with another text is public
     outcome = await context.engine.draw(view.draw).run(body.seed, body.entropy, epoch=body.epoch)
     if outcome.ok:

@@ -169,9 +169,8 @@ async def _operated(
 async def open_room(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     room = await _authorized_room(context, request)
     body: OpenRoomBody = request.body
-    published = context.publications.published_room(request.path["room"])
     commitment = (await room.view()).config.commitment
-    if published is not None and published.commitment == commitment and published.entropy not in ("", body.entropy):
+    if context.publications.is_other_entropy("room", request.path["room"], commitment, body.entropy):
         raise Problem.from_room_status(S.CONFLICT, 0, context.now_ms())  # the order with another text is public
     return await _operated(context, request, room, await room.open(body.entropy, epoch=body.epoch))
 

@@ -170,6 +170,18 @@ class PublicationRecords:
         record: RoomTranscript | None = self._read(_ROOM, room, "")
         return record
 
+    def is_other_entropy(self, kind: str, name: str, commitment: str, entropy: str) -> bool:
+        """Return True if a room or draw with this commitment was published with another entropy.
+
+        Args:
+            kind: ``room`` or ``draw``.
+            name: id of the room or draw.
+            commitment: its present commitment.
+            entropy: the entropy to open or run it with.
+        """
+        first = self.published_room(name) if kind == _ROOM.name else self.published_draw(name)
+        return first is not None and first.commitment == commitment and first.entropy not in ("", entropy)
+
     def _check(self, kind: _Kind, name: str, record: Any, state: object) -> tuple[str, ...]:
         """Compare a record with the first one; ``state`` is equal if the comparison cannot have another result."""
         checked = self._checked.get(f"{kind.name}.{name}")

@@ -102,3 +102,26 @@ async def test_a_room_opens_once_with_the_text_of_its_source(browser: OperatorBr
     assert (await room.view()).entropy == "7,123.45"
     assert (await browser.submit("room/open", room="lottery-day", entropy="8")).status_code == 409
     assert operator_text("room_phase_OPEN") in await browser.get("/operator?room=lottery-day")
+
+
+async def test_lost_opening_is_explained_and_repeated(browser: OperatorBrowser, client: Client) -> None:
+    """After a failover the first attempt explains what is lost, and its form names the epoch. The text stays."""
+    await browser.sign_in(Role.OPERATOR)
+    opens_at_ms = client.clock.now_ms() + 1_000
+    room = client.service.engine.room("lottery-day")
+    await room.create("surabaya", DAY, opens_at=opens_at_ms, entropy_source="an index")
+    client.clock.set_ms(opens_at_ms)
+    tail = client.lost_tail("~room.lottery-day")
+    tail.save()
+    client.service.publications.check_room(await room.transcript())
+    await room.open("7,1")
+    client.service.publications.check_room(await room.transcript())
+    tail.fail_over()
+    assert (await browser.submit("room/open", room="lottery-day", entropy="8")).status_code == 409
+    client.service.engine._rooms.clear()  # another worker, which has not seen the room open
+    refused = await browser.submit("room/open", room="lottery-day", entropy="7,1")
+    assert refused.status_code == 409
+    assert operator_text("why_EPOCH_CHANGED") in html.unescape(refused.text)
+    assert 'name="epoch" value="2"' in refused.text
+    await browser.submit("room/open", room="lottery-day", entropy="7,1", epoch="2")
+    assert (await room.view(max_age_ms=1)).entropy == "7,1"

@@ -12,7 +12,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.fields import is_count, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
-from quota_engine.waiting_room.machine import PER_MINUTE_MAX, RoomResult
+from quota_engine.waiting_room.machine import PER_MINUTE_MAX, RoomResult, RoomStatus
 from quota_engine.waiting_room.summary import RoomPhase, RoomSummary
 
 _ENTROPY_SHOWN_MAX = 300
@@ -55,11 +55,19 @@ class RoomPages:
         wrong = request.translator("entropy_wrong")
         if not entropy:
             return await self._render(request, 422, error=FieldError("entropy", wrong))
+        epoch = request.field("epoch")
+        found = self._engine.room(room.room)
+        publications = self._pages.service.publications
         try:
-            result = await self._engine.room(room.room).open(entropy)
+            if publications.is_other_entropy("room", room.room, (await found.view()).config.commitment, entropy):
+                result = RoomResult(RoomStatus.CONFLICT)
+            else:
+                result = await found.open(entropy, epoch=int(epoch) if epoch.isascii() and epoch.isdigit() else 0)
         except InvalidRequest:
             return await self._render(request, 422, error=FieldError("entropy", wrong, entropy[:_ENTROPY_SHOWN_MAX]))
-        return await self._finish(request, room, result, "room-opened", "entropy", {"entropy": entropy})
+        # The form that explains the failover has the epoch, so that the next attempt names it.
+        values = {"entropy": entropy, "epoch": str(result.room_epoch or "")}
+        return await self._finish(request, room, result, "room-opened", "entropy", values)
 
     async def close(self, request: OperatorRequest) -> Response:
         """Close a room if the operator has confirmed it; otherwise ask."""
