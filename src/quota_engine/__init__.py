@@ -43,6 +43,9 @@ __all__ = [
     "QuotaView",
     "Reconciliation",
     "RecordedEvent",
+    "RelocatedParty",
+    "RelocationReport",
+    "RelocationTarget",
     "Reservation",
     "ReservationChanged",
     "RoomResult",
@@ -101,6 +104,7 @@ from quota_engine.workflows.bucket_requests import LimitLevel, TakeResult
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles
 from quota_engine.workflows.office_moves import MovesReport
+from quota_engine.workflows.relocation import RelocatedParty, RelocationReport, RelocationTarget
 from quota_engine.workflows.room_config import RoomSettings
 from quota_engine.workflows.room_view_cache import EnterResult
 from quota_engine.workflows.waiting_rooms import JoinResult

@@ -118,7 +118,7 @@ def _write_tools(folder: Path) -> None:
 def _run_blocks(folder: Path, environment: dict[str, str]) -> str:
     """Run every ``sh`` block of the page in one shell, and return its output."""
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 16
+    assert len(blocks) == 17
     script = "set -euo pipefail\n" + "".join(f"echo '--- block {n}' >&2\n{block}" for n, block in enumerate(blocks))
     done = subprocess.run(
         ["bash", "-c", script],  # noqa: S607
@@ -140,6 +140,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, valkey: Valkey) -> None
     _write_tools(tools)
     secret = {"QUOTA_ENGINE_BACKEND": valkey.url, "QUOTA_ENGINE_IDENTITY_KEY": "YSBrZXkgZm9yIHRlc3RzIG9ubHk="}
     day = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=3)
+    closed_day = day - datetime.timedelta(days=1)
     with served(folder, "--config", "quota.toml", "--workers", "1", **secret) as service:
         with ServiceClient.open(service.url, TOKEN) as client:
             (office,) = httpx.get(f"{service.url}/v1/offices").json()["offices"]
@@ -147,10 +148,13 @@ def test_every_command_of_the_page_works(tmp_path: Path, valkey: Valkey) -> None
             held = client.reserve("surabaya", day, "3578012345678901", service="new")
             assert held.ok, held
             assert client.confirm(held.reference).ok
+            moved = client.reserve("surabaya", closed_day, "3578012345678902", service="new")
+            assert client.confirm(moved.reference).ok, moved
         environment = {
             **os.environ, **secret, "COLUMNS": "80", "URL": service.url, "OFFICE": "surabaya", "QUOTA": "online",
-            "DAY": str(day), "ROOM": f"surabaya-{opening:%Y%m%dT%H%M}", "VALKEY_HOST": "127.0.0.1",
-            "VALKEY_PORT": str(valkey.port), "REDISCLI_AUTH": "keeper-password", "VALKEY_DIR": str(valkey.folder),
+            "DAY": str(day), "CLOSED_DAY": str(closed_day), "ROOM": f"surabaya-{opening:%Y%m%dT%H%M}",
+            "VALKEY_HOST": "127.0.0.1", "VALKEY_PORT": str(valkey.port),
+            "REDISCLI_AUTH": "keeper-password", "VALKEY_DIR": str(valkey.folder),
             "PATH": os.pathsep.join((str(tools), str(Path(sys.executable).parent), os.environ["PATH"])),
         }  # fmt: skip
         output = _run_blocks(folder, environment)

@@ -468,6 +468,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("availability", ("surabaya", DAY, "2026-12-11"), {}),
         ("set_capacity", ("surabaya", DAY, "online", 5), {}),
         ("close_day", ("surabaya", DAY), {}),
+        ("relocate_day", ("surabaya", DAY, [("surabaya", "2026-12-08")]), {"limit": 3, "dry_run": True}),
         ("open_day", ("surabaya", DAY), {}),
         ("reallocate_unused", ("surabaya", DAY, "kiosk"), {}),
         ("release_parked", ("surabaya", DAY, "online"), {}),

@@ -274,6 +274,8 @@ async def _days(recorder: Recorder) -> None:
     await recorder.reallocate_unused("sby", TUESDAY, "counter")
     await recorder.release_parked("sby", TUESDAY, "drawn", expected_revision=1)
     await recorder.release_parked("sby", TUESDAY, "drawn")
+    await recorder.relocate_day("sby", MONDAY, [TUESDAY, ("mlg", MONDAY)], other_sessions=True, dry_run=True)
+    await recorder.relocate_day("sby", "2026-12-13", limit=5, after=1)
     await recorder.expire("sby", MONDAY)
     await recorder.publish(MONDAY)
     await recorder.publish(MONDAY, TUESDAY)

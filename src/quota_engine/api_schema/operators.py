@@ -15,7 +15,12 @@ __all__ = [
     "PublishedBody",
     "ReconciledBody",
     "RecoverMovesBody",
+    "RelocateDayBody",
+    "RelocatedPartyBody",
+    "RelocationBody",
+    "RelocationTargetBody",
     "SetCapacityBody",
+    "relocation_body",
 ]
 
 import datetime
@@ -23,9 +28,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from quota_engine.api_schema.base import RequestBody, ResponseBody, Revision
+from quota_engine.api_schema.base import OptionalId, RequestBody, ResponseBody, Revision
 from quota_engine.catalog.schema import OFFICES_MAX
+from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import DURATION_MS_MAX
+from quota_engine.workflows.relocation import PARTIES_MAX, TARGETS_MAX, RelocationReport
 
 
 class SetCapacityBody(RequestBody, frozen=True, kw_only=True):
@@ -54,6 +61,55 @@ class PublishBody(RequestBody, frozen=True, kw_only=True):
     last_day: datetime.date
     offices: Annotated[list[str], Meta(max_length=OFFICES_MAX)] | None = None
     dry_run: Annotated[bool, Meta(description="Change nothing, and say what would change.")] = False
+
+
+class RelocationTargetBody(RequestBody, frozen=True, kw_only=True):
+    """A day to move people to; without ``office``, of the same office."""
+
+    day: datetime.date
+    office: OptionalId = ""
+
+
+class RelocateDayBody(RequestBody, frozen=True, kw_only=True):
+    """The plan for a day that is to be closed. See :meth:`quota_engine.QuotaEngine.relocate_day`.
+
+    ``targets`` are in order of preference; without any, the 60 days after the closed one. ``after`` and ``limit``
+    select the parties by queue number.
+    """
+
+    targets: Annotated[list[RelocationTargetBody], Meta(max_length=TARGETS_MAX)] = []
+    other_sessions: bool = False
+    after: Annotated[int, Meta(ge=0, le=2**31)] = 0
+    limit: Annotated[int, Meta(ge=1, le=PARTIES_MAX)] = 100
+    dry_run: Annotated[bool, Meta(description="Change nothing, and say where each party would go.")] = False
+
+
+class RelocatedPartyBody(ResponseBody, frozen=True, kw_only=True):
+    """A party of the closed day. One that stays has no ``target_day``, and ``status`` is the last refusal."""
+
+    reference: str
+    units: int
+    queue_number: int
+    session: str
+    status: Status
+    target_office: str = ""
+    target_day: datetime.date | None = None
+    target_session: str = ""
+    target_opens_at_ms: int = 0
+    target_reference: str = ""
+    target_queue_number: int = 0
+
+
+class RelocationBody(ResponseBody, frozen=True, kw_only=True):
+    """Where the people of a closed day went. Call again with ``after`` = ``next_after`` until that is 0."""
+
+    office: str
+    day: datetime.date
+    dry_run: bool
+    people_moved: int
+    people_left: int
+    next_after: int
+    parties: list[RelocatedPartyBody]
 
 
 class RecoverMovesBody(RequestBody, frozen=True, kw_only=True):
@@ -139,3 +195,31 @@ class HealthBody(ResponseBody, frozen=True, kw_only=True):
     """The health of the service: ``live``, ``ready``, ``draining`` or ``store unavailable``."""
 
     status: str
+
+
+def relocation_body(report: RelocationReport) -> RelocationBody:
+    """Return the body of a report."""
+    return RelocationBody(
+        office=report.office,
+        day=datetime.date.fromordinal(report.day),
+        dry_run=report.dry_run,
+        people_moved=report.people_moved,
+        people_left=report.people_left,
+        next_after=report.next_after,
+        parties=[
+            RelocatedPartyBody(
+                reference=party.reference,
+                units=party.units,
+                queue_number=party.queue_number,
+                session=party.session,
+                status=party.status,
+                target_office=party.target.office if party.target else "",
+                target_day=datetime.date.fromordinal(party.target.day) if party.target else None,
+                target_session=party.target_session,
+                target_opens_at_ms=party.target_opens_at_ms,
+                target_reference=party.target_reference,
+                target_queue_number=party.target_queue_number,
+            )
+            for party in report.parties
+        ],
+    )

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "room": ("quota_engine.cli.room:app", "Verify the transcript of a waiting room, or control it."),
     "loadtest": ("quota_engine.cli.loadtest:app", "Replay openings against a staging service."),
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
+    "day": ("quota_engine.cli.day:app", "Close a day and move its people to other days."),
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),

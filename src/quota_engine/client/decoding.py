@@ -17,6 +17,7 @@ __all__ = [
     "group_of",
     "outcome_of",
     "preference_of",
+    "relocation_of",
     "reservation_of",
     "ticket_status_of",
 ]
@@ -30,6 +31,7 @@ from msgspec import UNSET
 from quota_engine.api_schema.draws import AwardBody, DrawBody, DrawChoiceBody, DrawOutcomeBody
 from quota_engine.api_schema.events import ConsumerGroupBody, EventBody
 from quota_engine.api_schema.offices import DayBody
+from quota_engine.api_schema.operators import RelocationBody
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.api_schema.reservations import OutcomeBody, ReservationBody
 from quota_engine.api_schema.tickets import TicketStatusBody
@@ -44,6 +46,7 @@ from quota_engine.draws.lottery import Preference
 from quota_engine.ports import RecordedEvent
 from quota_engine.waiting_room.ticket_status import TicketStatus
 from quota_engine.workflows.draws import AwardReport
+from quota_engine.workflows.relocation import RelocatedParty, RelocationReport, RelocationTarget
 
 _E = TypeVar("_E", bound=StrEnum)
 _EVENT: Any = Event
@@ -238,4 +241,30 @@ def award_of(body: AwardBody) -> AwardReport:
         refusals={_status_of(Status, status): count for status, count in body.refusals.items()},
         refused=tuple((one.number, one.status) for one in body.refused),
         findings=tuple(body.findings),
+    )
+
+
+def relocation_of(body: RelocationBody) -> RelocationReport:
+    """Return the report of a day whose people were moved."""
+    return RelocationReport(
+        body.office,
+        body.day.toordinal(),
+        Status.DONE,
+        body.dry_run,
+        tuple(
+            RelocatedParty(
+                party.reference,
+                party.units,
+                party.queue_number,
+                party.session,
+                party.status,
+                RelocationTarget(party.target_office, party.target_day.toordinal()) if party.target_day else None,
+                party.target_session,
+                party.target_opens_at_ms,
+                party.target_reference,
+                party.target_queue_number,
+            )
+            for party in body.parties
+        ),
+        body.next_after,
     )

@@ -12,10 +12,11 @@ from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ports import ListOffices, RecordedEvent, StoreRequest
-from quota_engine.workflows import day_workflows
-from quota_engine.workflows.arguments import Day
+from quota_engine.workflows import day_workflows, relocation
+from quota_engine.workflows.arguments import Day, day_number
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.relocation import RelocationReport
 from quota_engine.workflows.request_builder import RequestBuilder
 
 
@@ -126,6 +127,52 @@ class DayMethods:
                 is refused with ``STALE``, and ``outcome.revision`` is the present one. 0: do not check.
         """
         return self.requests.day_command(CloseDay, office, day, expected_revision)
+
+    def relocate_day(
+        self,
+        office: str,
+        day: Day,
+        targets: Sequence[Day | tuple[str, Day]] = (),
+        *,
+        other_sessions: bool = False,
+        after: int = 0,
+        limit: int = 100,
+        dry_run: bool = False,
+    ) -> Workflow[RelocationReport]:
+        """Close a day, and move its confirmed parties to other days in the order of their queue numbers.
+
+        A party moves as a whole to the first target that has room, with the same service, channel and group. The move
+        asks no admission policy and does not count against the party. A party that fits nowhere keeps its reservation
+        on the closed day. Repeating a call moves no party twice.
+
+        Args:
+            office: id of the office.
+            day: the day to close.
+            targets: at most 60 days of the office, or pairs of an office and a day, in order of preference; empty for
+                the 60 days after the closed one.
+            other_sessions: try other sessions of a target if the same session has no room.
+            after: look at queue numbers above this one; 0 for all.
+            limit: most parties to look at, 1 to 500.
+            dry_run: change nothing, and return where each party would go.
+
+        Returns:
+            The report. Call again with ``after=report.next_after`` until that is 0.
+
+        Raises:
+            UnknownName: the catalog does not have an office.
+            InvalidRequest: an argument is not valid.
+        """
+        requests = self.requests
+        return relocation.relocate_day(
+            requests,
+            requests.known_office(office),
+            day_number(day),
+            relocation.targets_of(requests, office, targets),
+            other_sessions=other_sessions,
+            after=after,
+            limit=limit,
+            dry_run=dry_run,
+        )
 
     def open_day(self, office: str, day: Day, *, expected_revision: int = 0) -> Apply[Outcome]:
         """Reopen a closed day.

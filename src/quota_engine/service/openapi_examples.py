@@ -53,6 +53,7 @@ BODY_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "release-parked": {"expected_revision": 3},
     "expire": {"limit": 100},
     "publish": {"first_day": _DAY, "last_day": "2026-12-11"},
+    "relocate-day": {"targets": [{"day": "2026-12-14"}], "dry_run": True},
     "recover-moves": {"older_than_ms": 60_000, "limit": 100},
     "create-room": {
         "office": "surabaya",

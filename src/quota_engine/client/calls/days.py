@@ -15,16 +15,18 @@ from quota_engine.api_schema.operators import (
     LedgersBody,
     PublishedBody,
     ReconciledBody,
+    RelocationBody,
 )
 from quota_engine.client.call_protocol import CallBase, CallFlow, segment
 from quota_engine.client.calls.common import day_path, day_text, office_path, selection_fields
-from quota_engine.client.decoding import day_of
+from quota_engine.client.decoding import day_of, relocation_of
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
+from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, Status
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.ledger_kinds import check_address
-from quota_engine.workflows.arguments import Day
+from quota_engine.workflows.arguments import Day, day_number
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
+from quota_engine.workflows.relocation import RelocationReport
 
 
 class DayCalls(CallBase):
@@ -148,6 +150,34 @@ class DayCalls(CallBase):
             found.quotas_withdrawn,
             found.people_affected,
         )
+
+    def relocate_day(
+        self,
+        office: str,
+        day: Day,
+        targets: Sequence[Day | tuple[str, Day]] = (),
+        *,
+        other_sessions: bool = False,
+        after: int = 0,
+        limit: int = 100,
+        dry_run: bool = False,
+    ) -> CallFlow[RelocationReport]:
+        """See :meth:`quota_engine.QuotaEngine.relocate_day`."""
+        if not isinstance(targets, list | tuple):
+            raise InvalidRequest("targets", "not a list", "days, or pairs of office and day")
+        pairs = [one if isinstance(one, tuple) else ("", one) for one in targets]
+        body = {
+            "targets": [{"office": name, "day": day_text(target)} for name, target in pairs],
+            "other_sessions": other_sessions,
+            "after": after,
+            "limit": limit,
+            "dry_run": dry_run,
+        }
+        path = day_path(office, day, "relocate")
+        found = yield from self._request_or_problem("POST", path, RelocationBody, Status, body=body, is_long=True)
+        if isinstance(found, RelocationBody):
+            return relocation_of(found)
+        return RelocationReport(office, day_number(day), Status(str(found.outcome)), dry_run)
 
     def audit(self, office: str | None = None) -> CallFlow[AuditReport]:
         """See :meth:`quota_engine.QuotaEngine.audit`."""

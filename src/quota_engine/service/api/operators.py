@@ -22,9 +22,12 @@ from quota_engine.api_schema.operators import (
     PublishedBody,
     ReconciledBody,
     RecoverMovesBody,
+    RelocateDayBody,
+    RelocationBody,
     SetCapacityBody,
+    relocation_body,
 )
-from quota_engine.domain.outcomes import Status
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.api.common import (
     AUDITORS,
     DAY,
@@ -123,6 +126,23 @@ async def publish(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     return ApiResponse(200, body)
 
 
+async def relocate_day(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    plan: RelocateDayBody = request.body
+    path = request.path
+    report = await context.engine.relocate_day(
+        path["office"],
+        path["day"],
+        [(target.office or path["office"], target.day) for target in plan.targets],
+        other_sessions=plan.other_sessions,
+        after=plan.after,
+        limit=plan.limit,
+        dry_run=plan.dry_run,
+    )
+    if report.status is not Status.DONE:
+        return outcome_response(context, request, Outcome(report.status))
+    return ApiResponse(200, relocation_body(report))
+
+
 async def audit(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     report = await context.engine.audit(request.query.office or None)
     return ApiResponse(200, AuditBody(ok=report.ok, offices=report.offices, findings=list(report.findings)))
@@ -173,6 +193,10 @@ OPERATIONS: Final = (
     post(
         DAY + "/open", "open-day", "Reopen a closed day.", _day_command("open_day"),
         body_type=DayCommandBody, refusals=_CHANGE_REFUSALS, **_OPERATION,
+    ),
+    post(
+        DAY + "/relocate", "relocate-day", "Close a day and move its people to other days.", relocate_day,
+        RelocationBody, body_type=RelocateDayBody, refusals=DAY_REFUSALS, **_OPERATION,
     ),
     post(
         DAY + "/expire", "expire", "Expire overdue holds of a day.", expire, body_type=ExpireBody,
