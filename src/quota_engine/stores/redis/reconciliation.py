@@ -136,7 +136,12 @@ class Reconciler:
         handle.record_seen(line)
         if handle.seen.epoch > before.epoch:
             level = logging.INFO if force else logging.WARNING
-            _log.log(level, "%s: epoch %d on another server", ledger_name(handle.address), handle.seen.epoch)
+            _log.log(
+                level,
+                "%s: opened at epoch %d; another server wrote it last",
+                ledger_name(handle.address),
+                handle.seen.epoch,
+            )
         return Reconciliation(handle.address, 0 if status == "EMPTY" else handle.seen.epoch)
 
     def _write(self, handle: LedgerHandle, number: int, writes: Sequence[Write]) -> Call[bool]:
@@ -161,7 +166,7 @@ def _not_begun(handle: LedgerHandle, status: str, reply: list[Any]) -> Reconcili
 def _log_result(found: Reconciliation, *, is_expected: bool) -> None:
     _log.log(
         logging.INFO if is_expected else logging.WARNING,
-        "office %s: epoch %d; %d findings, %d entries repaired, %d events restored",
+        "the office %s: epoch %d; %d findings, %d entries repaired, %d events restored",
         found.address,
         found.epoch,
         len(found.findings),
