@@ -103,6 +103,18 @@ def test_a_day_out_of_bounds_is_refused(catalog: Catalog, day: date) -> None:
         day_terms(catalog, "west", day)
 
 
+def test_a_limit_on_abandoned_holds_is_in_hours() -> None:
+    """Without one, the library's default is no limit."""
+    raw = sample()
+    assert rules_of(catalog_from(raw), "west").abandoned_holds_max == 0
+    raw["offices"][1]["rules"] = {
+        "abandoned_holds_max": 3, "abandoned_holds_window_h": 24, "abandoned_holds_block_h": 48,
+    }  # fmt: skip
+    east = rules_of(catalog_from(raw), "east")
+    limit = (east.abandoned_holds_max, east.abandoned_holds_window_ms, east.abandoned_holds_block_ms)
+    assert limit == (3, 24 * 3_600_000, 48 * 3_600_000)
+
+
 def test_rules_are_merged_key_by_key() -> None:
     raw = sample()
     raw["plans"][0]["rules"] = {"party_max": 3, "hold_ttl_s": 60, "no_show_block_days": 7}

@@ -219,7 +219,7 @@ class TestCluster:
         rights = documents.partition("~{quota_engine:* ")[2].partition(" ```")[0].split()
         more = documents.partition("In a cluster, `")[2].partition("`")[0].split()
         assert len(rights) > 20
-        assert more == ["+cluster|slots", "+asking"]
+        assert more == ["+cluster|slots", "+asking", "+info"]
         for member in cluster.members:
             member.ask("ACL", "SETUSER", "engine", "reset", "on", ">secret", "~{quota_engine:*", *rights, *more)
         url = cluster_url(cluster).replace("//", "//engine:secret@")

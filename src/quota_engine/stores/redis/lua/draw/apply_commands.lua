@@ -64,12 +64,14 @@ local function create(fields, now_ms)
   end
   local config = config_of_text(text)
   if config.forget_at_ms <= now_ms then return outcome("DRAW_OVER") end
+  -- The epoch is later if the store has lost the draw and an operator has opened its address again: see take_over.lua.
+  local epoch = not draw.config and tonumber(call("HGET", HEAD, "epoch") or "") or EPOCH_FIRST
   for _, key in ipairs(KEYS) do
     call("PEXPIRE", key, 0) -- deletes, and needs no further permission
     call("HSET", key, "~", "")
     call("PEXPIRE", key, int(config.forget_at_ms - now_ms + RETENTION_MARGIN_MS))
   end
-  call("HSET", HEAD, "config", text, "ends_at_ms", int(config.forget_at_ms), "epoch", int(EPOCH_FIRST))
+  call("HSET", HEAD, "config", text, "ends_at_ms", int(config.forget_at_ms), "epoch", int(epoch))
   load_draw()
   changed_at(now_ms)
   return outcome("DONE")
