@@ -299,6 +299,8 @@ class GuardedOracle:
         known = self.oracle.lookup(record.id, now_ms) is not None
         if not known or record.day != command.day or record.party != frozenset(command.applicants):
             return False
+        if self.oracle.days[record.day].closed:
+            return False  # the reservations of a closed day are no claims
         if record.state is State.WAITING:
             return now_ms < self.oracle.days[record.day].ends_at_ms
         return record.state is State.HELD and not record.is_overdue(now_ms)
