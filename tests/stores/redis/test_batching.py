@@ -655,13 +655,13 @@ class Gate:
         self._drive = backend._drive
         monkeypatch.setattr(backend, "_drive", self)
 
-    def __call__(self, steps: Any) -> Any:
+    def __call__(self, steps: Any, end: Any = None) -> Any:
         self.passed += 1
         if self.passed == 1:
             assert self.opened.wait(WAIT_S)
         elif self.passed == 2:
             raise self._error
-        return self._drive(steps)
+        return self._drive(steps, end)
 
 
 def interrupted(
@@ -739,7 +739,7 @@ async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, mon
 
     backend = await async_opened.asyncio()
 
-    async def fail(steps: Any) -> Any:
+    async def fail(steps: Any, end: Any) -> Any:
         steps.close()
         raise OddError("a", "b")
 

@@ -31,8 +31,10 @@ from quota_engine.ports import (
     StoreRequest,
     View,
 )
+from quota_engine.stores.redis.call_end import CallEnd
 from quota_engine.stores.redis.factory import open_async_store, open_store
-from quota_engine.stores.redis.sync_store import RedisStore
+from quota_engine.stores.redis.retrying_calls import Attempt
+from quota_engine.stores.redis.sync_store import RedisStore, _ThreadCall
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server
 
@@ -223,6 +225,32 @@ def test_silent_connection_is_settled_by_the_time_out(server: Server, proxy: Los
         world.deliver_late()
     assert world.capacity() == 5
     world.close()
+
+
+def test_callers_of_an_interrupted_sender_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its attempt may be in flight: the other callers of the batch get their error when it cannot run any more."""
+
+    class Interrupt(BaseException):
+        """As ``KeyboardInterrupt``, which would end the test run."""
+
+    def interrupt(attempt: Attempt, end: CallEnd | None) -> list[Any]:
+        attempt.requests(end)
+        raise Interrupt
+
+    with closing(open_store(f"{server.url}?attempt_valid_ms=400", ManualClock(OPENS_AT_MS))) as store:
+        store.execute(ApplyMany(OFFICE, published()))
+        handle = store._executor.handle(OFFICE)
+        key = handle, handle.format.script_of(Release("x"))
+        sender, other = (
+            _ThreadCall(one, handle.format.encode(one), None, None) for one in (Release("x"), Release("y"))
+        )
+        monkeypatch.setattr(store, "_exchange", interrupt)
+        store._queue(key).in_flight += 1
+        store._send_batch(key, store._queue(key), [sender, other], sender)
+        assert isinstance(sender.error, Interrupt)
+        assert isinstance(other.error, OutcomeUnknown)
+        assert sender.settles_at_ms == 0
+        assert 300 < other.settles_at_ms - monotonic_ms() <= 450
 
 
 class TestEnd:

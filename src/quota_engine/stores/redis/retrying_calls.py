@@ -476,7 +476,7 @@ def _explain_unavailable(error: Exception | None, *, writes: bool) -> str:
         )
     remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
     if str(error).startswith("LATE"):
-        remedy = "every attempt reached the server too late: the network or the server is slow"
+        remedy = "every attempt reached the server too late: relieve the server, or raise attempt_valid_ms"
     text = f"the store cannot be used: {_text_of(error)}" + (f" ({remedy})" if remedy else "")
     return f"{text}; nothing was applied" if writes else text
 

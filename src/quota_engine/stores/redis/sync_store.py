@@ -226,13 +226,14 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         handle, script = key
         failure = None
         began_ns = perf_counter_ns()
+        end = BatchEnd(batch)
         try:
-            end = BatchEnd(batch)
             replies = self._drive(self._executor.run(script, handle, end.lines), end)
             self._resolve(key, end.calls, replies)
         except BaseException as error:
             failure = error
-            if not isinstance(error, Exception):  # this thread was interrupted, and its attempt is in flight
+            if end.is_sent and not isinstance(error, Exception):
+                # This thread was interrupted, and its attempt is in flight.
                 settles_at_ms = monotonic_ms() + self._executor.runner.policy.attempt_valid_ms + MARGIN_MS
                 for call in batch:
                     call.settles_at_ms = settles_at_ms if call is not sender else 0.0
