@@ -38,6 +38,7 @@ def path_of(endpoint: Endpoint) -> str:
     names = {
         "office": "surabaya", "day": DAY, "quota": "online", "reference": "surabaya~x", "draw": "dec", "number": 1,
         "file": "result.jsonl", "room": "nobodys", "ticket": "none", "consumer_group": "billing",
+        "address": "surabaya",
     }  # fmt: skip
     return endpoint.path.format(**names)
 

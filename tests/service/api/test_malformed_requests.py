@@ -60,7 +60,7 @@ async def furnish(client: Client) -> dict[str, str]:
     return {
         "office": "surabaya", "day": str(DAY), "quota": "online", "reference": held, "room": "there",
         "ticket": joined.json()["ticket"], "draw": "there", "file": "applications.jsonl", "number": "1",
-        "consumer_group": "there",
+        "consumer_group": "there", "address": "surabaya",
     }  # fmt: skip
 
 

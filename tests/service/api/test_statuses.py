@@ -34,7 +34,7 @@ HEADERS = {name.lower() for name in DOCUMENT["components"]["headers"]}
 Seen = set[tuple[str, int]]
 NOBODYS = {
     "office": "nix", "day": str(DAY), "quota": "nix", "reference": "surabaya~nobody", "room": "nowhere", "ticket": "x",
-    "draw": "nix", "file": "proof.json", "number": "7", "consumer_group": "nix",
+    "draw": "nix", "file": "proof.json", "number": "7", "consumer_group": "nix", "address": "nix",
 }  # fmt: skip
 SHORT = RequestLimits(stream_lifetime_ms=1, body_timeout_ms=50)
 
