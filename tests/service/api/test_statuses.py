@@ -181,15 +181,15 @@ async def steps(client: Client) -> None:
     range_ = f"first_day={tuesday}&last_day={wednesday}"
     days = (await client.call("GET", f"/v1/offices/surabaya/availability?{range_}")).json()["days"]
     client.clock.set_ms(days[0]["starts_at_ms"])
-    gone = await held("person-5")
+    gone = await held(nik(5))
     await client.step(gone, "confirm")
     await client.step(confirmed, "check-in")
     await client.step(gone, "no-show")
     # A repeated key, a sold-out quota, a reallocation, and a past day.
-    await client.reserve("person-6", key="again", path=path[wednesday])
-    await client.reserve("person-6", key="again", path=path[wednesday])
+    await client.reserve(nik(6), key="again", path=path[wednesday])
+    await client.reserve(nik(6), key="again", path=path[wednesday])
     await client.operate("PUT", f"{path[wednesday]}/quotas/online/capacity", {"capacity": 0})
-    await client.reserve("person-7", path=path[wednesday])
+    await client.reserve(nik(7), path=path[wednesday])
     for answer in ("/v1/offices", "/v1/offices/surabaya", f"/v1/offices/surabaya/availability?{range_}"):
         await tagged(client, answer)
     for call in ("reallocate-unused", "release-parked"):
@@ -197,7 +197,7 @@ async def steps(client: Client) -> None:
             await client.operate("POST", f"{path[wednesday]}/quotas/{quota}/{call}")
     client.clock.set_ms(days[1]["starts_at_ms"] + 3 * HOUR_MS)
     await client.operate("PUT", f"{path[wednesday]}/quotas/kiosk/capacity", {"capacity": 1})
-    await client.reserve("person-8", path=path[tuesday])
+    await client.reserve(nik(8), path=path[tuesday])
 
 
 async def tagged(client: Client, path: str) -> None:
