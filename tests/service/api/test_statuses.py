@@ -195,6 +195,8 @@ async def steps(client: Client) -> None:
     for call in ("reallocate-unused", "release-parked"):
         for quota in ("kiosk", "online"):
             await client.operate("POST", f"{path[wednesday]}/quotas/{quota}/{call}")
+    for call, revision in (("close", 0), ("open", 99), ("open", 0), ("quotas/online/release-parked", 99)):
+        await client.operate("POST", f"{path[wednesday]}/{call}", {"expected_revision": revision})
     client.clock.set_ms(days[1]["starts_at_ms"] + 3 * HOUR_MS)
     await client.operate("PUT", f"{path[wednesday]}/quotas/kiosk/capacity", {"capacity": 1})
     await client.reserve(nik(8), path=path[tuesday])
@@ -250,6 +252,16 @@ async def rooms(client: Client) -> None:
     await client.operate("POST", "/v1/rooms/mute/open", {"entropy": "7"})
 
 
+async def park_units(client: Client) -> None:
+    """Release a hold of a quota that parks its units, and ask for them with an old revision of the day."""
+    path = f"/v1/offices/sby/days/{MONDAY}"
+    body = {"applicants": [nik(9)], "session": "am", "channel": "draw"}
+    held = await client.call("POST", f"{path}/reservations", body, Role.SERVICE, idempotency_key="parked")
+    await client.step(held.json()["reservation"]["reference"], "release")
+    await client.operate("POST", f"{path}/quotas/drawn/release-parked", {"expected_revision": 99})
+    await client.operate("POST", f"{path}/quotas/drawn/release-parked", {})
+
+
 async def draws(client: Client) -> None:
     """Take a draw through its life, with requests that come too early, too late or twice."""
     client.clock.set_ms(OPENS_AT_MS)
@@ -267,6 +279,8 @@ async def draws(client: Client) -> None:
     async def ask(what: str, **body: Any) -> None:
         await client.operate("POST", f"{draw}/{what}", body)
 
+    await park_units(client)
+
     async def look() -> None:
         await client.http.get(f"{draw}/applications/1")
         await client.http.get(f"{draw}/files/result.jsonl")
@@ -275,6 +289,8 @@ async def draws(client: Client) -> None:
         await ask("applications", applicants=[NIK], choices=[{**choice, "session": session}], expected_version=version)
     await ask("applications", applicants=[OTHER, NIK], choices=[choice])
     await ask("applications/find", applicant=NIK)
+    for version in (1, 7):
+        await ask("applications/check", applicant=NIK, number=1, version=version, epoch=1)
     await ask("applications", applicants=[OTHER], choices=[choice])
     for version in (7, 1):
         await ask("applications/withdraw", applicant=OTHER, expected_version=version)
