@@ -44,12 +44,12 @@ def test_workers_agree_on_a_room_that_lost_joins(group: Replicated) -> None:
         QuotaEngine.open(proxy.url + FENCED, **options) as other,
     ):
         assert one.room("december").create("surabaya", 739_000, opens_at=ROOM_OPENS_AT_MS) is RoomStatus.DONE
-        kept = one.room("december").join("kept").ticket
+        kept = one.room("december").join("3578012345678901").ticket
         cut_off(group)
-        lost = one.room("december").join("lost").ticket
+        lost = one.room("december").join("3578012345678902").ticket
         assert other.room("december").status(lost).phase is TicketPhase.NOT_OPEN
         proxy.switch_to(new.socket_path)
-        later = other.room("december").join("later").ticket  # it has the number of the lost one
+        later = other.room("december").join("3578012345678903").ticket  # it has the number of the lost one
         clock.set_ms(ROOM_OPENS_AT_MS + 2_000)
         for worker in (one, other):
             assert worker.room("december").status(lost).phase is TicketPhase.TICKET_LOST

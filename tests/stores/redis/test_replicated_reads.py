@@ -150,14 +150,14 @@ def test_position_is_shown_only_when_a_failover_keeps_it(group: Replicated, open
         QuotaEngine.open(group.url + HASTY, **options) as hasty,
     ):
         patient.room("december").create("surabaya", 739_000, opens_at=OPENS_AT_MS)
-        tickets = [patient.room("december").join(f"first-{number}").ticket for number in range(5)]
+        tickets = [patient.room("december").join(f"357801234567890{number}").ticket for number in range(5)]
         old, new = group.members
         group.promote(new)  # the old primary does not know it yet
         opened.append(open_store(old.url + "?fence=auto", clock))
         assert [opened[0].apply(ROOM, JoinRoom(f"lost-{number}")).index for number in range(20)] == list(range(5, 25))
         clock.set_ms(OPENS_AT_MS + 2_000)
         room = hasty.room("december")
-        calls = (lambda: room.open(""), lambda: room.join("late"), room.view, room.transcript)
+        calls = (lambda: room.open(""), lambda: room.join("3578012345678909"), room.view, room.transcript)
         for call in (*calls, *(lambda ticket=ticket: room.status(ticket) for ticket in tickets)):
             with pytest.raises(BackendUnavailable, match=NOT_SAFE):
                 call()
