@@ -110,7 +110,7 @@ def test_second_run_is_not_silent(draw: Draw, tail: LostTail, clock: ManualClock
     assert draw.run(SEED, ENTROPY).ok
     published = draw.files()
     tail.fail_over()
-    refused = draw.run(SEED, OTHER)
+    refused = draw.run(SEED, ENTROPY)
     assert (refused.status, refused.epoch) == (S.EPOCH_CHANGED, 2)
     assert draw.run(SEED, ENTROPY, epoch=2).ok
     again = draw.files()
@@ -122,14 +122,28 @@ def test_second_run_is_not_silent(draw: Draw, tail: LostTail, clock: ManualClock
     assert list(again.result_lines())[1:] == list(published.result_lines())[1:]
     assert (published.head.epoch, again.head.epoch) == (1, 2)
     tail.fail_over()
-    assert draw.run(SEED, OTHER, epoch=2).ok  # an operator who insists
-    other = draw.files()
+    assert draw.run(SEED, OTHER, epoch=2).status is S.CONFLICT  # this engine has seen the first run
+    elsewhere = QuotaEngine(engine._store, RequestBuilder(KEY, catalog())).draw("dec")
+    assert elsewhere.run(SEED, OTHER, epoch=2).ok  # an operator who insists
+    other = elsewhere.files()
     assert other is not None
     assert other.head is not None
     assert contradictions(other.head, published.head) == [f"the entropy was {ENTROPY!r} before, and is {OTHER!r} now"]
     view = draw.view()
     assert view is not None
     assert (view.frozen_epoch, view.revealed_epoch) == (1, 2)
+
+
+def test_unnoticed_loss_of_a_run_allows_no_other_text(draw: Draw, tail: LostTail, clock: ManualClock) -> None:
+    """Without a fence the epoch stays. The engine that has run the draw repeats only that run."""
+    assert draw.apply("ani", [choice("sby")]).ok
+    clock.set_ms(CLOSES_AT_MS)
+    assert draw.close().ok
+    tail.save()
+    assert draw.run(SEED, ENTROPY).ok
+    tail.fail_over(advances=False)
+    assert draw.run(SEED, OTHER).status is S.CONFLICT
+    assert draw.run(SEED, ENTROPY).ok
 
 
 def test_second_close_is_not_silent(draw: Draw, tail: LostTail, clock: ManualClock, engine: QuotaEngine) -> None:

@@ -874,9 +874,9 @@ def outcome_of_receipt(
         epoch: Epoch on the receipt.
 
     Returns:
-        With what the draw has: ``APPLIED`` or ``WITHDRAWN`` if that is the receipt's version; ``STALE`` if the
-        application was changed after it; ``APPLICATION_LOST`` if the draw does not know the receipt, because a failover
-        has lost it; ``NOT_FOUND`` if there is no application although nothing was lost since the receipt.
+        ``APPLIED`` or ``WITHDRAWN`` if the draw has the receipt's version. ``STALE`` if the application was changed
+        after it. ``APPLICATION_LOST`` if a failover has lost it. ``NOT_FOUND`` if there is no application although
+        nothing was lost since the receipt. The outcome shows the application that the draw has.
     """
     if application is None or application.number != number:
         lost = epoch != draw_epoch

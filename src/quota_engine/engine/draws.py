@@ -137,7 +137,7 @@ class DrawMethods:
             text was given before, or the text is missing or was not announced; ``EPOCH_CHANGED`` with ``epoch`` if the
             draw's store has failed over. Then a first run may be lost: repeat it with its text and this epoch.
         """
-        return draws.run(self.id, seed, entropy, epoch)
+        return draws.run(self._requests, self.id, seed, entropy, epoch)
 
     def files(self) -> Workflow[DrawFiles | None]:
         """Return the files to publish: applications, capacities, and after :meth:`run` the result.

@@ -351,9 +351,17 @@ def _row(view: DayView | None, quotas: Sequence[str]) -> Row:
 # --- The result
 
 
-def run(draw_id: str, seed: str, entropy: str, epoch: int) -> Workflow[DrawOutcome]:
-    """Reveal the seed, which decides the draw."""
-    outcome: DrawOutcome = yield Apply(address_of(draw_id), RevealSeed(draw_id, seed, entropy, epoch))
+def run(requests: RequestBuilder, draw_id: str, seed: str, entropy: str, epoch: int) -> Workflow[DrawOutcome]:
+    """Reveal the seed, which decides the draw.
+
+    A draw that this engine has seen with one entropy is not run with another, even if the store has lost the run.
+    """
+    command = RevealSeed(draw_id, seed, entropy, epoch)
+    if requests.revealed_entropies.get(draw_id, command.commitment) not in (None, entropy):
+        return DrawOutcome(DrawStatus.CONFLICT)
+    outcome: DrawOutcome = yield Apply(address_of(draw_id), command)
+    if outcome.ok:
+        requests.revealed_entropies.add(draw_id, command.commitment, entropy)
     return outcome
 
 
@@ -374,6 +382,8 @@ def read(requests: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
     view: DrawView | None = yield Query(address, ReadDraw())
     if view is None:
         return None
+    if view.seed:
+        requests.revealed_entropies.add(draw_id, view.config.commitment, view.entropy)
     preferences: list[Preference] = yield from _pages(address, ReadPreferences, view.preferences)
     days: list[OfferDay] = yield from _pages(address, ReadOfferedDays, view.offered_days)
     capacities = Capacities(

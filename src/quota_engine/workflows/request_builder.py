@@ -48,6 +48,29 @@ EVENTS_RESTORED_MAX: Final = 1000
 EVENT_NUMBER_MAX: Final = 2**53
 
 
+REVEALED_MAX: Final = 1_000
+
+
+class RevealedEntropies:
+    """The first entropy of each draw that an engine has seen, for the last :data:`REVEALED_MAX` draws.
+
+    A failover may lose a run. The run is repeated with the same entropy, or not at all by this engine.
+    """
+
+    def __init__(self) -> None:
+        self._entropies: dict[tuple[str, str], str] = {}
+
+    def get(self, draw: str, commitment: str) -> str | None:
+        """Return the first entropy of a draw, by its id and commitment; ``None`` if none is known."""
+        return self._entropies.get((draw, commitment))
+
+    def add(self, draw: str, commitment: str, entropy: str) -> None:
+        """Remember the entropy of a draw, unless one is known."""
+        self._entropies.setdefault((draw, commitment), entropy)
+        while len(self._entropies) > REVEALED_MAX:
+            self._entropies.pop(next(iter(self._entropies)), None)
+
+
 class RequestBuilder:
     """Builds the requests of one engine. It holds the catalog and the identity key, and no state of any reservation."""
 
@@ -70,6 +93,7 @@ class RequestBuilder:
         self.id_factory = id_factory
         self.ticket_keys = ticket_keys_from(identity_key) if ticket_keys is None else ticket_keys
         self._plans = CatalogPlans(catalog)
+        self.revealed_entropies = RevealedEntropies()
         if catalog is not None:
             self.use_catalog(catalog)
 
@@ -107,6 +131,7 @@ class RequestBuilder:
     def use_catalog(self, catalog: Catalog) -> None:
         """Use ``catalog`` from now on."""
         self._plans = CatalogPlans(catalog)
+        self.revealed_entropies = RevealedEntropies()
         if catalog.identity_format != self._pseudonyms.identity_format:
             self._pseudonyms = self._pseudonyms.with_format(catalog.identity_format)
 

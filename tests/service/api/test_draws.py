@@ -22,7 +22,7 @@ import pytest
 from quota_engine import DrawChoice
 from quota_engine.cli import main
 from quota_engine.client.calls import draws as client_calls
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus
+from quota_engine.draws.ledger import DrawOutcome, DrawStatus, RevealSeed
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.service.background.draw_publication import DrawFileCache
 from quota_engine.service.http.auth import Role
@@ -153,8 +153,8 @@ async def test_second_run_does_not_replace_the_published_one(tmp_path: Path) -> 
         tail.fail_over()
         other = {**run, "entropy": "7,123.46", "epoch": 2}
         problem(await client.operate("POST", f"{DRAW}/run", other), 409, "draw-conflict")
-        outcome = await client.service.engine.draw("dec").run(SEED, "7,123.46", epoch=2)
-        assert outcome.ok
+        reveal = RevealSeed("dec", SEED, "7,123.46", 2)
+        assert (await client.service.engine._store.apply("~draw.dec", reveal)).ok
         proof = (await client.call("GET", f"{DRAW}/files/proof.json")).json()
         (finding,) = proof["findings"]
         assert "the entropy was" in finding

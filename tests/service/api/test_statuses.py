@@ -289,8 +289,8 @@ async def draws(client: Client) -> None:
         await ask("applications", applicants=[NIK], choices=[{**choice, "session": session}], expected_version=version)
     await ask("applications", applicants=[OTHER, NIK], choices=[choice])
     await ask("applications/find", applicant=NIK)
-    for version in (1, 7):
-        await ask("applications/check", applicant=NIK, number=1, version=version, epoch=1)
+    for who, number, version, epoch in ((NIK, 1, 1, 1), (NIK, 1, 2, 2), (NIK, 1, 7, 1), (OTHER, 1, 1, 1)):
+        await ask("applications/check", applicant=who, number=number, version=version, epoch=epoch)
     await ask("applications", applicants=[OTHER], choices=[choice])
     for version in (7, 1):
         await ask("applications/withdraw", applicant=OTHER, expected_version=version)
@@ -305,6 +305,7 @@ async def draws(client: Client) -> None:
     await ask("award")
     await client.http.get(draw)
     await look()
+    await client.http.get(f"{draw}/applications/1?token={'0' * 32}")
     await tagged(client, f"{draw}/files/proof.json")
 
 

@@ -82,7 +82,8 @@ def test_repeated_run_of_a_draw_names_the_epoch(group: Replicated) -> None:
         assert receipt.status is DrawStatus.APPLICATION_LOST
         assert draw.close().status is DrawStatus.EPOCH_CHANGED
         assert draw.close(epoch=2).ok
-        assert draw.run(draw_runs.SEED, "7,123.46").status is DrawStatus.EPOCH_CHANGED
+        assert draw.run(draw_runs.SEED, "7,123.46", epoch=2).status is DrawStatus.CONFLICT
+        assert draw.run(draw_runs.SEED, "7,123.45").status is DrawStatus.EPOCH_CHANGED
         assert draw.run(draw_runs.SEED, "7,123.45", epoch=2).ok
         files = draw.files()
         assert files is not None

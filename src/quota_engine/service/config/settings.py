@@ -95,7 +95,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     worker_hang_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 30_000
     """Time without a sign of life after which one of several workers is replaced; 0 for never."""
     publication_folder: str = ""
-    """Where records of published rooms and draws are kept; empty: in the memory of each process."""
+    """Folder of the records of published rooms and draws; empty: the memory of each process."""
     staging: bool = False
     """Mark every response with ``X-Quota-Engine-Staging: true``."""
     public_origins: Annotated[tuple[str, ...], msgspec.Meta(max_length=PUBLIC_ORIGINS_MAX)] = ()
