@@ -59,6 +59,15 @@ def test_command_of_a_cancelled_caller_is_not_sent_again() -> None:
     assert end.lines == ["other"]
 
 
+def test_command_of_a_cancelled_caller_is_not_sent() -> None:
+    """The caller gave up while the batch waited for a connection."""
+    gone, other = Waiting("gone", None), Waiting("other", None)
+    end = BatchEnd([gone, other])
+    gone.has_given_up = True
+    end.begin_attempt(0)
+    assert end.lines == ["other"]
+
+
 def test_batch_without_calls_ends() -> None:
     gone = Waiting("gone", None)
     end = BatchEnd([gone])

@@ -306,3 +306,23 @@ class TestEnd:
         assert outcome.status is Status.DONE
         assert world.execute(Lookup(OFFICE, "nobody"), timeout_ms=5000) is None
         assert world.capacity() == 8
+
+
+async def test_cancelled_call_is_not_sent_again(server: Server, proxy: LossyProxy) -> None:
+    """Only the attempt in flight could take effect, and only for as long as it was valid."""
+    with closing(open_store(server.url, ManualClock(OPENS_AT_MS))) as direct:
+        direct.execute(ApplyMany(OFFICE, published()))
+        store = await open_async_store(f"{proxy.url}?attempt_valid_ms={VALID_MS}", ManualClock(OPENS_AT_MS))
+        await store.apply(OFFICE, Release("nobody"))
+        sent = proxy.scripts_seen
+        proxy.holds = 1
+        call = asyncio.create_task(store.apply(OFFICE, SetCapacity(DAY, "online", 40)))
+        while proxy.holds:
+            await asyncio.sleep(0.01)
+        call.cancel()
+        await store.close()
+        assert proxy.scripts_seen == sent + 1
+        (reply,) = await asyncio.to_thread(proxy.deliver_late)
+        assert reply.startswith(b"-LATE ")
+        (view,) = direct.execute(View(OFFICE, (DAY,)))
+        assert view.quotas["online"].capacity == 2

@@ -96,7 +96,8 @@ class BatchEnd(CallEnd, Generic[C]):
             BackendUnavailable: No call is left, and nothing was sent.
             OutcomeUnknown: No call is left, and an attempt was sent.
         """
-        if not self.is_sent and self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN:
+        has_time = self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN
+        if has_time and not any(call.is_done() for call in self.calls):
             return  # nearly always
         kept = []
         for call in self.calls:

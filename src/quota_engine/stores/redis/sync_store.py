@@ -303,6 +303,8 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
         try:
+            if end is not None:  # callers may have given up while this one waited for a connection
+                end.begin_attempt(monotonic_ms())
             requests = attempt.requests(end)
             connection.send_packed_command(connection.pack_commands(requests))
             return [_reply(connection) for _ in requests]
