@@ -383,7 +383,7 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(100))
 def test_no_other_command_takes_a_place(seed: int) -> None:
-    """Only commands that can carry a pass take units or join a wait list, and only if ``takes_new_units`` says so.
+    """Only commands that can carry a pass take units or join a wait list, and only if ``takes_new_units`` returns True.
 
     The wait list's offers are the exception: their parties were admitted when they joined.
     """
