@@ -58,13 +58,13 @@ async def scrape(client: Client) -> dict[str, float]:
 async def test_requests_outcomes_and_store_metrics(client: Client) -> None:
     held = (await client.reserve(NIK)).json()["reservation"]["reference"]
     client.clock.advance_ms(120_000)
-    await client.reserve("second")
-    assert (await client.reserve("third")).status_code == 201
+    await client.reserve(nik(2))
+    assert (await client.reserve(nik(3))).status_code == 201
     assert (await client.step(held, "confirm")).status_code == 200
     assert (await client.http.get("/")).status_code == 200
     assert (await client.http.get("/v1/nothing")).status_code == 404
     assert (await client.operate("PUT", f"{DAY_PATH}/quotas/online/capacity", {"capacity": 1})).status_code == 200
-    assert (await client.reserve("fourth", join_wait_list=True)).status_code == 409  # cooling units have no wait list
+    assert (await client.reserve(nik(4), join_wait_list=True)).status_code == 409  # cooling units have no wait list
     client.clock.advance_ms(61_000)
     found = await scrape(client)
     expected = {
@@ -103,9 +103,9 @@ async def test_holds_that_end_without_a_confirm_are_counted() -> None:
         for _ in range(2):
             held = (await client.reserve()).json()["reservation"]["reference"]
             assert (await client.step(held, "release")).status_code == 200
-        await client.reserve("second")
+        await client.reserve(nik(2))
         client.clock.advance_ms(900_000)
-        await client.reserve("third")
+        await client.reserve(nik(3))
         found = await scrape(client)
         assert found["quota_engine_abandoned_holds_total end=released office=surabaya"] == 2
         assert found["quota_engine_abandoned_holds_total end=expired office=surabaya"] == 1
