@@ -65,7 +65,7 @@ site_words: list[str] = []
 
 
 def day_of(distance: int) -> datetime.date:
-    """Return a day of the coming weeks; each test has days of its own."""
+    """Return a day of the coming weeks; each test uses different days."""
     return datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=distance)
 
 

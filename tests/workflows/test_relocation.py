@@ -63,7 +63,7 @@ def test_a_dry_run_changes_nothing_and_says_the_same(engine: QuotaEngine) -> Non
 
 
 def test_days_behind_the_closed_one_are_tried_without_a_plan(engine: QuotaEngine) -> None:
-    """A day that is not open yet takes nobody, and is not asked again for each party."""
+    """A day that is not open yet takes no party, and is not tried again for each of them."""
     book(engine, "ani")
     book(engine, "budi")
     engine.set_capacity("east", DULL, "online", 1)

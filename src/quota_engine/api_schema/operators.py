@@ -101,7 +101,7 @@ class RelocatedPartyBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class RelocationBody(ResponseBody, frozen=True, kw_only=True):
-    """Where the people of a closed day went. Call again with ``after`` = ``next_after`` until that is 0."""
+    """The parties of a closed day, and their new days. Call again with ``after`` = ``next_after`` until that is 0."""
 
     office: str
     day: datetime.date

@@ -307,7 +307,7 @@ class CloseDay(msgspec.Struct, frozen=True, gc=False):
 
 
 class OpenDay(msgspec.Struct, frozen=True, gc=False):
-    """Open a closed day again. What is still there counts again.
+    """Open a closed day again. The reservations that are still there count again.
 
     The outcome's ``units`` are the confirmed units that have left the day since it was closed last.
     The attributes are those of :class:`CloseDay`.

@@ -133,8 +133,8 @@ class DrawMethods:
             epoch: the draw's present epoch, after ``EPOCH_CHANGED``; 0 otherwise.
 
         Returns:
-            ``DONE``; ``UNKNOWN_DRAW``; ``NOT_FROZEN``; ``CONFLICT`` if the seed does not match the commitment, another
-            text was given before, or the text is missing or was not announced; ``EPOCH_CHANGED`` with ``epoch`` if the
+            ``DONE``, ``UNKNOWN_DRAW`` or ``NOT_FROZEN``. ``CONFLICT`` if the seed does not match the commitment, or the
+            text differs from an earlier one, is missing or was not announced. ``EPOCH_CHANGED`` with ``epoch`` if the
             draw's store has failed over. Then a first run may be lost: repeat it with its text and this epoch.
         """
         return draws.run(self._requests, self.id, seed, entropy, epoch)

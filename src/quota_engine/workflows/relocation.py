@@ -43,7 +43,7 @@ TARGETS_MAX: Final = 60
 _QUEUE_NUMBER_MAX: Final = 2**31
 
 _NO_ADMISSION: Final = CallAdmission(None, ("", "", ""), "")
-"""An operator moves people who were admitted when they booked. No policy is asked again."""
+"""An operator moves people who were admitted when they booked. No policy decides again."""
 _TARGET_REFUSED: Final = frozenset({Status.UNKNOWN_DAY, Status.DAY_CLOSED, Status.DAY_OVER, Status.NOT_OPEN})
 """Refusals that hold for every party, so the day is not tried again."""
 _HAS_LEFT: Final = frozenset({Status.NOT_FOUND, Status.STALE, Status.WRONG_STATE, Status.HOLD_EXPIRED})

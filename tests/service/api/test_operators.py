@@ -120,7 +120,7 @@ async def test_health_metrics_and_openapi_are_served(client: Client) -> None:
 
 
 async def test_a_command_that_expects_another_revision_is_refused(client: Client) -> None:
-    """The refusal names the present revision. A repeated command finds its effect, whatever revision it expects."""
+    """The refusal names the present revision. A repeated command finds its effect with any expected revision."""
     path = f"{DAY_PATH}/quotas/online/capacity"
     days = (await client.call("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"]
     assert days[0]["revision"] == 1

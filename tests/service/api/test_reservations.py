@@ -63,7 +63,7 @@ async def test_repeated_key_finds_the_reservation(client: Client) -> None:
 
 
 async def test_each_office_has_its_own_keys() -> None:
-    """The document says so: a client that tries another office needs another key."""
+    """A client that tries another office needs another key, as the document states."""
     async with running(catalog=catalog_of(), office="east", day=DULL, before_ms=-23 * 3_600_000) as client:
         paths = [f"/v1/offices/{office}/days/{DULL}" for office in ("east", "west")]
         replies = [(await client.reserve(key="wish-1", path=path)) for path in paths]

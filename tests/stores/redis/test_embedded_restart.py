@@ -67,7 +67,7 @@ def test_calls_survive_kills_of_the_server(url: str, caplog: pytest.LogCaptureFi
 
 
 def test_threads_lose_no_acknowledged_hold(url: str) -> None:
-    """Sixteen threads reserve while the server is killed twice: each gets a hold of its own."""
+    """Sixteen threads reserve while the server is killed twice: each call gets a separate hold."""
     store = open_store(url, CLOCK)
     store.execute(PUBLISHED)
     outcomes: list[Outcome] = []

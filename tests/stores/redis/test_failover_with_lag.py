@@ -64,7 +64,7 @@ def test_workers_agree_on_a_room_that_lost_joins(group: Replicated) -> None:
 
 
 def test_workers_agree_on_a_draw_that_lost_applications(group: Replicated) -> None:
-    """The applicant of the lost application hears of it from both, and another one has its number."""
+    """Both report the lost application to its applicant, and another one has its number."""
     clock = ManualClock(0)
     options: dict[str, Any] = {"identity_key": KEY, "catalog": catalog(), "clock": clock}
     old, new = group.members

@@ -10,7 +10,7 @@ outlive the process, and all workers share them. Without one, each process keeps
 
 from __future__ import annotations
 
-__all__ = ["DrawRecord", "PublicationRecords"]
+__all__ = ["PublicationRecords", "RecordedDraw"]
 
 import contextlib
 import logging
@@ -32,7 +32,7 @@ _CHECKED_MAX: Final = 1_000
 _logger = logging.getLogger("quota_engine.service")
 
 
-class DrawRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RecordedDraw(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Published values of a draw. Values that are not public yet are ``""``.
 
     Attributes:
@@ -72,9 +72,9 @@ _DRAW_VALUES: Final = {
 }
 
 
-def _draw_record(view: DrawView) -> DrawRecord:
+def _draw_record(view: DrawView) -> RecordedDraw:
     frozen, config = view.frozen, view.config
-    return DrawRecord(
+    return RecordedDraw(
         view.draw,
         view.epoch,
         config.opens_at_ms,
@@ -88,7 +88,7 @@ def _draw_record(view: DrawView) -> DrawRecord:
     )
 
 
-def _draw_contradictions(record: DrawRecord, earlier: DrawRecord) -> list[str]:
+def _draw_contradictions(record: RecordedDraw, earlier: RecordedDraw) -> list[str]:
     """Return one sentence for each value that was published before and is another one now.
 
     A value that is missing now is no contradiction: a lost step can be repeated with the same values.
@@ -121,7 +121,7 @@ class _Kind(NamedTuple):
 
 _DRAW: Final = _Kind(
     "draw",
-    DrawRecord,
+    RecordedDraw,
     _draw_contradictions,
     lambda record, earlier: all(getattr(record, name) for name in _DRAW_VALUES if getattr(earlier, name)),
     lambda record, earlier: record.opens_at_ms >= earlier.forget_at_ms,
@@ -160,9 +160,9 @@ class PublicationRecords:
         found = self._check(_ROOM, transcript.room, transcript, (transcript.epoch, transcript.digest))
         return msgspec.structs.replace(transcript, contradictions=found)
 
-    def published_draw(self, draw: str) -> DrawRecord | None:
+    def published_draw(self, draw: str) -> RecordedDraw | None:
         """Return the first record of a draw, or ``None``."""
-        record: DrawRecord | None = self._read(_DRAW, draw, "")
+        record: RecordedDraw | None = self._read(_DRAW, draw, "")
         return record
 
     def published_room(self, room: str) -> RoomTranscript | None:

@@ -40,7 +40,7 @@ class ScriptRunner:
     ) -> None:
         """
         Args:
-            clock: Where the time of commands comes from; ``None`` is the server's time.
+            clock: Source of the time of commands; ``None`` is the server's time.
             policy: Retries and acknowledgment of calls.
             namespace: Precedes all keys.
             router: Finds the server of a key.

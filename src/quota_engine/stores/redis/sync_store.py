@@ -322,7 +322,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
 
 
 def _new_pool_like(pool: BlockingConnectionPool) -> BlockingConnectionPool:
-    """Return an empty pool with the same settings. The locks of the given one may be held for ever."""
+    """Return an empty pool with the same settings. The locks of the given one may be held forever."""
     return BlockingConnectionPool(
         max_connections=pool.max_connections,
         timeout=pool.timeout,

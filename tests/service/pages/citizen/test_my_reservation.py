@@ -129,7 +129,7 @@ async def test_a_forged_cookie_leads_to_no_reservation(browser: CitizenBrowser, 
 
 
 async def test_a_block_is_announced_before_and_after_the_last_place_let_go() -> None:
-    """The second place let go within a day blocks. The pages say so before it, and until when after it."""
+    """The second place let go within a day blocks. The pages announce the block before, and its end after."""
     async with running(catalog=wait_list_catalog(abandoned_holds_max=1)) as client:
         browser = CitizenBrowser(client)
         async with browser.http:

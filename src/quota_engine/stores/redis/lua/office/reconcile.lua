@@ -15,7 +15,7 @@
 --
 --       The words seen are the fence as the client saw it last: see shared/fence.lua.
 --
--- error BEHIND to begin without force: nothing was done
+-- error BEHIND to begin without force: no step was taken
 -- reply "TAKEN" to write and open if another token has the office, or number is not that of its last event: nothing was done
 
 local HEAD = KEYS[1]
