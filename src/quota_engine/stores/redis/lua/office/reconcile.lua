@@ -15,8 +15,10 @@
 --
 --       The words seen are the fence as the client saw it last: see shared/fence.lua.
 --
--- error BEHIND to begin without force: no step was taken
--- reply "TAKEN" to write and open if another token has the office, or number is not that of its last event: nothing was done
+-- error BEHIND to begin without force: nothing was done.
+--
+-- The reply to write and open is "TAKEN" if another token has the office, or number is not that of its last event.
+-- Nothing was done then.
 
 local HEAD = KEYS[1]
 local call = redis.call
