@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from quota_engine import BackendUnavailable, Outcome, OutcomeUnknown, Status
 from quota_engine.client import Retries, ServiceClient
+from tests.support.identities import nik
 
 OFFICE = "surabaya"
 RESPONSE_TIMEOUT_S = 60.0
@@ -52,7 +53,7 @@ class BookerThreads(BookingRecord):
         self._token = token
         self._client = self._open(url)
         self._old: list[ServiceClient] = []
-        self._people = iter([Booker(f"key-{number}", f"booker {number}") for number in range(people)])
+        self._people = iter([Booker(f"key-{number}", nik(number)) for number in range(people)])
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
