@@ -13,13 +13,11 @@ from typing import Any, Final, TypeVar
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, ApiStyle, BenchCase
-from quota_engine.catalog import Catalog, Selection, catalog_from
-from quota_engine.domain.commands import Command, Confirm
+from quota_engine.catalog import Catalog, Selection, catalog_from, day_terms, rules_of
+from quota_engine.domain.commands import Command, Confirm, Publish, SetRules
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, StoreRequest, View
-from quota_engine.workflows import day_workflows
-from quota_engine.workflows.generator_drivers import run, run_async
 from quota_engine.workflows.request_builder import RequestBuilder
 
 T = TypeVar("T")
@@ -64,11 +62,7 @@ class BenchWorkload:
         self.request_builder = RequestBuilder(secrets.token_bytes(32), catalog)
         self.backend, self.async_backend = store.open_stores(sold_out_cache=case.action == SOLD_OUT)
         store.register_offices(self.offices)
-        publish = day_workflows.publish(self.request_builder, catalog, self.day, None)
-        if self._face is ApiStyle.TASKS:
-            store.run_coroutine(run_async(publish, self.async_backend))
-        else:
-            run(publish, self.backend)
+        self._publish(catalog)
         left = case.reservations
         while left:
             count = min(left, _PRELOAD)
@@ -77,20 +71,28 @@ class BenchWorkload:
             self._count(work)
             left -= count
 
+    def _publish(self, catalog: Catalog) -> None:
+        """Publish the day directly: the store may have the identity key of another program, which stays as it is."""
+        rules = SetRules(rules_of(catalog, self.offices[0], jitter_seed=self.request_builder.jitter_seed))
+        terms = day_terms(catalog, self.offices[0], datetime.date.fromordinal(self.day))
+        assert terms is not None, "a working day"
+        for office in self.offices:
+            self._ask(ApplyMany(office, (rules, Publish(self.day, terms))))
+
     def make_reserves(self, count: int) -> list[tuple[int, tuple[str, str, str], Command]]:
         """Return reserves of new applicants, round robin over the offices.
 
         With very many offices, a whole batch goes to each. An operation has the index of the office, the arguments of
         the call (office, identity, key), and the equivalent command.
         """
-        offices, desk = self.offices, self.request_builder
+        offices, requests = self.offices, self.request_builder
         work: list[tuple[int, tuple[str, str, str], Command]] = []
         for index in range(count):
             number = next(_numbers)
             at = (self._next + index // self._block) % len(offices)
             office = offices[at]
             identity, key = f"{3578_0000_0000_0000 + number}", f"k{number:021d}"
-            command = desk.reserve(office, self.day, identity, _SELECTION, key, False, 0)
+            command = requests.reserve(office, self.day, identity, _SELECTION, key, False, 0)
             work.append((at, (office, identity, key), command))
         self._next = (self._next + -(-count // self._block)) % len(offices)
         return work

@@ -28,9 +28,9 @@ async def test_api_commands_of_operators_are_recorded(client: Client, caplog: py
     assert (await client.operate("POST", f"{DAY_PATH}/close")).status_code == 200
     assert (await client.operate("POST", "/v1/offices/nix/days/2026-12-07/close")).status_code == 404
     assert lines(caplog) == [
-        f"operator: set-capacity office=surabaya day={DAY} quota=online capacity=7: 200",
-        f"operator: close-day office=surabaya day={DAY}: 200",
-        f"operator: close-day office=nix day={DAY}: UnknownName",
+        f"operator: set-capacity office=surabaya day={DAY} quota=online capacity=7 expected_revision=0: 200",
+        f"operator: close-day office=surabaya day={DAY} expected_revision=0: 200",
+        f"operator: close-day office=nix day={DAY} expected_revision=0: UnknownName",
     ]
     await client.reserve(NIK)
     assert (await client.call("GET", "/v1/audit", role=Role.OPERATOR)).status_code == 200
