@@ -296,12 +296,12 @@ def test_a_move_that_was_overtaken_comes_to_nothing(national: bool) -> None:
     nation = Nation(national=national)
     source = booked(nation, confirmed=True)
     sleeper = moving(nation, source)
-    sleeper.run(5 if national else 3)
+    sleeper.run(6 if national else 4)
     assert [one.office for one in nation.active()] == ["east", "west"]
     assert nation.engine.reschedule(source, NEXT_DAY).ok
     assert finish(nation) == MovesReport(0, 1)
     later = moving(nation, source, "north")
-    later.run(4 if national else 3)
+    later.run(5 if national else 4)
     assert [one.office for one in nation.active()] == ["east", "north"]
     if national:
         sleeper.step()
@@ -403,7 +403,7 @@ class TestInBetween:
         nation = Nation(national=False, retention_days=1, identity_limits=[])
         source = booked(nation, confirmed=True)
         move = moving(nation, source, day=NEXT_DAY)
-        move.run(3)
+        move.run(4)
         move.abandon()
         nation.clock.set_ms(nation.terms.forget_at_ms)
         assert nation.engine.recover_moves() == MovesReport(1, 0)

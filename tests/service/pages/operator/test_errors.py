@@ -22,7 +22,7 @@ async def test_an_unavailable_store_has_a_page_that_retries(
     await browser.sign_in(Role.OPERATOR)
     backend = client.service.engine._store
 
-    async def fail(*_: object) -> Any:
+    async def fail(*_: object, **__: object) -> Any:
         raise BackendUnavailable("no route")
 
     with monkeypatch.context() as patched:
@@ -53,7 +53,7 @@ async def test_a_failed_command_is_not_reported_as_done(
 ) -> None:
     await browser.sign_in(Role.OPERATOR)
 
-    async def fail(*_: object) -> Any:
+    async def fail(*_: object, **__: object) -> Any:
         if isinstance(result, Exception):
             raise result
         return result
