@@ -16,6 +16,7 @@ import pytest
 
 from quota_engine import ManualClock, QuotaEngine, RecordedEvent, ReservationChanged, load_catalog
 from quota_engine.domain.consumer_groups import Lease
+from tests.support.identities import nik
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.store
@@ -62,7 +63,7 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
                 held = engine.reserve(
                     "surabaya",
                     "2026-12-07",
-                    f"person {booked}",
+                    nik(booked),
                     service="new",
                     session="morning",
                     idempotency_key=f"k{booked}",

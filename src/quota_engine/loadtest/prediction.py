@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = ["predict"]
 
+import dataclasses
 import hashlib
 import itertools
 
 from quota_engine.clocks import ManualClock
+from quota_engine.domain.identity_format import ANY_FORM
 from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.loadtest.population import LoadPopulation
 from quota_engine.simulation.metrics import Metrics
@@ -26,5 +28,8 @@ def predict(scenario: Scenario, participants: LoadPopulation) -> Metrics:
     with QuotaEngine.open(
         "memory://", identity_key=key, clock=clock, id_factory=lambda: f"sim-{next(numbers)}"
     ) as engine:
-        prepared = PreparedSimulation(scenario, participants.supply, participants.population)
+        # The people of a trace may have pseudonyms, which the catalog's form of identities does not admit.
+        catalog = dataclasses.replace(participants.supply.catalog, identity_format=ANY_FORM)
+        supply = dataclasses.replace(participants.supply, catalog=catalog)
+        prepared = PreparedSimulation(scenario, supply, participants.population)
         return simulate(prepared, engine, clock, backend="memory://").engine

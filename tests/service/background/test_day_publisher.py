@@ -18,6 +18,7 @@ from quota_engine.service.background import day_publisher as module
 from quota_engine.service.background.day_publisher import DayPublisher
 from quota_engine.stores.memory import MemoryStore
 from tests.support.catalog_samples import sample
+from tests.support.identities import nik
 from tests.support.in_process_service import DAY, Client, running
 
 HOUR_MS = 3_600_000
@@ -132,7 +133,7 @@ async def test_start_applies_a_changed_catalog(caplog: pytest.LogCaptureFixture)
     changed = dataclasses.replace(catalog, offices={"surabaya": dataclasses.replace(office, calendar=calendar)})
     async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
         await DayPublisher(engine, catalog, 8, clock.now_ms).tick()
-        assert (await engine.reserve("surabaya", DAY, ["1", "2"], service="new", session="morning")).ok
+        assert (await engine.reserve("surabaya", DAY, [nik(1), nik(2)], service="new", session="morning")).ok
         await DayPublisher(engine, changed, 8, clock.now_ms).tick()
         (view,) = await engine.availability("surabaya", DAY)
         assert view.closed
