@@ -14,6 +14,7 @@ import msgspec
 
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.domain.outcomes import Status
+from quota_engine.ledger_kinds import KINDS
 from quota_engine.service.api import ApiSection
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.problems import PROBLEM_TYPES, STATUS_PROBLEMS, TYPE_PREFIX
@@ -47,7 +48,7 @@ _PATH_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "office": {"description": "An office of the catalog.", "schema": _NAME},
     "address": {
         "description": "An office, or the address of another ledger as a refusal names it, such as `~room.december`.",
-        "schema": {"type": "string", "pattern": "^(~[a-z]{1,16}[.])?[A-Za-z0-9_-]{1,64}$"},
+        "schema": {"type": "string", "pattern": f"^(({'|'.join(filter(None, KINDS))})[.])?[A-Za-z0-9_-]{{1,64}}$"},
     },
     "quota": {"description": "A quota of the day.", "schema": _NAME},
     "room": {"description": "A waiting room.", "schema": _NAME},

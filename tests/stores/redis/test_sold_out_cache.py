@@ -586,8 +586,9 @@ async def test_unknown_outcome_counts_as_applied_under_asyncio(own_server: Serve
             await backend.apply(OFFICE, Release("ani"))
         assert (await backend.apply(OFFICE, reserve("b", ONLINE))).status is Status.HELD
         await rush("c")
+        sent_before = proxy.scripts_seen
         task = asyncio.create_task(backend.apply(OFFICE, Release("budi")))
-        while not backend._tasks:
+        while proxy.scripts_seen == sent_before:
             await asyncio.sleep(0)
         task.cancel()
         await settled(backend)

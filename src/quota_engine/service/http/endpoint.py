@@ -173,6 +173,8 @@ class EndpointApp:
         if self._decoder is not None:
             content = await receive_body(receive, headers, context.limits) if buffered is None else buffered.body
             body = decode_body(content, headers, self._decoder)
+        if endpoint.needs_idempotency_key and not headers.get(b"idempotency-key"):
+            raise Problem("bad-request", "send an Idempotency-Key header: a new key for each booking")
         if endpoint.method != "GET":
             left_ms = find_time_left_ms(headers)
             if left_ms is not None:
