@@ -27,6 +27,13 @@ class TestPseudonyms:
         assert str(caught.value) == "applicants[1]: not a usable identity; expected 1 to 256 printable characters"
 
 
+@pytest.mark.parametrize("text", ["", "x" * 257, "35\n78", 3578, None])
+def test_a_bad_account_is_refused_without_being_shown(text: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Pseudonyms(b"k" * 16).of_key(text, "caller.account")  # type: ignore[arg-type]
+    assert str(caught.value) == "caller.account: not a usable key; expected 1 to 256 printable characters"
+
+
 def test_each_purpose_has_its_own_secret() -> None:
     """The secret depends on purpose and key only, and it is not the hash of an identity."""
     secret = Pseudonyms(b"k" * 16).secret_for("draw")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from quota_engine.domain import identity_format
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.identity_format import _IGNORABLE, IdentityFormat
@@ -153,3 +154,10 @@ def test_a_format_can_be_pickled_and_compared() -> None:
     assert copy == NIK_FORMAT != FORMATS[2]
     assert copy.normalize(SPELLINGS[1]) == NIK
     assert (NIK_FORMAT.expected_in("en"), NIK_FORMAT.expected_in("id")) == ("16 digits", "16 angka")
+
+
+def test_a_text_that_does_not_settle_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The passes are bounded. No text is known that needs as many, so the test allows none."""
+    monkeypatch.setattr(identity_format, "_PASSES_MAX", 0)
+    with pytest.raises(InvalidRequest, match="expected 16 digits"):
+        NIK_FORMAT.normalize(SPELLINGS[5])

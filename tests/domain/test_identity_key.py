@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import InvalidRequest, WrongIdentityKey
 from quota_engine.domain.identity_key import (
     IdentityKey,
     check_key,
@@ -76,3 +76,13 @@ def test_the_fingerprint_depends_on_the_key_only_and_does_not_contain_it() -> No
     assert fingerprint == fingerprint_of(IdentityKey(KEY, "elsewhere")) != fingerprint_of(KEY[:-1])
     assert len(fingerprint) == 32
     assert KEY.hex()[:8] not in fingerprint
+
+
+@pytest.mark.parametrize(("namespace", "within"), [("", ""), ("live", " in the namespace 'live'")])
+def test_a_wrong_key_names_its_source_and_the_namespace(namespace: str, within: str) -> None:
+    error = WrongIdentityKey("QUOTA_ENGINE_IDENTITY_KEY", namespace)
+    assert str(error) == (
+        f"QUOTA_ENGINE_IDENTITY_KEY: not the identity key that this store was first opened with{within}; "
+        "expected that first key; another key needs another namespace or an empty store"
+    )
+    assert error.namespace == namespace
