@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from quota_engine.service.heartbeat import FILE_VARIABLE
+
 pytestmark = pytest.mark.store
 
 CLI = (sys.executable, "-c", "from quota_engine.cli.main import main; raise SystemExit(main())")
@@ -127,12 +129,23 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     assert service.process.returncode == 0
 
 
+def wait_for_heartbeat(worker: int) -> None:
+    """Wait until a worker has started: before that it cannot hang."""
+    environment = Path(f"/proc/{worker}/environ").read_bytes().decode()
+    (file,) = [Path(one.partition("=")[2]) for one in environment.split("\0") if one.startswith(FILE_VARIABLE)]
+    deadline_s = time.monotonic() + 60
+    while not (file.exists() and any(file.read_bytes())):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
     """A stopped process answers nothing and does not end."""
     config = tmp_path / "service.toml"
     config.write_text("worker_hang_ms = 1000\n")
     with served(tmp_path, "--workers", "2", "--config", str(config)) as service:
         hanging, other = service.workers()
+        wait_for_heartbeat(hanging)
         os.kill(hanging, signal.SIGSTOP)
         assert service.wait_for(r"worker (\d+) has not responded for 1000 ms") == str(hanging)
         assert service.wait_for(r"worker (\d+) ended") == str(hanging)
