@@ -1,4 +1,4 @@
-"""BenchWorkload of a measurement: new offices with one open day, and the operations on them."""
+"""Workload of a measurement: new offices with one open day, and the operations on them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BenchWorkload:
     def __init__(self, store: BenchStore, case: BenchCase) -> None:
         """Publish the offices of a case, and fill them with its existing reservations."""
         self._store = store
-        self._face = case.api_style
+        self._api_style = case.api_style
         self._next = 0
         self._done = [0] * case.offices
         self._block = case.batch if case.offices > OFFICES_OF_CALLERS_MAX else 1
@@ -149,7 +149,7 @@ class BenchWorkload:
 
     def _ask(self, request: StoreRequest[T]) -> T:
         """Execute a request through the measured store. In memory, the two stores of a target differ."""
-        if self._face is ApiStyle.TASKS:
+        if self._api_style is ApiStyle.TASKS:
             return self._store.run_coroutine(self.async_backend.execute(request))
         return self.backend.execute(request)
 

@@ -12,7 +12,7 @@ from quota_engine.catalog import Catalog, ResolvedOffice, name_of
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BookingSelection:
-    """A choice of a visitor. That of a reservation may name a service or a group that has left the catalog."""
+    """A visitor's choice. The choice of a reservation may name a service or a group that has left the catalog."""
 
     office: ResolvedOffice
     service: str
