@@ -23,9 +23,9 @@ from quota_engine.domain.commands import Command, Confirm, Release, Reserve, Set
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, AsyncStore, Audit, Clock, Lookup, Store, StoreRequest, View
+from quota_engine.stores.batching import BatchLimits
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from quota_engine.stores.redis.async_store import AsyncRedisStore
-from quota_engine.stores.redis.batching import BatchLimits
 from quota_engine.stores.redis.retrying_calls import RetryPolicy
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.servers import Server, until, valkey_server_binary

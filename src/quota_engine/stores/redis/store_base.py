@@ -14,7 +14,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, StoreObserver
-from quota_engine.stores.redis.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
+from quota_engine.stores.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
 from quota_engine.stores.redis.call_end import CallEnd
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_handle import LedgerHandle

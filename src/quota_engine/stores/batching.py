@@ -1,6 +1,6 @@
-"""Queues of calls that share script calls. No I/O: the sync and the async store add how a caller waits.
+"""Queues of calls that share a call to the store. No I/O: the sync and the async stores add how a caller waits.
 
-Calls for one ledger that are queued while earlier ones are in flight go out as one script call. A lone call finds
+Calls for one ledger that are queued while earlier ones are in flight go out as one batch. A lone call finds
 nothing in flight and is sent at once.
 """
 
@@ -37,7 +37,7 @@ class BatchLimits(msgspec.Struct, frozen=True):
 
 
 class BatchQueue(Generic[T]):
-    """The waiting calls of one ledger and script, and the number of their batches in flight.
+    """The waiting calls of one ledger and kind of call, and the number of their batches in flight.
 
     Attributes:
         has_abandoned: True if callers have given up since the last :meth:`drop_abandoned`.
