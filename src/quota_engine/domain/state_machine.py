@@ -33,12 +33,26 @@ from __future__ import annotations
 
 __all__ = ["HANDLERS", "PURGE_MAX", "Handler", "apply", "apply_batch", "is_repeat", "make_apply"]
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from quota_engine.domain.abandonment import announce, expire_own_holds
+from quota_engine.domain.checks import (
+    REFUSED,
+    STATUS_OF,
+    DayCheck,
+    conflicting_claim,
+    end_of_block_ms,
+    is_same_party,
+    not_closed,
+    not_over,
+    not_over_unless_closed,
+    owned_reservation,
+    refuse_transition,
+    started,
+)
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -81,7 +95,7 @@ from quota_engine.domain.inventory import (
 )
 from quota_engine.domain.ledger import Day, Ledger, Quota, active_claims, evolve, known_reservation, purge
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
-from quota_engine.domain.model import CLAIMS_MAX, Choice, DayTerms, Reservation
+from quota_engine.domain.model import Choice, DayTerms, Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 
 PURGE_MAX: Final = 64
@@ -91,12 +105,8 @@ PURGE_MAX: Final = 64
 _HELD: Final = State.HELD
 _STATUS_HELD: Final = Status.HELD
 _VERB_RESERVE: Final = Verb.RESERVE
-_STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else Status(state) for state in State}
-"""The status of a success is the name of the state that it leads to."""
-_REFUSED: Final = {status: Outcome(status) for status in Status}
-"""Refusals without a record are shared objects, so that a refused applicant costs no memory."""
 _RETURNS_UNITS: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
-_SOLD_OUT: Final = _REFUSED[Status.SOLD_OUT]
+_SOLD_OUT: Final = REFUSED[Status.SOLD_OUT]
 
 
 Handler = Callable[[Ledger, Any, int], Any]
@@ -163,10 +173,10 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     if known is not None and known.day in ledger.days:
         return _replay_reserve(ledger, known, command, now_ms)
     if command.valid_until_ms and now_ms > command.valid_until_ms:
-        return _REFUSED[Status.COMMAND_EXPIRED]
+        return REFUSED[Status.COMMAND_EXPIRED]
     day = ledger.days.get(command.day)
     if day is None:
-        return _REFUSED[Status.UNKNOWN_DAY]
+        return REFUSED[Status.UNKNOWN_DAY]
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
     choice, applicants, terms = command.choice, command.applicants, day.terms
@@ -177,11 +187,11 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
         day.last_valid_choice = choice
     units, rules = len(applicants), ledger.rules
     if units > rules.party_max:
-        return _REFUSED[Status.PARTY_TOO_LARGE]
+        return REFUSED[Status.PARTY_TOO_LARGE]
     if rules.abandoned_holds_max:
         expire_own_holds(ledger, applicants, now_ms)
     if ledger.penalties:
-        blocked_until_ms = _blocked_until_ms(ledger, applicants, now_ms)
+        blocked_until_ms = end_of_block_ms(ledger, applicants, now_ms)
         if blocked_until_ms:
             return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
     claims = ledger.claims
@@ -218,13 +228,13 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
 def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
     """Return the outcome of a command whose idempotency key is known."""
     record = settle_reservation(ledger, known, now_ms)
-    if not _same_party(record.applicants, command.applicants) or (
+    if not is_same_party(record.applicants, command.applicants) or (
         record.moves == 0 and (record.day != command.day or record.choice != command.choice)
     ):
-        return _REFUSED[Status.CONFLICT]
+        return REFUSED[Status.CONFLICT]
     if record.state not in ACTIVE:
         return Outcome(Status.RESERVATION_ENDED, record, replayed=True)
-    outcome = Outcome(_STATUS_OF[record.state], record, replayed=True)
+    outcome = Outcome(STATUS_OF[record.state], record, replayed=True)
     if record.state is _HELD and ledger.rules.abandoned_holds_max:
         expire_own_holds(ledger, record.applicants, now_ms)
         return announce(ledger, outcome, now_ms)
@@ -237,26 +247,15 @@ def _refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
     for option in choice.options:
         for name in option:
             if name not in quotas:
-                return _REFUSED[Status.UNKNOWN_QUOTA]
+                return REFUSED[Status.UNKNOWN_QUOTA]
     terms = day.terms
     if terms.opens_at_ms <= now_ms < terms.ends_at_ms and not day.closed:
         return None
     if day.closed:
-        return _REFUSED[Status.DAY_CLOSED]
+        return REFUSED[Status.DAY_CLOSED]
     if now_ms >= terms.ends_at_ms:
-        return _REFUSED[Status.DAY_OVER]
+        return REFUSED[Status.DAY_OVER]
     return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
-
-
-def _blocked_until_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> int:
-    """Return the end of the latest block of these applicants, or 0 if none is blocked."""
-    penalties = ledger.penalties
-    until_ms = max(penalties[one].blocked_until_ms if one in penalties else 0 for one in applicants)
-    return until_ms if until_ms > now_ms else 0
-
-
-def _same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    return one == other or sorted(one) == sorted(other)
 
 
 def is_repeat(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
@@ -280,7 +279,7 @@ def _resumable_reservation(ledger: Ledger, command: Reserve, now_ms: int) -> Res
         if (
             record.day == command.day
             and record.state in (State.WAITING, _HELD)
-            and _same_party(record.applicants, command.applicants)
+            and is_same_party(record.applicants, command.applicants)
         ):
             return record
     return None
@@ -289,7 +288,7 @@ def _resumable_reservation(ledger: Ledger, command: Reserve, now_ms: int) -> Res
 def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
     record = _resumable_reservation(ledger, command, now_ms)
     if record is not None:
-        outcome = Outcome(_STATUS_OF[record.state], record, resumed=True)
+        outcome = Outcome(STATUS_OF[record.state], record, resumed=True)
         is_limited = record.state is _HELD and ledger.rules.abandoned_holds_max
         return announce(ledger, outcome, now_ms) if is_limited else outcome
     return _refuse_identity(ledger, command.applicants, command.day, now_ms)
@@ -297,36 +296,18 @@ def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome 
 
 def _refuse_identity(ledger: Ledger, applicants: tuple[str, ...], day: int, now_ms: int) -> Outcome | None:
     """Return the ``IDENTITY_LIMIT`` refusal, or ``None``. It shows the conflicting record to its own party only."""
-    conflicting = _conflicting_claim(ledger, applicants, day, now_ms)
+    conflicting = conflicting_claim(ledger, applicants, day, now_ms)
     if conflicting is None:
         return None
-    is_own = _same_party(conflicting.applicants, applicants)
+    is_own = is_same_party(conflicting.applicants, applicants)
     return Outcome(Status.IDENTITY_LIMIT, conflicting if is_own else None)
-
-
-def _conflicting_claim(
-    ledger: Ledger, applicants: Sequence[str], day: int, now_ms: int, except_id: str = ""
-) -> Reservation | None:
-    """Return an active reservation that uses up an applicant's identity limit for ``day``, or ``None``.
-
-    The first applicant and the first limit count. ``except_id`` is a reservation that does not count.
-    """
-    for applicant in applicants:
-        claims = [record for record in active_claims(ledger, applicant, now_ms) if record.id != except_id]
-        if len(claims) >= CLAIMS_MAX:
-            return claims[0]
-        for limit in ledger.rules.identity_limits:
-            near = [one for one in claims if not limit.span_days or abs(one.day - day) < limit.span_days]
-            if len(near) >= limit.places_max:
-                return near[0]
-    return None
 
 
 def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
     if not served_by_wait_list(day, command.choice):
         return _SOLD_OUT
     if len(day.waiting) >= ledger.rules.wait_list_max:
-        return _REFUSED[Status.WAIT_LIST_FULL]
+        return REFUSED[Status.WAIT_LIST_FULL]
 
     # From here on it must succeed.
     record = Reservation(
@@ -349,38 +330,8 @@ def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> 
 
 # --- Steps of one reservation --------------------------------------------------------------------------------------
 
-_DayCheck = Callable[[Day, int], Status | None]
-"""Returns the status of a refusal, or ``None``."""
 
-
-def _not_closed(day: Day, now_ms: int) -> Status | None:
-    return Status.DAY_CLOSED if day.closed else None
-
-
-def _not_over(day: Day, now_ms: int) -> Status | None:
-    return Status.DAY_OVER if now_ms >= day.terms.ends_at_ms else None
-
-
-def _not_over_unless_closed(day: Day, now_ms: int) -> Status | None:
-    return None if day.closed else _not_over(day, now_ms)
-
-
-def _started(day: Day, now_ms: int) -> Status | None:
-    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
-
-
-def _owned_reservation(ledger: Ledger, command: Any, now_ms: int) -> Reservation | Outcome:
-    """Return the command's reservation, settled, or the refusal if it does not exist or belongs to another owner."""
-    known = known_reservation(ledger, command.id)
-    if known is None:
-        return _REFUSED[Status.NOT_FOUND]
-    record = settle_reservation(ledger, known, now_ms)
-    if command.owner and command.owner not in record.applicants:
-        return _REFUSED[Status.NOT_OWNER]
-    return record
-
-
-def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
+def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
     """Return the handler of a step that leads to ``goal``.
 
     Args:
@@ -390,7 +341,7 @@ def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
     """
 
     def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
-        record = _owned_reservation(ledger, command, now_ms)
+        record = owned_reservation(ledger, command, now_ms)
         if isinstance(record, Outcome):
             return record
         is_announced = verb is Verb.RELEASE and ledger.rules.abandoned_holds_max > 0
@@ -398,11 +349,11 @@ def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
             expire_own_holds(ledger, record.applicants, now_ms)
             record = ledger.reservations[record.id]  # the wait list may have been served
         if record.state is goal:
-            outcome = Outcome(_STATUS_OF[goal], record, replayed=True)
+            outcome = Outcome(STATUS_OF[goal], record, replayed=True)
             return announce(ledger, outcome, now_ms) if is_announced else outcome
         if record.state is State.EXPIRED and verb is Verb.CONFIRM and command.reacquire:
             return _reacquire(ledger, record, command, now_ms)
-        refusal = _refuse_transition(record, command.expected_version, verb)
+        refusal = refuse_transition(record, command.expected_version, verb)
         if refusal is not None:
             return refusal
         day = ledger.days[record.day]
@@ -417,21 +368,10 @@ def _step(verb: Verb, goal: State, *day_checks: _DayCheck) -> Handler:
         evolve(ledger, ReservationChanged(now_ms, verb, record))
         if verb in _RETURNS_UNITS:
             distribute_free_units(ledger, day, now_ms)
-        outcome = Outcome(_STATUS_OF[goal], record)
+        outcome = Outcome(STATUS_OF[goal], record)
         return announce(ledger, outcome, now_ms) if is_announced else outcome
 
     return handle
-
-
-def _refuse_transition(record: Reservation, expected_version: int, verb: Verb) -> Outcome | None:
-    """Return the refusal if the life cycle has no step ``verb`` from this record and version, or ``None``."""
-    if record.state is State.EXPIRED:
-        return Outcome(Status.HOLD_EXPIRED, record)
-    if expected_version and expected_version != record.version:
-        return Outcome(Status.STALE, record)
-    if (record.state, verb) not in TRANSITIONS:
-        return Outcome(Status.WRONG_STATE, record)
-    return None
 
 
 def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: int) -> Outcome:
@@ -444,8 +384,8 @@ def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: in
     option = None
     if (
         _refuse_day(day, record.choice, now_ms) is None
-        and not _blocked_until_ms(ledger, record.applicants, now_ms)
-        and _conflicting_claim(ledger, record.applicants, record.day, now_ms) is None
+        and not end_of_block_ms(ledger, record.applicants, now_ms)
+        and conflicting_claim(ledger, record.applicants, record.day, now_ms) is None
     ):
         option = find_option(ledger, day, record.choice, record.units, now_ms)
     if option is None:
@@ -467,13 +407,13 @@ def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: in
 
 
 def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
-    record = _owned_reservation(ledger, command, now_ms)
+    record = owned_reservation(ledger, command, now_ms)
     if isinstance(record, Outcome):
         return record
-    refusal = _refuse_transition(record, command.expected_version, Verb.MOVE_OUT)
+    refusal = refuse_transition(record, command.expected_version, Verb.MOVE_OUT)
     if refusal is not None:
         return refusal
-    return Outcome(_refuse_move(ledger, record, now_ms) or _STATUS_OF[record.state], record)
+    return Outcome(_refuse_move(ledger, record, now_ms) or STATUS_OF[record.state], record)
 
 
 def _refuse_move(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
@@ -491,23 +431,23 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     if known is not None:
         return _replay_reserve(ledger, known, command, now_ms)
     if command.valid_until_ms and now_ms > command.valid_until_ms:
-        return _REFUSED[Status.COMMAND_EXPIRED]
+        return REFUSED[Status.COMMAND_EXPIRED]
     day = ledger.days.get(command.day)
     if day is None:
-        return _REFUSED[Status.UNKNOWN_DAY]
+        return REFUSED[Status.UNKNOWN_DAY]
     settle(ledger, day, now_ms)
     day_refusal = _refuse_day(day, command.choice, now_ms)
     if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
         return day_refusal
     if 0 < command.deadline_at_ms <= now_ms:
-        return _REFUSED[Status.HOLD_EXPIRED]
+        return REFUSED[Status.HOLD_EXPIRED]
     if day_refusal is not None:
         return day_refusal
     if len(command.applicants) > ledger.rules.party_max:
-        return _REFUSED[Status.PARTY_TOO_LARGE]
+        return REFUSED[Status.PARTY_TOO_LARGE]
     if ledger.rules.abandoned_holds_max:
         expire_own_holds(ledger, command.applicants, now_ms)
-    blocked_until_ms = _blocked_until_ms(ledger, command.applicants, now_ms)
+    blocked_until_ms = end_of_block_ms(ledger, command.applicants, now_ms)
     if blocked_until_ms:
         return Outcome(Status.BLOCKED, retry_at_ms=blocked_until_ms)
     identity_refusal = _refuse_identity(ledger, command.applicants, command.day, now_ms)
@@ -535,17 +475,17 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         command.forced_moves,
     )
     evolve(ledger, ReservationChanged(now_ms, verb, record))
-    return Outcome(_STATUS_OF[record.state], record)
+    return Outcome(STATUS_OF[record.state], record)
 
 
 def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     known = known_reservation(ledger, command.id)
     if known is None:
-        return _REFUSED[Status.NOT_FOUND]
+        return REFUSED[Status.NOT_FOUND]
     record = settle_reservation(ledger, known, now_ms)
     day = ledger.days.get(command.day)
     if day is None:
-        return _REFUSED[Status.UNKNOWN_DAY]  # without the record: the owner has not been checked yet
+        return REFUSED[Status.UNKNOWN_DAY]  # without the record: the owner has not been checked yet
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
         record = ledger.reservations[record.id]
@@ -553,11 +493,11 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     if day_refusal is not None and day_refusal.status is Status.UNKNOWN_QUOTA:
         return day_refusal
     if command.owner and command.owner not in record.applicants:
-        return _REFUSED[Status.NOT_OWNER]
+        return REFUSED[Status.NOT_OWNER]
     is_movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
     if is_movable and record.day == command.day and record.choice == command.choice:
-        return Outcome(_STATUS_OF[record.state], record, replayed=True)
-    refusal = _refuse_transition(record, command.expected_version, Verb.RESCHEDULE)
+        return Outcome(STATUS_OF[record.state], record, replayed=True)
+    refusal = refuse_transition(record, command.expected_version, Verb.RESCHEDULE)
     if refusal is not None:
         return refusal
     if day_refusal is not None:
@@ -565,7 +505,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     move_refusal = _refuse_move(ledger, record, now_ms)
     if move_refusal is not None:
         return Outcome(move_refusal, record)
-    if _conflicting_claim(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
+    if conflicting_claim(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
         return Outcome(Status.IDENTITY_LIMIT, record)
     kept = record.quotas if record.day == command.day else ()
     option = find_option(ledger, day, command.choice, record.units, now_ms, kept)
@@ -587,7 +527,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
     distribute_free_units(ledger, ledger.days[record.day], now_ms)
-    return Outcome(_STATUS_OF[moved.state], moved)
+    return Outcome(STATUS_OF[moved.state], moved)
 
 
 # --- Operators' commands -------------------------------------------------------------------------------------------
@@ -605,7 +545,7 @@ def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
     # The jitter seed is derived from the identity key. Another seed means another key, and with another key the same
     # applicant has another hash: identity limits would no longer hold.
     if ledger.rules.jitter_seed and command.rules.jitter_seed not in ("", ledger.rules.jitter_seed):
-        return _REFUSED[Status.CONFLICT]
+        return REFUSED[Status.CONFLICT]
 
     # From here on it must succeed.
     evolve(ledger, RulesSet(now_ms, command.rules))
@@ -614,7 +554,7 @@ def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
 
 def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
     if command.terms.forget_at_ms <= now_ms or command.day <= ledger.forgotten_day_max:
-        return _REFUSED[Status.DAY_OVER]
+        return REFUSED[Status.DAY_OVER]
     day = ledger.days.get(command.day)
     if day is not None:
         settle(ledger, day, now_ms)
@@ -658,7 +598,7 @@ def _set_capacity(ledger: Ledger, day: Day, quota: Quota, command: SetCapacity, 
         return stale
     # After its reallocation time a quota gives away what is set here at once, and again if the command is sent again.
     if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
-        return _REFUSED[Status.WRONG_STATE]
+        return REFUSED[Status.WRONG_STATE]
 
     # From here on it must succeed.
     if not replayed:
@@ -672,7 +612,7 @@ def _reallocate_unused(ledger: Ledger, day: Day, quota: Quota, command: Realloca
     if stale is not None and (quota.free > 0 or quota.reallocation is None):
         return stale
     if quota.reallocation is None:
-        return _REFUSED[Status.WRONG_STATE]
+        return REFUSED[Status.WRONG_STATE]
 
     # From here on it must succeed.
     units = reallocate(ledger, day, command.quota, quota, now_ms, by_operator=True)
@@ -699,11 +639,11 @@ def _with_quota(handler: Callable[[Ledger, Day, Quota, Any, int], Outcome]) -> H
     def handle(ledger: Ledger, command: Any, now_ms: int) -> Outcome:
         day = ledger.days.get(command.day)
         if day is None:
-            return _REFUSED[Status.UNKNOWN_DAY]
+            return REFUSED[Status.UNKNOWN_DAY]
         settle(ledger, day, now_ms)
         quota = day.quotas.get(command.quota)
         if quota is None:
-            return _REFUSED[Status.UNKNOWN_QUOTA]
+            return REFUSED[Status.UNKNOWN_QUOTA]
         return handler(ledger, day, quota, command, now_ms)
 
     return handle
@@ -715,7 +655,7 @@ def _set_closed(event_type: type[DayClosed | DayOpened]) -> Handler:
     def handle(ledger: Ledger, command: CloseDay | OpenDay, now_ms: int) -> Outcome:
         day = ledger.days.get(command.day)
         if day is None:
-            return _REFUSED[Status.UNKNOWN_DAY]
+            return REFUSED[Status.UNKNOWN_DAY]
         settle(ledger, day, now_ms)
         if day.closed == (event_type is DayClosed):
             return _done(day, replayed=True, units=0 if day.closed else day.departed)
@@ -734,18 +674,18 @@ def _set_closed(event_type: type[DayClosed | DayOpened]) -> Handler:
 def _expire(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
     day = ledger.days.get(command.day)
     if day is None:
-        return _REFUSED[Status.UNKNOWN_DAY]
+        return REFUSED[Status.UNKNOWN_DAY]
     return Outcome(Status.DONE, units=settle(ledger, day, now_ms, command.limit))
 
 
 HANDLERS.update(
     {
         Reserve: _reserve,
-        Confirm: _step(Verb.CONFIRM, State.CONFIRMED, _not_closed, _not_over),
+        Confirm: _step(Verb.CONFIRM, State.CONFIRMED, not_closed, not_over),
         Release: _step(Verb.RELEASE, State.RELEASED),
-        Cancel: _step(Verb.CANCEL, State.CANCELLED, _not_over_unless_closed),
-        CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, _not_over, _started),
-        MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, _not_closed, _started),
+        Cancel: _step(Verb.CANCEL, State.CANCELLED, not_over_unless_closed),
+        CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, not_over, started),
+        MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, not_closed, started),
         Reschedule: _reschedule,
         PrepareMove: _prepare_move,
         MoveIn: _move_in,
