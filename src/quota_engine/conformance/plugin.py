@@ -1,4 +1,7 @@
-"""The pytest plugin of the conformance suite: the option ``--quota-engine-backend URL`` and its fixtures."""
+"""The pytest plugin of the conformance suite: the option ``--quota-engine-backend URL`` and its fixtures.
+
+Each test runs twice, on the store of ``open_store`` and on that of ``open_async_store``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from quota_engine.conformance.async_facade import AsyncStoreFacade
 from quota_engine.domain.ledger import set_invariant_checks
 from quota_engine.ports import Clock, Store
 
@@ -16,8 +20,14 @@ OpenStore = Callable[[Clock], Store]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option ``--quota-engine-backend``."""
-    parser.getgroup("quota_engine").addoption(
+    """Add the options ``--quota-engine-backend`` and ``--quota-engine-forms``."""
+    group = parser.getgroup("quota_engine")
+    group.addoption(
+        "--quota-engine-forms",
+        default="sync,async",
+        help="the forms of the store to test: sync, async, or both with a comma (default: %(default)s)",
+    )
+    group.addoption(
         "--quota-engine-backend",
         default="memory://",
         metavar="URL",
@@ -26,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.fixture
+@pytest.fixture(params=["sync", "async"])
 def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """Return a function that opens an empty store with a given clock. The stores are closed after the test.
 
@@ -34,16 +44,25 @@ def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
     """
     from quota_engine.engine.store_discovery import store_factory
 
+    form = request.param
+    if form not in request.config.getoption("--quota-engine-forms").split(","):
+        pytest.skip(f"--quota-engine-forms leaves out {form}")
     url = request.config.getoption("--quota-engine-backend").replace("{unique}", secrets.token_hex(8))
-    opened: list[Store] = []
+    factory = store_factory(url)
+    close: list[Callable[[], None]] = []
 
     def open_store(clock: Clock) -> Store:
-        opened.append(store_factory(url).open_store(url, clock))
-        return opened[-1]
+        if form == "sync":
+            store = factory.open_store(url, clock)
+            close.append(store.close)
+            return store
+        facade = AsyncStoreFacade(lambda: factory.open_async_store(url, clock))
+        close.append(facade.stop)
+        return facade
 
     yield open_store
-    for store in opened:
-        store.close()
+    for close_store in close:
+        close_store()
 
 
 @pytest.fixture

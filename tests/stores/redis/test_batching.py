@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from random import Random
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 
 from quota_engine.clocks import ManualClock
+from quota_engine.conformance.async_facade import AsyncStoreFacade
 from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, applicant, choice, published, reserve
@@ -24,7 +25,6 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, AsyncStore, Audit, Clock, Lookup, Store, StoreRequest, View
 from quota_engine.stores.batching import BatchLimits
-from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.retrying_calls import RetryPolicy
 from quota_engine.stores.redis.sync_store import RedisStore
@@ -757,55 +757,19 @@ async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, mon
 # --- The async backends go through the suite that ships ---------------------------------------------------------------
 
 
-class InLoop:
-    """An async store that any thread can call: it runs in an event loop in a separate thread."""
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, AsyncStore]]) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._backend = self._result(make())
-
-    def apply(self, office: str, command: Command, *, ends_at_ms: float | None = None) -> Outcome:
-        """See :meth:`quota_engine.ports.Backend.send`."""
-        outcome: Outcome = self._result(self._backend.apply(office, command, ends_at_ms=ends_at_ms))
-        return outcome
-
-    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
-        """See :meth:`quota_engine.ports.Backend.perform`."""
-        return self._result(self._backend.execute(request, ends_at_ms=ends_at_ms))
-
-    def close(self) -> None:
-        """Close the backend; :meth:`stop` ends the loop."""
-        self._result(self._backend.close())
-
-    def stop(self) -> None:
-        """Close everything."""
-        self.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(WAIT_S)
-        self._loop.close()
-
-    def _result(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_S)
-
-
-@pytest.fixture(params=["memory", "valkey"])
-def quota_engine_backend(request: pytest.FixtureRequest) -> Iterator[OpenStore]:
+@pytest.fixture
+def quota_engine_backend(valkey_server: Server) -> Iterator[OpenStore]:
     """The conformance suite's way to a store, here by asyncio."""
-    opened: list[InLoop] = []
-    server: Server | None = request.getfixturevalue("valkey_server") if request.param == "valkey" else None
+    opened: list[AsyncStoreFacade] = []
 
     def open_store(clock: Clock) -> Store:
         async def make() -> AsyncStore:
-            if server is None:
-                return AsyncMemoryStore(MemoryStore(clock))
             pool = BlockingConnectionPool.from_url(
-                server.url, decode_responses=True, max_connections=8, retry=AsyncRetry(NoBackoff(), 0)
+                valkey_server.url, decode_responses=True, max_connections=8, retry=AsyncRetry(NoBackoff(), 0)
             )
             return AsyncRedisStore(pool, clock)
 
-        opened.append(InLoop(make))
+        opened.append(AsyncStoreFacade(make))
         return opened[-1]
 
     yield open_store

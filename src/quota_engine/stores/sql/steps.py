@@ -1,4 +1,4 @@
-"""The port between the transactions of a SQL store and a database: exchanges, their statements, and their errors.
+"""The port between the transactions of a SQL store and a database: round trips, their statements, and their errors.
 
 A transaction is a generator that yields steps. A driver of a dialect carries them out, synchronously or under asyncio,
 and throws one of the errors below into the generator if a step fails.
@@ -9,11 +9,11 @@ from __future__ import annotations
 __all__ = [
     "CommitUnknown",
     "Dialect",
-    "Exchange",
     "LedgerRow",
     "NotStarted",
     "Pause",
     "RolledBack",
+    "RoundTrip",
     "Rows",
     "Statement",
     "Step",
@@ -47,7 +47,7 @@ class CommitUnknown(Exception):
 
 
 class Statement(NamedTuple):
-    """One statement of an exchange.
+    """One statement of a round trip.
 
     Attributes:
         name: A key of :attr:`Dialect.texts`.
@@ -58,12 +58,12 @@ class Statement(NamedTuple):
     parameters: tuple[Any, ...] = ()
 
 
-class Exchange(Request[list[Rows]], frozen=True):
-    """Statements that go to the database in one round trip. The answer has the rows of each, in order.
+class RoundTrip(Request[list[Rows]], frozen=True):
+    """Statements that go to the database together. The answer has the rows of each, in order.
 
-    A driver keeps one connection for a generator from ``begin`` to ``end``. If the exchange fails, the driver ends the
-    transaction by a rollback, or drops the connection, before it raises. A generator that ends in mid-transaction is
-    rolled back as well.
+    A driver keeps one connection for a generator from ``begin`` to ``end``. If the round trip fails, the driver rolls
+    the transaction back, or drops the connection, before it raises. A generator that ends in mid-transaction is rolled
+    back as well.
 
     Attributes:
         statements: The statements, in order. Each sees the effects of the ones before it.
@@ -87,7 +87,7 @@ class Pause(Request[list[Rows]], frozen=True):
     duration_ms: float
 
 
-Step = Exchange | Pause
+Step = RoundTrip | Pause
 Steps = Generator[Step, list[Rows], T]
 """A call of several steps; it returns the call's result."""
 
@@ -123,7 +123,7 @@ class LedgerRow(NamedTuple):
 class Dialect(Protocol):
     """A database's SQL, and the meaning of its errors.
 
-    Each dialect has a text for every name below, with placeholders of its own style. ``->`` gives the rows.
+    Each dialect has a text for every name below, with the placeholders of its driver. ``->`` gives the rows.
 
     ========================  ===========================================================================
     name                      parameters and effect

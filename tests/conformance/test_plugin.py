@@ -1,0 +1,52 @@
+"""The plugin of the conformance suite tests both forms of a store."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = """
+from quota_engine.engine import store_discovery
+from quota_engine.stores import memory
+
+class Factory:
+    def __init__(self, broken):
+        self.broken = broken
+
+    def open_store(self, url, clock):
+        return self.broken_if("sync", memory.open_store("memory://", clock))
+
+    async def open_async_store(self, url, clock):
+        return self.broken_if("async", await memory.open_async_store("memory://", clock))
+
+    def broken_if(self, form, store):
+        if form == self.broken:
+            store.apply = lambda *arguments, **options: 1 / 0
+        return store
+
+store_discovery.store_factory = lambda url: Factory(url.removeprefix("broken://"))
+"""
+SUITE = "from quota_engine.conformance.test_backend import test_offices_are_independent"
+
+
+@pytest.mark.parametrize(
+    ("broken", "forms", "passed", "failed"),
+    [
+        ("none", "sync,async", 2, 0),
+        ("async", "sync,async", 1, 1),
+        ("sync", "sync,async", 1, 1),
+        ("async", "sync", 1, 0),
+    ],
+)
+def test_each_form_of_a_store_is_tested(
+    pytester: pytest.Pytester, broken: str, forms: str, passed: int, failed: int
+) -> None:
+    """A store whose ``apply`` divides by zero in one form fails the test of that form alone."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(f"from quota_engine.conformance.plugin import *\n{SUITE}")
+    arguments = ("--quota-engine-backend", f"broken://{broken}", "--quota-engine-forms", forms)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments).assert_outcomes(
+        passed=passed, failed=failed, skipped=2 - passed - failed
+    )
