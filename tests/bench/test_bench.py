@@ -18,8 +18,8 @@ import msgspec
 import pytest
 
 from quota_engine.bench.compare import compare_results
+from quota_engine.bench.engine_workload import EngineWorkload
 from quota_engine.bench.report import html_report
-from quota_engine.bench.workload import BenchWorkload
 from quota_engine.cli import main
 from tests.support.bench_results import case_with, result_with
 from tests.support.paths import DOCS
@@ -97,7 +97,7 @@ def test_quick_run_has_the_expected_cases(ran: Ran) -> None:
     limits = {(f"limit: {action}", 4) for action in ("reserve", "confirm", "refusal", "availability")}
     by_hand = {(f"by hand: {name}", n) for name, n in engine if "batch" not in name and name != "sold-out"}
     # The sold-out cache is compared with the dict, and with a refusal by hand.
-    assert named == engine | limits | by_hand | {("a dict behind a lock", 32)}
+    assert named == engine | limits | by_hand | {("a dict behind a lock", 32), ("bare DECR, batch 128", 4)}
 
 
 def test_the_result_describes_the_machine(ran: Ran) -> None:
@@ -162,14 +162,14 @@ def test_keys_are_removed_after_an_error(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A wrong outcome exits with 1, and its keys are removed too."""
-    looked = BenchWorkload.check
+    looked = EngineWorkload.check
 
-    def check(self: BenchWorkload, *arguments: Any) -> None:
+    def check(self: EngineWorkload) -> None:
         assert server.ask("DBSIZE") > 1
         self._done[0] += 1
-        looked(self, *arguments)
+        looked(self)
 
-    monkeypatch.setattr(BenchWorkload, "check", check)
+    monkeypatch.setattr(EngineWorkload, "check", check)
     words = ["--backend", server.url, "--case", "reserve", "--reservations", "9"]
     assert main.main(["bench", "--quick", *words]) == 1
     assert "expected 10" in capsys.readouterr().err.replace("101", "10")
@@ -196,7 +196,7 @@ def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> 
     little = {
         "concurrency": (2, 4, 8),
         "reservations": (50, 300),
-        "offices": (1_001,),
+        "offices": (3, 1_001),
         "rounds": (2,),
         "round-ms": (2,),
     }
@@ -205,14 +205,16 @@ def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> 
     figures = json.loads(capsys.readouterr().out)
     goals = {goal["name"]: goal for goal in figures["goals"]}
     assert list(goals) == [
-        "reserve, 4 callers: a second",
         "reserve, 4 callers: times by hand",
         "reserve, 4 callers: of the limit",
         "reserve, 8 callers against 4",
-        "sold-out, 4 callers: a second",
-        "a lone caller: p50 against by hand",
+        "reserve, 2 callers: times by hand",
         "2 callers: p99 against by hand",
+        "a lone caller: p50 against by hand",
         "16 threads: times by hand",
+        "4 callers at 3 offices: times by hand",
+        "4 callers at 3 offices against 1",
+        "sold-out, 4 callers: a second",
         "fsync against memory, 4 callers",
         "rate with 300 held against 50",
         "rate in batches at 1,001 offices against 1",
@@ -222,7 +224,7 @@ def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> 
         met = goal["measured"] >= goal["wanted"] if goal["is_least"] else goal["measured"] <= goal["wanted"]
         assert goal["is_met"] is met
     durable = [case["name"] for case in figures["cases"] if case["backend"] == f"{_EMBEDDED} fsync"]
-    assert sorted(durable) == ["by hand: reserve", "limit: reserve", "reserve"]
+    assert sorted(durable) == ["bare DECR, batch 128", "by hand: reserve", "limit: reserve", "reserve"]
     # Cases with a long setup have no yardsticks.
     (spread,) = [case for case in figures["cases"] if case["offices"] == 1_001]
     assert (spread["batch"], spread["ratio_to_limit"], spread["kind"]) == (128, None, "engine")

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -57,6 +57,7 @@ class BenchStore:
         self._async_client: redis.asyncio.Redis | None = None
         self._cleanup_client: Any = None
         self._offices: set[str] = set()
+        self._plain_keys: dict[str, None] = {}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
@@ -75,6 +76,7 @@ class BenchStore:
             elif self.target.kind is BackendKind.OTHER:
                 self.cleanup_problem = "the benchmark has no client for this backend"
             undo.callback(lambda: self.remove(sorted(self._offices)))
+            undo.callback(lambda: self.remove_keys([*self._plain_keys]))
             self._undo = undo.pop_all()
         return self
 
@@ -116,19 +118,38 @@ class BenchStore:
         """Register offices before their first key is written, so that they are removed even after an error."""
         self._offices.update(offices)
 
+    def register_keys(self, keys: list[str]) -> None:
+        """Register keys of a yardstick before they are written, so that they are removed even after an error."""
+        self._plain_keys.update(dict.fromkeys(keys))
+
     def remove(self, offices: list[str]) -> None:
         """Remove all keys of these offices. If the store does not allow it, set :attr:`cleanup_problem`."""
+        from quota_engine.stores.redis.keys import keys_of, offices_key
+
+        with self._cleaning_up() as client:
+            for office in offices if client is not None else ():
+                client.unlink(*keys_of(self.target.namespace, office))
+                client.zrem(offices_key(self.target.namespace), office)
+                self._offices.discard(office)
+
+    def remove_keys(self, keys: list[str]) -> None:
+        """Remove these keys of a yardstick. If the store does not allow it, set :attr:`cleanup_problem`."""
+        with self._cleaning_up() as client:
+            if client is not None and keys:
+                client.unlink(*keys)
+                for key in keys:
+                    self._plain_keys.pop(key, None)
+
+    @contextlib.contextmanager
+    def _cleaning_up(self) -> Iterator[Any]:
+        """Yield the client that removes keys, or ``None`` if none can. Keep the reason of an error."""
         if self._cleanup_client is None or self.cleanup_problem:
+            yield None
             return
         import redis
 
-        from quota_engine.stores.redis.keys import keys_of, offices_key
-
         try:
-            for office in offices:
-                self._cleanup_client.unlink(*keys_of(self.target.namespace, office))
-                self._cleanup_client.zrem(offices_key(self.target.namespace), office)
-                self._offices.discard(office)
+            yield self._cleanup_client
         except redis.RedisError as error:
             self.cleanup_problem = str(error) or type(error).__name__
 

@@ -78,7 +78,7 @@ class BenchComparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slower_yardsticks(self) -> list[CaseChange]:
-        """Yardsticks that are slower. The cause is the machine, the server, or the script that the engine shares."""
+        """Yardsticks that are slower. The cause is the machine or the server."""
         return [one for one in self.changes if one.verdict is ChangeVerdict.SLOWER and one.is_yardstick]
 
 

@@ -8,6 +8,7 @@ __all__ = [
     "GOALS",
     "GOAL_URLS",
     "IN_FLIGHT_OF_LIMIT",
+    "OFFICES_OF_CALLERS_MAX",
     "QUICK",
     "SOLD_OUT",
     "STANDARD",
@@ -58,6 +59,7 @@ class Implementation(StrEnum):
     ENGINE = "engine"
     LIMIT = "limit"
     BY_HAND = "by hand"
+    DECR = "bare DECR"
     DICT = "dict"
 
 
@@ -99,7 +101,7 @@ GOALS: Final = BenchSettings(
     actions=("reserve", SOLD_OUT),
     concurrency=(50, 500, 5_000),
     batch=(BATCH_OF_LIMIT,),
-    offices=(10_000,),
+    offices=(10, 125, 10_000),
     reservations=(1_000, 1_000_000),
     rounds=5,
 )
@@ -137,6 +139,8 @@ class BenchCase:
     @property
     def name(self) -> str:
         """Name in tables and in JSON. Name, backend and concurrency identify a case."""
+        if self.implementation is Implementation.DECR:
+            return f"bare DECR, batch {self.batch}"
         parts = ["a dict behind a lock" if self.implementation is Implementation.DICT else self.action]
         if self.api_style is not ApiStyle.TASKS:
             parts.append("lone" if self.api_style is ApiStyle.SINGLE else "threads")
@@ -227,11 +231,16 @@ def yardsticks_of(case: BenchCase, kind: BackendKind) -> Yardsticks:
 
 
 def cases_with_yardsticks(cases: Sequence[BenchCase], kind: BackendKind) -> list[BenchCase]:
-    """Return the engine's cases, each followed by its yardsticks, without repetitions."""
+    """Return the engine's cases, each followed by its yardsticks, without repetitions.
+
+    On Redis and Valkey the bare ``DECR`` of the server stands beside the limit.
+    """
 
     def both() -> Iterable[BenchCase]:
         for case in cases:
             yield case
             yield from filter(None, yardsticks_of(case, kind))
+        if kind is BackendKind.REDIS and any(case.action == "reserve" for case in cases):
+            yield BenchCase("reserve", Implementation.DECR, ApiStyle.TASKS, IN_FLIGHT_OF_LIMIT, BATCH_OF_LIMIT)
 
     return list(dict.fromkeys(both()))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
-from quota_engine.bench.measurement import RoundMeasurement, measure_once
+from quota_engine.bench.measurement import RoundMeasurement, Workload, create_workload, measure_once
 from quota_engine.bench.plan import (
     ApiStyle,
     BenchCase,
@@ -23,7 +23,6 @@ from quota_engine.bench.plan import (
 )
 from quota_engine.bench.results import FORMAT, BenchResult, CaseSamples, case_result
 from quota_engine.bench.target_url import BenchTarget
-from quota_engine.bench.workload import BenchWorkload
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the current case, the number of finished measurements, and their total."""
@@ -42,7 +41,7 @@ class _Entry:
         self.case = case
         self.tally = CaseSamples()
         self.count = 0
-        self._shared_workload: BenchWorkload | None = None
+        self._shared_workload: Workload | None = None
 
     def warm_up(self, settings: BenchSettings) -> None:
         """Set the workload up, and find the number of operations that fill a round in two steps."""
@@ -60,7 +59,7 @@ class _Entry:
         """Run on a new workload, so that each round begins equally, unless its setup takes too long."""
         if self._shared_workload is not None:
             return measure_once(self.store, self._shared_workload, self.case, count)
-        workload = BenchWorkload(self.store, self.case)
+        workload = create_workload(self.store, self.case)
         if self.case.shares_workload:
             self._shared_workload = workload
             return measure_once(self.store, workload, self.case, count)

@@ -83,7 +83,7 @@ def print_comparison(comparison: BenchComparison, console: Console) -> None:
     if comparison.slower_yardsticks:
         console.print(
             Text(
-                "Yardsticks are slower too, so the cause is the machine, the server or the script. Run both versions "
+                "Yardsticks are slower too, so the cause is the machine or the server. Run both versions "
                 "again, one after the other."
             )
         )
@@ -133,9 +133,9 @@ def _table(first: str, *columns: str) -> Table:
 def _reading(result: BenchResult) -> str:
     notes = ["\u00b1: half the range of the rounds."]
     if any(case.kind == Implementation.LIMIT for case in result.cases):
-        notes.append("of limit: share of the store's limit, batches of 128.")
+        notes.append("of limit: share of a plain script's rate in prepared batches of 128.")
     if any(case.kind == Implementation.BY_HAND for case in result.cases):
-        notes.append("by hand: ratio to one EVALSHA a call (single caller: ratio of p50).")
+        notes.append("by hand: ratio to one call of the plain script each (single caller: of p50).")
     if any(case.kind == Implementation.DICT for case in result.cases):
         notes.append("of dict, and of limit for sold-out: share of a dict behind a lock.")
     return " ".join(notes)

@@ -69,9 +69,9 @@ def bench(
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.bench import compare as comparing
+    from quota_engine.bench.errors import WrongOutcome
     from quota_engine.bench.plan import GOAL_URLS
     from quota_engine.bench.runner import run_bench
-    from quota_engine.bench.workload import WrongOutcome
 
     settings = _settings(
         quick,

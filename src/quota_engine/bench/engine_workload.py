@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["BenchWorkload", "WrongOutcome", "encoded_command"]
+__all__ = ["EngineWorkload"]
 
 import asyncio
 import datetime
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from quota_engine.bench.backends import BenchStore
+from quota_engine.bench.errors import WrongOutcome
 from quota_engine.bench.plan import OFFICES_OF_CALLERS_MAX, SOLD_OUT, ApiStyle, BenchCase
 from quota_engine.catalog import Catalog, Selection, catalog_from, day_terms, rules_of
 from quota_engine.domain.commands import Command, Confirm, Publish, SetRules
-from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import Status
+from quota_engine.engine.quota_engine import AsyncQuotaEngine, QuotaEngine
 from quota_engine.ports import ApplyMany, StoreRequest, View
 from quota_engine.workflows.request_builder import RequestBuilder
 
@@ -32,12 +33,11 @@ _PRELOAD: Final = 10_000
 
 _numbers = itertools.count(1)
 
+_Work = list[tuple[int, tuple[Any, ...], Command]]
+"""For each operation: index of the office, arguments of the engine's method, and the equivalent command."""
 
-class WrongOutcome(QuotaEngineError):
-    """A measurement had a wrong effect, so its speed means nothing."""
 
-
-class BenchWorkload:
+class EngineWorkload:
     """Offices with a day about a week ahead, one quota, identity limit, idempotency and events.
 
     Attributes:
@@ -51,6 +51,7 @@ class BenchWorkload:
     def __init__(self, store: BenchStore, case: BenchCase) -> None:
         """Publish the offices of a case, and fill them with its existing reservations."""
         self._store = store
+        self._case = case
         self._api_style = case.api_style
         self._next = 0
         self._done = [0] * case.offices
@@ -78,6 +79,56 @@ class BenchWorkload:
         assert terms is not None, "a working day"
         for office in self.offices:
             self._ask(ApplyMany(office, (rules, Publish(self.day, terms))))
+
+    def prepare(self, count: int) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        """Return the call to measure, and the arguments of each call for ``count`` operations."""
+        case = self._case
+        work: _Work
+        if case.action == "availability":
+            offices = self.offices
+            return self._call(), [(offices[index % len(offices)],) for index in range(count)]
+        work = [*self.make_confirms(count)] if case.action == "confirm" else [*self.make_reserves(count)]
+        if case.action not in _REFUSED:
+            self._count(work)
+        calls = self._batches(work, case.batch)
+        if case.action == SOLD_OUT:
+            self._store.run_coroutine(self._fill_sold_out_cache())
+        return self._call(), calls
+
+    def _call(self) -> Callable[[Any], Any]:
+        """Return a call of the engine's method, or for batches of the store's, that takes a tuple of arguments."""
+        case, day = self._case, self.day
+        if case.batch > 1:
+            execute = self.async_backend.execute
+            return lambda batch: execute(ApplyMany(*batch))
+        engine: Any = (
+            AsyncQuotaEngine(self.async_backend, self.request_builder)
+            if case.api_style is ApiStyle.TASKS
+            else QuotaEngine(self.backend, self.request_builder)
+        )
+        if case.action == "confirm":
+            confirm = engine.confirm
+            return lambda arguments: confirm(arguments[0])
+        if case.action == "availability":
+            availability = engine.availability
+            return lambda arguments: availability(arguments[0], day)
+        reserve = engine.reserve
+        return lambda arguments: reserve(arguments[0], day, arguments[1], idempotency_key=arguments[2])
+
+    def _batches(self, work: _Work, size: int) -> Sequence[tuple[Any, ...]]:
+        """Return the arguments of each call: those of the method, or an office and up to ``size`` commands."""
+        if size == 1:
+            return [arguments for _, arguments, _ in work]
+        by_office: dict[int, list[Command]] = {}
+        for index, _, command in work:
+            by_office.setdefault(index, []).append(command)
+        longest = max(map(len, by_office.values()), default=0)
+        return [
+            (self.offices[index], tuple(part))
+            for start in range(0, longest, size)
+            for index, commands in by_office.items()
+            if (part := commands[start : start + size])
+        ]
 
     def make_reserves(self, count: int) -> list[tuple[int, tuple[str, str, str], Command]]:
         """Return reserves of new applicants, round robin over the offices.
@@ -108,14 +159,13 @@ class BenchWorkload:
             work.append((index, (reference,), command))
         return work
 
-    def check(self, case: BenchCase, work: Sequence[tuple[int, Any, Any]]) -> None:
+    def check(self) -> None:
         """Check the effect of the calls. Of very many offices, only some are checked.
 
         Raises:
             WrongOutcome: The effect is wrong.
         """
-        if case.action not in (*_REFUSED, "availability"):
-            self._count(work)
+        case = self._case
         step = -(-len(self.offices) // _OFFICES_CHECKED_MAX)
         checked = range(0, len(self.offices), step)
         views = [view for index in checked for view in self._ask(View(self.offices[index], (self.day,)))]
@@ -138,11 +188,8 @@ class BenchWorkload:
         """Remove the offices."""
         self._store.remove(self.offices)
 
-    def warm_sold_out_cache(self) -> None:
+    async def _fill_sold_out_cache(self) -> None:
         """Let refusals fill the sold-out cache, just before it is measured."""
-        self._store.run_coroutine(self._warm_up())
-
-    async def _warm_up(self) -> None:
         for _, (office, _, _), command in self.make_reserves(4 * len(self.offices)):
             await self.async_backend.apply(office, command)
             await asyncio.sleep(_WARM_UP_PAUSE_S)
@@ -163,16 +210,6 @@ class BenchWorkload:
     def _count(self, work: Sequence[tuple[int, Any, Any]]) -> None:
         for index, _, _ in work:
             self._done[index] += 1
-
-
-def encoded_command(workload: BenchWorkload, action: str, command: Command | None) -> str:
-    """Return the encoded line of a command, as the engine's scripts receive it."""
-    from quota_engine.stores.redis.codecs.office import encode
-
-    if action == "availability":
-        return f"view\t{workload.day}"
-    assert command is not None
-    return encode(command)
 
 
 def _next_working_day() -> int:

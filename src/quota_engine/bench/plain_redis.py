@@ -1,0 +1,206 @@
+"""Yardsticks on Redis and Valkey: two plain scripts, and the bare ``DECR``. They use nothing of this library.
+
+``plain_reserve.lua`` and ``plain_confirm.lua`` say what they do and what they leave out. **By hand** sends one
+``EVALSHA`` for each operation. **The limit** sends the same scripts with prepared batches.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PlainRedisWorkload"]
+
+import hashlib
+import importlib.resources
+import itertools
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from quota_engine.bench.backends import BenchStore
+from quota_engine.bench.errors import WrongOutcome
+from quota_engine.bench.plan import ApiStyle, BenchCase, Implementation
+from quota_engine.domain.errors import BackendUnavailable
+
+_CAPACITY: Final = 10_000_000
+_HOLD_MS: Final = 600_000
+_KEY_NAMES: Final = ("counters", "records", "identities", "deadlines", "events")
+_PRELOAD: Final = 1_000
+_COUNTERS: Final = ("capacity", "free", "held", "confirmed")
+
+_numbers = itertools.count(1)
+
+
+class PlainRedisWorkload:
+    """Counters of new offices, and the operations on them by plain scripts."""
+
+    def __init__(self, store: BenchStore, case: BenchCase) -> None:
+        """Create the counters of a case, and fill them with its existing reservations."""
+        self._store = store
+        self._case = case
+        self._done = [0] * case.offices
+        self._next = 0
+        self._capacity = 0 if case.action == "refusal" else _CAPACITY
+        tag = secrets.token_hex(4)
+        self._offices = [f"bench-{tag}-{number}" for number in range(case.offices)]
+        namespace = store.target.namespace
+        self._keys = [
+            tuple(f"{{quota_engine:{namespace}:{office}}}:plain-{name}" for name in _KEY_NAMES)
+            for office in self._offices
+        ]
+        store.register_keys([key for keys in self._keys for key in keys])
+        self._scripts = {name: self._load(name) for name in ("plain_reserve", "plain_confirm")}
+        counters: dict[Any, Any] = dict.fromkeys(_COUNTERS, self._capacity)
+        if case.implementation is Implementation.DECR:
+            self._create_bare_counter()
+        else:
+            for keys in self._keys:
+                store.client.hset(keys[0], mapping=counters)
+        self._reserve_now(case.reservations)
+
+    def _load(self, name: str) -> str:
+        """Make a script known to the server, and return its digest."""
+        text = (importlib.resources.files(__package__) / f"{name}.lua").read_text("utf-8")
+        self._store.client.eval(text, 0, *([_HOLD_MS] if name == "plain_reserve" else []))  # with nothing to do
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def _create_bare_counter(self) -> None:
+        import redis
+
+        try:
+            self._store.client.set(self._keys[0][0], self._capacity + 1)
+            self._store.client.decr(self._keys[0][0])
+        except redis.exceptions.NoPermissionError as error:
+            raise BackendUnavailable(
+                f"the benchmark compares with a bare DECR: allow +set +get +decr +unlink for its user ({error})"
+            ) from None
+
+    def prepare(self, count: int) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        """Return the call to measure, and the arguments of each call for ``count`` operations."""
+        case = self._case
+        client: Any = self._store.async_client if case.api_style is ApiStyle.TASKS else self._store.client
+        if case.implementation is Implementation.DECR:
+            return self._decrements(count)
+        if case.action == "availability":
+            return self._reads(client, count)
+        if case.action == "confirm":
+            reservations = self._reserve_now(count)
+            calls = self._calls("plain_confirm", reservations, lambda part: [one for one, _ in part])
+        else:
+            reservations = self._new_reservations(count)
+            calls = self._calls("plain_reserve", reservations, _reserve_arguments)
+            self._count(reservations if self._capacity else {})
+        evalsha = client.evalsha
+        return lambda arguments: evalsha(*arguments), calls
+
+    def check(self) -> None:
+        """Compare counters, records, deadlines and events with the number of operations.
+
+        Raises:
+            WrongOutcome: They differ.
+        """
+        if self._case.action == "availability":
+            return
+        for (counters, records, identities, deadlines, events), done in zip(self._keys, self._done, strict=True):
+            client = self._store.client
+            is_bare = self._case.implementation is Implementation.DECR
+            left = int((client.get(counters) if is_bare else client.hget(counters, "free")) or 0)
+            found: tuple[int, ...] = (left,)
+            wanted: tuple[int, ...] = (self._capacity - done,)
+            if not is_bare:
+                confirmed = done if self._case.action == "confirm" else 0
+                found = (
+                    left,
+                    client.hlen(records),
+                    client.hlen(identities),
+                    client.zcard(deadlines),
+                    client.xlen(events),
+                )
+                wanted = (self._capacity - done, done, done, done - confirmed, done + confirmed)
+            if found != wanted:
+                raise WrongOutcome(
+                    f"{self._store.target.label}: {self._case.name}: {found} after it; expected {wanted}"
+                )
+
+    def remove(self) -> None:
+        """Remove the keys."""
+        self._store.remove_keys([key for keys in self._keys for key in keys])
+
+    def _new_reservations(self, count: int) -> dict[int, list[tuple[str, str]]]:
+        """Return pairs of id and keyed hash of new applicants by office, round robin over the offices."""
+        reservations: dict[int, list[tuple[str, str]]] = {}
+        for index in range(count):
+            number = next(_numbers)
+            identity = hashlib.blake2b(b"%d" % number, key=b"by hand", digest_size=12).hexdigest()
+            at = (self._next + index) % len(self._offices)
+            reservations.setdefault(at, []).append((f"k{number:021d}", identity))
+        self._next = (self._next + count) % len(self._offices)
+        return reservations
+
+    def _reserve_now(self, count: int) -> dict[int, list[tuple[str, str]]]:
+        """Reserve for new applicants, unmeasured, and return them by office."""
+        reservations = self._new_reservations(count)
+        for index, mine in reservations.items():
+            for start in range(0, len(mine), _PRELOAD):
+                arguments = _reserve_arguments(mine[start : start + _PRELOAD])
+                self._store.client.evalsha(
+                    self._scripts["plain_reserve"], len(_KEY_NAMES), *self._keys[index], *arguments
+                )
+        self._count(reservations)
+        return reservations
+
+    def _calls(
+        self,
+        script: str,
+        reservations: dict[int, list[tuple[str, str]]],
+        arguments_of: Callable[[list[tuple[str, str]]], list[Any]],
+    ) -> list[tuple[Any, ...]]:
+        """Return arguments of ``EVALSHA`` in batches of the case's size, round robin over the offices."""
+        size = self._case.batch
+        longest = max(map(len, reservations.values()), default=0)
+        return [
+            (self._scripts[script], len(_KEY_NAMES), *self._keys[index], *arguments_of(part))
+            for start in range(0, longest, size)
+            for index, mine in reservations.items()
+            if (part := mine[start : start + size])
+        ]
+
+    def _reads(self, client: Any, count: int) -> tuple[Callable[[Any], Any], list[Any]]:
+        """Return reads of an office's counters, in pipelines if the case has batches."""
+        keys = [each[0] for each in itertools.islice(itertools.cycle(self._keys), count)]
+        size = self._case.batch
+        if size == 1:
+            return lambda key: client.hmget(key, _COUNTERS), keys
+
+        def read(part: list[str]) -> Any:
+            pipe = client.pipeline(transaction=False)
+            for key in part:
+                pipe.hmget(key, _COUNTERS)
+            return pipe.execute()
+
+        return read, [keys[start : start + size] for start in range(0, count, size)]
+
+    def _decrements(self, count: int) -> tuple[Callable[[Any], Any], list[Any]]:
+        """Return pipelines of ``DECR`` that are encoded before: all that is measured is the server and the socket."""
+        from redis.connection import Connection
+
+        self._done[0] += count
+        size, pool = self._case.batch, self._store.async_client.connection_pool
+        packed = b"".join(Connection().pack_commands([("DECR", self._keys[0][0])]))
+
+        async def exchange(commands: int) -> None:
+            connection = await pool.get_connection()
+            try:
+                await connection.send_packed_command(packed * commands)
+                for _ in range(commands):
+                    await connection.read_response()
+            finally:
+                await pool.release(connection)
+
+        return exchange, [min(size, count - start) for start in range(0, count, size)]
+
+    def _count(self, reservations: dict[int, list[tuple[str, str]]]) -> None:
+        for index, mine in reservations.items():
+            self._done[index] += len(mine)
+
+
+def _reserve_arguments(part: list[tuple[str, str]]) -> list[Any]:
+    return [_HOLD_MS, *itertools.chain.from_iterable(part)]
