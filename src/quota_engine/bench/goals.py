@@ -12,7 +12,7 @@ from quota_engine.bench.plan import BATCH_OF_LIMIT, OFFICES_OF_CALLERS_MAX, SOLD
 from quota_engine.bench.results import BenchResult, CaseResult
 
 FEW_OFFICES_MAX: Final = 20
-"""So many offices still have enough callers each to share script calls, so their rate is compared with one office."""
+"""Up to this number, offices have enough callers each to share script calls. Their rate is compared with one office."""
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):

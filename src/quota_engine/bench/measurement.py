@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["RoundMeasurement", "Workload", "create_workload", "measure_once"]
+__all__ = ["BenchWorkload", "RoundMeasurement", "create_workload", "measure_once"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +29,7 @@ class RoundMeasurement(NamedTuple):
         return self.operations / self.sample.took_s
 
 
-class Workload(Protocol):
+class BenchWorkload(Protocol):
     """State that one implementation works on, prepared and checked outside the measured time."""
 
     def prepare(self, count: int) -> tuple[Callable[[Any], Any], Sequence[Any]]:
@@ -49,7 +49,7 @@ class Workload(Protocol):
         ...
 
 
-def create_workload(store: BenchStore, case: BenchCase) -> Workload:
+def create_workload(store: BenchStore, case: BenchCase) -> BenchWorkload:
     """Create the workload of a case, with the reservations that exist at its beginning."""
     if case.implementation is Implementation.ENGINE:
         return EngineWorkload(store, case)
@@ -60,7 +60,7 @@ def create_workload(store: BenchStore, case: BenchCase) -> Workload:
     return PlainRedisWorkload(store, case)
 
 
-def measure_once(store: BenchStore, workload: Workload, case: BenchCase, count: int) -> RoundMeasurement:
+def measure_once(store: BenchStore, workload: BenchWorkload, case: BenchCase, count: int) -> RoundMeasurement:
     """Run ``count`` operations of a case on a workload.
 
     Raises:

@@ -1,8 +1,9 @@
 -- The yardstick "by hand": reservations as a team would write them in an evening, without this library.
 --
 -- It checks the id and the identity, takes a place, and keeps a record, a deadline and an event.
--- It leaves out: several quotas, parties, opening times, rules per office, wait list, cooling times, rescheduling,
--- expiry of holds, retention, admission, the last moment of a call, and the check of its arguments.
+-- It leaves out several quotas, parties, opening times, rules per office, and admission.
+-- It leaves out the expiry of holds, the wait list, cooling times, rescheduling and retention.
+-- It checks neither the last moment of a call nor the form of its arguments.
 --
 -- KEYS: counters (a hash, with the free places), records by id, ids by identity, deadlines, events.
 -- ARGV: duration of a hold in milliseconds, then id and identity of each reservation.

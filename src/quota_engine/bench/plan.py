@@ -233,7 +233,7 @@ def yardsticks_of(case: BenchCase, kind: BackendKind) -> Yardsticks:
 def cases_with_yardsticks(cases: Sequence[BenchCase], kind: BackendKind) -> list[BenchCase]:
     """Return the engine's cases, each followed by its yardsticks, without repetitions.
 
-    On Redis and Valkey the bare ``DECR`` of the server stands beside the limit.
+    On Redis and Valkey the bare ``DECR`` of the server is added.
     """
 
     def both() -> Iterable[BenchCase]:

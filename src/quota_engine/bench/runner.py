@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
-from quota_engine.bench.measurement import RoundMeasurement, Workload, create_workload, measure_once
+from quota_engine.bench.measurement import BenchWorkload, RoundMeasurement, create_workload, measure_once
 from quota_engine.bench.plan import (
     ApiStyle,
     BenchCase,
@@ -41,7 +41,7 @@ class _Entry:
         self.case = case
         self.tally = CaseSamples()
         self.count = 0
-        self._shared_workload: Workload | None = None
+        self._shared_workload: BenchWorkload | None = None
 
     def warm_up(self, settings: BenchSettings) -> None:
         """Set the workload up, and find the number of operations that fill a round in two steps."""
