@@ -41,15 +41,17 @@ class BatchQueue(Generic[T]):
 
     Attributes:
         has_abandoned: True if callers have given up since the last :meth:`drop_abandoned`.
+        is_holding: True while a batch waits to be sent. Further calls wait in the queue, and may still join the batch.
     """
 
-    __slots__ = ("has_abandoned", "in_flight", "limits", "waiting")
+    __slots__ = ("has_abandoned", "in_flight", "is_holding", "limits", "waiting")
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         self.waiting: deque[T] = deque()
         self.in_flight = 0
         self.has_abandoned = False
+        self.is_holding = False
 
     def drop_abandoned(self, is_abandoned: Callable[[T], bool]) -> None:
         """Remove calls whose callers have given up. Scans the whole queue; call it when the queue is full."""
@@ -63,13 +65,17 @@ class BatchQueue(Generic[T]):
 
     def can_send(self) -> bool:
         """Return True if calls wait and another batch may be in flight."""
-        return bool(self.waiting) and self.in_flight < self.limits.in_flight_max
+        return bool(self.waiting) and self.in_flight < self.limits.in_flight_max and not self.is_holding
 
     def take_batch(self) -> list[T]:
         """Return the calls of the next batch, which counts as in flight until :meth:`batch_done`."""
         self.in_flight += 1
+        return self.take_more(0)
+
+    def take_more(self, size: int) -> list[T]:
+        """Return the calls that may join a batch of ``size`` calls."""
         waiting = self.waiting
-        return [waiting.popleft() for _ in range(min(len(waiting), self.limits.batch_max))]
+        return [waiting.popleft() for _ in range(min(len(waiting), self.limits.batch_max - size))]
 
     def batch_done(self) -> None:
         """Count a batch as no longer in flight."""

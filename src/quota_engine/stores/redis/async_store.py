@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["AsyncRedisStore"]
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
@@ -20,8 +20,19 @@ from quota_engine.ports import StoreRequest
 from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.redis.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
+from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
+from quota_engine.stores.redis.retrying_calls import (
+    Attempt,
+    BlockingWork,
+    Call,
+    Node,
+    NotSent,
+    ReplyLost,
+    Requests,
+    RetryPause,
+    Step,
+)
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.store_base import (
     CLOSED_ERROR,
@@ -76,6 +87,8 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop of the first call. Futures, connections and tasks of one loop do not work in another."""
         self._is_forked = False
+        self._channels: dict[Node | None, NodeChannel] = {}
+        self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
 
     def _after_fork(self) -> None:
         """Refuse all calls: the connections belong to the parent's loop."""
@@ -207,15 +220,27 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             if not batch:
                 queue.batch_done()
                 continue
+            queue.is_holding = True
             self._start(self._send_batch(key, queue, batch))
 
     async def _send_batch(self, key: QueueKey, queue: BatchQueue[_TaskCall], batch: list[_TaskCall]) -> None:
-        """Send one batch, and give each caller its result."""
+        """Send one batch, and give each caller its result. Commands that arrive before it is sent join it."""
         handle, script = key
-        failure = None
+        is_held, failure = True, None
+
+        def on_sending() -> list[_TaskCall]:
+            nonlocal is_held
+            # Equal questions share one line, so the lines of a batch of questions are fixed before.
+            more = [] if script is handle.format.queries else queue.take_more(len(batch))
+            joined = [call for call in more if not call.is_done()]
+            batch.extend(joined)
+            is_held = queue.is_holding = False
+            self._send_batches(key, queue)
+            return joined
+
         began_ns = perf_counter_ns()
         try:
-            end = BatchEnd(batch)
+            end = BatchEnd([*batch], on_sending)
             replies = await self._drive(self._executor.run(script, handle, end.lines), end)
             self._resolve(key, end.calls, replies)
         except BaseException as error:
@@ -226,6 +251,8 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         finally:
             self._report(key, batch, began_ns, failure)
             failure = None  # its traceback refers to this frame
+            if is_held:
+                queue.is_holding = False
             queue.batch_done()
             self._send_batches(key, queue)
 
@@ -281,18 +308,31 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         return await drive_async(call, handle)
 
     async def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
-        """Send requests on one connection; returns a reply for each, errors included."""
+        """Send requests on one connection; returns a reply for each, errors included.
+
+        While the server is busy, the requests wait, and travel together with those of other calls.
+        """
+        if self._waits_for_replicas:  # WAIT would make the next attempt on the same connection wait, too
+            return await self._send_alone(attempt, end)
+        channel = self._channels.get(attempt.node)
+        if channel is None:
+            channel = self._channels[attempt.node] = NodeChannel()
+        if channel.try_begin():
+            try:
+                return await self._send_alone(attempt, end)
+            finally:
+                waiting = channel.take()
+                if waiting:
+                    self._start(self._send_waiting(attempt.node, channel, waiting))
+        replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        channel.wait(WaitingAttempt(attempt, end, replies))
+        return await replies
+
+    async def _send_alone(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
         pool = self._pool(attempt.node)
+        connection = await _connect(pool)
         try:
-            connection = await pool.get_connection()
-        except REJECTIONS:
-            raise
-        except CONNECT_ERRORS as error:
-            raise NotSent(str(error)) from error
-        try:
-            if end is not None:  # callers may have given up while this one waited for a connection
-                end.begin_attempt(monotonic_ms())
-            requests = attempt.requests(end)
+            requests = _make_requests(attempt, end)
             await connection.send_packed_command(connection.pack_commands(requests))
             return [await _reply(connection) for _ in requests]
         except REJECTIONS:
@@ -306,6 +346,88 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             raise
         finally:
             await pool.release(connection)
+
+    async def _send_waiting(self, node: Node | None, channel: NodeChannel, waiting: list[WaitingAttempt]) -> None:
+        """Send the attempts that wait for a server, several in one write, until none waits."""
+        while waiting:
+            try:
+                await self._send_together(node, waiting)
+            finally:
+                waiting = channel.take()
+
+    async def _send_together(self, node: Node | None, waiting: list[WaitingAttempt]) -> None:
+        """Send several attempts in one write, and give each its replies or its error."""
+        pool = self._pool(node)
+        try:
+            connection = await _connect(pool)
+        except Exception as error:
+            for one in waiting:
+                _set_error(one, error)
+            return
+        try:
+            sent: list[tuple[WaitingAttempt, int]] = []
+            requests: list[Sequence[str | int]] = []
+            for one in waiting:
+                try:
+                    made = _make_requests(one.attempt, one.end)
+                except Exception as error:  # the calls have no time left
+                    _set_error(one, error)
+                    continue
+                requests += made
+                sent.append((one, len(made)))
+            await connection.send_packed_command(connection.pack_commands(requests))
+            for one, count in sent:
+                replies = [await _reply(connection) for _ in range(count)]
+                if not one.replies.done():
+                    one.replies.set_result(replies)
+        except REJECTIONS as error:
+            await connection.disconnect()
+            for one in waiting:
+                _set_error(one, error)
+        except (RedisError, OSError) as error:
+            await connection.disconnect()
+            for one in waiting:
+                _set_error(one, ReplyLost(str(error)), error)
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            for one in waiting:
+                _set_error(one, ReplyLost("the call was interrupted"), error)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+async def _connect(pool: Any) -> Any:
+    """Return a connection of a pool.
+
+    Raises:
+        NotSent: The server was not reached.
+    """
+    try:
+        return await pool.get_connection()
+    except REJECTIONS:
+        raise
+    except CONNECT_ERRORS as error:
+        raise NotSent(str(error)) from error
+
+
+def _make_requests(attempt: Attempt, end: CallEnd | None) -> Requests:
+    """Return the requests of an attempt that has a connection.
+
+    Callers may have given up while it waited for one, and others may have joined its batch.
+    """
+    if end is not None:
+        end.begin_sending()
+        end.begin_attempt(monotonic_ms())
+    return attempt.requests(end)
+
+
+def _set_error(waiting: WaitingAttempt, error: Exception, cause: BaseException | None = None) -> None:
+    """Give an attempt that has no replies an error. Each gets a copy, because tasks extend a traceback."""
+    if not waiting.replies.done():
+        copy = type(error)(*error.args)
+        copy.__cause__ = cause or error.__cause__
+        waiting.replies.set_exception(copy)
 
 
 async def _reply(connection: AbstractConnection) -> Any:

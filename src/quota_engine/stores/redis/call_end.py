@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["BatchEnd", "CallEnd", "EndingCall"]
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -44,6 +44,9 @@ class CallEnd:
         if self.ends_at_ms - now_ms < TIME_LEFT_MS_MIN:
             raise self.error()
 
+    def begin_sending(self) -> None:
+        """Note that the attempt has a connection, and that its requests are about to be made."""
+
     def error(self) -> BackendUnavailable | OutcomeUnknown:
         """Return the error of the call at its end."""
         if self.is_sent:
@@ -77,10 +80,28 @@ class BatchEnd(CallEnd, Generic[C]):
         lines: Their lines. The attempt reads this list when it is sent.
     """
 
-    def __init__(self, calls: list[C]) -> None:
+    def __init__(self, calls: list[C], on_sending: Callable[[], Sequence[C]] | None = None) -> None:
+        """Begin a batch.
+
+        Args:
+            calls: Its calls.
+            on_sending: Called just before the first attempt is sent. Returns calls that join the batch.
+        """
         super().__init__(_earliest(calls))
         self.calls = calls
         self.lines = [call.line for call in calls]
+        self._on_sending = on_sending
+
+    def begin_sending(self) -> None:
+        """See :meth:`CallEnd.begin_sending`."""
+        if self._on_sending is None:
+            return
+        on_sending, self._on_sending = self._on_sending, None
+        joined = on_sending()
+        if joined:
+            self.calls = [*self.calls, *joined]
+            self.lines += [call.line for call in joined]
+            self.ends_at_ms = min(self.ends_at_ms, _earliest(joined))
 
     def record_sent(self) -> None:
         """See :meth:`CallEnd.record_sent`."""

@@ -25,6 +25,7 @@ __all__ = [
     "NotReplicated",
     "NotSent",
     "ReplyLost",
+    "Requests",
     "RetryPause",
     "RetryPolicy",
     "Router",

@@ -1,0 +1,121 @@
+"""Attempts of many ledgers share the writes to one server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.world import DAY, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain.commands import SetCapacity
+from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.ports import ApplyMany, Audit
+from quota_engine.stores.redis import node_channel
+from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.factory import open_async_store
+from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
+from quota_engine.stores.redis.retrying_calls import Attempt
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.servers import Server
+
+CLOCK = ManualClock(OPENS_AT_MS)
+OFFICES = [f"office-{number}" for number in range(40)]
+
+
+def attempt(replies: asyncio.Future[list[object]]) -> WaitingAttempt:
+    """Return an attempt without requests that waits."""
+    return WaitingAttempt(Attempt(None, lambda _: ()), None, replies)
+
+
+def script_calls(server: Server) -> int:
+    """Return the number of scripts that the server has run."""
+    return int(server.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def reserve_everywhere(store: AsyncRedisStore, offices: Sequence[str], callers: int) -> list[Outcome]:
+    """Reserve with this many callers at each office at once."""
+    commands = [(office, reserve(f"k{number}", ONLINE)) for number in range(callers) for office in offices]
+    return [*await asyncio.gather(*(store.apply(office, command) for office, command in commands))]
+
+
+async def publish(store: AsyncRedisStore, offices: Sequence[str]) -> None:
+    """Publish offices with 300 places."""
+    for office in offices:
+        await store.execute(ApplyMany(office, (*published(), SetCapacity(DAY, "online", 300))))
+
+
+@pytest.fixture
+async def store(valkey_server: Server) -> AsyncIterator[AsyncRedisStore]:
+    """A store with 40 published offices."""
+    store = await open_async_store(valkey_server.url, CLOCK)
+    await publish(store, OFFICES)
+    yield store
+    await store.close()
+
+
+async def test_attempts_leave_in_order_and_without_those_given_up() -> None:
+    """The channel bounds writes in flight and attempts in a write."""
+    loop = asyncio.get_running_loop()
+    channel = NodeChannel()
+    assert [channel.try_begin() for _ in range(3)] == [True, True, False]
+    waiting = [attempt(loop.create_future()) for _ in range(40)]
+    for one in waiting:
+        channel.wait(one)
+    waiting[1].replies.cancel()
+    assert channel.take() == [waiting[0], *waiting[2:33]]
+    assert not channel.try_begin(), "a newcomer does not overtake"
+    assert channel.take() == waiting[33:]
+    assert channel.take() == []
+    assert channel.try_begin()
+
+
+async def test_calls_at_many_offices_share_script_calls(store: AsyncRedisStore, valkey_server: Server) -> None:
+    """While the server is busy, the batch of each office grows, although each office has few callers."""
+    before = script_calls(valkey_server)
+    outcomes = await reserve_everywhere(store, OFFICES, 10)
+    assert {one.status for one in outcomes} == {Status.HELD}
+    assert script_calls(valkey_server) - before <= 2 * len(OFFICES)
+    for office in OFFICES:
+        assert await store.execute(Audit(office)) == []
+
+
+async def test_a_busy_office_does_not_delay_a_quiet_one(store: AsyncRedisStore) -> None:
+    """A call at a quiet office is answered before most of the calls that queued earlier at a busy one."""
+    answered: list[str] = []
+
+    async def call(office: str, key: str) -> None:
+        await store.apply(office, reserve(key, ONLINE))
+        answered.append(office)
+
+    busy = [asyncio.ensure_future(call(OFFICES[0], f"b{number}")) for number in range(3_000)]
+    await asyncio.sleep(0)
+    await asyncio.gather(call(OFFICES[1], "quiet"), *busy)
+    # Up to four batches of 128 were ahead of it.
+    assert answered.index(OFFICES[1]) <= 5 * 128
+
+
+async def test_a_cut_write_loses_no_call(valkey_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call of a write whose replies are lost is repeated, and is applied once."""
+    monkeypatch.setattr(node_channel, "_WRITES_MAX", 1)
+    with LossyProxy(valkey_server.socket_path) as proxy:
+        store = await open_async_store(f"{proxy.url}?attempt_valid_ms=100&timeout_ms=2000", CLOCK)
+        await publish(store, OFFICES[:6])
+        proxy.losses = 2
+        outcomes = await reserve_everywhere(store, OFFICES[:6], 3)
+        assert proxy.losses == 0
+        assert {one.status for one in outcomes} == {Status.HELD}
+        for office in OFFICES[:6]:
+            assert await store.execute(Audit(office)) == []
+        await store.close()
+
+
+async def test_a_cancelled_call_leaves_the_others_of_its_write(store: AsyncRedisStore) -> None:
+    """Its neighbors get their answers; a later call with its key learns its outcome."""
+    calls = [asyncio.ensure_future(store.apply(office, reserve("k", ONLINE))) for office in OFFICES]
+    await asyncio.sleep(0.001)
+    calls[-1].cancel()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(one, Outcome) and one.status is Status.HELD for one in outcomes[:-1])
+    assert (await store.apply(OFFICES[-1], reserve("k", ONLINE))).status is Status.HELD
