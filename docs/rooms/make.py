@@ -26,7 +26,7 @@ def _write(folder: pathlib.Path, name: str, transcript: RoomTranscript) -> None:
 
 
 def main(folder: pathlib.Path = FOLDER) -> str:
-    """Write the two transcripts to ``folder``, and return the 1,000th ticket."""
+    """Write the three transcripts to ``folder``, and return the 1,000th ticket."""
     clock = ManualClock.at("2026-12-04T13:00:00+07:00")
     catalog = load_catalog("surabaya")
     with QuotaEngine.open(catalog=catalog, clock=clock, identity_key=b"the key of an example") as engine:
@@ -44,6 +44,7 @@ def main(folder: pathlib.Path = FOLDER) -> str:
         _write(folder, "surabaya-before.json", room.transcript())
         clock.set_ms(ManualClock.at("2026-12-04T14:06:00+07:00").now_ms())
         room.open("04 11 19 23 38 42")
+        _write(folder, "surabaya-opened.json", room.transcript())
         for number in range(400):
             clock.advance_ms(100)
             room.join(f"{3578_0000_0001_0000 + number}")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quota_engine.admission.tickets import RoomTickets, TicketKeys, read_pass, read_ticket_number
+from quota_engine.admission.tickets import RoomTickets, TicketKeys, read_pass, read_ticket_index
 from quota_engine.domain.errors import InvalidRequest
 
 ONE, OTHER = "0f" * 16, "1e" * 16
@@ -35,7 +35,7 @@ def test_ticket_contains_its_number(index: int, epoch: int, expires_at_ms: int) 
     ticket = ROOM.ticket(index, epoch, ONE, expires_at_ms)
     assert ROOM.read(ticket, expires_at_ms - 1) == (index, epoch)
     assert ROOM.read(ticket, expires_at_ms - 1, ONE) == (index, epoch)
-    assert read_ticket_number(ticket) == (index, epoch)
+    assert read_ticket_index(ticket) == (index, epoch)
 
 
 def test_same_ticket_has_the_same_text() -> None:
@@ -143,7 +143,7 @@ def test_arbitrary_input_raises_invalid_request(text: str) -> None:
     for read in (
         lambda: ROOM.read(text, 0),
         lambda: read_pass(KEYS, text, "surabaya", 739_001, [ONE]),
-        lambda: read_ticket_number("B" + text),
+        lambda: read_ticket_index("B" + text),
     ):
         with pytest.raises(InvalidRequest):
             read()

@@ -192,6 +192,47 @@ def test_a_changed_file_exits_with_1(
     assert read(capsys)["ok"] is False
 
 
+def test_digests_are_those_of_the_bytes(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The contents are the same, but ``sha256sum`` of the file is not the published digest."""
+    for name, change in (
+        ("applications.jsonl", lambda text: text.replace('"party":', '"party": ')),
+        ("applications.jsonl", lambda text: "".join(reversed(text.splitlines(keepends=True)))),
+        ("capacities.json", lambda text: text.replace("  ", " ")),
+        ("result.jsonl", lambda text: "".join(text.splitlines(keepends=True)[at] for at in (0, *range(300, 0, -1)))),
+    ):
+        path = folder / "published" / name
+        text = path.read_text()
+        path.write_text(change(text))
+        assert path.read_text() != text
+        assert verify(folder) == 1, name
+        out = capsys.readouterr().out
+        assert "have the digest" in out or "comes after that of" in out
+        path.write_text(text)
+    assert verify(folder) == 0
+
+
+def test_both_digests_are_compared_or_none(folder: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output names the published values that were not given."""
+    digests = {
+        name: hashlib.sha256((folder / "published" / file).read_bytes()).hexdigest()
+        for name, file in (("applications", "applications.jsonl"), ("capacities", "capacities.json"))
+    }
+    for name, digest in digests.items():
+        assert verify(folder, f"--{name}-digest", digest) == 2
+        assert "missing beside the other digest" in capsys.readouterr().err
+    assert verify(folder) == 0
+    out = capsys.readouterr().out
+    assert "NOT COMPARED with what was published before the draw: commitment, applications digest, capacities" in out
+    commitment = hashlib.sha256(f"dec {SEED}".encode()).hexdigest()
+    both = [word for name, digest in digests.items() for word in (f"--{name}-digest", digest)]
+    assert verify(folder, *both) == 0
+    assert "before the draw: commitment.\n" in capsys.readouterr().out
+    assert verify(folder, *both, "--commitment", commitment, "--json") == 0
+    assert read(capsys)["not_compared"] == []
+    assert verify(folder, *both, "--commitment", commitment) == 0
+    assert capsys.readouterr().out.endswith("seed, applications and capacities.\n")
+
+
 def test_commit_keeps_an_existing_seed(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is secret and random, only the owner can read it, and a second call does not overwrite it."""
     seed_file = tmp_path / "seed"

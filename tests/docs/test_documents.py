@@ -76,19 +76,19 @@ def test_the_waiting_room_page_runs(
     names: dict[str, Any] = {}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         exec(compile(block, "docs/waiting-room.md", "exec"), names)  # noqa: S102
-    assert capsys.readouterr().out == "3738\n"
+    assert capsys.readouterr().out == "3739\n"
     after = ROOT / "docs" / "rooms" / "surabaya-after.json"
-    for index, position in itertools.islice(iter_positions(parse_transcript(after.read_bytes())), 0, None, 37):
-        assert names["position"](json.loads(after.read_text(encoding="utf-8")), index) == position
+    for number, position in itertools.islice(iter_positions(parse_transcript(after.read_bytes())), 0, None, 37):
+        assert names["position"](json.loads(after.read_text(encoding="utf-8")), number) == position
     made = runpy.run_path(str(ROOT / "docs" / "rooms" / "make.py"))
     ticket = made["main"](tmp_path)
-    for name in ("surabaya-before.json", "surabaya-after.json"):
+    for name in ("surabaya-before.json", "surabaya-opened.json", "surabaya-after.json"):
         assert (tmp_path / name).read_bytes() == (ROOT / "docs" / "rooms" / name).read_bytes()
     monkeypatch.chdir(tmp_path)
     (shown,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
-    for given in ("999", ticket):
-        words = ["room", "verify", "surabaya-after.json", "--earlier", "surabaya-before.json", f"--ticket={given}"]
-        assert main.main(words) == 0
+    earlier = ["--earlier", "surabaya-before.json", "--earlier", "surabaya-opened.json"]
+    for given in ("1000", ticket):
+        assert main.main(["room", "verify", "surabaya-after.json", *earlier, f"--ticket={given}"]) == 0
         assert capsys.readouterr().out == shown
 
 

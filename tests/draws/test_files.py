@@ -227,6 +227,6 @@ def test_line_without_a_place_is_short() -> None:
     capacities = random_capacities(Random(5))
     head = result_head(capacities, COMMITMENT, SEED, "", "0" * 64, "0" * 64, totals_of({}, []))
     _, loser = lines_of_result(head, [Lot(5, 2)], {5: application})
-    _, winner = lines_of_result(head, [Lot(5, 2, 1, 0)], {5: application})
+    _, winner = lines_of_result(head, [Lot(5, 2, 1, 1)], {5: application})
     assert loser == b'{"number":5,"rank":2}\n'
-    assert winner == b'{"number":5,"rank":2,"preference":1,"choice":"c1"}\n'
+    assert winner == b'{"number":5,"rank":2,"preference":1,"choice":"c1","option":1}\n'

@@ -39,7 +39,7 @@ def expected_results(
         ways = [
             (preference, index, [((asked.office, asked.day), quota) for quota in option])
             for preference, asked in enumerate((capacities.preferences[name] for name in one.choices), 1)
-            for index, option in enumerate(asked.choice.options)
+            for index, option in enumerate(asked.choice.options, 1)
         ]
         fitting = [way for way in ways if all(left[quota] >= len(one.applicants) for quota in way[2])]
         result[one.number] = (rank, 0, 0)
@@ -121,7 +121,7 @@ def test_no_quota_is_oversold(seed: int) -> None:
         if lot.preference:
             one = given_by_number[lot.number]
             asked = capacities.preferences[one.choices[lot.preference - 1]]
-            for quota in asked.choice.options[lot.option]:
+            for quota in asked.choice.options[lot.option - 1]:
                 place = (asked.office, asked.day, quota)
                 taken[place] = taken.get(place, 0) + one.units
     assert all(capacities.days[office, day][quota] >= units for (office, day, quota), units in taken.items())
@@ -174,7 +174,7 @@ def test_large_party_gets_nothing_and_smaller_one_behind_it_is_allotted() -> Non
     capacities = Capacities(DRAW, {("sby", DAY): {"all": 2}}, {"c1": make_preference("sby", ("all",))})
     first, second = order_of(KEY, (1, 2))
     applications = [Application(first, ("a", "b", "c"), ("c1",)), Application(second, ("d", "e"), ("c1",))]
-    assert allot(capacities, KEY, applications) == [Lot(first, 1), Lot(second, 2, 1, 0)]
+    assert allot(capacities, KEY, applications) == [Lot(first, 1), Lot(second, 2, 1, 1)]
 
 
 def test_group_falls_back_on_general_places_but_not_the_reverse() -> None:
@@ -194,8 +194,8 @@ def test_group_falls_back_on_general_places_but_not_the_reverse() -> None:
         Application(number, (f"a{number}",), (choice,)) for number, choice in zip(order, choices, strict=True)
     ]
     assert [(lot.preference, lot.option) for lot in allot(capacities, KEY, applications)] == [
-        (1, 0),
         (1, 1),
+        (1, 2),
         (0, 0),
         (0, 0),
     ]

@@ -48,7 +48,7 @@ class Published(NamedTuple):
 def published(seed: int, entropy: str = "") -> Published:
     random = Random(seed)
     capacities = random_capacities(random)
-    applications = random_applications(random, capacities, 12)
+    applications = sorted(random_applications(random, capacities, 12), key=lambda one: one.number)
     by_number = {one.number: one for one in applications}
     lots = allot(capacities, key_of(DRAW, SEED, entropy), applications)
     head = result_head(
@@ -98,7 +98,7 @@ def test_unearned_choice_is_reported_with_the_right_one() -> None:
     lot, _ = draw.lots[loser]
     application = next(one for one in draw.applications if one.number == lot.number)
     lots = list(draw.lots)
-    lots[loser] = (replace(lot, preference=1), application.choices[0])
+    lots[loser] = (replace(lot, preference=1, option=1), application.choices[0])
     findings = draw._replace(lots=lots).findings()
     expected = f"application {lot.number} (rank {lot.rank}): got choice 1 ({application.choices[0]}, option 1)"
     assert any(finding.startswith(expected) and finding.endswith("was nothing") for finding in findings)
@@ -134,6 +134,8 @@ def test_unearned_choice_is_reported_with_the_right_one() -> None:
             ),
             "the capacities have the digest",
         ),
+        (lambda draw: draw._replace(applications=draw.applications[::-1]), "its line comes after that of application"),
+        (lambda draw: draw._replace(lots=draw.lots[::-1]), "its line in the result comes after"),
         (
             lambda draw: draw._replace(head=replace(draw.head, totals=replace(draw.head.totals, winners=0))),
             "the totals in the head",

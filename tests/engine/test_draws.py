@@ -22,6 +22,7 @@ from quota_engine import (
     Status,
     UnknownName,
 )
+from quota_engine.admission import ConstantPolicy, deny
 from quota_engine.draws.ledger import StoredApplication
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.memory import MemoryStore
@@ -111,6 +112,13 @@ def drawn_places(engine: QuotaEngine) -> tuple[int, int, int, int]:
 
 def test_from_the_announcement_to_the_places(engine: QuotaEngine, clock: ManualClock) -> None:
     whole_draw(engine, clock)
+
+
+def test_an_award_asks_no_policy(clock: ManualClock) -> None:
+    """The draw is the admission: a policy that denies everybody else denies no winner."""
+    admission = ConstantPolicy("nobody", deny("closed"))
+    with QuotaEngine.open(catalog=catalog(), clock=clock, identity_key=KEY, admission=admission) as engine:
+        whole_draw(engine, clock)
 
 
 @pytest.mark.parametrize("is_carried_out", [True, False], ids=["answer-lost", "request-lost"])

@@ -28,7 +28,7 @@ from quota_engine import (
     load_catalog,
 )
 from quota_engine.admission import room_pass
-from quota_engine.admission.tickets import read_pass, read_ticket_number
+from quota_engine.admission.tickets import read_pass, read_ticket_index
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.ports import Query, StoreRequest
 from quota_engine.stores.memory import MemoryStore
@@ -106,16 +106,16 @@ def test_an_opening_from_the_first_ticket_to_the_last_pass(engine: QuotaEngine, 
         clock.advance_ms(1_000)
     assert set(called) == set(PEOPLE)
     record = room.transcript()
-    assert verify(record, early).ok
-    order = [position_of(record, read_ticket_number(tickets[person]).number) for person in called]
-    assert [position // 10 for position in order if position is not None] == [at // 10 for at in range(300)]
+    assert verify(record, [early]).ok
+    order = [position_of(record, read_ticket_index(tickets[person]).number) for person in called]
+    assert [(position - 1) // 10 for position in order if position is not None] == [at // 10 for at in range(300)]
     assert room.enter(tickets[PEOPLE[0]], PEOPLE[0]).admission_pass == passes[PEOPLE[0]]
     keys, hashed = engine._methods.requests.ticket_keys, engine._methods.requests.owner_hash(PEOPLE[0])
     day = datetime.date.fromisoformat("2026-12-08").toordinal()
     assert len({read_pass(keys, passes[PEOPLE[0]], "surabaya", day, [hashed]).id}) == 1
     assert room.close().ok
     assert {room.status(ticket).phase for ticket in tickets.values()} == {TicketPhase.ROOM_CLOSED}
-    assert verify(room.transcript(), record).ok
+    assert verify(room.transcript(), [record]).ok
 
 
 def test_the_same_person_has_the_same_ticket_everywhere(engine: QuotaEngine, clock: ManualClock) -> None:
@@ -190,7 +190,7 @@ def test_a_ticket_that_missed_its_turn_is_replaced_at_the_end(engine: QuotaEngin
     with pytest.raises(InvalidRequest, match="another person"):
         room.join(PEOPLE[1], replaces_ticket=tickets[0])
     behind = room.join(PEOPLE[0], replaces_ticket=tickets[0])
-    assert (read_ticket_number(behind.ticket).number, behind.replayed) == (20, False)
+    assert (read_ticket_index(behind.ticket).index, behind.replayed) == (20, False)
     assert room.status(behind.ticket).phase is TicketPhase.SHUFFLING
     for _ in range(2):
         clock.advance_ms(1_000)
@@ -472,7 +472,7 @@ def test_remembered_positions_are_bounded(clock: ManualClock, monkeypatch: Any) 
         clock.set_ms(OPENS_AT_MS)
         first = [room.status(ticket).position for ticket in tickets]
         assert [room.status(ticket).position for ticket in tickets] == first
-        assert sorted(first) == list(range(50))
+        assert sorted(first) == list(range(1, 51))
         assert len(room._methods.cache.snapshot()._positions) <= 10
 
 

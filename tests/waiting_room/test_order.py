@@ -27,9 +27,9 @@ def test_seed_and_commitment_match_sha256() -> None:
 
 def test_positions_stay_within_their_window() -> None:
     found = [make_order().position(WINDOWS, TICKETS, index) for index in range(TICKETS)]
-    assert sorted(found[:100], key=int) == list(range(100))  # type: ignore[arg-type]
-    assert sorted(found[100:130], key=int) == list(range(100, 130))  # type: ignore[arg-type]
-    assert sorted(found[130:], key=int) == list(range(130, 135))  # type: ignore[arg-type]
+    assert sorted(found[:100], key=int) == list(range(1, 101))  # type: ignore[arg-type]
+    assert sorted(found[100:130], key=int) == list(range(101, 131))  # type: ignore[arg-type]
+    assert sorted(found[130:], key=int) == list(range(131, 136))  # type: ignore[arg-type]
 
 
 def test_position_is_unknown_without_its_seed() -> None:

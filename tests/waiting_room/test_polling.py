@@ -46,7 +46,7 @@ def make_view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: obj
 
 
 def ticket_interval_ms(room: RoomView, position: int = INDEX_NONE) -> int:
-    return ticket_poll_after_ms(room, ticket_status(room, position, room.now_ms))
+    return ticket_poll_after_ms(room, ticket_status(room, 1, position, room.now_ms))
 
 
 def test_interval_before_the_opening_is_a_quarter_of_the_time_left() -> None:
@@ -59,18 +59,18 @@ def test_interval_before_the_opening_is_a_quarter_of_the_time_left() -> None:
 
 def test_interval_is_zero_in_turn_and_a_minute_after_it() -> None:
     room = make_view(1_000, mark=10)
-    assert ticket_interval_ms(room, 9) == 0
+    assert ticket_interval_ms(room, 10) == 0
     lapsed = make_view(400_000, mark=10, calls=(), turns_ended=10)
-    assert ticket_status(lapsed, 9, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
-    assert ticket_interval_ms(lapsed, 9) == POLL_MS_MAX
+    assert ticket_status(lapsed, 1, 10, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
+    assert ticket_interval_ms(lapsed, 10) == POLL_MS_MAX
     over = make_view(1_000, closed_at_ms=OPENS_AT_MS + 1, closing_seed=CLOSING_SEED)
-    assert (ticket_interval_ms(over, 9), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
+    assert (ticket_interval_ms(over, 10), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)
 
 
 def test_interval_is_half_of_the_shortest_wait() -> None:
     """It is half a window while tickets are shuffled."""
     room = make_view(1_000, tickets=100_000, mark=10)
-    found = [ticket_interval_ms(room, 10 + ahead) for ahead in (0, 100, 1_000, 5_000, 80_000)]
+    found = [ticket_interval_ms(room, 11 + ahead) for ahead in (0, 100, 1_000, 5_000, 80_000)]
     assert found == [1_000, 1_000, 5_000, 20_000, 30_000]
     assert ticket_interval_ms(room, INDEX_NONE) == 20_000
     assert ticket_interval_ms(make_view(1_000)) == 5_000
@@ -83,7 +83,7 @@ def test_interval_keeps_both_bounds(after_ms: int, tickets: int) -> None:
     """At most a quarter of a turn, and at most ``POLLS_PER_S`` polls of all tickets."""
     room = make_view(after_ms, tickets=tickets)
     longest_ms = TERMS.turn_ms // 4
-    positions = {min(tickets - 1, int(1.3**power) - 1) for power in range(75)} if after_ms >= 0 else {INDEX_NONE}
+    positions = {min(tickets, int(1.3**power)) for power in range(75)} if after_ms >= 0 else {INDEX_NONE}
     waits = {position: ticket_interval_ms(room, position) for position in positions}
     assert all(1_000 <= wait_ms <= max(longest_ms, POLL_MS_MAX) for wait_ms in waits.values())
     if after_ms >= 0:

@@ -73,7 +73,7 @@ class Room:
         return [self.one(view, index, now_ms) for index in range(view.tickets)]
 
     def one(self, view: RoomView, index: int, now_ms: int) -> TicketStatus:
-        return ticket_status(view, position_of(view, self.orders, index), now_ms)
+        return ticket_status(view, index + 1, position_of(view, self.orders, index), now_ms)
 
     def phases(self, now_ms: int) -> Counter[TicketPhase]:
         return Counter(one.phase for one in self.statuses(now_ms))
@@ -91,7 +91,8 @@ def test_phases_of_a_ticket() -> None:
     now_ms = OPENS_AT_MS + 15_000
     found = room.statuses(now_ms)
     assert view.called_count == sum(one.phase is TicketPhase.CALLED for one in found) == PEOPLE
-    assert sorted(one.position for one in found) == list(range(PEOPLE))
+    assert sorted(one.position for one in found) == list(range(1, PEOPLE + 1))
+    assert [one.number for one in found] == list(range(1, PEOPLE + 1))
     assert room.phases(OPENS_AT_MS + 19_999) == {TicketPhase.CALLED: PEOPLE}
     first_called = [one for one in found if one.enter_until_ms == OPENS_AT_MS + 20_000]
     assert len(first_called) == 100
@@ -109,7 +110,7 @@ def test_later_window_is_shuffled_behind_earlier_ones() -> None:
     assert room.phases(OPENS_AT_MS + 3_000) == {TicketPhase.WAITING: 100, TicketPhase.SHUFFLING: 30}
     room.serve(OPENS_AT_MS + 10_000)
     late = [one.position for one in room.statuses(OPENS_AT_MS + 10_000)[100:]]
-    assert sorted(late) == list(range(100, 130))
+    assert sorted(late) == list(range(101, 131))
     assert late != sorted(late)
 
 
@@ -136,9 +137,9 @@ def test_chance_compares_places_left_with_tickets_ahead() -> None:
     assert view.called_count == 3
     for one in room.statuses(view.now_ms):
         if one.phase is TicketPhase.WAITING:
-            assert (one.chance is Chance.ENOUGH) == (one.position < 300), one
-            assert (one.chance is Chance.MAY_NOT_REACH) == (one.position >= 300), one
-            assert one.ahead == one.position - 3
+            assert (one.chance is Chance.ENOUGH) == (one.position <= 300), one
+            assert (one.chance is Chance.MAY_NOT_REACH) == (one.position > 300), one
+            assert one.ahead == one.position - 4
 
 
 def test_chance_counts_several_places_per_ticket() -> None:
@@ -169,7 +170,7 @@ def test_expected_wait_is_within_a_tenth() -> None:
         view = room.serve(OPENS_AT_MS + second * 1_000)
         position_after[view.now_ms] = view.called_count
     for position, one in told.items():
-        took_ms = next(now_ms for now_ms, mark in position_after.items() if mark > position) - seen_ms
+        took_ms = next(now_ms for now_ms, mark in position_after.items() if mark >= position) - seen_ms
         assert abs(one.wait_ms - took_ms) <= took_ms / 10 + 2_000, one
         assert one.wait_ms_min <= one.wait_ms
 
@@ -189,11 +190,11 @@ def test_expiry_of_a_pass_does_not_depend_on_the_view() -> None:
     room.open()
     for second in range(5):
         room.serve(OPENS_AT_MS + second * 1_000)
-    ends = [pass_until_ms(room.view(OPENS_AT_MS + later), 25) for later in (4_000, 30_000, 59_000)]
+    ends = [pass_until_ms(room.view(OPENS_AT_MS + later), 26) for later in (4_000, 30_000, 59_000)]
     assert ends == [OPENS_AT_MS + 2_000 + 60_000 + 900_000] * 3
     view = room.view(OPENS_AT_MS + 4_000)
-    assert called_at_ms(view, 50) == 0
-    assert called_at_ms(view, 49) == OPENS_AT_MS + 4_000
+    assert called_at_ms(view, 51) == 0
+    assert called_at_ms(view, 50) == OPENS_AT_MS + 4_000
 
 
 def test_ticket_newer_than_the_view_has_no_position() -> None:

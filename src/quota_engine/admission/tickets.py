@@ -20,7 +20,7 @@ epoch (:mod:`quota_engine.domain.epochs`).
 
 from __future__ import annotations
 
-__all__ = ["PassContents", "RoomTickets", "TicketKeys", "TicketNumber", "read_pass", "read_ticket_number"]
+__all__ = ["PassContents", "RoomTickets", "TicketIndex", "TicketKeys", "read_pass", "read_ticket_index"]
 
 import base64
 import binascii
@@ -175,11 +175,19 @@ def _derive(secret: bytes, use: bytes) -> bytes:
     return hashlib.blake2b(key=secret, digest_size=32, person=use).digest()
 
 
-class TicketNumber(NamedTuple):
-    """Names a ticket of a room: its index, and the epoch in which the room gave it."""
+class TicketIndex(NamedTuple):
+    """Names a ticket of a room: its index (from 0), and the epoch in which the room gave it.
 
-    number: int
+    The number of a ticket, which applicants see, is its index plus 1.
+    """
+
+    index: int
     epoch: int
+
+    @property
+    def number(self) -> int:
+        """Number of the ticket, from 1."""
+        return self.index + 1
 
 
 class RoomTickets:
@@ -222,7 +230,7 @@ class RoomTickets:
         )
         return keys.sign(body)
 
-    def read(self, ticket: object, now_ms: int, applicant: str = "") -> TicketNumber:
+    def read(self, ticket: object, now_ms: int, applicant: str = "") -> TicketIndex:
         """Return the index and the epoch of a ticket. The room may have lost it.
 
         Args:
@@ -248,7 +256,7 @@ class RoomTickets:
             expected = self._keys.hash_applicant(key_id, applicant)
             if not hmac.compare_digest(raw[owner : owner + _APPLICANT_LENGTH], expected):
                 raise InvalidRequest("ticket", "another person's", "the applicant's own ticket")
-        return TicketNumber(int.from_bytes(raw[end:epoch], "big"), int.from_bytes(raw[epoch:expiry], "big"))
+        return TicketIndex(int.from_bytes(raw[end:epoch], "big"), int.from_bytes(raw[epoch:expiry], "big"))
 
     def admission_pass(
         self, index: int, epoch: int, applicant: str, office: str, first_day: int, last_day: int, until_ms: int
@@ -289,7 +297,7 @@ _TICKET_TAIL_LENGTH: Final = _INDEX_LENGTH + _EPOCH_LENGTH + _TIME_LENGTH + _APP
 """Bytes of a ticket behind its release."""
 
 
-def read_ticket_number(ticket: object) -> TicketNumber:
+def read_ticket_index(ticket: object) -> TicketIndex:
     """Return index and epoch of a ticket of any room, without a key. The signature is not verified.
 
     Raises:
@@ -302,7 +310,7 @@ def read_ticket_number(ticket: object) -> TicketNumber:
     if raw[:1] != _TICKET or len(raw) != at + _TICKET_TAIL_LENGTH:
         raise InvalidRequest("ticket", "not a ticket", _expected("ticket"))
     epoch = at + _INDEX_LENGTH
-    return TicketNumber(int.from_bytes(raw[at:epoch], "big"), int.from_bytes(raw[epoch : epoch + _EPOCH_LENGTH], "big"))
+    return TicketIndex(int.from_bytes(raw[at:epoch], "big"), int.from_bytes(raw[epoch : epoch + _EPOCH_LENGTH], "big"))
 
 
 class PassContents(NamedTuple):

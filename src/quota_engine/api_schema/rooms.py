@@ -148,9 +148,14 @@ class RoomBody(ResponseBody, frozen=True, kw_only=True):
 
 
 class TicketBody(ResponseBody, frozen=True, kw_only=True):
-    """A ticket: characters of ``A-Z a-z 0-9 - _``. ``replayed``: the identity already had it."""
+    """A ticket: characters of ``A-Z a-z 0-9 - _``. ``replayed``: the identity already had it.
+
+    ``number`` counts tickets from 1 in the order of the joins. With it, anyone can verify the ticket's position after
+    the opening.
+    """
 
     ticket: str
+    number: int
     replayed: bool
     poll_after_ms: PollAfter
 

@@ -23,14 +23,16 @@ PollAfter = Annotated[
 
 
 class TicketStatusBody(ResponseBody, frozen=True, kw_only=True):
-    """The status of a ticket. ``position`` counts from 0, and holds for ``epoch``, the present epoch of the room.
+    """The status of a ticket. ``number`` and ``position`` count from 1.
 
-    ``position`` and ``ahead`` are -1 before the opening, ``places_left`` is -1 until the places are counted, and a wait
-    that cannot be predicted is -1. Waits are rounded up: to a second below one minute, to ten seconds below ten
-    minutes, and to a minute above.
+    ``number`` is that of the ticket in the order of the joins. ``position`` holds for ``epoch``, the present epoch of
+    the room. ``position`` and ``ahead`` are -1 before the opening, ``places_left`` is -1 until the places are counted,
+    and a wait that cannot be predicted is -1. Waits are rounded up: to a second below one minute, to ten seconds below
+    ten minutes, and to a minute above.
     """
 
     phase: TicketPhase
+    number: int
     position: int
     ahead: int
     tickets: int
@@ -51,6 +53,7 @@ def ticket_status_body(view: RoomView, ticket_status: TicketStatus) -> TicketSta
     """
     return TicketStatusBody(
         phase=ticket_status.phase,
+        number=ticket_status.number,
         position=ticket_status.position,
         ahead=ticket_status.ahead,
         tickets=ticket_status.tickets,

@@ -240,15 +240,18 @@ def verify(
     """Verify that a published draw follows from its seed, applications and capacities.
 
     Pass the values that you noted before the draw. Without them, a draw that was fabricated afterwards looks like a
-    real one. Exit code 0: the draw is valid; 1: it is not; 2: bad usage or input.
+    real one. The two digests are published together, and belong together: without that of the capacities, places that
+    were held back afterwards are not found. Exit code 0: the draw is valid; 1: it is not; 2: bad usage or input.
 
     Args:
         result: published result.
         applications: published list of applications.
         capacities: published capacities.
         commitment: commitment that was published before applications were accepted.
-        applications_digest: digest of the applications that was published before the seed.
-        capacities_digest: digest of the capacities that was published before the seed.
+        applications_digest: digest of the applications that was published before the seed, as ``sha256sum`` prints
+            it for the file.
+        capacities_digest: digest of the capacities that was published before the seed, as ``sha256sum`` prints it for
+            the file.
         entropy: public text that was announced as entropy.
         number: show the result of this application.
         token: token of your receipt; the application with your number must have it.
@@ -256,8 +259,7 @@ def verify(
             digests must not have changed.
         as_json: print the result as JSON, and nothing else.
     """
-    from quota_engine.cli.draw_files import read_result
-    from quota_engine.draws.files import canonical_lines, digest_of, json_of_capacities
+    from quota_engine.cli.draw_files import digest_of_file, read_result
     from quota_engine.draws.verify import Expected, check_draw, contradictions
 
     if token and number is None:
@@ -269,12 +271,20 @@ def verify(
     ):
         if digest and (len(digest) != 64 or not set(digest) <= set("0123456789abcdef")):
             raise InvalidRequest(option, "not a SHA-256", "64 digits 0-9 a-f")
+    for missing, option, other in (
+        (not applications_digest, "--applications-digest", capacities_digest),
+        (not capacities_digest, "--capacities-digest", applications_digest),
+    ):
+        if missing and other:
+            raise InvalidRequest(
+                option, "missing beside the other digest", "both digests, which are published together"
+            )
     with _progress() as bars:
         head, lots = read_result(result, bars("result"))
         offered, applied = _read(capacities, applications, bars)
         bars("check")
         expected = Expected(commitment, applications_digest, capacities_digest, entropy)
-        digests = digest_of([json_of_capacities(offered)]), digest_of(canonical_lines(applied))
+        digests = digest_of_file(capacities), digest_of_file(applications)
         findings = check_draw(head, lots, offered, applied, *digests, expected)
         if earlier is not None:
             findings += contradictions(head, read_result(earlier, bars("earlier result"))[0])
@@ -284,6 +294,12 @@ def verify(
     application = None
     if number is not None and is_listed:
         application = _application_report(number, head, lots, offered, applied)
+    noted = {
+        "commitment": commitment,
+        "applications digest": applications_digest,
+        "capacities digest": capacities_digest,
+    }
+    not_compared = [name for name, value in noted.items() if not value]
     figures: dict[str, Any] = {
         "draw": head.draw,
         "ok": not findings,
@@ -295,9 +311,8 @@ def verify(
         **_figures(head.totals),
     }
     if as_json:
-        _print(
-            figures | {"findings": findings} | ({} if application is None else {"application": application}), as_json
-        )
+        figures |= {"findings": findings, "not_compared": list(not_compared)}
+        _print(figures | ({} if application is None else {"application": application}), as_json)
     else:
         _print(figures, as_json)
         if application is not None:
@@ -306,7 +321,7 @@ def verify(
         sys.stdout.write("\n")
         for finding in findings:
             sys.stdout.write(f"WRONG: {finding}\n")
-        sys.stdout.write("The draw is not valid.\n" if findings else _conclusion(expected.commitment))
+        sys.stdout.write("The draw is not valid.\n" if findings else _conclusion(not_compared))
     return BAD_FINDING if findings else DONE
 
 
@@ -320,9 +335,11 @@ def _receipt_findings(number: int, token: str, applied: list[Application]) -> li
     return []
 
 
-def _conclusion(commitment: str) -> str:
+def _conclusion(not_compared: list[str]) -> str:
     valid = "The draw is valid: the result follows from its seed, applications and capacities.\n"
-    return valid if commitment else f"{valid}Compare commitment and digests with those published before the draw.\n"
+    if not not_compared:
+        return valid
+    return f"{valid}NOT COMPARED with what was published before the draw: {', '.join(not_compared)}.\n"
 
 
 def _read(capacities: pathlib.Path, applications: pathlib.Path, bars: _Bars) -> tuple[Capacities, list[Application]]:

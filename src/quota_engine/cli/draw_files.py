@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ReadProgress", "read_applications", "read_capacities", "read_result", "read_secret"]
+__all__ = ["ReadProgress", "digest_of_file", "read_applications", "read_capacities", "read_result", "read_secret"]
 
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
@@ -55,6 +56,12 @@ def read_applications(path: pathlib.Path, progress: ReadProgress) -> list[Applic
             return list(applications_of_csv((line.decode("utf-8-sig") for line in _lines(stream, progress)), str(path)))
         except UnicodeDecodeError:
             raise CatalogError((ValidationIssue(str(path), "", "not UTF-8", "text in UTF-8"),)) from None
+
+
+def digest_of_file(path: pathlib.Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex, as ``sha256sum`` prints it. Raises like :func:`read_capacities`."""
+    with _opened(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_result(path: pathlib.Path, progress: ReadProgress) -> tuple[ResultHead, list[tuple[Lot, str]]]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from cyclopts import App
 
-from quota_engine.admission.tickets import read_ticket_number
+from quota_engine.admission.tickets import read_ticket_index
 from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json
 from quota_engine.cli.room_control import close_room, open_room, pace_room
 from quota_engine.domain.errors import InvalidRequest
@@ -29,25 +29,26 @@ app.command(close_room, name="close")
 
 _FILE_BYTES_MAX: Final = 4_000_000
 _PROGRESS_TICKETS_MIN: Final = 200_000
+_SIGNATURE_NOTE: Final = "The signature of a ticket is not checked: that needs the operator's secret key."
 
 
 @app.command
-def verify(file: str, /, *, ticket: str = "", earlier: str = "", as_json: AsJson = False) -> int:
+def verify(file: str, /, *, ticket: str = "", earlier: tuple[str, ...] = (), as_json: AsJson = False) -> int:
     """Recompute every position of a waiting room from its published transcript.
 
-    Needs no store and no secret. Exit code 0: the transcript is consistent so far; 1: it is not; 2: it cannot be read,
-    or has no such ticket.
+    Needs no store and no secret, so it does not check the signature of a ticket. Exit code 0: the transcript is
+    consistent so far; 1: it is not; 2: it cannot be read, or has no such ticket.
 
     Args:
         file: published transcript of the room.
-        ticket: show the position of this ticket; its text, or its number (the first one is 0). The text also shows
+        ticket: show the position of this ticket; its text, or its number (the first one is 1). The text also shows
             if the room lost the ticket in a failover.
-        earlier: an earlier transcript of the same room, best from before the opening. Values that were fixed then must
-            not have changed.
+        earlier: an earlier transcript of the same room; repeat it for more. The best ones are from before the opening
+            and from just after it. Values that were fixed then must not have changed.
         as_json: print the result as JSON, and nothing else.
     """
     transcript = _read(file, "FILE")
-    before = _read(earlier, "--earlier") if earlier else None
+    before = [_read(one, "--earlier") for one in earlier]
     number, ticket_epoch = _number(ticket) if ticket else (None, None)
     with _progress(transcript.tickets) as progress:
         found = verify_transcript(transcript, before, progress)
@@ -80,9 +81,10 @@ def _read(file: str, where: str) -> RoomTranscript:
 def _number(ticket: str) -> tuple[int, int | None]:
     """Return the number of a ticket, and its epoch, or ``None`` if only the number is given."""
     if ticket.isascii() and ticket.isdigit() and len(ticket) < len(str(TICKETS_MAX)) + 1:
-        check_integer(int(ticket), "--ticket", 0, TICKETS_MAX)
+        check_integer(int(ticket), "--ticket", 1, TICKETS_MAX)
         return int(ticket), None
-    return read_ticket_number(ticket)
+    index = read_ticket_index(ticket)
+    return index.number, index.epoch
 
 
 @contextlib.contextmanager
@@ -110,12 +112,16 @@ def _print(
     ]
     lines += [f"WRONG: {finding}" for finding in found.findings]
     lines += [f"pending: {pending}" for pending in found.pending]
-    if found.ok:
+    if found.ok and found.tickets_checked:
         tickets = f"{found.tickets_checked:,} of {transcript.tickets:,} tickets"
         lines.append(f"OK: {tickets} have a unique position that follows from commitment and entropy")
+    elif found.ok:
+        lines.append("No contradiction so far. No position can be checked yet: verify a later transcript, too.")
     if number is not None and found.ok:
-        shown = "no position yet" if position is None else f"position {position:,} (the first is 0)"
+        shown = "no position yet" if position is None else f"position {position:,} (the first is 1)"
         lines.append(f"ticket number {number:,}: {shown}")
+    if number is not None:
+        lines.append(_SIGNATURE_NOTE)
     sys.stdout.write("\n".join(lines) + "\n")
 
 
@@ -139,5 +145,5 @@ def _print_json(
         "entropy": transcript.entropy,
     }
     if number is not None:
-        result["ticket"] = {"number": number, "position": position}
+        result["ticket"] = {"number": number, "position": position, "signature_checked": False}
     print_json(result)

@@ -166,6 +166,7 @@ def ticket_status_of(body: TicketStatusBody) -> ServiceTicketStatus:
     """Return a ticket's status."""
     return ServiceTicketStatus(
         phase=body.phase,
+        number=body.number,
         position=body.position,
         ahead=body.ahead,
         tickets=body.tickets,

@@ -167,7 +167,7 @@ class Lot(msgspec.Struct, frozen=True, gc=False):
         number: Number of the application.
         rank: Rank in the order of the draw, from 1.
         preference: Rank of the choice that it got among its choices, from 1. 0: it got nothing.
-        option: Index of the choice's option whose quotas it got, from 0.
+        option: Number of the choice's option whose quotas it got, from 1. 0: it got nothing.
     """
 
     number: int
@@ -322,7 +322,7 @@ def allot(capacities: Capacities, key: str, applications: Iterable[Application])
 
 
 def _allot_units(capacities: Capacities, parties: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, int]]:
-    """Yield what each party gets: the rank of its choice, from 1, and the option; or 0 and 0.
+    """Yield what each party gets: the rank of its choice and the number of its option, both from 1; or 0 and 0.
 
     Args:
         capacities: Units and choices of the draw.
@@ -356,14 +356,14 @@ def _take_best_choice(
     for preference, name in enumerate(choices, 1):
         if name in exhausted:
             continue
-        for index, option in enumerate(options_of[name]):
+        for number, option in enumerate(options_of[name], 1):
             for quota in option:
                 if units_left[quota] < units:
                     break
             else:
                 for quota in option:
                     units_left[quota] -= units
-                return preference, index
+                return preference, number
         if units == 1:
             exhausted.add(name)
     return 0, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["FINDINGS_MAX", "NOTHING_NOTED", "Expected", "check_draw", "contradictions"]
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -56,11 +57,11 @@ def check_draw(
 
     Args:
         head: Head of the result.
-        lots: Each application's lot, and the name of the choice that it got (``""``: none).
+        lots: Each application's lot, and the name of the choice that it got (``""``: none), in the order of the file.
         capacities: The published capacities.
-        applications: The published applications.
-        capacities_digest: Digest of the canonical form of ``capacities``, in hex.
-        applications_digest: Digest of the canonical form of ``applications``, in hex.
+        applications: The published applications, in the order of the file.
+        capacities_digest: SHA-256 of the file of ``capacities``, in hex.
+        applications_digest: SHA-256 of the file of ``applications``, in hex.
         expected: Values that the verifier noted before the draw.
 
     Returns:
@@ -132,7 +133,11 @@ def _check_head(
 def _index_applications(applications: Iterable[Application], findings: _Findings) -> dict[int, Application]:
     by_number: dict[int, Application] = {}
     number_of: dict[str, int] = {}
+    before = 0
     for application in applications:
+        if application.number < before:
+            findings.add(f"application {application.number}: its line comes after that of application {before}")
+        before = application.number
         if application.number in by_number:
             findings.add(f"application {application.number}: the number occurs twice")
         by_number[application.number] = application
@@ -170,6 +175,9 @@ def _check_order(
         findings.add(f"application {number}: is missing in the result")
     for number in sorted(listed - by_number.keys())[:FINDINGS_MAX]:
         findings.add(f"application {number}: is in the result, but not among the applications")
+    for (lot, _), (following, _) in itertools.pairwise(lots):
+        if following.number < lot.number:
+            findings.add(f"application {following.number}: its line in the result comes after that of {lot.number}")
     if len(findings) > before:
         return False
     key = hashlib.sha256(f"{head.draw} {head.seed} {head.entropy}".encode()).hexdigest()
@@ -208,7 +216,7 @@ def _check_choices(
             return
         if lot.preference:
             preference = capacities.preferences[choice]
-            for quota in preference.choice.options[lot.option]:
+            for quota in preference.choice.options[lot.option - 1]:
                 units_left[preference.office, preference.day, quota] -= len(application.applicants)
 
 
@@ -220,12 +228,12 @@ def _best_choice(
         preference = capacities.preferences.get(name)
         if preference is None:
             return f"its choice {name} is not among those of the capacities"
-        for index, option in enumerate(preference.choice.options):
+        for number, option in enumerate(preference.choice.options, 1):
             available = min(units_left[preference.office, preference.day, quota] for quota in option)
             if available >= len(application.applicants):
-                return rank, name, index
+                return rank, name, number
     return 0, "", 0
 
 
 def _describe_choice(rank: int, name: str, option: int) -> str:
-    return f"choice {rank} ({name}, option {option + 1})" if rank else "nothing"
+    return f"choice {rank} ({name}, option {option})" if rank else "nothing"

@@ -104,7 +104,7 @@ class RoomMethods:
         """
         snapshot = yield from self._fresh_snapshot()
         if identity is not None:
-            snapshot.ticket_number(ticket, identity)
+            snapshot.ticket_index(ticket, identity)
         return (yield from waiting_rooms.ticket_status(self.cache, snapshot, ticket))
 
     def enter(self, ticket: str, identity: str) -> Workflow[EnterResult]:

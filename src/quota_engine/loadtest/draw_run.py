@@ -13,10 +13,8 @@ import msgspec
 from quota_engine.draws.files import (
     ResultHead,
     applications_of_lines,
-    canonical_lines,
     capacities_of_json,
     digest_of,
-    json_of_capacities,
     result_of_lines,
 )
 from quota_engine.draws.lottery import Application, Capacities, Lot, allot, commitment_of, key_of
@@ -110,7 +108,7 @@ def carry_out(host: DrawOperator, plan: LoadTestPlan, seed: str) -> DrawRunResul
     expected = Expected(
         commitment_of(plan.draw, seed), frozen["applications_digest"], frozen["capacities_digest"], entropy
     )
-    digests = digest_of([json_of_capacities(capacities)]), digest_of(canonical_lines(applications))
+    digests = digest_of([files[0]]), digest_of([files[1]])
     findings = check_draw(head, lots, capacities, applications, *digests, expected)
     return DrawRunResult(
         capacities,

@@ -338,9 +338,9 @@ class _WaitingRoomModel(_ImmediateModel):
             return
         places = array("q", bytes(8 * ordered))
         for number in range(self._ordered, ordered):
-            position = self._orders.position(state.windows, state.tickets, number) if self._shuffled else number
+            position = self._orders.position(state.windows, state.tickets, number) if self._shuffled else number + 1
             assert position is not None
-            places[position] = self._agent_of_ticket[number]
+            places[position - 1] = self._agent_of_ticket[number]
         self._ordered_agents.extend(places[self._ordered :])
         self._ordered = ordered
 

@@ -2,13 +2,14 @@
 
 Theory of operation:
 
-- Before the opening, each applicant gets one ticket, with the next free number. These tickets are window 0. Their
-  number is fixed when the store's clock reaches the opening time.
+- Before the opening, each applicant gets one ticket, with the next free index, from 0. The number that the applicant
+  sees is the index plus 1. These tickets are window 0. Their count is fixed when the store's clock reaches the
+  opening time.
 - After the opening, tickets fall into windows of ``window_ms``, each behind all windows before it.
 - The order within a window is a permutation; see :mod:`quota_engine.waiting_room.order`. The machine does not compute
   it. The machine counts tickets and decides how many positions have been called.
-- Positions below ``called_count`` have been called, in order. ``calls`` lists when. The turn of a called position ends
-  ``turn_ms`` later, whether or not its applicant entered.
+- Positions count from 1. Those up to ``called_count`` have been called, in order. ``calls`` lists when. The turn of a
+  called position ends ``turn_ms`` later, whether or not its applicant entered.
 - Epochs separate the tickets from before and after a failover that lost the room's last joins. A store that takes the
   room over on another server raises the epoch. The tickets that the room still has then are all below the count at that
   moment, and lost ones are not. So the starts of the epochs give the epoch of each number, and a ticket with another
@@ -66,6 +67,7 @@ TICKETS_MAX: Final = SIZE_MAX
 OPEN_MS_MAX: Final = 7 * 86_400_000
 """The longest time from the opening to the close."""
 WINDOWS_MAX: Final = 4096
+WINDOW_MS_MIN: Final = 1_000
 ACTIVE_CALLS_MAX: Final = 512
 """The most calls whose turns have not ended: the upper bound of ``turn_ms / step_ms``."""
 PER_MINUTE_MAX: Final = 6_000_000
@@ -153,7 +155,7 @@ class RoomConfig(msgspec.Struct, frozen=True):
         if self.group:
             check_name(self.group, "group")
         check_integer(self.tickets_max, "tickets_max", 1, TICKETS_MAX)
-        window_ms_min = max(1_000, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
+        window_ms_min = max(WINDOW_MS_MIN, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
         check_integer(self.window_ms, "window_ms", window_ms_min, OPEN_MS_MAX)
         check_integer(self.step_ms, "step_ms", 100, 60_000)
         check_integer(self.turn_ms, "turn_ms", self.step_ms, self.step_ms * ACTIVE_CALLS_MAX)

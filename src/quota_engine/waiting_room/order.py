@@ -118,18 +118,18 @@ class RoomOrder:
         self._permutations: dict[tuple[int, int], Permutation] = {}
 
     def position(self, windows: Sequence[tuple[int, int]], tickets: int, index: int) -> int | None:
-        """Return the position of a ticket among all tickets, from 0, or ``None`` if its seed is not known.
+        """Return the position of a ticket among all tickets, from 1, or ``None`` if its seed is not known.
 
         Args:
             windows: Number and first ticket index of each window that has tickets, in ascending order.
             tickets: Tickets of the room.
-            index: Index of the ticket. Its window must have ended, because the size of the window counts.
+            index: Index of the ticket, from 0. Its window must have ended, because the size of the window counts.
         """
         which = bisect_right(windows, index, key=_first_index) - 1
         window, first = windows[which]
         size = (windows[which + 1][1] if which + 1 < len(windows) else tickets) - first
         permutation = self._permutations.get((window, size)) or self.permutation(window, size)
-        return None if permutation is None else first + permutation.position(index - first)
+        return None if permutation is None else 1 + first + permutation.position(index - first)
 
     def permutation(self, window: int, size: int) -> Permutation | None:
         """Return the order within a window, or ``None`` if its seed is not known.

@@ -18,7 +18,7 @@ __all__ = [
 ]
 
 import enum
-from bisect import bisect_right
+from bisect import bisect_left
 from typing import Final
 
 import msgspec
@@ -81,7 +81,8 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         phase: Phase of the ticket.
-        position: Position among all tickets, from 0, or ``POSITION_NONE`` (-1).
+        number: Number of the ticket in the order of the joins, from 1.
+        position: Position among all tickets, from 1, or ``POSITION_NONE`` (-1).
         ahead: Tickets that are called before this one. Without a position it is the most possible. -1 before the
             opening.
         tickets: Tickets given so far.
@@ -96,6 +97,7 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
     """
 
     phase: TicketPhase
+    number: int
     position: int
     ahead: int
     tickets: int
@@ -110,13 +112,13 @@ class TicketStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 def called_at_ms(view: RoomView, position: int) -> int:
-    """Return the time at which a position was called, in milliseconds since 1970 (UTC).
+    """Return the time at which a position (from 1) was called, in milliseconds since 1970 (UTC).
 
     Returns 0 if the position has not been called, or if its turn had ended at the room's last step.
     """
-    if not view.turns_ended <= position < view.called_count:
+    if not view.turns_ended < position <= view.called_count:
         return 0
-    return view.calls[bisect_right(view.calls, position, key=_called_count)].at_ms
+    return view.calls[bisect_left(view.calls, position, key=_called_count)].at_ms
 
 
 def pass_until_ms(view: RoomView, position: int) -> int:
@@ -128,12 +130,12 @@ def pass_until_ms(view: RoomView, position: int) -> int:
 
 
 def position_of(view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH_FIRST) -> int:
-    """Return the position of a ticket, from 0. A position never changes within an epoch of the room.
+    """Return the position of a ticket, from 1. A position never changes within an epoch of the room.
 
     Args:
         view: The room.
         order: The room's order.
-        index: Index of the ticket.
+        index: Index of the ticket, from 0.
         epoch: Epoch of the ticket.
 
     Returns:
@@ -150,11 +152,12 @@ def position_of(view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH
     return POSITION_NONE if position is None else position
 
 
-def ticket_status(view: RoomView, position: int, now_ms: int) -> TicketStatus:
+def ticket_status(view: RoomView, number: int, position: int, now_ms: int) -> TicketStatus:
     """Return the status of a ticket.
 
     Args:
         view: The room.
+        number: Number of the ticket, from 1.
         position: Position of the ticket, ``POSITION_NONE`` or ``POSITION_LOST``.
         now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the view counts as the
             time of the view.
@@ -162,25 +165,28 @@ def ticket_status(view: RoomView, position: int, now_ms: int) -> TicketStatus:
     config = view.config
     now_ms = max(now_ms, view.now_ms)
     if view.is_closed or now_ms >= config.closes_at_ms:
-        return _status(view, TicketPhase.ROOM_CLOSED, max(position, POSITION_NONE), 0)
+        return _status(view, number, TicketPhase.ROOM_CLOSED, max(position, POSITION_NONE), 0)
     if position == POSITION_LOST:
-        return _status(view, TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN)
+        return _status(view, number, TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN)
     if now_ms < config.opens_at_ms:
-        return _status(view, TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN)
+        return _status(view, number, TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN)
     if position == POSITION_NONE:
-        return _status(view, TicketPhase.SHUFFLING, POSITION_NONE, view.tickets - 1 - view.called_count, wait_ms_min=0)
-    if position >= view.called_count:
-        ahead = position - view.called_count
+        ahead = view.tickets - 1 - view.called_count
+        return _status(view, number, TicketPhase.SHUFFLING, POSITION_NONE, ahead, wait_ms_min=0)
+    if position > view.called_count:
+        ahead = position - view.called_count - 1
         wait_ms_min = ahead * _MINUTE_MS // view.per_minute_max
         wait_ms = _expected_wait_ms(view, ahead)
         if wait_ms != WAIT_UNKNOWN:
             wait_ms = max(wait_ms, wait_ms_min)
-        return _status(view, TicketPhase.WAITING, position, ahead, wait_ms_min=wait_ms_min, wait_ms=wait_ms)
+        return _status(view, number, TicketPhase.WAITING, position, ahead, wait_ms_min=wait_ms_min, wait_ms=wait_ms)
     called_ms = called_at_ms(view, position)
     if not called_ms or now_ms >= called_ms + config.turn_ms:
-        return _status(view, TicketPhase.TURN_MISSED, position, 0)
+        return _status(view, number, TicketPhase.TURN_MISSED, position, 0)
     enter_until_ms = min(called_ms + config.turn_ms, config.closes_at_ms)
-    return _status(view, TicketPhase.CALLED, position, 0, wait_ms_min=0, wait_ms=0, enter_until_ms=enter_until_ms)
+    return _status(
+        view, number, TicketPhase.CALLED, position, 0, wait_ms_min=0, wait_ms=0, enter_until_ms=enter_until_ms
+    )
 
 
 def _called_count(call: TicketCall) -> int:
@@ -189,6 +195,7 @@ def _called_count(call: TicketCall) -> int:
 
 def _status(
     view: RoomView,
+    number: int,
     phase: TicketPhase,
     position: int,
     ahead: int,
@@ -199,6 +206,7 @@ def _status(
 ) -> TicketStatus:
     return TicketStatus(
         phase,
+        number,
         position,
         ahead,
         view.tickets,

@@ -27,7 +27,8 @@ __all__ = [
 
 import datetime
 import hashlib
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -35,7 +36,15 @@ import msgspec
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, epoch_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
-from quota_engine.waiting_room.machine import TICKETS_MAX, WINDOWS_MAX, RoomView, tickets_ordered
+from quota_engine.waiting_room.machine import (
+    DAYS_MAX,
+    OPEN_MS_MAX,
+    TICKETS_MAX,
+    WINDOW_MS_MIN,
+    WINDOWS_MAX,
+    RoomView,
+    tickets_ordered,
+)
 from quota_engine.waiting_room.order import RoomOrder, check_entropy, check_seed, commitment_of, seed_of
 from quota_engine.waiting_room.permutation import CONSTRUCTION
 
@@ -44,7 +53,7 @@ _PROGRESS_TICKETS: Final = 10_000
 
 
 class TranscriptWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A window that has ended: its number, the index of its first ticket, and how many tickets it has."""
+    """A window that has ended: its number, the number of its first ticket (from 1), and how many tickets it has."""
 
     window: int
     first: int
@@ -52,19 +61,19 @@ class TranscriptWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         check_integer(self.window, "windows, window", 0, WINDOWS_MAX)
-        check_integer(self.first, "windows, first", 0, TICKETS_MAX)
+        check_integer(self.first, "windows, first", 1, TICKETS_MAX)
         check_integer(self.tickets, "windows, tickets", 1, TICKETS_MAX)
 
 
 class TranscriptEpoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An epoch above 1 in which the room gave tickets, or its last epoch, and the index of its first ticket."""
+    """An epoch above 1 in which the room gave tickets, or its last epoch, and the number of its first ticket."""
 
     epoch: int
     first: int
 
     def __post_init__(self) -> None:
         check_integer(self.epoch, "epochs, epoch", EPOCH_FIRST + 1, EPOCH_MAX)
-        check_integer(self.first, "epochs, first", 0, TICKETS_MAX)
+        check_integer(self.first, "epochs, first", 1, TICKETS_MAX + 1)
 
 
 class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,7 +99,7 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         seed: Seed that orders the tickets of window 0.
         closing_seed: Seed that orders the tickets of later windows.
         epoch: Epoch of the room. It grows with each failover of the room's store.
-        epochs: Epochs above 1, in order. A ticket of an earlier epoch with the index of a later one was lost.
+        epochs: Epochs above 1, in order. A ticket of an earlier epoch with the number of a later one was lost.
         digest: Digest of the values that the order follows from; see :func:`digest_of`.
         contradictions: One sentence for each value that was published before and differs now.
 
@@ -144,11 +153,11 @@ class RoomTranscript(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def tickets(self) -> int:
         """Tickets in all windows that have ended."""
-        return self.windows[-1].first + self.windows[-1].tickets if self.windows else 0
+        return self.windows[-1].first + self.windows[-1].tickets - 1 if self.windows else 0
 
-    def epoch_of(self, index: int) -> int:
-        """Return the epoch of a ticket that the room has. The same index with another epoch is a lost ticket."""
-        return epoch_of([(one.epoch, one.first) for one in self.epochs], index)
+    def epoch_of(self, number: int) -> int:
+        """Return the epoch of a ticket that the room has. The same number with another epoch is a lost ticket."""
+        return epoch_of([(one.epoch, one.first) for one in self.epochs], number)
 
 
 class Verification(msgspec.Struct, frozen=True):
@@ -194,12 +203,14 @@ def transcript_of(room: str, view: RoomView) -> RoomTranscript:
         config.commitment,
         config.entropy_source,
         view.now_ms,
-        tuple(TranscriptWindow(window, first, end - first) for (window, first), end in zip(ended, ends, strict=False)),
+        tuple(
+            TranscriptWindow(window, first + 1, end - first) for (window, first), end in zip(ended, ends, strict=False)
+        ),
         view.entropy,
         view.seed,
         view.closing_seed,
         view.epoch,
-        tuple(TranscriptEpoch(epoch, first) for epoch, first in view.epoch_starts),
+        tuple(TranscriptEpoch(epoch, first + 1) for epoch, first in view.epoch_starts),
         "0" * 64,
         (),
     )
@@ -217,7 +228,7 @@ def digest_of(transcript: RoomTranscript) -> str:
         <entropy, or nothing>
         <seed, or nothing>
         <closing seed, or nothing>
-        <for each window that has ended: number, index of its first ticket, tickets; with spaces between>
+        <for each window that has ended: number, number of its first ticket, tickets; with spaces between>
     """
     lines = [
         "quota_engine room transcript 1",
@@ -244,28 +255,29 @@ def parse_transcript(text: bytes) -> RoomTranscript:
 
 
 def verify(
-    transcript: RoomTranscript, earlier: RoomTranscript | None = None, progress: Callable[[int], None] | None = None
+    transcript: RoomTranscript, earlier: Sequence[RoomTranscript] = (), progress: Callable[[int], None] | None = None
 ) -> Verification:
     """Verify that a transcript matches its commitment and gives each ticket one position.
 
+    Signatures of tickets are not part of a transcript, so they are not verified.
+
     Args:
         transcript: The transcript.
-        earlier: An earlier transcript of the same room, preferably from before the opening. Values that were fixed
-            then must be the same.
+        earlier: Earlier transcripts of the same room, preferably from before the opening and from just after it.
+            Values that were fixed then must be the same.
         progress: Called after every 10,000 tickets with the number checked so far.
     """
-    findings, pending = _check_seeds(transcript)
-    findings += _check_windows(transcript)
-    if transcript.digest != digest_of(transcript):
-        findings.append("the digest does not match the contents")
-    findings += [f"the publisher states: {sentence}" for sentence in transcript.contradictions]
-    if earlier is not None:
-        findings += contradictions(transcript, earlier)
+    findings, pending = _check_contents(transcript)
+    for one in earlier:
+        findings += [f"earlier transcript: {finding}" for finding in _check_contents(one)[0]]
+        if one.as_of_ms > transcript.as_of_ms:
+            findings.append(f"the earlier transcript is from {one.as_of_ms}, after {transcript.as_of_ms}")
+        findings += contradictions(transcript, one)
     checked = 0
     if not findings:
         taken = bytearray(transcript.tickets)
         for _, position in iter_positions(transcript):
-            taken[position] = 1
+            taken[position - 1] = 1
             checked += 1
             if not checked % _PROGRESS_TICKETS and progress is not None:
                 progress(checked)
@@ -275,31 +287,31 @@ def verify(
 
 
 def iter_positions(transcript: RoomTranscript) -> Iterator[tuple[int, int]]:
-    """Yield the index and the position of each ticket whose seed is known, both from 0."""
+    """Yield the number and the position of each ticket whose seed is known, both from 1."""
     order = _order_of(transcript)
     for window in transcript.windows:
         permutation = order.permutation(window.window, window.tickets)
         if permutation is not None:
-            for number in range(window.tickets):
-                yield window.first + number, window.first + permutation.position(number)
+            for offset in range(window.tickets):
+                yield window.first + offset, window.first + permutation.position(offset)
 
 
-def position_of(transcript: RoomTranscript, index: int) -> int | None:
-    """Return the position of one ticket, from 0, or ``None`` if its seed has not been revealed.
+def position_of(transcript: RoomTranscript, number: int) -> int | None:
+    """Return the position of one ticket, from 1, or ``None`` if its seed has not been revealed.
 
     Args:
         transcript: The transcript.
-        index: Index of the ticket.
+        number: Number of the ticket, from 1.
 
     Raises:
         InvalidRequest: The ticket is in no window of the transcript.
     """
-    check_integer(index, "ticket", 0, TICKETS_MAX)
-    if not any(window.first <= index < window.first + window.tickets for window in transcript.windows):
-        problem = f"number {index} is in none of the windows that have ended"
-        raise InvalidRequest("ticket", problem, f"a number below {transcript.tickets}")
-    windows = tuple((window.window, window.first) for window in transcript.windows)
-    return _order_of(transcript).position(windows, transcript.tickets, index)
+    check_integer(number, "ticket", 1, TICKETS_MAX)
+    if not any(window.first <= number < window.first + window.tickets for window in transcript.windows):
+        problem = f"number {number} is in none of the windows that have ended"
+        raise InvalidRequest("ticket", problem, f"a number from 1 to {transcript.tickets}")
+    windows = tuple((window.window, window.first - 1) for window in transcript.windows)
+    return _order_of(transcript).position(windows, transcript.tickets, number - 1)
 
 
 def _order_of(transcript: RoomTranscript) -> RoomOrder:
@@ -308,12 +320,28 @@ def _order_of(transcript: RoomTranscript) -> RoomOrder:
     )
 
 
+def _check_contents(transcript: RoomTranscript) -> tuple[list[str], list[str]]:
+    """Return the findings about a transcript alone, and the parts that are pending until a seed is revealed."""
+    findings, pending = _check_seeds(transcript)
+    findings += _check_times(transcript)
+    findings += _check_windows(transcript)
+    findings += _check_epochs(transcript)
+    if transcript.digest != digest_of(transcript):
+        findings.append("the digest does not match the contents")
+    findings += [f"the publisher states: {sentence}" for sentence in transcript.contradictions]
+    return findings, pending
+
+
 def _check_seeds(transcript: RoomTranscript) -> tuple[list[str], list[str]]:
     """Return the findings about seeds and entropy, and the parts that are pending until a seed is revealed."""
     findings: list[str] = []
     pending: list[str] = []
     if not transcript.seed:
-        pending.append("the seed has not been revealed: there are no positions yet")
+        closed = "the room closed before its opening: it has no positions"
+        opening = "the seed has not been revealed: there are no positions yet"
+        pending.append(closed if transcript.closing_seed else opening)
+        if transcript.entropy:
+            findings.append("the transcript has entropy, but the seed is missing")
     elif commitment_of(transcript.seed) != transcript.commitment:
         findings.append("the seed does not match the commitment")
     if not transcript.closing_seed:
@@ -326,15 +354,55 @@ def _check_seeds(transcript: RoomTranscript) -> tuple[list[str], list[str]]:
     return findings, pending
 
 
-def _check_windows(transcript: RoomTranscript) -> list[str]:
-    """Return the findings about windows: they must follow each other without a gap or an overlap."""
+def _check_times(transcript: RoomTranscript) -> list[str]:
+    """Return the findings about the time of the transcript and the times of the room, which decide what is revealed."""
     findings: list[str] = []
-    first, before = 0, -1
+    as_of_ms, opens_at_ms, closes_at_ms = transcript.as_of_ms, transcript.opens_at_ms, transcript.closes_at_ms
+    if as_of_ms < opens_at_ms and transcript.seed:
+        findings.append(f"the seed is revealed at {as_of_ms}, before the opening at {opens_at_ms}")
+    if as_of_ms >= closes_at_ms and not transcript.closing_seed:
+        findings.append(f"the room closed at {closes_at_ms}, but the closing seed is missing at {as_of_ms}")
+    elif as_of_ms >= opens_at_ms and not (transcript.entropy_source or transcript.seed or transcript.closing_seed):
+        findings.append(f"the room opened at {opens_at_ms}, but the seed is missing at {as_of_ms}")
+    open_ms = closes_at_ms - opens_at_ms
+    if open_ms > OPEN_MS_MAX:
+        findings.append(f"the room is open for {open_ms} ms; expected at most {OPEN_MS_MAX}")
+    window_ms_min = max(WINDOW_MS_MIN, -(-open_ms // WINDOWS_MAX))
+    if not window_ms_min <= transcript.window_ms <= OPEN_MS_MAX:
+        findings.append(f"window_ms is {transcript.window_ms}; expected {window_ms_min} to {OPEN_MS_MAX}")
+    if not 0 <= (transcript.last_day - transcript.first_day).days < DAYS_MAX:
+        findings.append(f"the last day is {transcript.last_day}, the first day {transcript.first_day}")
+    return findings
+
+
+def _check_epochs(transcript: RoomTranscript) -> list[str]:
+    """Return the finding that epochs do not follow each other, or that the last one is above the room's epoch."""
+    starts = [(one.epoch, one.first) for one in transcript.epochs]
+    rising = all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(starts))
+    if not rising or (starts and starts[-1][0] > transcript.epoch):
+        return [f"the epochs do not lead to epoch {transcript.epoch}"]
+    return []
+
+
+def _check_windows(transcript: RoomTranscript) -> list[str]:
+    """Return the findings about windows.
+
+    They must follow each other without a gap or an overlap, and have ended by the time of the transcript.
+    """
+    findings: list[str] = []
+    window_ms, as_of_ms = transcript.window_ms, transcript.as_of_ms
+    first, before = 1, -1
     for window in transcript.windows:
         if window.window <= before:
             findings.append(f"window {window.window} comes after window {before}")
         if window.first != first:
             findings.append(f"window {window.window} begins at ticket {window.first}; expected {first}")
+        ends_at_ms = transcript.opens_at_ms + window.window * window_ms
+        begins_at_ms = ends_at_ms - window_ms if window.window else 0
+        if begins_at_ms >= transcript.closes_at_ms:
+            findings.append(f"window {window.window} begins after the close, with window_ms {window_ms}")
+        elif as_of_ms < (begins_at_ms if transcript.closing_seed else ends_at_ms):  # a close ends all windows
+            findings.append(f"window {window.window} had not ended at {as_of_ms}, with window_ms {window_ms}")
         first, before = window.first + window.tickets, window.window
     return findings
 

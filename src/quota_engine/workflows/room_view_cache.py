@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from quota_engine.admission.tickets import RoomTickets, TicketNumber
+from quota_engine.admission.tickets import RoomTickets, TicketIndex
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import UnknownName
 from quota_engine.domain.model import Choice
@@ -72,7 +72,7 @@ class RoomViewSnapshot:
         view: RoomView,
         tickets: RoomTickets,
         order: RoomOrder,
-        positions: dict[str, int],
+        positions: dict[str, tuple[int, int]],
     ) -> None:
         self._requests = requests
         self.view = view
@@ -89,8 +89,8 @@ class RoomViewSnapshot:
         config = self.view.config
         return self._tickets.ticket(index, epoch, applicant, config.closes_at_ms + config.turn_ms)
 
-    def ticket_number(self, ticket: str, identity: str | None) -> TicketNumber:
-        """Return index and epoch of a ticket. The room may have lost it.
+    def ticket_index(self, ticket: str, identity: str | None) -> TicketIndex:
+        """Return index (from 0) and epoch of a ticket. The room may have lost it.
 
         Raises:
             InvalidRequest: the ticket is not valid, or belongs to another identity.
@@ -107,38 +107,38 @@ class RoomViewSnapshot:
             InvalidRequest: the ticket is not valid.
         """
         positions = self._positions
-        position = positions.get(ticket) if isinstance(ticket, str) else None
-        if position is None:
+        known = positions.get(ticket) if isinstance(ticket, str) else None
+        if known is None:
             index, epoch = self._tickets.read(ticket, self.view.now_ms)
             if epoch > self.view.epoch:
                 return None
-            position = position_of(self.view, self._order, index, epoch)
-            if position not in (POSITION_NONE, POSITION_LOST):
+            known = index + 1, position_of(self.view, self._order, index, epoch)
+            if known[1] not in (POSITION_NONE, POSITION_LOST):
                 if len(positions) >= POSITIONS_MAX:
                     positions.clear()
-                positions[ticket] = position
-        return ticket_status(self.view, position, now_ms)
+                positions[ticket] = known
+        return ticket_status(self.view, *known, now_ms)
 
-    def lost_status(self, now_ms: int) -> TicketStatus:
-        """Return the status of a ticket that the room has lost."""
-        return ticket_status(self.view, POSITION_LOST, now_ms)
+    def lost_status(self, number: int, now_ms: int) -> TicketStatus:
+        """Return the status of the ticket ``number`` (from 1), which the room has lost."""
+        return ticket_status(self.view, number, POSITION_LOST, now_ms)
 
-    def unordered_status(self, now_ms: int) -> TicketStatus:
-        """Return the status of a ticket that has no position in this view."""
-        return ticket_status(self.view, POSITION_NONE, now_ms)
+    def unordered_status(self, number: int, now_ms: int) -> TicketStatus:
+        """Return the status of the ticket ``number`` (from 1), which has no position in this view."""
+        return ticket_status(self.view, number, POSITION_NONE, now_ms)
 
-    def issue_pass(self, number: TicketNumber, applicant: str, status: TicketStatus) -> EnterResult:
+    def issue_pass(self, index: TicketIndex, applicant: str, status: TicketStatus) -> EnterResult:
         """Return the pass of a ticket that has its turn: the same one each time.
 
         Args:
-            number: index and epoch of the ticket.
+            index: index and epoch of the ticket.
             applicant: keyed hash of its applicant.
             status: status of the ticket in this view; its phase is ``CALLED``.
         """
         config = self.view.config
         until_ms = pass_until_ms(self.view, status.position)
         admission_pass = self._tickets.admission_pass(
-            *number, applicant, config.office, config.first_day, config.last_day, until_ms
+            *index, applicant, config.office, config.first_day, config.last_day, until_ms
         )
         return EnterResult(status, admission_pass, until_ms)
 

@@ -66,12 +66,15 @@ class JoinResult(msgspec.Struct, frozen=True, gc=False):
     Args:
         status: ``JOINED``, or the reason of the refusal.
         ticket: the signed ticket, or ``""``.
+        number: number of the ticket in the order of the joins, from 1; 0 without a ticket. With it, anyone can verify
+            the ticket's position after the opening.
         replayed: true if the identity had this ticket already.
         retry_at_ms: when a later call may succeed, in milliseconds since 1970; 0 if never.
     """
 
     status: RoomStatus
     ticket: str = ""
+    number: int = 0
     replayed: bool = False
     retry_at_ms: int = 0
 
@@ -123,7 +126,7 @@ def join(
     applicant = cache.requests.owner_hash(identity, "identity")
     command = JoinRoom(applicant)
     if replaces_ticket is not None:
-        command = JoinRoom(applicant, *snapshot.ticket_number(replaces_ticket, identity))
+        command = JoinRoom(applicant, *snapshot.ticket_index(replaces_ticket, identity))
         replaced = yield from ticket_status(cache, snapshot, replaces_ticket)
         if replaced.phase not in (TicketPhase.TURN_MISSED, TicketPhase.TICKET_LOST):
             expected = "one that has lost its turn, or that the room has lost"
@@ -131,7 +134,8 @@ def join(
     result: RoomResult = yield Apply(cache.address, command)
     if not result.ok:
         return JoinResult(result.status, retry_at_ms=result.retry_at_ms)
-    return JoinResult(result.status, snapshot.issue_ticket(result.index, result.epoch, applicant), result.replayed)
+    ticket = snapshot.issue_ticket(result.index, result.epoch, applicant)
+    return JoinResult(result.status, ticket, result.index + 1, result.replayed)
 
 
 def ticket_status(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str) -> Workflow[TicketStatus]:
@@ -143,7 +147,9 @@ def ticket_status(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str)
         now_ms = cache.now_ms(current.view)
         status = current.ticket_status(ticket, now_ms)
         if status is None:  # another caller is still reading the room; or it was lost together with this epoch
-            status = current.unordered_status(now_ms) if current is snapshot else current.lost_status(now_ms)
+            number = current.ticket_index(ticket, None).number
+            is_same = current is snapshot
+            status = current.unordered_status(number, now_ms) if is_same else current.lost_status(number, now_ms)
     return status
 
 
@@ -153,7 +159,8 @@ def enter(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str, identit
     The store decides if the room has this ticket: after a failover without a fence, two applicants may have tickets
     with one number. A ticket whose turn it is not costs no call of the store.
     """
-    number = snapshot.ticket_number(ticket, identity)
+    index = snapshot.ticket_index(ticket, identity)
+    number = index.number
     status = yield from ticket_status(cache, snapshot, ticket)
     if status.phase is not TicketPhase.CALLED:
         return EnterResult(status)
@@ -164,14 +171,14 @@ def enter(cache: RoomViewCache, snapshot: RoomViewSnapshot, ticket: str, identit
         yield Refresh(0)  # the view is from before a failover: its positions and calls may not be the room's
         current = cache.snapshot()
     now_ms = cache.now_ms(current.view)
-    if (found.index, found.epoch) != number:
-        return EnterResult(current.lost_status(now_ms))
-    status = current.ticket_status(ticket, now_ms) or current.unordered_status(now_ms)
+    if (found.index, found.epoch) != index:
+        return EnterResult(current.lost_status(number, now_ms))
+    status = current.ticket_status(ticket, now_ms) or current.unordered_status(number, now_ms)
     if found.room_epoch != current.view.epoch:
-        status = current.unordered_status(now_ms)
+        status = current.unordered_status(number, now_ms)
     if status.phase is not TicketPhase.CALLED:
         return EnterResult(status)
-    return current.issue_pass(number, applicant, status)
+    return current.issue_pass(index, applicant, status)
 
 
 def open_with(cache: RoomViewCache, snapshot: RoomViewSnapshot, entropy: str, epoch: int) -> Workflow[RoomResult]:

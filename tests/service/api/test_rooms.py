@@ -110,7 +110,7 @@ async def test_join_enter_reserve_and_verify(rooms: Client) -> None:
         OPENS_AT_MS,
     )
     standings = {identity: (await look(rooms, f"{ROOM}/tickets/{text}")).json() for identity, text in tickets.items()}
-    assert sorted(one["position"] for one in standings.values()) == [0, 1, 2]
+    assert sorted(one["position"] for one in standings.values()) == [1, 2, 3]
     assert sorted(one["phase"] for one in standings.values()) == ["CALLED", "WAITING", "WAITING"]
     first, second, third = sorted(standings, key=lambda identity: int(standings[identity]["position"]))
     assert standings[first]["called_until_at_ms"] == OPENS_AT_MS + 60_000
@@ -136,7 +136,7 @@ async def test_join_enter_reserve_and_verify(rooms: Client) -> None:
     over = problem(await enter(rooms, tickets[second], second), 410, "room-closed")
     assert "retry_at_ms" not in over
     record = parse_transcript((await look(rooms, f"{ROOM}/transcript")).content)
-    assert verify(record, parse_transcript(json.dumps(before).encode())).ok
+    assert verify(record, [parse_transcript(json.dumps(before).encode())]).ok
     assert record.tickets == 3
 
 

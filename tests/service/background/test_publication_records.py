@@ -45,7 +45,7 @@ def other_order() -> RoomTranscript:
 def test_a_room_that_goes_on_has_no_contradiction(records: PublicationRecords, counted: list[str]) -> None:
     """Each later transcript has all that the earlier one had. A part that is lost can come again."""
     closed = signed(replace(AFTER, epoch=2))
-    for transcript in (BEFORE, DURING, BEFORE, signed(replace(DURING, epoch=2)), closed, DURING):
+    for transcript in (BEFORE, DURING, BEFORE, signed([replace(DURING, epoch=2)]), closed, DURING):
         assert records.check_room(transcript).contradictions == ()
     assert records.published_room("december") == closed
     assert counted == []
@@ -68,7 +68,7 @@ def test_another_order_is_reported_once_and_kept_beside(
     if folder is not None:
         second = parse_transcript((folder / "room.december.epoch-2.json").read_bytes())
         assert second.contradictions == found.contradictions
-        assert verify(second, parse_transcript((folder / "room.december.json").read_bytes())).findings
+        assert verify(second, [parse_transcript((folder / "room.december.json").read_bytes())]).findings
 
 
 def test_another_entropy_of_a_draw_is_reported(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quota_engine import DrawStatus, ManualClock, QuotaEngine, RoomStatus, TicketPhase
-from quota_engine.admission.tickets import read_ticket_number
+from quota_engine.admission.tickets import read_ticket_index
 from tests.engine.test_waiting_rooms import CATALOG, FIRST_DAY, KEY, LAST_DAY, OPENS_AT, OPENS_AT_MS, PEOPLE
 from tests.support import draw_runs
 from tests.support.lossy_proxy import LossyProxy
@@ -43,7 +43,7 @@ def test_lost_ticket_gets_no_pass_after_a_failover(group: Replicated) -> None:
         lost = room.join(LOST).ticket
         proxy.switch_to(new.socket_path)
         later = room.join(LATER).ticket
-        assert (read_ticket_number(lost), read_ticket_number(later)) == ((1, 1), (1, 2))
+        assert (read_ticket_index(lost), read_ticket_index(later)) == ((1, 1), (1, 2))
         clock.advance_ms(1_000)
         assert [room.status(ticket).phase for ticket in (kept, lost, later)] == [
             TicketPhase.NOT_OPEN,

@@ -88,7 +88,7 @@ class RoomCalls(CallBase):
         found = yield from self._request_or_problem("POST", f"{self._path}/tickets", TicketBody, RoomStatus, body=body)
         if isinstance(found, ProblemBody):
             return JoinResult(RoomStatus(str(found.outcome)), retry_at_ms=found.retry_at_ms or 0)
-        return JoinResult(RoomStatus.JOINED, found.ticket, found.replayed)
+        return JoinResult(RoomStatus.JOINED, found.ticket, found.number, found.replayed)
 
     def status(self, ticket: str) -> CallFlow[ServiceTicketStatus]:
         """See :meth:`quota_engine.WaitingRoom.status`.

@@ -113,8 +113,12 @@ async def join(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     room = await _authorized_room(context, request)
     joined = await room.join(body.identity, replaces_ticket=body.replaces_ticket)
     _raise_refusal(context, joined.status, joined.retry_at_ms)
-    poll_after_ms = ticket_poll_after_ms(await room.view(), await room.status(joined.ticket))
-    ticket = TicketBody(ticket=joined.ticket, replayed=joined.replayed, poll_after_ms=poll_after_ms)
+    ticket = TicketBody(
+        ticket=joined.ticket,
+        number=joined.number,
+        replayed=joined.replayed,
+        poll_after_ms=ticket_poll_after_ms(await room.view(), await room.status(joined.ticket)),
+    )
     return ApiResponse(200 if joined.replayed else 201, ticket)
 
 

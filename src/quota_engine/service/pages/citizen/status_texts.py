@@ -20,16 +20,20 @@ def ticket_texts(translator: Translator, status: TicketStatus) -> dict[str, str]
     so that a reader is not interrupted every second.
     """
     people = max(1, status.tickets)  # the count can be half a second older than the ticket
-    texts = {"people": translator.count("room_people", people), "title": translator(f"room_title_{status.phase}")}
+    texts = {
+        "people": translator.count("room_people", people),
+        "ticket_number": translator("room_ticket_number", number=translator.number(status.number)),
+        "title": translator(f"room_title_{status.phase}"),
+    }
     if status.phase is not TicketPhase.WAITING:
         return texts
     ahead = status.ahead
-    texts["position"] = translator.number(status.position + 1)
+    texts["position"] = translator.number(status.position)
     texts["ahead"] = _ahead(translator, ahead)
     texts["wait_time"] = _wait_time(translator, status)
     texts["places_left"] = translator.count("places_left", status.places_left) if status.places_left > 0 else ""
     texts["chance"] = translator(f"chance_{status.chance}")
-    texts["progress"] = str(100 * (status.position - ahead) // max(1, status.position))
+    texts["progress"] = str(100 * (status.position - 1 - ahead) // max(1, status.position - 1))
     texts["title"] = translator("room_title_ahead", count=translator.number(ahead))
     rounded = ahead if ahead < _ANNOUNCED_EXACTLY_BELOW else -(-ahead // 10) * 10
     texts["announce"] = f"{_ahead(translator, rounded)} {texts['chance']}"
