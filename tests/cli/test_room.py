@@ -85,10 +85,8 @@ def test_several_earlier_transcripts_are_compared(tmp_path: pathlib.Path, capsys
     """The one from before the opening fixes the commitment, and the one from just after it the number of tickets."""
     file, before, opened = (written(tmp_path, one, f"{one.as_of_ms}.json") for one in (AFTER, BEFORE, DURING))
     assert main.main(["room", "verify", file, "--earlier", before, "--earlier", opened]) == 0
-    more = (
-        TranscriptWindow(0, 1, 101),
-        *(TranscriptWindow(one.window, one.first + 1, one.tickets) for one in AFTER.windows[1:]),
-    )
+    later = (TranscriptWindow(one.window, one.first + 1, one.tickets) for one in AFTER.windows[1:])
+    more = (TranscriptWindow(0, 1, 101), *later)
     file = written(tmp_path, AFTER, windows=more)
     assert main.main(["room", "verify", file, "--earlier", before]) == 0
     assert main.main(["room", "verify", file, "--earlier", before, "--earlier", opened]) == 1

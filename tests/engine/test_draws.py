@@ -115,7 +115,7 @@ def test_from_the_announcement_to_the_places(engine: QuotaEngine, clock: ManualC
 
 
 def test_an_award_asks_no_policy(clock: ManualClock) -> None:
-    """The draw is the admission: a policy that denies everybody else denies no winner."""
+    """The draw is the admission: a policy that denies all other applicants denies no winner."""
     admission = ConstantPolicy("nobody", deny("closed"))
     with QuotaEngine.open(catalog=catalog(), clock=clock, identity_key=KEY, admission=admission) as engine:
         whole_draw(engine, clock)

@@ -147,7 +147,7 @@ def test_impossible_times_are_found() -> None:
         ({"epoch": 3, "epochs": (TranscriptEpoch(3, 9), TranscriptEpoch(2, 20))}, "do not lead to epoch 3"),
         ({"epoch": 2, "epochs": (TranscriptEpoch(3, 9),)}, "do not lead to epoch 2"),
     ):
-        found = verify(signed(replace(AFTER, **lie)))  # type: ignore[arg-type]
+        found = verify(signed(replace(AFTER, **lie)))
         assert any(finding in one for one in found.findings), (lie, found.findings)
         assert (found.ok, found.tickets_checked) == (False, 0)
 

@@ -24,6 +24,7 @@ from quota_engine.draws.lottery import Application, Capacities, Lot
 CAPACITIES_BYTES_MAX: Final = 256 * 1024 * 1024
 SECRET_BYTES_MAX: Final = 4_096
 _LINES_PER_UPDATE: Final = 10_000
+_PART_BYTES: Final = 1 << 20
 
 ReadProgress = Callable[[int, int], None]
 """Called with the bytes of a file that have been read, and its size."""
@@ -60,8 +61,11 @@ def read_applications(path: pathlib.Path, progress: ReadProgress) -> list[Applic
 
 def digest_of_file(path: pathlib.Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex, as ``sha256sum`` prints it. Raises like :func:`read_capacities`."""
+    digest = hashlib.sha256()
     with _opened(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while part := stream.read(_PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def read_result(path: pathlib.Path, progress: ReadProgress) -> tuple[ResultHead, list[tuple[Lot, str]]]:
