@@ -22,6 +22,7 @@ from quota_engine.stores.redis.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
+from quota_engine.stores.redis.request_packing import pack_requests
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     BlockingWork,
@@ -333,7 +334,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         connection = await _connect(pool)
         try:
             requests = _make_requests(attempt, end)
-            await connection.send_packed_command(connection.pack_commands(requests))
+            await connection.send_packed_command([pack_requests(requests)])
             return [await _reply(connection) for _ in requests]
         except REJECTIONS:
             await connection.disconnect()
@@ -375,7 +376,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                     continue
                 requests += made
                 sent.append((one, len(made)))
-            await connection.send_packed_command(connection.pack_commands(requests))
+            await connection.send_packed_command([pack_requests(requests)])
             for one, count in sent:
                 replies = [await _reply(connection) for _ in range(count)]
                 if not one.replies.done():

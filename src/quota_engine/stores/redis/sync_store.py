@@ -24,6 +24,7 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.redis.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
+from quota_engine.stores.redis.request_packing import pack_requests
 from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.store_base import (
@@ -306,7 +307,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             if end is not None:  # callers may have given up while this one waited for a connection
                 end.begin_attempt(monotonic_ms())
             requests = attempt.requests(end)
-            connection.send_packed_command(connection.pack_commands(requests))
+            connection.send_packed_command([pack_requests(requests)])
             return [_reply(connection) for _ in requests]
         except REJECTIONS:
             connection.disconnect()

@@ -1,0 +1,40 @@
+"""Requests as bytes of the Redis protocol.
+
+redis-py packs a request word by word. The script and the keys of a ledger, sixteen words of a reserve, are the same in
+each of its calls, so their bytes are remembered.
+"""
+
+from __future__ import annotations
+
+__all__ = ["pack_requests"]
+
+from functools import lru_cache
+from typing import Final
+
+from quota_engine.stores.redis.retrying_calls import Requests
+
+_PREFIXES_MAX: Final = 4096
+"""Remembered beginnings, about 1 kB each: a script and the keys of a ledger."""
+
+
+def pack_requests(requests: Requests) -> bytes:
+    """Return requests, each given as words, in the form in which they travel."""
+    parts: list[bytes] = []
+    for words in requests:
+        # EVALSHA, the script, the number of keys, and the keys.
+        constant = 3 + int(words[2]) if words[0] == "EVALSHA" else 0
+        parts.append(b"*%d\r\n" % len(words))
+        if constant:
+            parts.append(_pack_prefix(tuple(words[:constant])))
+        parts += [_pack_word(word) for word in words[constant:]]
+    return b"".join(parts)
+
+
+@lru_cache(_PREFIXES_MAX)
+def _pack_prefix(words: tuple[str | int, ...]) -> bytes:
+    return b"".join(map(_pack_word, words))
+
+
+def _pack_word(word: str | int) -> bytes:
+    data = word.encode() if isinstance(word, str) else b"%d" % word
+    return b"$%d\r\n%b\r\n" % (len(data), data)
