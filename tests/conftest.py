@@ -33,11 +33,14 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-_SERVERS = ("valkey", "redis")
+_SERVERS = ("valkey", "redis", "postgresql")
 _SERVER_FIXTURES = frozenset(
     f"{kind}_{what}" for kind in _SERVERS for what in ("process", "server", "cluster", "sentinels")
 ) | {"cluster", "sentinels", "binary"}
 """Fixtures of ``tests/stores/redis/conftest.py`` that start a server."""
+
+_POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_pair"})
+"""Fixtures of ``tests/stores/sql/postgresql/conftest.py`` that start a server."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-        if fixtures & _SERVER_FIXTURES or any(
+        if fixtures & (_SERVER_FIXTURES | _POSTGRESQL_FIXTURES) or any(
             isinstance(value, str) and value.removeprefix("on_").startswith(_SERVERS) for value in parameters
         ):
             item.add_marker("store")

@@ -1,0 +1,1 @@
+"""The store in a PostgreSQL database: URLs, SQL texts, connections, tables, and the embedded server."""

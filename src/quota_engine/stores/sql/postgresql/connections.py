@@ -1,0 +1,439 @@
+"""Connections to a PostgreSQL server: they carry out the steps of the transactions.
+
+Both kinds of connection run the same generators (:mod:`~quota_engine.stores.sql.postgresql.protocol`), and differ in
+how they wait for the socket. Nothing is set for a session, so that a pooler may give each transaction another one.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AsyncConnections", "Connections"]
+
+import asyncio
+import contextlib
+import select
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+import psycopg
+from psycopg import pq
+
+from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.forks import call_in_child
+from quota_engine.generators import drive, drive_async
+from quota_engine.stores.sql.postgresql import opening
+from quota_engine.stores.sql.postgresql.dialect import PostgresqlDialect, begin_text, set_config_text
+from quota_engine.stores.sql.postgresql.errors import AnswerTimedOut, classify_connect
+from quota_engine.stores.sql.postgresql.protocol import Prepared, Wait, Waits, rollback, run
+from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
+from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, Pause, RoundTrip, Rows, Step, Steps
+
+T = TypeVar("T")
+ConnectionT = TypeVar("ConnectionT", psycopg.Connection[Any], psycopg.AsyncConnection[Any])
+
+_parents_links: list[Any] = []
+"""Connections of a parent process. A child must not close them, because the parent still uses the sockets."""
+
+
+class Link(Generic[ConnectionT]):
+    """One connection, and what this process knows of its session.
+
+    Attributes:
+        connection: psycopg's connection, which is only opened and closed.
+        libpq: libpq's connection, in pipeline mode.
+        prepared_names: Statements that the session has prepared; ``None`` if nothing is prepared.
+        in_transaction: True between a begin and its end.
+        is_usable: False during an exchange and after a failure that leaves the session in doubt.
+        warnings: Warnings of the server in the current transaction.
+    """
+
+    __slots__ = ("connection", "in_transaction", "is_usable", "libpq", "prepared_names", "warnings")
+
+    def __init__(self, connection: ConnectionT, *, prepares: bool) -> None:
+        self.connection: ConnectionT = connection
+        self.libpq: pq.abc.PGconn = connection.pgconn
+        self.prepared_names: set[bytes] | None = set() if prepares else None
+        self.in_transaction = False
+        self.is_usable = True
+        self.warnings: list[str] = []
+        connection.add_notice_handler(self._on_notice)
+        self.libpq.nonblocking = 1
+        self.libpq.enter_pipeline_mode()
+
+    def _on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            self.warnings.append(notice.message_primary or "")
+
+    def drop(self) -> None:
+        """Close the socket. The server rolls an open transaction back."""
+        self.is_usable = False
+        self.libpq.finish()
+
+
+class _ConnectionsBase(Generic[ConnectionT]):
+    """Exchanges and the pool's bookkeeping, without any waiting.
+
+    Attributes:
+        settings: The settings of the URL.
+        dialect: The SQL texts and errors.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.dialect = PostgresqlDialect(settings.schema)
+        texts = {**self.dialect.texts, **opening.texts(settings.schema)}
+        self._statements = {name: Prepared(text) for name, text in texts.items()}
+        self._writes = frozenset(name for name, text in texts.items() if not text.startswith("SELECT"))
+        self._begin = [(Prepared(begin_text()), ()), (Prepared(set_config_text(settings)), ())]
+        self._end = {"commit": (Prepared("COMMIT"), ()), "rollback": (Prepared("ROLLBACK"), ())}
+        self._prepares = settings.prepare
+        self._idle: list[Link[ConnectionT]] = []
+        self._closed = False
+
+    def _exchange(self, link: Link[ConnectionT], step: RoundTrip) -> Waits[list[Rows]]:
+        """Carry out one exchange; after an error the transaction is undone, or the link is not usable."""
+        commands: list[tuple[Prepared, Sequence[Any]]] = list(self._begin) if step.begin else []
+        commands += [(self._statements[name], parameters) for name, parameters in step.statements]
+        if step.end:
+            commands.append(self._end[step.end])
+        in_transaction = link.in_transaction or step.begin
+        commit_sent = step.end == "commit" or (
+            not in_transaction and any(statement.name in self._writes for statement in step.statements)
+        )
+        link.is_usable = False
+        link.warnings.clear()
+        names_before = len(link.prepared_names or ())
+        try:
+            rows = yield from run(link.libpq, link.prepared_names, commands, one_by_one=not in_transaction)
+            link.in_transaction = in_transaction and not step.end
+            if step.begin:
+                self._check_standbys(rows[1])
+                del rows[:2]
+        except Exception as error:
+            yield from self._recover(link, names_before)
+            if isinstance(error, BackendUnavailable):
+                raise
+            self._learn(error)
+            raise self.dialect.classify(error, commit_sent=commit_sent) from error
+        link.is_usable = True
+        if step.end:
+            rows.pop()
+            if step.end == "commit" and link.warnings and self.settings.durability is CommitDurability.REPLICATED:
+                # The server warns, and reports success, if the wait for a standby was canceled.
+                raise CommitUnknown(f"the commit may not have reached the standbys ({link.warnings[0]})")
+        return rows
+
+    def _recover(self, link: Link[ConnectionT], names_before: int) -> Waits[None]:
+        """Undo the transaction after an error, or leave the link unusable."""
+        link.in_transaction = False
+        if link.libpq.status != pq.ConnStatus.OK or len(link.prepared_names or ()) != names_before:
+            return  # with new names, it is unknown which of them the session has prepared
+        if link.libpq.transaction_status == pq.TransactionStatus.ACTIVE:
+            return  # no answer arrived
+        with contextlib.suppress(Exception):
+            yield from rollback(link.libpq)
+            link.is_usable = True
+
+    def _learn(self, error: Exception) -> None:
+        """Prepare nothing any more behind a pooler that mixes sessions; reconnect after a demotion."""
+        state = getattr(error, "sqlstate", "")
+        if state in ("26000", "42P05"):
+            self._prepares = False
+        if state in ("26000", "42P05", "25006", "0A000"):
+            self._drop_idle()
+
+    def _check_standbys(self, rows: Rows) -> None:
+        """Check before a commit is sent that it will wait for enough standbys."""
+        if self.settings.durability is CommitDurability.REPLICATED:
+            opening.check_standbys(rows[0][0], self.settings.replicas)
+
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for link in idle:
+            link.drop()
+
+    def _take_idle(self) -> Link[ConnectionT] | None:
+        """Return an idle connection that the server has not closed, or ``None``."""
+        while self._idle:
+            link = self._idle.pop()
+            # An idle connection receives nothing but the server's goodbye, or a change of its settings.
+            if (link.prepared_names is None) == self._prepares or _is_readable(link.libpq.socket):
+                link.drop()
+            else:
+                return link
+        return None
+
+    def _give_back(self, link: Link[ConnectionT]) -> None:
+        if link.is_usable and not link.in_transaction and not self._closed:
+            self._idle.append(link)
+        else:
+            link.drop()
+
+    def _new_link(self, connection: ConnectionT) -> Link[ConnectionT]:
+        return Link(connection, prepares=self._prepares)
+
+    def _forget(self) -> None:
+        """Leave the parent's connections to the parent, after a fork."""
+        _parents_links.extend(self._idle)
+        self._idle = []
+
+
+class _Session(Generic[ConnectionT]):
+    """The connection of one call's steps: held from the begin of a transaction until it is over."""
+
+    __slots__ = ("link",)
+
+    def __init__(self) -> None:
+        self.link: Link[ConnectionT] | None = None
+
+
+class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
+    """A pool of connections for threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; :meth:`open` connects."""
+        super().__init__(settings)
+        self._slots = threading.BoundedSemaphore(settings.connections_max)
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        self._slots = threading.BoundedSemaphore(self.settings.connections_max)
+        self._forget()
+
+    def open(self) -> None:
+        """Connect, and make the tables if they are missing.
+
+        Raises:
+            BackendUnavailable: No server, or it does not qualify, or the tables are of a newer version.
+        """
+        with opening.final_errors():
+            self.run(opening.open_tables(self.settings.schema))
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run the steps of one call, and return its result."""
+        with self.session() as handle:
+            return drive(steps, handle)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Callable[[Step], list[Rows]]]:
+        """Return the function that carries out the steps of one call.
+
+        A transaction that is open at the end is rolled back.
+        """
+        session: _Session[psycopg.Connection[Any]] = _Session()
+        try:
+            yield lambda step: self._handle(session, step)
+        finally:
+            self._release(session)
+
+    def close(self) -> None:
+        """Close the idle connections, and each other one after its call. A second call does nothing."""
+        self._closed = True
+        self._drop_idle()
+
+    def _handle(self, session: _Session[psycopg.Connection[Any]], step: Step) -> list[Rows]:
+        if isinstance(step, Pause):
+            time.sleep(step.duration_ms / 1000)
+            return []
+        link = session.link or self._acquire(session)
+        try:
+            return self._drive(link, self._exchange(link, step))
+        finally:
+            if not link.in_transaction or not link.is_usable:
+                self._release(session)
+
+    def _acquire(self, session: _Session[psycopg.Connection[Any]]) -> Link[psycopg.Connection[Any]]:
+        if self._closed:
+            raise BackendUnavailable("the store is closed")
+        if not self._slots.acquire(timeout=self.settings.timeout_ms / 1000):
+            raise NotStarted(f"all {self.settings.connections_max} connections are in use (connections_max)")
+        try:
+            session.link = self._take_idle() or self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+        return session.link
+
+    def _release(self, session: _Session[psycopg.Connection[Any]]) -> None:
+        link, session.link = session.link, None
+        if link is not None:
+            self._give_back(link)
+            self._slots.release()
+
+    def _connect(self) -> Link[psycopg.Connection[Any]]:
+        try:
+            connection = psycopg.Connection.connect(self.settings.conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise classify_connect(error) from error
+        link = self._new_link(connection)
+        try:
+            rows = self._drive(link, self._exchange(link, opening.CHECK_SERVER))
+            opening.check_server(rows, self.settings)
+        except BaseException:
+            link.drop()
+            raise
+        return link
+
+    def _drive(self, link: Link[psycopg.Connection[Any]], waits: Waits[T]) -> T:
+        deadline_s = time.monotonic() + self.settings.timeout_ms / 1000
+        socket = link.libpq.socket
+        try:
+            wait = next(waits)
+            while True:
+                if _wait(socket, wait, deadline_s - time.monotonic()):
+                    wait = next(waits)
+                else:
+                    wait = waits.throw(_timed_out(self.settings))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            waits.close()
+
+
+class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
+    """A pool of connections for one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; :meth:`open` connects."""
+        super().__init__(settings)
+        self._slots = asyncio.BoundedSemaphore(settings.connections_max)
+        call_in_child(self._forget)
+
+    async def open(self) -> None:
+        """See :meth:`Connections.open`."""
+        with opening.final_errors():
+            await self.run(opening.open_tables(self.settings.schema))
+
+    async def run(self, steps: Steps[T]) -> T:
+        """See :meth:`Connections.run`."""
+        async with self.session() as handle:
+            return await drive_async(steps, handle)
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+        """See :meth:`Connections.session`."""
+        session: _Session[psycopg.AsyncConnection[Any]] = _Session()
+        try:
+            yield lambda step: self._handle(session, step)
+        finally:
+            self._release(session)
+
+    async def close(self) -> None:
+        """See :meth:`Connections.close`."""
+        self._closed = True
+        self._drop_idle()
+
+    async def _handle(self, session: _Session[psycopg.AsyncConnection[Any]], step: Step) -> list[Rows]:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.duration_ms / 1000)
+            return []
+        link = session.link or await self._acquire(session)
+        try:
+            return await self._drive(link, self._exchange(link, step))
+        finally:
+            if not link.in_transaction or not link.is_usable:
+                self._release(session)
+
+    async def _acquire(self, session: _Session[psycopg.AsyncConnection[Any]]) -> Link[psycopg.AsyncConnection[Any]]:
+        if self._closed:
+            raise BackendUnavailable("the store is closed")
+        try:
+            async with asyncio.timeout(self.settings.timeout_ms / 1000):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise NotStarted(f"all {self.settings.connections_max} connections are in use (connections_max)") from None
+        try:
+            session.link = self._take_idle() or await self._connect()
+        except BaseException:
+            self._slots.release()
+            raise
+        return session.link
+
+    def _release(self, session: _Session[psycopg.AsyncConnection[Any]]) -> None:
+        link, session.link = session.link, None
+        if link is not None:
+            self._give_back(link)
+            self._slots.release()
+
+    async def _connect(self) -> Link[psycopg.AsyncConnection[Any]]:
+        try:
+            connection = await psycopg.AsyncConnection.connect(self.settings.conninfo, autocommit=True)
+        except psycopg.Error as error:
+            raise classify_connect(error) from error
+        link = self._new_link(connection)
+        try:
+            rows = await self._drive(link, self._exchange(link, opening.CHECK_SERVER))
+            opening.check_server(rows, self.settings)
+        except BaseException:
+            link.drop()
+            raise
+        return link
+
+    async def _drive(self, link: Link[psycopg.AsyncConnection[Any]], waits: Waits[T]) -> T:
+        deadline_s = time.monotonic() + self.settings.timeout_ms / 1000
+        socket = link.libpq.socket
+        try:
+            wait = next(waits)
+            while True:
+                if await _wait_async(socket, wait, deadline_s - time.monotonic()):
+                    wait = next(waits)
+                else:
+                    wait = waits.throw(_timed_out(self.settings))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            waits.close()
+
+
+def _timed_out(settings: Settings) -> AnswerTimedOut:
+    return AnswerTimedOut(f"no answer within {settings.timeout_ms} ms (timeout_ms)")
+
+
+_HAS_POLL: Final = hasattr(select, "poll")
+
+
+def _wait(socket: int, wait: Wait, timeout_s: float) -> bool:
+    """Wait for the socket; return False if the time is over."""
+    if timeout_s <= 0:
+        return False
+    writes = wait is Wait.READ_OR_WRITE
+    if not _HAS_POLL:
+        readable, writable, _ = select.select([socket], [socket] if writes else [], [], timeout_s)
+        return bool(readable or writable)
+    poll = select.poll()
+    poll.register(socket, select.POLLIN | (select.POLLOUT if writes else 0))
+    return bool(poll.poll(timeout_s * 1000))
+
+
+def _is_readable(socket: int) -> bool:
+    if not _HAS_POLL:
+        return bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _wait_async(socket: int, wait: Wait, timeout_s: float) -> bool:
+    """Wait for the socket; return False if the time is over."""
+    if timeout_s <= 0:
+        return False
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[bool] = loop.create_future()
+
+    def set_ready(*, is_ready: bool) -> None:
+        if not ready.done():
+            ready.set_result(is_ready)
+
+    timer = loop.call_later(timeout_s, lambda: set_ready(is_ready=False))
+    loop.add_reader(socket, lambda: set_ready(is_ready=True))
+    if wait is Wait.READ_OR_WRITE:
+        loop.add_writer(socket, lambda: set_ready(is_ready=True))
+    try:
+        return await ready
+    finally:
+        timer.cancel()
+        loop.remove_reader(socket)
+        loop.remove_writer(socket)

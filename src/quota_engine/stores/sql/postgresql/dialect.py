@@ -1,0 +1,103 @@
+"""The SQL of PostgreSQL. No text knows a rule; :class:`~quota_engine.stores.sql.steps.Dialect` lists the statements."""
+
+from __future__ import annotations
+
+__all__ = ["PostgresqlDialect", "begin_text", "quoted", "set_config_text"]
+
+from collections.abc import Mapping
+from typing import Final
+
+from quota_engine.stores.sql.postgresql import errors
+from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
+
+_ROW: Final = (
+    "id, format, last_number, last_event_number, trimmed_event_number, first_number, epoch, checksum, snapshot_number"
+)
+_NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
+# ruff: noqa: S608  # the only part that is filled in is the schema, which the URL's check holds to letters and digits
+# The outer query takes the time after the lock was granted. PostgreSQL does not merge a query that locks rows into the
+# outer one; in the same query, the time would be that of the scan, before a wait.
+_TEXTS: Final = {
+    "read_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM {{schema}}.ledgers WHERE address = $1",
+    "lock_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM"
+    f" (SELECT {_ROW} FROM {{schema}}.ledgers WHERE address = $1 FOR UPDATE) AS locked",
+    "create_ledger": "INSERT INTO {schema}.ledgers (address, kind, format) VALUES ($1, $2, $3)"
+    " ON CONFLICT (address) DO NOTHING",
+    "update_ledger": "UPDATE {schema}.ledgers SET last_number = $1, last_event_number = $2, last_time_ms = $3,"
+    " checksum = $4 WHERE id = $5",
+    "set_snapshot": "UPDATE {schema}.ledgers SET snapshot_number = $1 WHERE id = $2",
+    "set_first_number": "UPDATE {schema}.ledgers SET first_number = $1 WHERE id = $2",
+    "set_trimmed": "UPDATE {schema}.ledgers SET trimmed_event_number = $1 WHERE id = $2",
+    "raise_epoch": "UPDATE {schema}.ledgers SET epoch = epoch + 1 WHERE id = $1",
+    "insert_entry": "INSERT INTO {schema}.entries (ledger, number, first_event, events, body, checksum)"
+    " VALUES ($1, $2, $3, $4, $5, $6)",
+    "read_entries": "SELECT number, body, checksum FROM {schema}.entries"
+    " WHERE ledger = $1 AND number > $2 ORDER BY number LIMIT $3",
+    "read_entry_checksum": "SELECT checksum FROM {schema}.entries WHERE ledger = $1 AND number = $2",
+    # Entries without events have the first event of the next entry with events. The inner query finds the entry that
+    # contains the first wanted event.
+    "read_event_entries": "SELECT number, first_event, events, body, checksum FROM {schema}.entries"
+    " WHERE ledger = $1 AND first_event >= coalesce((SELECT max(first_event) FROM {schema}.entries"
+    " WHERE ledger = $1 AND first_event <= $2::bigint + 1), 0) AND first_event + events > $2::bigint + 1"
+    " AND events > 0 ORDER BY first_event, number LIMIT $3",
+    "trim_entries": "DELETE FROM {schema}.entries WHERE ledger = $1 AND number <= $2",
+    "insert_snapshot_part": "INSERT INTO {schema}.snapshots (ledger, number, part, body) VALUES ($1, $2, $3, $4)",
+    "read_snapshot_parts": "SELECT part, body FROM {schema}.snapshots"
+    " WHERE ledger = $1 AND number = $2 AND part > $3 ORDER BY part LIMIT $4",
+    "delete_snapshots": "DELETE FROM {schema}.snapshots WHERE ledger = $1 AND number <> $2",
+    "read_groups": "SELECT name, body FROM {schema}.consumer_groups WHERE ledger = $1 ORDER BY name",
+    "write_group": "INSERT INTO {schema}.consumer_groups (ledger, name, body) VALUES ($1, $2, $3)"
+    " ON CONFLICT (ledger, name) DO UPDATE SET body = excluded.body",
+    "delete_group": "DELETE FROM {schema}.consumer_groups WHERE ledger = $1 AND name = $2",
+    "list_addresses": "SELECT address FROM {schema}.ledgers WHERE kind = $1",
+    "read_meta": "SELECT value FROM {schema}.meta WHERE name = $1",
+    "insert_meta": "INSERT INTO {schema}.meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
+    "ping": "SELECT 1",
+}
+
+
+def quoted(schema: str) -> str:
+    """Return a schema's name as an SQL identifier. The URL's check allows no quote in it."""
+    return f'"{schema}"'
+
+
+def begin_text() -> str:
+    """Return the statement that begins a transaction, independent of the default isolation of the server and the role.
+
+    Each statement must see what others have committed before it, so that a ledger's entries are read after its lock.
+    """
+    return "BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+def set_config_text(settings: Settings) -> str:
+    """Return the statement that sets time-outs and durability for one transaction.
+
+    Settings of a session would leak to other clients of a pooler. The row has ``synchronous_standby_names``.
+    """
+    values = [
+        f"set_config('statement_timeout', '{settings.statement_timeout_ms}', true)",
+        f"set_config('lock_timeout', '{settings.lock_timeout_ms}', true)",
+        # A client that stops in mid-transaction must not keep a ledger's lock.
+        f"set_config('idle_in_transaction_session_timeout', '{settings.timeout_ms}', true)",
+    ]
+    if settings.durability is not CommitDurability.MEMORY:
+        stronger = "CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END"
+        values.append(f"set_config('synchronous_commit', {stronger}, true)")
+    return f"SELECT current_setting('synchronous_standby_names'), {', '.join(values)}"
+
+
+class PostgresqlDialect:
+    """See :class:`~quota_engine.stores.sql.steps.Dialect`; placeholders are ``$1``, ``$2`` …"""
+
+    def __init__(self, schema: str) -> None:
+        self._texts = {name: text.format(schema=quoted(schema)) for name, text in _TEXTS.items()}
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """The SQL text of each statement by its name."""
+        return self._texts
+
+    def classify(self, error: Exception, *, commit_sent: bool) -> Exception:
+        """See :func:`quota_engine.stores.sql.postgresql.errors.classify`."""
+        return errors.classify(error, commit_sent=commit_sent)
