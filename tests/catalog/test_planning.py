@@ -115,6 +115,15 @@ def test_a_limit_on_abandoned_holds_is_in_hours() -> None:
     assert limit == (3, 24 * 3_600_000, 48 * 3_600_000)
 
 
+def test_extensions_are_rules_of_an_office() -> None:
+    raw = sample()
+    raw["offices"][1]["rules"] = {"extensions_max": 2, "extension_s": 90}
+    built = catalog_from(raw)
+    west, east = rules_of(built, "west"), rules_of(built, "east")
+    assert (west.extensions_max, west.extension_ms) == (0, 300_000)
+    assert (east.extensions_max, east.extension_ms) == (2, 90_000)
+
+
 def test_rules_are_merged_key_by_key() -> None:
     raw = sample()
     raw["plans"][0]["rules"] = {"party_max": 3, "hold_ttl_s": 60, "no_show_block_days": 7}

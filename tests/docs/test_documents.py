@@ -64,6 +64,15 @@ def test_the_admission_page_runs() -> None:
     assert len(blocks) == 6
 
 
+def test_the_payments_page_runs() -> None:
+    """The code of docs/payments.md, block after block, does what the page says."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "payments.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/payments.md", "exec"), names)  # noqa: S102
+    assert len(blocks) == 3
+
+
 def test_the_waiting_room_page_runs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

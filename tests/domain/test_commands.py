@@ -12,6 +12,7 @@ from quota_engine.domain.commands import (
     CloseDay,
     Confirm,
     Expire,
+    Extend,
     MoveIn,
     MoveOut,
     OpenDay,
@@ -38,6 +39,15 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("version", lambda: Confirm("a", expected_version=-1), "expected_version: -1; expected an integer from 0"),
     ("version type", lambda: Confirm("a", expected_version=True), "expected_version: True"),
     ("reacquire", lambda: Confirm("a", reacquire=1), "reacquire: a int; expected True or False"),  # type: ignore[arg-type]
+    ("extension", lambda: Extend("a", extension=0), "extension: 0; expected an integer from 1 to 100"),
+    ("extension huge", lambda: Extend("a", extension=101), "extension: 101"),
+    ("extensions_max", lambda: Rules(extensions_max=101), "extensions_max: 101"),
+    ("extension_ms", lambda: Rules(extension_ms=0), "extension_ms: 0"),
+    (
+        "moved extensions",
+        lambda: MoveIn("a", 1, ("x",), ONLINE, 0, 1, extensions=-1),
+        "extensions: -1; expected an integer from 0 to 100",
+    ),
     ("move id", lambda: Reschedule("", 1, ONLINE), "id: an empty id"),
     ("move day", lambda: Reschedule("a", 0, ONLINE), "day: 0"),
     ("move owner", lambda: Reschedule("a", 1, ONLINE, owner="~"), "owner"),

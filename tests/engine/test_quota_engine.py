@@ -91,6 +91,21 @@ def test_a_party_with_fallback_to_the_general_places(engine: QuotaEngine) -> Non
     assert engine.confirm(second.reference).queue_numbers == range(6, 8)
 
 
+def test_extend_gives_a_hold_more_time(engine: QuotaEngine, clock: ManualClock) -> None:
+    held = book(engine)
+    assert (held.extensions_left, engine.extend(held.reference, 1, owner=OTHER).status) == (2, Status.NOT_OWNER)
+    extended = engine.extend(held.reference, 1, owner=NIK)
+    assert (extended.status, extended.extensions_left) == (Status.HELD, 1)
+    assert extended.deadline_at_ms == held.deadline_at_ms + 300_000
+    repeated = engine.extend(held.reference, 1)
+    assert (repeated.replayed, repeated.deadline_at_ms) == (True, extended.deadline_at_ms)
+    clock.set_ms(held.deadline_at_ms)
+    assert engine.extend(held.reference, 2).extensions_left == 0
+    assert engine.extend(held.reference, 3).status is Status.EXTENSIONS_EXCEEDED
+    clock.advance_ms(600_000)
+    assert engine.confirm(held.reference).status is Status.HOLD_EXPIRED
+
+
 def test_release_cancel_and_reschedule(engine: QuotaEngine) -> None:
     """The other ways out of a hold and of a place."""
     reference = book(engine).reference
@@ -452,6 +467,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
             ("surabaya", DAY, [OTHER, nik(1)]),
             {**wanted, "idempotency_key": "pair", "join_wait_list": True, "hold_ttl_ms": 99},
         ),
+        ("extend", ("surabaya~made-up-0", 1), {"owner": NIK, "expected_version": 1}),
         ("confirm", ("surabaya~made-up-0",), {"owner": NIK, "expected_version": 1}),
         ("reschedule", ("surabaya~made-up-0", "2026-12-08"), {**wanted, "owner": NIK, "expected_version": 2}),
         ("recover_moves", (), {"older_than_ms": 5, "limit": 9}),

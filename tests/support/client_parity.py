@@ -29,7 +29,7 @@ from quota_engine import (
     TicketStatus,
 )
 from quota_engine.api_schema.rooms import RoomBody, room_body
-from quota_engine.catalog import day_terms
+from quota_engine.catalog import catalog_from, day_terms
 from quota_engine.client import AsyncServiceClient, Retries, RoomChanged, ServiceClient
 from quota_engine.domain.model import Choice
 from quota_engine.service.http.auth import Role
@@ -45,8 +45,8 @@ from tests.support.draw_runs import (
     OPENS_AT_MS,
     SEED,
     TUESDAY,
-    catalog,
     choice,
+    settings,
 )
 from tests.support.in_process_service import TOKENS, Client, listening, running
 
@@ -147,7 +147,7 @@ def plain(value: Any) -> Any:
 
 def story_catalog() -> Any:
     """Return two offices that offer released places to the wait list."""
-    return catalog("wait_list", 2)
+    return catalog_from({**settings("wait_list", 2), "rules": {"extensions_max": 1}}, "small country")
 
 
 @contextlib.asynccontextmanager
@@ -233,9 +233,15 @@ async def _reservations(recorder: Recorder) -> None:
     await recorder.hold_remaining_histogram("sby", MONDAY, [30_000, 60_000, 3_600_000])
     await recorder.hold_remaining_histogram("sby", MONDAY, ())
     await recorder.abandoned_holds("sby")
+    await recorder.extend(held.reference, 1, owner="budi")
+    await recorder.extend(held.reference, 1, expected_version=7)
+    await recorder.extend(held.reference, 1, owner="ani", expected_version=1)
+    await recorder.extend(held.reference, 1)
+    await recorder.extend(held.reference, 2)
+    await recorder.lookup(held.reference)
     await recorder.confirm(held.reference, owner="budi")
     await recorder.confirm(held.reference, expected_version=7)
-    await recorder.confirm(held.reference, owner="ani", expected_version=1)
+    await recorder.confirm(held.reference, owner="ani", expected_version=2)
     await recorder.confirm(held.reference)
     await recorder.release(other.reference)
     await recorder.lookup(waiting.reference)

@@ -23,6 +23,7 @@ from quota_engine.domain.commands import (
     Command,
     Confirm,
     Expire,
+    Extend,
     MarkNoShow,
     MoveIn,
     MoveOut,
@@ -66,6 +67,7 @@ class Record:
     queue_number: int = 0
     moves: int = 0
     forced_moves: int = 0
+    extensions: int = 0
 
     @property
     def units(self) -> int:
@@ -128,6 +130,7 @@ class ExpectedOutcome:
     revision: int = 0
     abandoned_holds_left: int | None = None
     blocked_until_ms: int = 0
+    extensions_left: int = 0
     blocks_after_deadline_ms: int | None = None
     """If given, the block that is announced ends this long after the deadline of the shown hold."""
 
@@ -144,6 +147,7 @@ class ExpectedOutcome:
                 "overbooked",
                 "revision",
                 "abandoned_holds_left",
+                "extensions_left",
             )
             if getattr(outcome, field) != getattr(self, field)
         ]
@@ -261,7 +265,8 @@ class Oracle:
         elif isinstance(command, Reserve | MoveIn) and self._is_past(command.valid_until_ms):
             pass
         elif not isinstance(
-            command, Confirm | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut | UndoMove
+            command,
+            Confirm | Extend | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut | UndoMove,
         ):
             numbers.add(command.day)
         return [self.days[number] for number in sorted(numbers) if number in self.days]
@@ -345,6 +350,7 @@ class Oracle:
             queue_number=record.queue_number,
             moves=record.moves,
             forced_moves=record.forced_moves,
+            extensions=record.extensions,
         )
 
     # ------------------------------------------------------------------ units that move
@@ -508,6 +514,8 @@ class Oracle:
                 return self._reserve(command)
             case Confirm():
                 return self._confirm(command)
+            case Extend():
+                return self._extend(command)
             case Release():
                 return self._release(command)
             case Cancel():
@@ -554,8 +562,13 @@ class Oracle:
     ) -> ExpectedOutcome:
         """Return an expected outcome that shows one of these records."""
         shown: tuple[Reservation | None, ...] = tuple(self._as_reservation(record) for record in records)
+        left = max(self.rules.extensions_max - records[0].extensions, 0) if status is Status.HELD else 0
         return ExpectedOutcome(
-            status, (*shown, None) if or_none or not shown else shown, replayed=replayed, resumed=resumed
+            status,
+            (*shown, None) if or_none or not shown else shown,
+            replayed=replayed,
+            resumed=resumed,
+            extensions_left=left,
         )
 
     def _reserve(self, command: Reserve) -> ExpectedOutcome:
@@ -694,6 +707,7 @@ class Oracle:
             deadline_at_ms=command.deadline_at_ms,
             moves=command.moves,
             forced_moves=command.forced_moves,
+            extensions=command.extensions,
         )
         if confirmed:
             self._assign_queue_numbers(record, day)
@@ -771,6 +785,34 @@ class Oracle:
     def _assign_queue_numbers(self, record: Record, day: Day) -> None:
         record.queue_number = day.queue_number_next
         day.queue_number_next += record.units
+
+    def _extend(self, command: Extend) -> ExpectedOutcome:
+        record = self.records.get(command.id)
+        if record is None:
+            return ExpectedOutcome(Status.NOT_FOUND)
+        day = self.days[record.day]
+        if command.owner and command.owner not in record.applicants:
+            return ExpectedOutcome(Status.NOT_OWNER)
+        self._expire_own_holds(record.applicants)
+        is_held = record.state is State.HELD and not record.is_overdue(self.now_ms)
+        if is_held and record.extensions >= command.extension:
+            return self._announce(self._expect(Status.HELD, record, replayed=True), record)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._expect(Status.HOLD_EXPIRED, record)
+        if command.expected_version not in (0, record.version) or command.extension - record.extensions > 1:
+            return self._expect(Status.STALE, record)
+        if not is_held:
+            return self._expect(Status.WRONG_STATE, record)
+        if day.closed:
+            return self._expect(Status.DAY_CLOSED, record)
+        if day.ends_at_ms <= self.now_ms:
+            return self._expect(Status.DAY_OVER, record)
+        if command.extension > self.rules.extensions_max:
+            return self._expect(Status.EXTENSIONS_EXCEEDED, record)
+        record.deadline_at_ms += self.rules.extension_ms
+        record.extensions = command.extension
+        self._step(record, State.HELD)
+        return self._announce(self._expect(Status.HELD, record), record)
 
     def _release(self, command: Release) -> ExpectedOutcome:
         record = self.records.get(command.id)

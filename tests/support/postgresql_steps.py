@@ -43,17 +43,11 @@ def read_bodies(address: str = ADDRESS) -> Steps[list[bytes]]:
 
 @contextmanager
 def opened(server: PostgresqlServer, schema: str, **options: Any) -> Iterator[Connections]:
-    """Open connections whose schema has one ledger. Its tables are made without the options, such as time-outs."""
-    durability = {name: value for name, value in options.items() if name == "durability"}
-    first = Connections(parse_url(server.url(schema=schema, **durability)))
-    try:
-        first.open()
-        first.run(create_ledger())
-    finally:
-        first.close()
+    """Open connections whose schema has one ledger."""
     connections = Connections(parse_url(server.url(schema=schema, **options)))
     try:
         connections.open()
+        connections.run(create_ledger())
         yield connections
     finally:
         connections.close()

@@ -18,6 +18,7 @@ from quota_engine.domain.commands import (
     Command,
     Confirm,
     Expire,
+    Extend,
     MarkNoShow,
     MoveIn,
     MoveOut,
@@ -180,6 +181,8 @@ class Walker:
         return Rules(
             hold_ttl_ms=self.choose((8, 3, 20, 20, 1)),
             offer_ttl_ms=self.choose((8, 3, 1)),
+            extensions_max=self.choose((2, 0, 1, 3)),
+            extension_ms=self.choose((3, 1, 8)),
             party_max=self.choose((4, 4, 4, 2)),
             identity_limits=self.choose(IDENTITY_LIMITS),
             no_show_block_ms=self.choose((0, 5, 40)),
@@ -260,6 +263,13 @@ class Walker:
         reacquire = self.one_in(2)
         return Confirm(record.id, self.owner(record), self.version(record), reacquire, self.valid_until_ms())
 
+    def extend(self) -> Command:
+        record = self.record(State.HELD)
+        if record is None:
+            return Extend("r99")
+        extension = max(record.extensions + self.choose((1, 1, 1, 0, 2)), 1)
+        return Extend(record.id, self.owner(record), self.version(record), extension)
+
     def release(self) -> Command:
         record = self.record(State.HELD, State.WAITING)
         return Release(record.id, self.owner(record), self.version(record)) if record else Release("r99")
@@ -302,6 +312,7 @@ class Walker:
             self.choose((1, 1, 2)),
             self.valid_until_ms(),
             self.choose((0, 0, 1)),
+            self.choose((0, 0, 1, 2)),
         )
 
     def move_out(self) -> Command:
@@ -353,6 +364,7 @@ class Walker:
 APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.reserve,) * 9,
     *(Walker.confirm,) * 6,
+    *(Walker.extend,) * 3,
     *(Walker.cancel,) * 2,
     *(Walker.reschedule,) * 3,
     Walker.release,

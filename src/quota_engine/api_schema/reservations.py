@@ -6,6 +6,7 @@ __all__ = [
     "CallerBody",
     "ConfirmBody",
     "DayListBody",
+    "ExtendBody",
     "MovedToBody",
     "OutcomeBody",
     "RescheduleBody",
@@ -31,7 +32,7 @@ from quota_engine.api_schema.base import (
     Version,
     selection_fields,
 )
-from quota_engine.domain.model import Reservation
+from quota_engine.domain.model import EXTENSIONS_MAX, Reservation
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX
 
@@ -82,6 +83,12 @@ class ConfirmBody(StepBody, frozen=True, kw_only=True):
     caller: CallerBody = CallerBody()
 
 
+class ExtendBody(StepBody, frozen=True, kw_only=True):
+    """The number of the extension: one more than the reservation's ``extensions``. A repeated number has one effect."""
+
+    extension: Annotated[int, Meta(ge=1, le=EXTENSIONS_MAX)]
+
+
 class RescheduleBody(SelectionBody, frozen=True, kw_only=True):
     """The new day and selection; ``office`` moves the reservation to another office.
 
@@ -110,9 +117,10 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     """A reservation. ``deadline_at_ms`` is the end of its hold; ``queue_numbers`` has one number for each applicant.
 
     ``forced_moves`` of its ``moves`` left a day that the office had closed; they do not count toward the limit.
+    ``extensions`` is how often its latest hold has been extended.
 
-    A lookup adds ``wait_list_position`` to a reservation that is ``WAITING``, and ``moved_to`` to one that is
-    ``MOVED``.
+    A lookup adds ``wait_list_position`` to a reservation that is ``WAITING``, ``moved_to`` to one that is ``MOVED``,
+    and ``extensions_left`` to one that is ``HELD``, if its office extends holds.
     """
 
     reference: str
@@ -132,6 +140,8 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     queue_numbers: list[int]
     moves: int
     forced_moves: int
+    extensions: int
+    extensions_left: int | UnsetType = UNSET
     wait_list_position: WaitListPositionBody | UnsetType = UNSET
     moved_to: str | UnsetType = UNSET
 
@@ -141,7 +151,8 @@ class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
 
     A hold or a release of a party that has let holds go without a confirm has ``abandoned_holds_left``: how many more
     it may let go before a block. ``blocked_until_ms`` of a hold is the end of the block if none is left and the hold
-    expires; of a release, the end of the block. ``revision`` is the day's, after an operator's command.
+    expires; of a release, the end of the block. ``extensions_left`` is how often a hold may still be extended, if its
+    office extends holds. ``revision`` is the day's, after an operator's command.
     """
 
     status: Status
@@ -155,6 +166,7 @@ class OutcomeBody(ResponseBody, frozen=True, kw_only=True):
     abandoned_holds_left: int | UnsetType = UNSET
     blocked_until_ms: int | UnsetType = UNSET
     revision: int | UnsetType = UNSET
+    extensions_left: int | UnsetType = UNSET
 
     @property
     def ok(self) -> bool:
@@ -198,6 +210,7 @@ def reservation_body(reservation: Reservation) -> ReservationBody:
         queue_numbers=list(reservation.queue_numbers),
         moves=reservation.moves,
         forced_moves=reservation.forced_moves,
+        extensions=reservation.extensions,
     )
 
 
@@ -214,4 +227,5 @@ def outcome_body(outcome: Outcome) -> OutcomeBody:
         abandoned_holds_left=UNSET if left is None else left,
         blocked_until_ms=outcome.blocked_until_ms or UNSET,
         revision=outcome.revision or UNSET,
+        extensions_left=outcome.extensions_left or UNSET,
     )

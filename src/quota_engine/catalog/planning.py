@@ -10,6 +10,7 @@ __all__ = [
     "check_year",
     "choice_of",
     "day_terms",
+    "extensions_left",
     "get_office",
     "last_day_to_publish",
     "next_release",
@@ -28,7 +29,8 @@ from quota_engine.catalog.resolved import Catalog, ResolvedOffice
 from quota_engine.catalog.schema import Allotment, Guard
 from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
-from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Rules
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Reservation, Rules
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
@@ -47,6 +49,14 @@ def get_office(catalog: Catalog, office_id: str) -> ResolvedOffice:
     if office is None:
         raise _unknown("office", office_id, catalog.offices)
     return office
+
+
+def extensions_left(catalog: Catalog, reservation: Reservation) -> int:
+    """Return how often the catalog lets a hold be extended; 0 for other states, and for an office that has left."""
+    office = catalog.offices.get(reservation.office)
+    if office is None or reservation.state is not State.HELD:
+        return 0
+    return max(0, office.rules.extensions_max - reservation.extensions)
 
 
 def rules_of(catalog: Catalog, office_id: str, *, jitter_seed: str = "") -> Rules:

@@ -235,6 +235,8 @@ def _rules(settings: RuleSettings) -> Rules:
     return Rules(
         hold_ttl_ms=_scaled(settings.hold_ttl_s, _SECOND_MS, default.hold_ttl_ms),
         offer_ttl_ms=_scaled(settings.offer_ttl_s, _SECOND_MS, default.offer_ttl_ms),
+        extensions_max=_scaled(settings.extensions_max, 1, default.extensions_max),
+        extension_ms=_scaled(settings.extension_s, _SECOND_MS, default.extension_ms),
         party_max=_scaled(settings.party_max, 1, default.party_max),
         identity_limits=default.identity_limits
         if limits is None

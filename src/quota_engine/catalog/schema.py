@@ -46,7 +46,7 @@ from msgspec import Meta
 
 from quota_engine.domain.identity_format import STRIP_LENGTH_MAX
 from quota_engine.domain.identity_pattern import PATTERN_LENGTH_MAX
-from quota_engine.domain.model import ReReleaseRule
+from quota_engine.domain.model import EXTENSIONS_MAX, ReReleaseRule
 from quota_engine.domain.validation import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX
 
 OFFICES_MAX: Final = 10_000
@@ -271,6 +271,8 @@ class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
 
     hold_ttl_s: PositiveSeconds | None = None
     offer_ttl_s: PositiveSeconds | None = None
+    extensions_max: Annotated[int, Meta(ge=0, le=EXTENSIONS_MAX)] | None = None
+    extension_s: PositiveSeconds | None = None
     party_max: Annotated[int, Meta(ge=1, le=APPLICANTS_MAX)] | None = None
     identity_limits: Annotated[tuple[IdentityLimitSettings, ...], Meta(max_length=8)] | None = None
     no_show_block_days: Days | None = None

@@ -172,6 +172,7 @@ class ServiceClient(SyncBound[Calls], SyncResource):
 
     reserve = sync_method(Calls.reserve)
     confirm = sync_method(Calls.confirm)
+    extend = sync_method(Calls.extend)
     release = sync_method(Calls.release)
     cancel = sync_method(Calls.cancel)
     check_in = sync_method(Calls.check_in)
@@ -239,6 +240,7 @@ class AsyncServiceClient(AsyncBound[Calls], AsyncResource):
 
     reserve = async_method(Calls.reserve)
     confirm = async_method(Calls.confirm)
+    extend = async_method(Calls.extend)
     release = async_method(Calls.release)
     cancel = async_method(Calls.cancel)
     check_in = async_method(Calls.check_in)

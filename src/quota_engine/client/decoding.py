@@ -100,6 +100,7 @@ def reservation_of(body: ReservationBody) -> Reservation:
         queue_number=body.queue_numbers[0] if body.queue_numbers else 0,
         moves=body.moves,
         forced_moves=body.forced_moves,
+        extensions=body.extensions,
     )
 
 
@@ -117,6 +118,7 @@ def outcome_of(body: OutcomeBody) -> Outcome:
         abandoned_holds_left=None if body.abandoned_holds_left is UNSET else body.abandoned_holds_left,
         blocked_until_ms=body.blocked_until_ms or 0,
         revision=body.revision or 0,
+        extensions_left=body.extensions_left or 0,
     )
 
 

@@ -38,6 +38,7 @@ from quota_engine.domain.commands import (
     Command,
     Confirm,
     Expire,
+    Extend,
     MarkNoShow,
     MoveIn,
     MoveOut,
@@ -99,6 +100,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
                 ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.random() < 0.3, _valid_until_ms(r, now_ms)
             ),
         ),
+        (8, lambda r: Extend(ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.choice((1, 1, 2, 3)))),
         (10, lambda r: Release(ids.any(), _owner(r))),
         (8, lambda r: Cancel(ids.any())),
         (7, lambda r: Reschedule(ids.any(), r.choice(_DAYS), r.choice(_CHOICES))),
@@ -167,6 +169,8 @@ def _set_rules(rng: random.Random) -> SetRules:
         replace(
             RULES,
             hold_ttl_ms=rng.choice((HOLD_TTL_MS, 1000)),
+            extensions_max=rng.choice((0, 1, 2)),
+            extension_ms=rng.choice((1000, HOLD_TTL_MS // 3)),
             party_max=rng.choice((3, 4)),
             abandoned_holds_max=rng.choice((0, 1, 2, 3)),
             abandoned_holds_window_ms=24 * _HOUR_MS,
@@ -178,5 +182,6 @@ def _set_rules(rng: random.Random) -> SetRules:
 def _move_in(rng: random.Random, reservation_id: str, now_ms: int) -> MoveIn:
     deadline_ms = now_ms + rng.choice((-1, 0, 1000, HOLD_TTL_MS)) if rng.random() < 0.5 else 0
     moves, until_ms, choice = rng.choice((1, 1, 2)), _valid_until_ms(rng, now_ms), rng.choice(_CHOICES)
-    forced_moves = rng.choice((0, 0, 1))
-    return MoveIn(reservation_id, rng.choice(_DAYS), _party(rng), choice, deadline_ms, moves, until_ms, forced_moves)
+    forced_moves, extensions = rng.choice((0, 0, 1)), rng.choice((0, 0, 1))
+    party, day = _party(rng), rng.choice(_DAYS)
+    return MoveIn(reservation_id, day, party, choice, deadline_ms, moves, until_ms, forced_moves, extensions)

@@ -13,6 +13,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from quota_engine.conformance.closed_day_scenarios import CLOSED_DAY_SCENARIOS
+from quota_engine.conformance.extension_scenarios import EXTENSION_SCENARIOS
 from quota_engine.conformance.penalty_scenarios import PENALTY_SCENARIOS
 from quota_engine.conformance.scenario_steps import ConformanceScenario, Step, move_in
 from quota_engine.conformance.world import (
@@ -75,6 +76,7 @@ def _valid_until(command: Reserve, until_ms: int) -> Reserve:
 SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
     *PENALTY_SCENARIOS,
     *CLOSED_DAY_SCENARIOS,
+    *EXTENSION_SCENARIOS,
     ConformanceScenario(
         "a reservation from hold to check-in",
         (

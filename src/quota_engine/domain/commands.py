@@ -19,6 +19,7 @@ __all__ = [
     "Command",
     "Confirm",
     "Expire",
+    "Extend",
     "MarkNoShow",
     "MoveIn",
     "MoveOut",
@@ -40,7 +41,7 @@ from typing import Final
 import msgspec
 
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.model import Choice, DayTerms, Rules
+from quota_engine.domain.model import EXTENSIONS_MAX, Choice, DayTerms, Rules
 from quota_engine.domain.validation import (
     APPLICANTS_MAX,
     CAPACITY_MAX,
@@ -155,6 +156,21 @@ class Confirm(_OnReservation, frozen=True, gc=False):
         check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
 
+class Extend(_OnReservation, frozen=True, gc=False):
+    """Move the deadline of a hold, while its party fills in a form or pays.
+
+    Attributes:
+        extension: the number of the extension: 1 for the first one of a hold, at most :data:`EXTENSIONS_MAX`. A hold
+            that has had it already makes the command a replay.
+    """
+
+    extension: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_integer(self.extension, "extension", 1, EXTENSIONS_MAX)
+
+
 class Release(_OnReservation, frozen=True, gc=False):
     """Release a hold, or leave the wait list."""
 
@@ -209,6 +225,7 @@ class MoveIn(msgspec.Struct, frozen=True):
             numbers.
         moves: how often the reservation has been moved, this move included; 1 or more.
         forced_moves: how many of these moves left a closed day; at most ``moves``.
+        extensions: how often the hold that moves has been extended.
     """
 
     id: str
@@ -219,6 +236,7 @@ class MoveIn(msgspec.Struct, frozen=True):
     moves: int
     valid_until_ms: int = 0
     forced_moves: int = 0
+    extensions: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.id, "id")
@@ -227,6 +245,7 @@ class MoveIn(msgspec.Struct, frozen=True):
         check_integer(self.deadline_at_ms, "deadline_at_ms", 0, TIME_MS_MAX)
         check_integer(self.moves, "moves", 1, 2**31)
         check_integer(self.forced_moves, "forced_moves", 0, self.moves)
+        check_integer(self.extensions, "extensions", 0, EXTENSIONS_MAX)
         check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
 
@@ -358,6 +377,7 @@ def _check_operation(day: int, expected_revision: int) -> None:
 Command = (
     Reserve
     | Confirm
+    | Extend
     | Release
     | Cancel
     | CheckIn

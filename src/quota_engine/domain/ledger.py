@@ -122,9 +122,10 @@ class DueQueue:
             self._latest_ms = deadline_at_ms
             self._in_order.append(record)
         else:
-            self._push_on_heap(record)
+            self.push_out_of_order(record)
 
-    def _push_on_heap(self, record: Reservation) -> None:
+    def push_out_of_order(self, record: Reservation) -> None:
+        """Add a hold whose deadline lies behind those of the holds that follow, so that these stay in order."""
         self._pushed += 1  # breaks ties: records have no order, and an id may come twice with one deadline
         heappush(self._heap, (record.deadline_at_ms, record.id, self._pushed, record))
 
@@ -147,7 +148,7 @@ class DueQueue:
             return None
         # The deque has holds of the same deadline in order of arrival. The heap orders them by id, as all stores do.
         while self._in_order and self._in_order[0].deadline_at_ms == deadline_ms:
-            self._push_on_heap(self._in_order.popleft())
+            self.push_out_of_order(self._in_order.popleft())
         while reservations.get(self._heap[0][3].id) is not self._heap[0][3]:
             heappop(self._heap)
         return self._heap[0][3]
@@ -209,7 +210,10 @@ class Day:
         queue = self.due.get(record.quotas)
         if queue is None:
             queue = self.due[record.quotas] = DueQueue()
-        queue.push(record, deadline_ms)
+        if record.extensions:
+            queue.push_out_of_order(record)
+        else:
+            queue.push(record, deadline_ms)
         if deadline_ms < self.next_due_ms:
             self.next_due_ms = deadline_ms
 

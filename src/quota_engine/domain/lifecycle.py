@@ -43,6 +43,7 @@ class Verb(enum.StrEnum):
     OFFER = "offer"
     CONFIRM = "confirm"
     REACQUIRE = "reacquire"
+    EXTEND = "extend"
     RELEASE = "release"
     EXPIRE = "expire"
     CANCEL = "cancel"
@@ -63,6 +64,7 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (State.WAITING, Verb.OFFER): State.HELD,
     (State.WAITING, Verb.RELEASE): State.RELEASED,
     (State.HELD, Verb.CONFIRM): State.CONFIRMED,
+    (State.HELD, Verb.EXTEND): State.HELD,
     (State.HELD, Verb.RELEASE): State.RELEASED,
     (State.HELD, Verb.EXPIRE): State.EXPIRED,
     (State.HELD, Verb.RESCHEDULE): State.HELD,

@@ -13,6 +13,7 @@ __all__ = [
     "ABANDONED_HOLDS_MAX",
     "CANCELLATIONS_MAX",
     "CLAIMS_MAX",
+    "EXTENSIONS_MAX",
     "Choice",
     "DayTerms",
     "IdentityLimit",
@@ -143,6 +144,10 @@ ABANDONED_HOLDS_MAX: Final = 100
 """The highest ``abandoned_holds_max`` that an office may set."""
 
 
+EXTENSIONS_MAX: Final = 100
+"""The highest ``extensions_max`` that an office may set."""
+
+
 CLAIMS_MAX: Final = 100
 """The most active reservations of an applicant at an office, even if its rules set no identity limit."""
 
@@ -170,6 +175,8 @@ class Rules(msgspec.Struct, frozen=True):
     Attributes:
         hold_ttl_ms: length of a hold, 1 or more.
         offer_ttl_ms: length of a hold that the wait list offers, 1 or more.
+        extensions_max: how often a hold may be extended, 0 to 100.
+        extension_ms: how much later an extension moves the deadline of a hold, 1 or more.
         party_max: the most applicants in a party, 1 to 100.
         identity_limits: at most 8 limits.
         no_show_block_ms: how long a no-show blocks the applicant; 0 means no block.
@@ -189,6 +196,8 @@ class Rules(msgspec.Struct, frozen=True):
 
     hold_ttl_ms: int = 15 * 60_000
     offer_ttl_ms: int = 30 * 60_000
+    extensions_max: int = 0
+    extension_ms: int = 5 * 60_000
     party_max: int = 5
     identity_limits: tuple[IdentityLimit, ...] = (IdentityLimit(1, 1),)
     no_show_block_ms: int = 0
@@ -206,6 +215,8 @@ class Rules(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         check_integer(self.hold_ttl_ms, "hold_ttl_ms", 1, DURATION_MS_MAX)
         check_integer(self.offer_ttl_ms, "offer_ttl_ms", 1, DURATION_MS_MAX)
+        check_integer(self.extensions_max, "extensions_max", 0, EXTENSIONS_MAX)
+        check_integer(self.extension_ms, "extension_ms", 1, DURATION_MS_MAX)
         check_integer(self.party_max, "party_max", 1, APPLICANTS_MAX)
         check_integer(self.cancellations_max, "cancellations_max", 0, CANCELLATIONS_MAX)
         check_integer(self.abandoned_holds_max, "abandoned_holds_max", 0, ABANDONED_HOLDS_MAX)
@@ -277,6 +288,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
         queue_number: the first of ``units`` consecutive queue numbers; 0 before it is confirmed.
         moves: how often it has been rescheduled or moved.
         forced_moves: how many of these moves left a day that the office had closed. They do not count toward the limit.
+        extensions: how often its latest hold has been extended.
     """
 
     office: str
@@ -292,6 +304,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     queue_number: int
     moves: int
     forced_moves: int = 0
+    extensions: int = 0
 
     @property
     def units(self) -> int:

@@ -57,6 +57,8 @@ class Status(enum.StrEnum):
     """The last moment for a reschedule has passed."""
     MOVES_EXCEEDED = "MOVES_EXCEEDED"
     """The reservation has been moved as often as the office allows."""
+    EXTENSIONS_EXCEEDED = "EXTENSIONS_EXCEEDED"
+    """The hold has been extended as often as the office allows."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
     """The party has more applicants than the office allows."""
     BLOCKED = "BLOCKED"
@@ -118,6 +120,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
             has let a hold go within its window.
         blocked_until_ms: with a hold and ``abandoned_holds_left`` 0: when the block would end if the hold expired. With
             a release: the end of the applicants' block. Milliseconds since 1970 (UTC); 0 if there is none.
+        extensions_left: with status ``HELD``: how many more times the hold may be extended; 0 with any other status.
         revision: the day's present revision, with the outcome of a command that may expect one; 0 for other commands.
     """
 
@@ -132,6 +135,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     abandoned_holds_left: int | None = None
     blocked_until_ms: int = 0
     revision: int = 0
+    extensions_left: int = 0
 
     @property
     def ok(self) -> bool:

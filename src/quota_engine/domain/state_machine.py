@@ -60,6 +60,7 @@ from quota_engine.domain.commands import (
     Command,
     Confirm,
     Expire,
+    Extend,
     MarkNoShow,
     MoveIn,
     MoveOut,
@@ -85,6 +86,7 @@ from quota_engine.domain.events import (
     ReservationChanged,
     RulesSet,
 )
+from quota_engine.domain.extension import extend, show_extensions_left
 from quota_engine.domain.inventory import (
     distribute_free_units,
     find_option,
@@ -222,6 +224,8 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     )
     evolve(ledger, ReservationChanged(now_ms, _VERB_RESERVE, record))
     outcome = Outcome(_STATUS_HELD, record)
+    if rules.extensions_max:
+        outcome = show_extensions_left(ledger, outcome)
     return announce(ledger, outcome, now_ms) if rules.abandoned_holds_max else outcome
 
 
@@ -234,7 +238,7 @@ def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveI
         return REFUSED[Status.CONFLICT]
     if record.state not in ACTIVE:
         return Outcome(Status.RESERVATION_ENDED, record, replayed=True)
-    outcome = Outcome(STATUS_OF[record.state], record, replayed=True)
+    outcome = show_extensions_left(ledger, Outcome(STATUS_OF[record.state], record, replayed=True))
     if record.state is _HELD and ledger.rules.abandoned_holds_max:
         expire_own_holds(ledger, record.applicants, now_ms)
         return announce(ledger, outcome, now_ms)
@@ -288,7 +292,7 @@ def _resumable_reservation(ledger: Ledger, command: Reserve, now_ms: int) -> Res
 def _resume_or_refuse(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome | None:
     record = _resumable_reservation(ledger, command, now_ms)
     if record is not None:
-        outcome = Outcome(STATUS_OF[record.state], record, resumed=True)
+        outcome = show_extensions_left(ledger, Outcome(STATUS_OF[record.state], record, resumed=True))
         is_limited = record.state is _HELD and ledger.rules.abandoned_holds_max
         return announce(ledger, outcome, now_ms) if is_limited else outcome
     return _refuse_identity(ledger, command.applicants, command.day, now_ms)
@@ -413,7 +417,8 @@ def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
     refusal = refuse_transition(record, command.expected_version, Verb.MOVE_OUT)
     if refusal is not None:
         return refusal
-    return Outcome(_refuse_move(ledger, record, now_ms) or STATUS_OF[record.state], record)
+    outcome = Outcome(_refuse_move(ledger, record, now_ms) or STATUS_OF[record.state], record)
+    return show_extensions_left(ledger, outcome)
 
 
 def _refuse_move(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
@@ -473,9 +478,10 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         0 if command.deadline_at_ms else day.last_queue_number + 1,
         command.moves,
         command.forced_moves,
+        command.extensions,
     )
     evolve(ledger, ReservationChanged(now_ms, verb, record))
-    return Outcome(STATUS_OF[record.state], record)
+    return show_extensions_left(ledger, Outcome(STATUS_OF[record.state], record))
 
 
 def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
@@ -496,7 +502,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         return REFUSED[Status.NOT_OWNER]
     is_movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
     if is_movable and record.day == command.day and record.choice == command.choice:
-        return Outcome(STATUS_OF[record.state], record, replayed=True)
+        return show_extensions_left(ledger, Outcome(STATUS_OF[record.state], record, replayed=True))
     refusal = refuse_transition(record, command.expected_version, Verb.RESCHEDULE)
     if refusal is not None:
         return refusal
@@ -527,7 +533,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
     distribute_free_units(ledger, ledger.days[record.day], now_ms)
-    return Outcome(STATUS_OF[moved.state], moved)
+    return show_extensions_left(ledger, Outcome(STATUS_OF[moved.state], moved))
 
 
 # --- Operators' commands -------------------------------------------------------------------------------------------
@@ -681,6 +687,7 @@ def _expire(ledger: Ledger, command: Expire, now_ms: int) -> Outcome:
 HANDLERS.update(
     {
         Reserve: _reserve,
+        Extend: extend,
         Confirm: _step(Verb.CONFIRM, State.CONFIRMED, not_closed, not_over),
         Release: _step(Verb.RELEASE, State.RELEASED),
         Cancel: _step(Verb.CANCEL, State.CANCELLED, not_over_unless_closed),

@@ -218,6 +218,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         return Draw(self._store, self._methods.requests, draw)
 
     confirm = sync_method(ReservationMethods.confirm)
+    extend = sync_method(ReservationMethods.extend)
     release = sync_method(ReservationMethods.release)
     cancel = sync_method(ReservationMethods.cancel)
     check_in = sync_method(ReservationMethods.check_in)
@@ -346,6 +347,7 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         return AsyncDraw(self._store, self._methods.requests, draw)
 
     confirm = async_method(ReservationMethods.confirm)
+    extend = async_method(ReservationMethods.extend)
     release = async_method(ReservationMethods.release)
     cancel = async_method(ReservationMethods.cancel)
     check_in = async_method(ReservationMethods.check_in)

@@ -6,7 +6,7 @@ __all__ = ["ReservationMethods"]
 
 from quota_engine.admission.policy import Caller
 from quota_engine.catalog import Selection
-from quota_engine.domain.commands import Cancel, CheckIn, Confirm, MarkNoShow, Release
+from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Extend, MarkNoShow, Release
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.generators import Request
@@ -60,6 +60,26 @@ class ReservationMethods:
             return request
         admission = CallAdmission.of(self.requests, self.gate, caller, admission_pass)
         return entries.confirm(self.requests, admission, request.address, request.command)
+
+    def extend(
+        self, reference: str, extension: int, *, owner: str | None = None, expected_version: int = 0
+    ) -> Apply[Outcome]:
+        """Give a hold more time, while its party fills in a form or pays.
+
+        ``outcome.extensions_left`` of the hold says how often. ``extension`` makes the call safe to repeat: the same
+        number has one effect.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            extension: the number of the extension, from 1: ``reservation.extensions + 1`` for the next one.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            ``HELD`` with the new deadline. Refusals, in this order: those of :meth:`confirm`, ``STALE`` also if
+            ``extension`` is not the next one, ``DAY_CLOSED``, ``DAY_OVER``, ``EXTENSIONS_EXCEEDED``.
+        """
+        return self.requests.reservation_command(Extend, reference, owner, expected_version, extension)
 
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
         """Release a hold, or leave the wait list.

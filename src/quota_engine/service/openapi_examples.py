@@ -41,6 +41,7 @@ QUERY_EXAMPLES: Final[dict[str, dict[str, str]]] = {
 BODY_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "reserve": {"applicants": [_NIK], **_SELECTION, "caller": {"network": "203.0.113.7"}},
     "confirm": {"owner": _NIK, "expected_version": 1},
+    "extend": {"owner": _NIK, "extension": 1},
     "release": {"owner": _NIK},
     "cancel": {"owner": _NIK},
     "reschedule": {"day": "2026-12-08", **_SELECTION, "owner": _NIK},

@@ -37,6 +37,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
+from quota_engine.catalog import extensions_left
 from quota_engine.domain.commands import Confirm, Reschedule, Reserve
 from quota_engine.domain.cross_office_registry import (
     QUERY_ITEMS_MAX,
@@ -251,7 +252,7 @@ def reserve(
     for _ in range(ATTEMPTS_MAX):
         taken = yield from take_claims(requests, command.applicants, reference, command.day)
         if isinstance(taken, ClaimConflict):
-            return (yield from _refused(office, command, taken, apply_command))
+            return (yield from _refused(requests, office, command, taken, apply_command))
         try:
             outcome = yield from apply_command(replace(command, valid_until_ms=taken.valid_until_ms))
         except BackendUnavailable:
@@ -280,7 +281,9 @@ def reserve_all(requests: RequestBuilder, office: str, commands: Sequence[Reserv
     return claimed
 
 
-def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_command: ApplyCommand) -> Workflow[Outcome]:
+def _refused(
+    requests: RequestBuilder, office: str, command: Reserve, conflict: ClaimConflict, apply_command: ApplyCommand
+) -> Workflow[Outcome]:
     if conflict.overloaded:
         return Outcome(Status.OVERLOADED)
     # A known key has precedence over all refusals. This command has expired, so it can return that answer only.
@@ -292,7 +295,8 @@ def _refused(office: str, command: Reserve, conflict: ClaimConflict, apply_comma
         return Outcome(Status.IDENTITY_LIMIT, retry_at_ms=conflict.retry_at_ms)
     here = (record.office, record.day) == (office, command.day)
     if here and record.state in (State.WAITING, State.HELD):
-        return Outcome(Status(record.state), record, resumed=True)
+        left = extensions_left(requests.catalog, record)
+        return Outcome(Status(record.state), record, resumed=True, extensions_left=left)
     return Outcome(Status.IDENTITY_LIMIT, record, retry_at_ms=conflict.retry_at_ms)
 
 

@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from quota_engine.catalog import Selection
+from quota_engine.catalog import Selection, extensions_left
 from quota_engine.domain.commands import MoveIn, MoveOut, PrepareMove, UndoMove
 from quota_engine.domain.cross_office_registry import (
     QUERY_ITEMS_MAX,
@@ -123,7 +123,7 @@ def _move(
         record = prepared.reservation
         if not prepared.ok or record is None:
             if record is not None and record.state is State.MOVED:
-                return (yield from _moved_before(prepared, record, office, day, choice))
+                return (yield from _moved_before(requests, prepared, record, office, day, choice))
             return prepared
         target = f"{office}~{move_id(source, record.version, office, day, choice)}"
         admitted = yield from _admit(admission, record, target, day, choice)
@@ -166,7 +166,9 @@ def _admit(
     return replace(admitted, reservation=record) if isinstance(admitted, Outcome) else admitted
 
 
-def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, choice: Choice) -> Workflow[Outcome]:
+def _moved_before(
+    requests: RequestBuilder, refused: Outcome, record: Reservation, office: str, day: int, choice: Choice
+) -> Workflow[Outcome]:
     """Return the target of this very move if an earlier call, whose response was lost, completed it."""
     # The version before the move: the move itself added 1.
     target_id = move_id(record.reference, record.version - 1, office, day, choice)
@@ -174,7 +176,7 @@ def _moved_before(refused: Outcome, record: Reservation, office: str, day: int, 
     if moved is None:
         return refused
     status = Status(moved.state) if moved.state in ACTIVE else Status.RESERVATION_ENDED
-    return Outcome(status, moved, replayed=True)
+    return Outcome(status, moved, replayed=True, extensions_left=extensions_left(requests.catalog, moved))
 
 
 def _move_in(
@@ -211,6 +213,7 @@ def _move_in(
         record.moves + 1,
         valid_until_ms,
         record.forced_moves + left_closed_day,
+        record.extensions,
     )
     try:
         moved = yield from apply_command(command)

@@ -161,12 +161,15 @@ async def steps(client: Client) -> None:
         return str(answer.json()["reservation"]["reference"])
 
     expired, released, confirmed, moved = [await held(nik(one)) for one in range(4)]
+    for extension in (1, 1, 3):
+        await client.step(confirmed, "extend", extension=extension)
     for reference in (confirmed, moved):
         await client.step(reference, "confirm")
     for step in ("confirm", "release", "cancel", "check-in", "no-show"):
         await client.step(released if step == "confirm" else confirmed, step, expected_version=7)
     await client.step(confirmed, "reschedule", expected_version=7, **move)
     await client.step(confirmed, "release")
+    await client.step(confirmed, "extend", extension=1)
     for step in ("cancel", "check-in", "no-show"):
         await client.step(released, step)
     await client.step(released, "release")
@@ -176,6 +179,7 @@ async def steps(client: Client) -> None:
     client.clock.set_ms(start_ms + 900_000)
     for step in ("confirm", "release", "cancel", "check-in", "no-show"):
         await client.step(expired, step)
+    await client.step(expired, "extend", extension=1)
     await client.step(expired, "reschedule", **move)
     await client.step(moved, "cancel")
     range_ = f"first_day={tuesday}&last_day={wednesday}"

@@ -91,6 +91,12 @@ class ReservationCalls(CallBase):
         shown = _admission_fields(caller, admission_pass)
         return self._step("confirm", reference, owner, expected_version, reacquire=reacquire, **shown)
 
+    def extend(
+        self, reference: str, extension: int, *, owner: str | None = None, expected_version: int = 0
+    ) -> CallFlow[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.extend`."""
+        return self._step("extend", reference, owner, expected_version, extension=extension)
+
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.release`."""
         return self._step("release", reference, owner, expected_version)

@@ -7,7 +7,7 @@ __all__ = ["RESERVATIONS"]
 import datetime
 from typing import Annotated, Any, Final
 
-from msgspec import Meta
+from msgspec import UNSET, Meta
 from msgspec.structs import replace
 
 from quota_engine.admission import Caller
@@ -15,6 +15,7 @@ from quota_engine.api_schema.reservations import (
     CallerBody,
     ConfirmBody,
     DayListBody,
+    ExtendBody,
     MovedToBody,
     RescheduleBody,
     ReservationBody,
@@ -23,6 +24,7 @@ from quota_engine.api_schema.reservations import (
     WaitListPositionBody,
     reservation_body,
 )
+from quota_engine.catalog import extensions_left
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.api.common import (
@@ -92,6 +94,8 @@ async def get_reservation(context: ServiceContext, request: ApiRequest) -> ApiRe
         if position is not None:
             position_body = WaitListPositionBody(ahead=position.ahead, waiting=position.waiting)
             body = replace(body, wait_list_position=position_body)
+    elif reservation.state is State.HELD:
+        body = replace(body, extensions_left=extensions_left(context.catalog, reservation) or UNSET)
     elif reservation.state is State.MOVED:
         body = replace(body, moved_to=await context.engine.find_moved(reservation.reference))
     return ApiResponse(200, body)
@@ -124,6 +128,14 @@ async def confirm(context: ServiceContext, request: ApiRequest) -> ApiResponse:
         reacquire=body.reacquire,
         admission_pass=body.admission_pass,
         caller=_caller(body.caller),
+    )
+    return outcome_response(context, request, outcome)
+
+
+async def extend(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: ExtendBody = request.body
+    outcome = await context.engine.extend(
+        request.path["reference"], body.extension, owner=body.owner or None, expected_version=body.expected_version
     )
     return outcome_response(context, request, outcome)
 
@@ -202,6 +214,10 @@ RESERVATIONS: Final = (
     get(
         DAY + "/reservations", "reservations", "List the reservations of a day, for the office's staff.", list_day,
         DayListBody, roles=OFFICES, query_type=DayListQuery, problems=("unknown-name",),
+    ),
+    _step_endpoint(
+        "extend", "Give a hold more time.", extend, SERVICES, S.DAY_CLOSED, S.DAY_OVER, S.EXTENSIONS_EXCEEDED,
+        body_type=ExtendBody,
     ),
     _step_endpoint("release", "Release a hold, or leave the wait list.", _step("release"), SERVICES),
     _step_endpoint("cancel", "Cancel a confirmed reservation.", _step("cancel"), SERVICES, S.DAY_OVER),

@@ -196,7 +196,7 @@ _CALL: Final = ("shared/text.lua", "shared/call.lua")
 _FENCED_OFFICE: Final = (*_CALL, OFFICE_FENCE, "office/codec.lua")
 _RARE_COMMANDS: Final = _Function(
     "function rare_commands(handlers, forms)",
-    ("office/deadline_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
+    ("office/deadline_commands.lua", "office/hold_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
 )
 _PENALTIES: Final = _Function("function load_penalties()", ("office/penalties.lua",))
 _STATE_MACHINE: Final = (

@@ -75,6 +75,28 @@ async def test_the_stream_offers_a_place_when_a_hold_expires(full_service: Clien
         assert b'"phase":"held 2"' in await raw.until(b"}}\n\n")
 
 
+async def test_a_person_asks_for_more_time(browser: CitizenBrowser, client: Client) -> None:
+    """Each click of one page is one extension; the last one takes the button away."""
+    await browser.reserve()
+    first = html.unescape((await browser.get("/reservation")).text)
+    assert citizen_text("extend", duration="5 menit") in first
+    assert citizen_text("extensions_left", count=2) in first
+    client.clock.advance_ms(899_000)
+    again = {"extension": "1"}
+    second = html.unescape((await browser.submit("/reservation/extend")).text)
+    assert citizen_text("extensions_left_one") in second
+    await browser.http.post("/reservation/extend", data=again)
+    state = (await browser.http.get("/reservation/state")).json()
+    assert state["deadline_at_ms"] == client.clock.now_ms() + 1_000 + 300_000
+    last = await browser.submit("/reservation/extend")
+    assert "/reservation/extend" not in last.text
+    for extension in ("", "x", "0", "9999", "3"):
+        await browser.http.post("/reservation/extend", data={"extension": extension})
+    assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 3"
+    client.clock.advance_ms(600_999)
+    assert (await browser.submit("/reservation/confirm", DECLARED)).status_code == 200
+
+
 async def test_an_expired_hold_cannot_be_confirmed(browser: CitizenBrowser, client: Client) -> None:
     await browser.reserve()
     client.clock.advance_ms(900_000)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from quota_engine.catalog import departed_office, name_of
+from quota_engine.catalog import departed_office, extensions_left, name_of
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
@@ -29,6 +29,7 @@ from quota_engine.service.pages.i18n import Translator
 _PAGES_BY_STATE: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "confirmed"}
 """Pages of reservations that have not ended, named like their templates."""
 _STREAM_EVERY_MS: Final = 1_000
+_DIGITS_MAX: Final = 9
 _STREAM_ANYWAY_MS: Final = 15_000
 
 
@@ -45,6 +46,7 @@ class ReservationPages:
             ("/state", self.state, "GET"),
             ("/stream", self.stream, "GET"),
             ("/confirm", self.confirm, "POST"),
+            ("/extend", self.extend, "POST"),
             ("/release", self.release, "POST"),
             ("/cancel", self.cancel, "POST"),
         )
@@ -105,6 +107,8 @@ class ReservationPages:
             until=translator.time(pages.local_time(reservation.deadline_at_ms, office)),
             countdown=translator.countdown(reservation.deadline_at_ms - now_ms),
             now_ms=now_ms,
+            extensions_left=extensions_left(pages.service.catalog, reservation),
+            extension=translator.duration(office.rules.extension_ms),
             errors=[("declaration", translator("error_not_declared"))] if has_error else [],
             can_change=await pages.can_change(reservation),
             is_day_closed=is_confirmed and await pages.is_day_closed(reservation),
@@ -172,6 +176,10 @@ class ReservationPages:
         """Confirm the hold."""
         return await self._execute(request, "confirm")
 
+    async def extend(self, request: Request) -> Response:
+        """Give the hold more time. The form has the extension's number, so that a second click has no effect."""
+        return await self._execute(request, "extend")
+
     async def release(self, request: Request) -> Response:
         """Give up the hold or the wait-list position."""
         return await self._execute(request, "release")
@@ -189,7 +197,8 @@ class ReservationPages:
         if method == "confirm" and dict(form).get("declaration") != "yes":
             return RedirectResponse("/reservation?error=declaration", 303)
         try:
-            outcome = await getattr(pages.service.engine, method)(reference)
+            arguments = (_number(dict(form).get("extension", "")),) if method == "extend" else ()
+            outcome = await getattr(pages.service.engine, method)(reference, *arguments)
         except InvalidRequest:
             return RedirectResponse("/", 303)
         except QuotaEngineError:
@@ -197,9 +206,14 @@ class ReservationPages:
             return RedirectResponse("/reservation", 303)
         pages.service.metrics.record_outcome(outcome.status)
         response = RedirectResponse("/reservation", 303)
-        if method == "release":
+        if method in ("release", "extend"):
             pages.remember_notice(request, response, outcome)
         return response
+
+
+def _number(text: str) -> int:
+    """Return the number that a form has; 0, which no command accepts, for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX else 0
 
 
 def _phase(reservation: Reservation, status: str) -> str:

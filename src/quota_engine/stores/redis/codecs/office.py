@@ -45,6 +45,7 @@ from quota_engine.domain.commands import (
     Command,
     Confirm,
     Expire,
+    Extend,
     MarkNoShow,
     MoveIn,
     MoveOut,
@@ -107,6 +108,7 @@ VERB_OF_LETTER: Final = {
     "O": Verb.OFFER,
     "C": Verb.CONFIRM,
     "Q": Verb.REACQUIRE,
+    "D": Verb.EXTEND,
     "L": Verb.RELEASE,
     "E": Verb.EXPIRE,
     "X": Verb.CANCEL,
@@ -180,6 +182,8 @@ def text_of_rules(rules: Rules) -> str:
     numbers = (
         rules.hold_ttl_ms,
         rules.offer_ttl_ms,
+        rules.extensions_max,
+        rules.extension_ms,
         rules.party_max,
         rules.no_show_block_ms,
         rules.cancellations_max,
@@ -198,11 +202,27 @@ def text_of_rules(rules: Rules) -> str:
 def rules_of_text(text: str) -> Rules:
     """Return rules from their text."""
     *numbers, limits, seed = text.split("\t")
-    hold, offer, party, no_show, cancellations, window, block, *abandoned, moves, before, waiting = map(int, numbers)
+    (
+        hold,
+        offer,
+        extensions,
+        extension,
+        party,
+        no_show,
+        cancellations,
+        window,
+        block,
+        *abandoned,
+        moves,
+        before,
+        waiting,
+    ) = map(int, numbers)
     pairs = (limit.split(":") for limit in limits.split(",") if limit)
     return Rules(
         hold_ttl_ms=hold,
         offer_ttl_ms=offer,
+        extensions_max=extensions,
+        extension_ms=extension,
         party_max=party,
         identity_limits=tuple(IdentityLimit(int(places), int(span)) for places, span in pairs),
         no_show_block_ms=no_show,
@@ -251,6 +271,7 @@ def _text_of_confirm(one: Confirm) -> str:
 
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Confirm: _text_of_confirm,
+    Extend: lambda one: f"{_step('extend')(one)}\t{one.extension}",
     Release: _step("release"),
     Cancel: _step("cancel"),
     CheckIn: _step("check_in"),
@@ -261,7 +282,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     PrepareMove: _step("prepare_move"),
     MoveIn: lambda one: (
         f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_at_ms}\t{one.moves}"
-        f"\t{one.valid_until_ms}\t{one.forced_moves}\t{text_of_choice(one.choice)}"
+        f"\t{one.valid_until_ms}\t{one.forced_moves}\t{one.extensions}\t{text_of_choice(one.choice)}"
     ),
     MoveOut: _step("move_out"),
     Lookup: lambda one: f"lookup\t{one.id}",
@@ -359,6 +380,7 @@ class OfficeDecoder:
             int(fields[6]) if len(fields) > 6 else 0,
             int(fields[7]) if len(fields) > 7 else 0,
             int(fields[8]) if len(fields) > 8 else 0,
+            int(fields[9]) if len(fields) > 9 else 0,
         )
 
     def outcome(self, command: Any, line: str) -> Any:
@@ -385,7 +407,11 @@ class OfficeDecoder:
                     0,
                 ),
             )
-            return outcome if len(fields) == 4 else _announced(outcome, fields[4:])
+            if len(fields) == 4:
+                return outcome
+            if len(fields) % 2:
+                outcome = replace(outcome, extensions_left=int(fields[4]))
+            return _announced(outcome, fields[-2:]) if len(fields) > 5 else outcome
         if fields[0] == "G":
             _, refused_by, in_shadow, rest = line.split("\t", 3)
             indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
@@ -399,9 +425,12 @@ class OfficeDecoder:
             record = self.record(fields[5], fields[12:], self.choice("\t".join(fields[6:12])))
         flags, retry_at_ms, units, overbooked = fields[1:5]
         flag, *numbers = flags.split(",")
+        flag, _, extensions_left = flag.partition("e")
         outcome = Outcome(
             _STATUS[fields[0]], record, flag == "p", flag == "s", int(retry_at_ms), int(units), int(overbooked)
         )
+        if extensions_left:
+            outcome = replace(outcome, extensions_left=int(extensions_left))
         if len(numbers) == 1:
             return replace(outcome, revision=int(numbers[0]))
         if numbers:
@@ -519,13 +548,10 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         f"{choice_index}{option}",
         _text_of_party(record.applicants),
     ]
-    if record.moves or record.queue_number:
-        fields.append(str(record.queue_number))
-    if record.moves:
-        fields.append(str(record.moves))
-    if record.forced_moves:
-        fields.append(str(record.forced_moves))
-    return "\t".join(fields)
+    numbers = [record.queue_number, record.moves, record.forced_moves, record.extensions]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return "\t".join((*fields, *map(str, numbers)))
 
 
 def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:

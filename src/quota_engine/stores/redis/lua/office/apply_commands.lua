@@ -4,8 +4,9 @@
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
 -- reply a line for each command: status, flags, retry_at_ms, units, overbooked, separated by tabs. Two numbers may follow
 --       on the flags, behind a comma each: abandoned_holds_left and blocked_until_ms. Or one number: the revision of the day.
+--       Behind the flag of a hold, "e" and how often it may still be extended, if the office extends holds.
 --       Then the reservation if there is one: its id, its choice, its fields. Of a new hold only "NEW", created_at_ms, deadline_at_ms and the option's
---       index from 0, and those two numbers if there are any. If the fence is checked, one more line: see line_of_fence()
+--       index from 0; then how often it may be extended, and those two numbers, if there are any. If the fence is checked, one more line: see line_of_fence()
 --       of shared/fence.lua
 -- error ILLFORMED, FENCED, BEHIND: no command was applied
 --
@@ -105,8 +106,12 @@ end
 
 local function line_of(result)
   if type(result) == "string" then return result end
+  local flags, extensions_max = result.flags or "", ledger.rules.extensions_max
+  if extensions_max > 0 and result.status == "HELD" then
+    flags = flags .. "e" .. int(math.max(0, extensions_max - result.record.extensions))
+  end
   local parts = {
-    result.status, (result.flags or "") .. (result.announced or result.revision and COMMA .. int(result.revision) or ""), int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
+    result.status, flags .. (result.announced or result.revision and COMMA .. int(result.revision) or ""), int(result.retry_at_ms or 0), int(result.units or 0), int(result.overbooked or 0),
   }
   if result.record then
     parts[6], parts[7], parts[8] = result.record.id, choice_of(result.record.choice).text, text_of_record(result.record)

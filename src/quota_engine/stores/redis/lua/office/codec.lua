@@ -7,7 +7,8 @@
 -- base 36, and no field follows from another. Applicants arrive in a short form; the scripts only compare them.
 --
 --   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
---            applicants. Then the queue number, the moves and the forced moves, if there are any. The deadline is the time since
+--            applicants. Then the queue number, the moves, the forced moves and the extensions; the zeros at the end are left
+--            out. The deadline is the time since
 --            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields
@@ -43,11 +44,14 @@ local function choice_of_text(text)
   return { text = text, options = options }
 end
 
-local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)\t?(%d*)\t?(%d*)\t?(%d*)$"
+local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
+local MORE = "^\t(%d+)\t?(%d*)\t?(%d*)\t?(%d*)$"
 
 -- Return a record without its quotas, which follow from its choice. The id is the field that the record is stored under.
 local function record_without_quotas(id, text)
-  local letter, version, day, created, ttl, choice, option, party, queue_number, moves, forced_moves = string.match(text, RECORD)
+  local letter, version, day, created, ttl, choice, option, party, more = string.match(text, RECORD)
+  local queue_number, moves, forced_moves, extensions
+  if more ~= "" then queue_number, moves, forced_moves, extensions = string.match(more, MORE) end
   local created_at_ms, applicants = tonumber(created, 36), names(party)
   return {
     id = id,
@@ -59,6 +63,7 @@ local function record_without_quotas(id, text)
     queue_number = tonumber(queue_number) or 0,
     moves = tonumber(moves) or 0,
     forced_moves = tonumber(forced_moves) or 0,
+    extensions = tonumber(extensions) or 0,
     choice = choice,
     option = option,
     party = party,
@@ -72,6 +77,9 @@ local function text_of_record(record)
     LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
     record.deadline_at_ms > 0 and short(record.deadline_at_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
   }, TAB)
+  if record.extensions > 0 then
+    return concat({ text, int(record.queue_number), int(record.moves), int(record.forced_moves), int(record.extensions) }, TAB)
+  end
   if record.forced_moves > 0 then
     return concat({ text, int(record.queue_number), int(record.moves), int(record.forced_moves) }, TAB)
   end
@@ -191,13 +199,13 @@ local function text_of_day(day)
     day.waiting, day.departed, day.revision, day.times, concat(due, TAB), rows)
 end
 
--- hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,
+-- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,
 -- cancellations_block_ms, abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, identity_limits ("places:days" each),
 -- jitter_seed
-local RULES = "^" .. string.rep("(%d+)\t", 13) .. "([^\t]*)\t(.*)$"
+local RULES = "^" .. string.rep("(%d+)\t", 15) .. "([^\t]*)\t(.*)$"
 
 local function rules_of_text(text)
-  local hold_ttl_ms, offer_ttl_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
+  local hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
     abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, limits_text, jitter_seed = string.match(text, RULES)
   local limits = {}
   for places, span in string.gmatch(limits_text, "(%d+):(%d+)") do
@@ -207,6 +215,8 @@ local function rules_of_text(text)
     text = text,
     hold_ttl_ms = tonumber(hold_ttl_ms),
     offer_ttl_ms = tonumber(offer_ttl_ms),
+    extensions_max = tonumber(extensions_max),
+    extension_ms = tonumber(extension_ms),
     party_max = tonumber(party_max),
     no_show_block_ms = tonumber(no_show_block_ms),
     cancellations_max = tonumber(cancellations_max),

@@ -23,12 +23,12 @@ local function prepare_move(fields, now_ms)
   return outcome(refuse_move(record, now_ms) or record.state, record)
 end
 
--- fields: name, id, day, applicants, deadline_at_ms ("0" for a confirmed one), moves, valid_until_ms, forced_moves, choice (six
--- fields)
+-- fields: name, id, day, applicants, deadline_at_ms ("0" for a confirmed one), moves, valid_until_ms, forced_moves,
+-- extensions, choice (six fields)
 local function move_in(fields, now_ms)
   local id, number, party, deadline_at_ms = fields[2], tonumber(fields[3]), fields[4], tonumber(fields[5])
   local confirmed, moves, valid_until_ms = deadline_at_ms == 0, tonumber(fields[6]), tonumber(fields[7])
-  local choice, applicants = choice_by_text(concat(fields, TAB, 9)), names(party)
+  local choice, applicants = choice_by_text(concat(fields, TAB, 10)), names(party)
   local command = { day = number, party = party, applicants = applicants, choice = choice }
   local known, rest = record_of(id)
   if known then return replay_reserve(known, command, now_ms) end
@@ -54,7 +54,7 @@ local function move_in(fields, now_ms)
   local record = {
     id = id, day = number, version = 1, state = confirmed and "CONFIRMED" or "HELD", created_at_ms = now_ms,
     deadline_at_ms = deadline_at_ms, queue_number = confirmed and day.last_queue_number + 1 or 0, moves = moves,
-    forced_moves = tonumber(fields[8]),
+    forced_moves = tonumber(fields[8]), extensions = tonumber(fields[9]),
     choice = index_of(choice, number), option = option.letter, quotas = option.text, party = party, applicants = applicants,
     units = #applicants,
   }
@@ -107,5 +107,5 @@ end
 
 handlers.prepare_move, handlers.move_in, handlers.undo_move, handlers.reschedule = prepare_move, move_in, step, reschedule
 forms.prepare_move, forms.undo_move = STEP, STEP
-forms.move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, NUMBER, CHOICE }, TAB)
+forms.move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, CHOICE }, TAB)
 forms.reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER .. "\t" .. CHOICE

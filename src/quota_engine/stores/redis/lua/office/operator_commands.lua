@@ -164,7 +164,7 @@ end
 handlers.set_rules, handlers.publish, handlers.set_capacity = set_rules, publish, set_capacity
 handlers.close_day, handlers.open_day = set_closed(true, "day_closed"), set_closed(false, "day_opened")
 handlers.reallocate_unused, handlers.release_parked, handlers.expire = reallocate_unused, release_parked, expire_overdue
-forms.set_rules = string.rep(NUMBER .. "\t", 13) .. "[%d:,]*\t[%w_%-]*"
+forms.set_rules = string.rep(NUMBER .. "\t", 15) .. "[%d:,]*\t[%w_%-]*"
 forms.publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+"
 forms.set_capacity = concat({ NUMBER, NAME, NUMBER, NUMBER }, TAB)
 forms.close_day, forms.open_day = NUMBER .. "\t" .. NUMBER, NUMBER .. "\t" .. NUMBER

@@ -11,7 +11,7 @@ local RESULT_OF_VERB = {
   move_out = "MOVED", undo_move = "RELEASED",
 }
 local FROM = { -- the life cycle: which states a verb leads out of
-  confirm = { HELD = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
+  confirm = { HELD = true }, extend = { HELD = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
   check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
   move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true },
 }
@@ -161,7 +161,7 @@ local function reserve(fields, now_ms, now)
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_at_ms = 0, queue_number = 0,
-      moves = 0, forced_moves = 0, choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
+      moves = 0, forced_moves = 0, extensions = 0, choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
     return outcome("WAITING", waiting)
@@ -178,6 +178,7 @@ local function reserve(fields, now_ms, now)
     .. party
   reservation_held(day, option, id, applicants, text, now_ms, deadline)
   local line = "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
+  if rules.extensions_max > 0 then line = line .. TAB .. int(rules.extensions_max) end
   if rules.abandoned_holds_max > 0 and ledger.has_penalties then
     local left, until_ms = penalties().announcement(applicants, now_ms, deadline.at_ms)
     if left then return line .. TAB .. int(left) .. TAB .. int(until_ms) end
