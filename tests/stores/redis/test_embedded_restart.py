@@ -19,7 +19,7 @@ from quota_engine.domain.commands import Reserve, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, Audit
-from quota_engine.stores import embedded
+from quota_engine.stores import embedded_directory
 from quota_engine.stores.embedded import open_embedded
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from tests.support.servers import until
@@ -101,7 +101,7 @@ async def test_async_store_survives_a_kill(url: str) -> None:
 
 def test_restarts_are_limited(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that ends again and again is left alone, and the error says where to look."""
-    monkeypatch.setattr(embedded, "RESTARTS_MAX", 2)
+    monkeypatch.setattr(embedded_directory, "RESTARTS_MAX", 2)
     with open_embedded(url) as server:
         for _ in range(2):
             kill_server(url)
@@ -109,7 +109,7 @@ def test_restarts_are_limited(url: str, monkeypatch: pytest.MonkeyPatch) -> None
         kill_server(url)
         with pytest.raises(BackendUnavailable, match=r"ended 2 times within a minute .* its log"):
             server.ensure_running()
-        monkeypatch.setattr(embedded, "RESTARTS_WINDOW_S", 0.0)
+        monkeypatch.setattr(embedded_directory, "RESTARTS_WINDOW_S", 0.0)
         server.ensure_running()
 
 
