@@ -18,7 +18,7 @@ CALL_S_MAX: Final = 60.0
 
 
 class AsyncStoreFacade:
-    """An async store in an event loop of its own. Any thread may call it; calls of several threads run as tasks."""
+    """An async store in a separate event loop. Any thread may call it; calls of several threads run as tasks."""
 
     def __init__(self, open_async_store: Callable[[], Coroutine[Any, Any, AsyncStore]]) -> None:
         """Start the loop, and open the store in it.

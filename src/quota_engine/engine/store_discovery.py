@@ -6,31 +6,38 @@ __all__ = ["identity_key_for", "open_async_store", "open_store", "store_factory"
 
 import importlib.metadata
 import os
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.ports import AsyncStore, Clock, Observable, Observer, Store, StoreFactory, StoreObserver
 from quota_engine.stores import memory
+from quota_engine.stores.sql.sqlite import factory as sqlite
 from quota_engine.workflows.generator_drivers import run, run_async
 from quota_engine.workflows.identity_key_check import check_identity_key
 
 StoreT = TypeVar("StoreT")
 
+_BUILT_IN: Final[dict[str, StoreFactory]] = {
+    "memory": cast("StoreFactory", memory),
+    "sqlite": cast("StoreFactory", sqlite),
+}
+"""Factories of the stores that need no package, by scheme."""
+
 
 def store_factory(url: str) -> StoreFactory:
-    """Return the factory for ``url``: the memory store, or an entry point of the group ``quota_engine.backends``.
+    """Return the factory for ``url``: a store that needs no package, or an entry point of ``quota_engine.backends``.
 
     Raises:
         InvalidRequest: no backend serves the URL's scheme.
         BackendUnavailable: the backend needs a package that is not installed.
     """
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
-    if separator and scheme == "memory":
-        return cast("StoreFactory", memory)
+    if separator and scheme in _BUILT_IN:
+        return _BUILT_IN[scheme]
     points = {point.name: point for point in importlib.metadata.entry_points(group="quota_engine.backends")}
     if not separator or scheme not in points:
-        known = ", ".join(f"{name}://" for name in sorted({*points, "memory"}))
+        known = ", ".join(f"{name}://" for name in sorted({*points, *_BUILT_IN}))
         raise InvalidRequest("url", "no backend serves it", f"one of {known}")
     try:
         return cast("StoreFactory", points[scheme].load())

@@ -31,7 +31,7 @@ from quota_engine.ports import (
     StoreRequest,
     View,
 )
-from quota_engine.stores.redis.call_end import CallEnd
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.retrying_calls import Attempt
 from quota_engine.stores.redis.sync_store import RedisStore, _ThreadCall

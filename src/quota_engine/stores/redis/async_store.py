@@ -18,7 +18,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.batching import BatchQueue
-from quota_engine.stores.redis.call_end import BatchEnd, CallEnd
+from quota_engine.stores.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query

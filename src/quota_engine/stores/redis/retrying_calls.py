@@ -56,7 +56,7 @@ from redis.exceptions import (
 )
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.stores.redis.call_end import CallEnd
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.scripts import TOUCH, Script
 from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Final
 
 from quota_engine.clocks import MARGIN_MS, USABLE_MS, ServerClock, monotonic_ms
-from quota_engine.stores.redis.call_end import CallEnd
+from quota_engine.stores.call_end import CallEnd
 
 _CLOCKS_MAX: Final = 10_000
 """More addresses than a cluster has. A client that meets more forgets all of them."""

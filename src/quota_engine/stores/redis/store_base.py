@@ -15,10 +15,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, StoreObserver
 from quota_engine.stores.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
-from quota_engine.stores.redis.call_end import CallEnd
+from quota_engine.stores.call_end import CallEnd
+from quota_engine.stores.observer_adapter import ObserverAdapter
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
-from quota_engine.stores.redis.observer_adapter import ObserverAdapter
 from quota_engine.stores.redis.office_requests import OfficeRequests
 from quota_engine.stores.redis.retrying_calls import Node, RetryPolicy, Router
 from quota_engine.stores.redis.script_runner import ScriptRunner

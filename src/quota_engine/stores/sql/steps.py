@@ -18,9 +18,10 @@ __all__ = [
     "Statement",
     "Step",
     "Steps",
+    "ThreadWork",
 ]
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from quota_engine.generators import Request
@@ -87,7 +88,17 @@ class Pause(Request[list[Rows]], frozen=True):
     duration_ms: float
 
 
-Step = RoundTrip | Pause
+class ThreadWork(Request[list[Rows]], frozen=True):
+    """Work that takes long, without a connection. The store runs it; under asyncio in a thread. The answer is empty.
+
+    Attributes:
+        run: Does the work.
+    """
+
+    run: Callable[[], object]
+
+
+Step = RoundTrip | Pause | ThreadWork
 Steps = Generator[Step, list[Rows], T]
 """A call of several steps; it returns the call's result."""
 
@@ -100,6 +111,7 @@ class LedgerRow(NamedTuple):
         format: Version of the format of its entries and snapshots.
         last_number: Number of its last entry; 0 before the first.
         last_event_number: Number of its last event; 0 before the first.
+        last_time_ms: Time of its last change, in milliseconds since 1970 (UTC); 0 before the first.
         trimmed_event_number: All events up to this number are trimmed.
         first_number: Number of the first entry that is kept. The snapshot has what came before.
         epoch: Times that the ledger was reconciled.
@@ -112,6 +124,7 @@ class LedgerRow(NamedTuple):
     format: int
     last_number: int
     last_event_number: int
+    last_time_ms: int
     trimmed_event_number: int
     first_number: int
     epoch: int
@@ -150,9 +163,10 @@ class Dialect(Protocol):
     ``write_group``           ledger, name, body: inserts or replaces
     ``delete_group``          ledger, name
     ``list_addresses``        kind -> address; in any order
+    ``list_ledgers``          -> id, address, snapshot_number, last_number; in any order
     ``read_meta``             name -> value (text), or no row
     ``insert_meta``           name, value: inserts unless the name exists
-    ``ping``                  -> 1
+    ``read_time``             -> the database's time, in milliseconds since 1970 (UTC)
     ========================  ===========================================================================
 
     ``ledger`` and ``id`` are :attr:`LedgerRow.id`. ``kind`` is the prefix of a

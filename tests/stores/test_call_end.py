@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.stores.redis.call_end import TIME_LEFT_MS_MIN, BatchEnd, CallEnd
+from quota_engine.stores.call_end import TIME_LEFT_MS_MIN, BatchEnd, CallEnd
 
 
 class Waiting:

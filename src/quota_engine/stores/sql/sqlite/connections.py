@@ -1,0 +1,379 @@
+"""Connections to a SQLite file, for threads and for asyncio.
+
+SQLite has one writer at a time. Within a process, a lock gives the turns; between processes, the file's lock does. A
+process that finds the file locked tries again after a fraction of a millisecond, while SQLite itself would wait longer
+each time, up to 100 ms, and so lose its turn to processes that came later.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AsyncSqliteConnections", "SqliteConnections"]
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.forks import call_in_child
+from quota_engine.stores.sql.sqlite.dialect import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, SqliteDialect
+from quota_engine.stores.sql.steps import NotStarted, Pause, RolledBack, RoundTrip, Rows, Step
+
+T = TypeVar("T")
+
+Synchronous = Literal["FULL", "OFF"]
+
+_IDLE_MAX: Final = 8
+_THREADS_MAX: Final = 4
+_BUSY_MS_MAX: Final = 5_000
+"""How long a transaction waits for the file's lock before the attempt counts as failed."""
+_BUSY_PAUSE_S: Final = (0.0002, 0.001)
+_inherited: list[sqlite3.Connection] = []
+"""Connections of the parent. A forked child must neither use nor close them: both could damage the parent's file."""
+
+
+class _File:
+    """Opens connections to one file, and keeps those that are idle. Threads may share it."""
+
+    def __init__(self, path: str, synchronous: Synchronous) -> None:
+        self.dialect = SqliteDialect(path)
+        self._path = path
+        self._synchronous = synchronous
+        self._idle: list[sqlite3.Connection] = []
+        self._all: list[sqlite3.Connection] = []
+        self._identity: tuple[int, int] | None = None
+        call_in_child(self._after_fork)
+
+    def _after_fork(self) -> None:
+        _inherited.extend(self._all)
+        self._idle, self._all = [], []
+
+    def take(self) -> sqlite3.Connection:
+        """Return a connection, opened if none is idle."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._open()
+        if self._identity != self._read_identity():
+            self.discard(connection)
+            raise BackendUnavailable(
+                f"{self._path} was removed or replaced while it was open: restart every process that uses it"
+            )
+        return connection
+
+    def give_back(self, connection: sqlite3.Connection) -> None:
+        """Keep a connection that has no open transaction."""
+        if len(self._idle) < _IDLE_MAX:
+            self._idle.append(connection)
+        else:
+            self.discard(connection)
+
+    def discard(self, connection: sqlite3.Connection) -> None:
+        """Close a connection; an open transaction is rolled back."""
+        with contextlib.suppress(ValueError):
+            self._all.remove(connection)
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in list(self._all):
+            self.discard(connection)
+        self._idle = []
+
+    def _read_identity(self) -> tuple[int, int] | None:
+        try:
+            found = Path(self._path).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _open(self) -> sqlite3.Connection:
+        if not Path(self._path).parent.is_dir():
+            raise BackendUnavailable(f"the directory of {self._path} does not exist: create it")
+        try:
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise self.dialect.classify(error, commit_sent=False) from error
+        try:
+            self._prepare(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self.dialect.classify(error, commit_sent=False) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._all.append(connection)
+        identity = self._read_identity()
+        if self._identity is None:
+            self._identity = identity
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        (mode,) = patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+        if mode != "wal":
+            raise BackendUnavailable(
+                f"{self._path}: SQLite cannot keep its write-ahead log here (mode {mode}): put the file on a local disk"
+            )
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
+            return
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        try:
+            self._create_tables(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    def _create_tables(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
+            return  # another process was first
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (tables or application or version):
+            raise InvalidRequest(
+                "url", f"{self._path} belongs to another application", "a new file, or one of this store"
+            )
+        if tables:
+            raise BackendUnavailable(
+                f"{self._path} has tables of version {version}, and this version of quota_engine reads version "
+                f"{SCHEMA_VERSION}: start every process with the newer version"
+            )
+        for statement in SCHEMA.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def patiently(run: Callable[[], T]) -> T:
+    """Run a statement again and again while the file is locked, for a bounded time.
+
+    Raises:
+        sqlite3.Error: The file is still locked, or there is another error.
+    """
+    ends_at_ms = monotonic_ms() + _BUSY_MS_MAX
+    while True:
+        try:
+            return run()
+        except sqlite3.OperationalError as error:
+            is_locked = (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not is_locked or monotonic_ms() >= ends_at_ms:
+                raise
+            time.sleep(random.uniform(*_BUSY_PAUSE_S))
+
+
+class _Lease:
+    """The connection of one generator, from the begin of a transaction to its end."""
+
+    def __init__(self, file: _File) -> None:
+        self._file = file
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True while a transaction is open."""
+        return self._connection is not None
+
+    def run(self, step: RoundTrip) -> list[Rows]:
+        """Carry out one step. After an error, no transaction is open."""
+        connection = self._connection or self._file.take()
+        try:
+            rows = self._run(connection, step)
+        except sqlite3.Error as error:
+            was_begun = connection.in_transaction or self._connection is not None
+            self._end(connection)
+            found = self._file.dialect.classify(error, commit_sent=False)
+            if isinstance(found, RolledBack) and not was_begun:
+                found = NotStarted(str(found))
+            raise found from error
+        except BaseException:
+            self._end(connection)
+            raise
+        if connection.in_transaction:
+            self._connection = connection
+        else:
+            self._connection = None
+            self._file.give_back(connection)
+        return rows
+
+    def _run(self, connection: sqlite3.Connection, step: RoundTrip) -> list[Rows]:
+        texts = self._file.dialect.texts
+        if step.begin:
+            patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        if connection.in_transaction:
+            rows = [connection.execute(texts[name], parameters).fetchall() for name, parameters in step.statements]
+        else:
+            rows = [
+                patiently(lambda text=texts[name], values=parameters: connection.execute(text, values).fetchall())  # type: ignore[misc]
+                for name, parameters in step.statements
+            ]
+        if step.end == "rollback":
+            connection.execute("ROLLBACK")
+        elif step.end == "commit":
+            try:
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if not connection.in_transaction:
+                    raise self._file.dialect.classify(error, commit_sent=True) from error
+                raise  # it is rolled back next
+        return rows
+
+    def roll_back(self) -> None:
+        """Roll an open transaction back."""
+        if self._connection is not None:
+            self._end(self._connection)
+
+    def _end(self, connection: sqlite3.Connection) -> None:
+        self._connection = None
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._file.discard(connection)
+        else:
+            self._file.give_back(connection)
+
+
+class SqliteConnections:
+    """Connections for threads."""
+
+    def __init__(self, path: str, synchronous: Synchronous = "FULL") -> None:
+        """Open the file, and create its tables if it is new.
+
+        Args:
+            path: Absolute path of the file.
+            synchronous: ``FULL`` waits for the disk at each commit, ``OFF`` leaves that to the operating system.
+
+        Raises:
+            InvalidRequest: The file belongs to another application.
+            BackendUnavailable: The file cannot be used.
+        """
+        self._file = _File(path, synchronous)
+        self._writing = threading.Lock()
+        call_in_child(self._after_fork)
+        try:
+            self._file.give_back(self._file.take())
+        except (NotStarted, RolledBack) as error:
+            raise BackendUnavailable(str(error)) from error
+
+    @property
+    def dialect(self) -> SqliteDialect:
+        """The dialect."""
+        return self._file.dialect
+
+    def _after_fork(self) -> None:
+        self._writing = threading.Lock()
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Callable[[Step], list[Rows]]]:
+        """Give a function that carries out the steps of one generator."""
+        lease = _Lease(self._file)
+        has_turn = False
+
+        def handle(step: Step) -> list[Rows]:
+            nonlocal has_turn
+            if isinstance(step, Pause):
+                time.sleep(step.duration_ms / 1000)
+                return []
+            assert isinstance(step, RoundTrip)
+            if step.begin:
+                self._writing.acquire()
+                has_turn = True
+            try:
+                return lease.run(step)
+            finally:
+                if has_turn and not lease.is_open:
+                    has_turn = False
+                    self._writing.release()
+
+        try:
+            yield handle
+        finally:
+            lease.roll_back()
+            if has_turn:
+                self._writing.release()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._file.close()
+
+
+class AsyncSqliteConnections:
+    """Connections for asyncio. Threads run the statements, so that the loop never waits for the disk."""
+
+    def __init__(self, path: str, synchronous: Synchronous = "FULL") -> None:
+        """Prepare the connections; :meth:`open` opens the file. Arguments as for :class:`SqliteConnections`."""
+        self._file = _File(path, synchronous)
+        self._threads = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="quota-engine-sqlite")
+        self._writing = asyncio.Lock()
+
+    @property
+    def dialect(self) -> SqliteDialect:
+        """The dialect."""
+        return self._file.dialect
+
+    async def open(self) -> None:
+        """Open the file, and create its tables if it is new. Errors as for :class:`SqliteConnections`."""
+        try:
+            await self._in_thread(lambda: self._file.give_back(self._file.take()))
+        except (NotStarted, RolledBack) as error:
+            raise BackendUnavailable(str(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+        """Give a function that carries out the steps of one generator."""
+        lease = _Lease(self._file)
+        has_turn = False
+
+        async def handle(step: Step) -> list[Rows]:
+            nonlocal has_turn
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.duration_ms / 1000)
+                return []
+            assert isinstance(step, RoundTrip)
+            if step.begin:
+                await self._writing.acquire()
+                has_turn = True
+            try:
+                return await self._in_thread(lambda: lease.run(step))
+            finally:
+                if has_turn and not lease.is_open:
+                    has_turn = False
+                    self._writing.release()
+
+        try:
+            yield handle
+        finally:
+            if lease.is_open:
+                await self._in_thread(lease.roll_back)
+            if has_turn:
+                self._writing.release()
+
+    async def _in_thread(self, run: Callable[[], T]) -> T:
+        """Run in a thread. A cancelled caller waits for the end, because the connection is in use until then."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().run_in_executor(self._threads, run)
+        try:
+            result: T = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+        return result
+
+    async def close(self) -> None:
+        """Close all connections, and end the threads."""
+        self._file.close()
+        self._threads.shutdown(wait=False)

@@ -1,0 +1,388 @@
+"""Batches of calls as transactions. Generators without I/O: a driver of a dialect carries out their steps.
+
+A batch of commands is one transaction in two round trips. The first one locks the ledger's row, and reads the entries
+that other processes have added. Then the commands are applied to the ledger in memory. The second one writes the
+changes as one entry, and commits. The callers get their outcomes after the commit. A batch without changes writes none.
+
+**Doubt.** The ledger in memory is right only if the commit is known. After any failure it is thrown away. If the answer
+to a commit was lost, the next attempt takes the row's lock. While the lost transaction may still commit, it holds that
+lock. So the entry is there then, or it never will be: its number and checksum tell, and the outcomes are certain.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Attempts", "Failure", "Results", "Snapshot", "Transactions", "Work"]
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import msgspec
+
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.ports import Clock
+from quota_engine.stores.call_end import CallEnd
+from quota_engine.stores.sql.entry_codec import FORMAT, DamagedLedger, entry_checksum
+from quota_engine.stores.sql.ledger_cache import CachedLedger, LedgerCache
+from quota_engine.stores.sql.ledger_state import LedgerState, new_state
+from quota_engine.stores.sql.loading import ENTRIES_PAGE, Loader, row_of
+from quota_engine.stores.sql.snapshot_codec import Position
+from quota_engine.stores.sql.steps import (
+    CommitUnknown,
+    LedgerRow,
+    NotStarted,
+    Pause,
+    RolledBack,
+    RoundTrip,
+    Statement,
+    Steps,
+)
+
+T = TypeVar("T")
+
+_LOST: Final = "the answer to a commit was lost: repeat the call with the same key"
+_RESTARTS_MAX: Final = 20
+"""Restarts of one attempt because the ledger has moved on further than one page, or was thrown away."""
+_SNAPSHOT_BYTES_MIN: Final = 4_000_000
+_SNAPSHOT_ITEM_BYTES: Final = 25
+"""A snapshot is due after this many bytes of entries for each of its items: about a quarter of its own size."""
+
+
+class Work(Protocol):
+    """One call of a batch.
+
+    Attributes:
+        run: Applies it to the ledger's state at a time, and returns its result.
+        writes: True if it may change the ledger.
+        creates: True if it may create the ledger.
+    """
+
+    run: Callable[[LedgerState, int], Any]
+    writes: bool
+    creates: bool
+
+
+class Failure(NamedTuple):
+    """The result of a call that raised an error. Other calls of the batch are not affected."""
+
+    error: Exception
+
+
+Results = list[tuple[Any, Any]]
+"""The calls of a batch, each with its result, which is a :class:`Failure` if it raised an error."""
+
+
+class Attempts(msgspec.Struct, frozen=True):
+    """How long and how often a call is attempted.
+
+    Attributes:
+        budget_ms: No attempt starts later than this after the first one.
+        pause_ms: Pause after the first attempt; each further one is twice as long.
+        pause_ms_max: Length of the longest pause.
+    """
+
+    budget_ms: int = 10_000
+    pause_ms: float = 10
+    pause_ms_max: float = 500
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the pauses between attempts, in milliseconds."""
+        ends_at_ms = monotonic_ms() + self.budget_ms
+        pause_ms = self.pause_ms
+        while monotonic_ms() + pause_ms < ends_at_ms:
+            yield pause_ms
+            pause_ms = min(2 * pause_ms, self.pause_ms_max)
+
+
+class _Pending(NamedTuple):
+    """An entry whose commit was sent."""
+
+    number: int
+    checksum: bytes
+    results: Results
+
+
+class _Restart(Exception):
+    """The transaction was undone because the state in memory is behind, or of another history."""
+
+
+class _Poisoned(Exception):
+    """A call has failed after it had begun to change the state."""
+
+
+class Snapshot(NamedTuple):
+    """A snapshot to be written.
+
+    Attributes:
+        address: The ledger.
+        id: Its number.
+        position: The place of the snapshot in the chain of entries.
+        parts: The parts, encoded when they are taken.
+    """
+
+    address: str
+    id: int
+    position: Position
+    parts: Iterator[bytes]
+
+
+class Transactions:
+    """Runs batches on the ledgers of one database.
+
+    Attributes:
+        cache: The ledgers in memory.
+        loader: Reads ledgers.
+        attempts: How long and how often a call is attempted.
+        snapshots: Snapshots that are due. The store takes them from here and writes them beside its calls.
+    """
+
+    def __init__(self, cache: LedgerCache, clock: Clock | None, attempts: Attempts) -> None:
+        """Create the transactions of a store.
+
+        Args:
+            cache: The ledgers in memory.
+            clock: Source of the time; ``None`` for the database's time.
+            attempts: How long and how often a call is attempted.
+        """
+        self.cache = cache
+        self.loader = Loader()
+        self.attempts = attempts
+        self.snapshots: list[Snapshot] = []
+        self._clock = clock
+
+    def read_time(self, row: LedgerRow | None) -> Steps[int]:
+        """Return the time of a transaction or read. ``row`` was read in it."""
+        if self._clock is not None:
+            return self._clock.now_ms()
+        if row is not None:
+            return row.now_ms
+        (((now_ms,),),) = yield RoundTrip((Statement("read_time"),))
+        return int(now_ms)
+
+    def retry(self, attempt: Callable[[], Steps[T]], end: CallEnd | None = None, *, repeats: bool = True) -> Steps[T]:
+        """Run attempts until one succeeds.
+
+        Args:
+            attempt: Begins an attempt.
+            end: End of the call, if it has one.
+            repeats: True if an attempt is harmless to repeat after a lost answer.
+
+        Raises:
+            BackendUnavailable: No attempt succeeded, and nothing was done.
+            OutcomeUnknown: The answer to a commit was lost, and no later attempt could tell its outcome.
+        """
+        is_unknown = False
+        pauses = self.attempts.pauses()
+        while True:
+            if end is not None:
+                end.begin_attempt(monotonic_ms())
+            try:
+                return (yield from attempt())
+            except (NotStarted, RolledBack) as error:
+                last: Exception = error
+            except CommitUnknown as error:
+                is_unknown, last = True, error
+                if end is not None:
+                    end.record_sent()
+            pause_ms = next(pauses, None) if repeats or not is_unknown else None
+            if pause_ms is None:
+                if is_unknown:
+                    raise OutcomeUnknown(
+                        f"the answer to a commit was lost ({last}); repeat it with the same key"
+                    ) from last
+                raise BackendUnavailable(f"nothing was done: {last}") from last
+            yield Pause(pause_ms)
+
+    def read(self, address: str, work: Callable[[], Sequence[Work]], end: CallEnd | None = None) -> Steps[Results]:
+        """Answer questions, and return their results in order. Nothing is locked. Arguments as for :meth:`write`."""
+        return self.retry(lambda: self._read(address, work()), end)
+
+    def _read(self, address: str, work: Sequence[Work]) -> Steps[Results]:
+        ledger, row = yield from self._current(address)
+        state = new_state(address) if ledger is None else ledger.state
+        now_ms = yield from self.read_time(row)
+        return [(one, _run(one, state, now_ms)) for one in work]
+
+    def _current(self, address: str) -> Steps[tuple[CachedLedger | None, LedgerRow | None]]:
+        """Return the ledger in memory, up to date, and its row; ``None`` for both if there is no ledger."""
+        ledger = self.cache.get(address)
+        if ledger is not None:
+            try:
+                row = yield from self.loader.catch_up(ledger)
+            except BaseException:
+                self.cache.drop(address)
+                raise
+            if row is not None:
+                ledger.checked_at_ms = monotonic_ms()
+                self.cache.put(address, ledger)
+                return ledger, row
+            self.cache.drop(address)
+        loaded = yield from self.loader.load(address)
+        if loaded is None:
+            return None, None
+        ledger, row = loaded
+        ledger.checked_at_ms = monotonic_ms()
+        self.cache.put(address, ledger)
+        return ledger, row
+
+    def write(self, address: str, work: Callable[[], Sequence[Work]], end: CallEnd | None = None) -> Steps[Results]:
+        """Apply commands, and answer questions between them. Returns the results in order.
+
+        Args:
+            address: The ledger.
+            work: Returns the calls of the next attempt.
+            end: End of the calls, if they have one.
+        """
+        pending: list[_Pending] = []
+        poisoned: dict[int, Exception] = {}
+        return self.retry(lambda: self._write(address, work(), end, pending, poisoned), end)
+
+    def _write(
+        self,
+        address: str,
+        work: Sequence[Work],
+        end: CallEnd | None,
+        pending: list[_Pending],
+        poisoned: dict[int, Exception],
+    ) -> Steps[Results]:
+        for _ in range(_RESTARTS_MAX):
+            ledger = self.cache.get(address)
+            if ledger is None or ledger.has_other_writers:
+                # What others have written is replayed before the lock is taken, so that little is left to do under it.
+                ledger, _ = yield from self._current(address)
+            try:
+                return (yield from self._transaction(address, ledger, work, end, pending, poisoned))
+            except (_Restart, _Poisoned):
+                self.cache.drop(address)
+            except BaseException:
+                self.cache.drop(address)
+                raise
+        raise RolledBack("the ledger changes faster than this process can follow")
+
+    def _transaction(
+        self,
+        address: str,
+        ledger: CachedLedger | None,
+        work: Sequence[Work],
+        end: CallEnd | None,
+        pending: list[_Pending],
+        poisoned: dict[int, Exception],
+    ) -> Steps[Results]:
+        ledger, row = yield from self._lock(address, ledger, creates=any(one.creates for one in work))
+        if pending:
+            results = yield from self._settle(row, pending)
+            if results is not None:
+                return results
+        state = new_state(address) if ledger is None else ledger.state
+        now_ms = yield from self.read_time(row)
+        results = []
+        for one in work:
+            changes = state.changes
+            result = Failure(poisoned[id(one)]) if id(one) in poisoned else _run(one, state, now_ms)
+            if type(result) is Failure and state.changes != changes:
+                poisoned[id(one)] = result.error
+                yield RoundTrip((), end="rollback")
+                raise _Poisoned
+            results.append((one, result))
+        if not state.changes or ledger is None:
+            yield RoundTrip((), end="rollback")
+            if ledger is not None:
+                self._touch(address, ledger)
+            return results
+        yield from self._commit(address, ledger, now_ms, results, end, pending)
+        return results
+
+    def _lock(
+        self, address: str, ledger: CachedLedger | None, *, creates: bool
+    ) -> Steps[tuple[CachedLedger | None, LedgerRow | None]]:
+        """Begin a transaction, lock the ledger's row, and bring the state up to date.
+
+        Returns the state and the row. Both are ``None`` if there is no ledger, and no call may create it.
+        """
+        known = (0, 0) if ledger is None else (ledger.id, ledger.number)
+        lock = Statement("lock_ledger", (address,))
+        rows, entry_rows = yield RoundTrip((lock, Statement("read_entries", (*known, ENTRIES_PAGE))), begin=True)
+        row = row_of(rows)
+        if row is None and ledger is None:
+            if not creates:
+                return None, None
+            create = Statement("create_ledger", (address, new_state(address).kind.prefix, FORMAT))
+            _, rows = yield RoundTrip((create, lock))
+            row = row_of(rows)
+            if row is not None and not row.last_number:
+                return CachedLedger(row.id, new_state(address), row.epoch), row
+        elif row is not None and ledger is not None:
+            ledger.has_other_writers = False
+            if ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number == row.last_number:
+                return ledger, row
+        yield RoundTrip((), end="rollback")
+        raise _Restart
+
+    def _settle(self, row: LedgerRow | None, pending: list[_Pending]) -> Steps[Results | None]:
+        """Return the results of the transaction whose commit was in doubt, or ``None`` if it was undone.
+
+        The row is locked, so the transaction has ended.
+        """
+        number, checksum, results = pending[-1]
+        if row is not None and row.last_number >= number:
+            (rows,) = yield RoundTrip((Statement("read_entry_checksum", (row.id, number)),))
+            if not rows or bytes(rows[0][0]) == checksum:
+                # A missing entry was dropped after a snapshot, which took many others: nobody can tell any more.
+                yield RoundTrip((), end="rollback")
+                if not rows:
+                    raise OutcomeUnknown(_LOST)
+                return results
+        pending.clear()
+        return None
+
+    def _commit(
+        self,
+        address: str,
+        ledger: CachedLedger,
+        now_ms: int,
+        results: Results,
+        end: CallEnd | None,
+        pending: list[_Pending],
+    ) -> Steps[None]:
+        entry = ledger.state.take_entry(now_ms)
+        number, first_event = ledger.number + 1, ledger.event_number + 1
+        checksum = entry_checksum(ledger.checksum, number, first_event, entry.events, entry.body)
+        event_number = ledger.event_number + entry.events
+        if end is not None:
+            if monotonic_ms() >= end.ends_at_ms:
+                yield RoundTrip((), end="rollback")
+                raise end.error()
+            end.record_sent()
+        pending.append(_Pending(number, checksum, results))
+        yield RoundTrip(
+            (
+                Statement("insert_entry", (ledger.id, number, first_event, entry.events, entry.body, checksum)),
+                Statement("update_ledger", (number, event_number, entry.last_time_ms, checksum, ledger.id)),
+            ),
+            end="commit",
+        )
+        before = ledger.unsaved_bytes
+        ledger.number, ledger.event_number, ledger.checksum = number, event_number, checksum
+        ledger.unsaved_bytes += len(entry.body)
+        self._touch(address, ledger)
+        period = max(_SNAPSHOT_BYTES_MIN, _SNAPSHOT_ITEM_BYTES * ledger.state.items)
+        # Only the process whose own entry passes a multiple of the period writes the snapshot.
+        if ledger.unsaved_bytes // period > before // period:
+            self.request_snapshot(address, ledger)
+
+    def request_snapshot(self, address: str, ledger: CachedLedger) -> None:
+        """Note that a snapshot of a state is due. The state must be committed."""
+        if not any(one.address == address for one in self.snapshots):
+            parts = ledger.state.snapshot(ledger.position)
+            self.snapshots.append(Snapshot(address, ledger.id, ledger.position, parts))
+
+    def _touch(self, address: str, ledger: CachedLedger) -> None:
+        ledger.checked_at_ms = monotonic_ms()
+        self.cache.put(address, ledger)
+
+
+def _run(work: Work, state: LedgerState, now_ms: int) -> Any:
+    try:
+        return work.run(state, now_ms)
+    except (InvalidRequest, DamagedLedger, KeyError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
+        return Failure(error)
