@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["identity_key_for", "open_async_store", "open_store", "store_factory"]
 
+import importlib
 import importlib.metadata
 import os
 from typing import Final, TypeVar, cast
@@ -11,18 +12,13 @@ from urllib.parse import parse_qsl
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.ports import AsyncStore, Clock, Observable, Observer, Store, StoreFactory, StoreObserver
-from quota_engine.stores import memory
-from quota_engine.stores.sql.sqlite import factory as sqlite
 from quota_engine.workflows.generator_drivers import run, run_async
 from quota_engine.workflows.identity_key_check import check_identity_key
 
 StoreT = TypeVar("StoreT")
 
-_BUILT_IN: Final[dict[str, StoreFactory]] = {
-    "memory": cast("StoreFactory", memory),
-    "sqlite": cast("StoreFactory", sqlite),
-}
-"""Factories of the stores that need no package, by scheme."""
+_BUILT_IN: Final = {"memory": "quota_engine.stores.memory", "sqlite": "quota_engine.stores.sql.sqlite.factory"}
+"""Modules of the stores that need no package, by scheme. They are imported when they are used."""
 
 
 def store_factory(url: str) -> StoreFactory:
@@ -34,7 +30,7 @@ def store_factory(url: str) -> StoreFactory:
     """
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     if separator and scheme in _BUILT_IN:
-        return _BUILT_IN[scheme]
+        return cast("StoreFactory", importlib.import_module(_BUILT_IN[scheme]))
     points = {point.name: point for point in importlib.metadata.entry_points(group="quota_engine.backends")}
     if not separator or scheme not in points:
         known = ", ".join(f"{name}://" for name in sorted({*points, *_BUILT_IN}))

@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-from quota_engine.stores.redis.call_end import CallEnd
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.retrying_calls import Attempt
 
 _WRITES_MAX: Final = 2

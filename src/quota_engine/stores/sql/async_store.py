@@ -220,7 +220,7 @@ class AsyncSqlStore(SqlStoreBase[_TaskCall]):
         """Carry out all steps of a call; returns its result."""
         async with self._connections.session() as session:
 
-            async def handle(step: Step) -> list[Rows]:
+            async def handle(step: Step | ThreadWork) -> list[Rows]:
                 if isinstance(step, ThreadWork):
                     await asyncio.to_thread(step.run)
                     return []

@@ -6,7 +6,16 @@ an entry has the charges and markers as well, with their times.
 
 from __future__ import annotations
 
-__all__ = ["AdmissionChange", "ChoiceTable", "JournaledBuckets", "decode_entry", "encode_entry", "replay_admission"]
+__all__ = [
+    "COUNTS",
+    "AdmissionChange",
+    "ChoiceTable",
+    "JournaledBuckets",
+    "choice_row",
+    "decode_entry",
+    "encode_entry",
+    "replay_admission",
+]
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,6 +31,10 @@ from quota_engine.stores.sql.entry_codec import DamagedLedger, decode, encode
 AdmissionChange = tuple[Any, ...]
 """``("take", now_ms, charges)`` or ``("mark", name, until_ms, now_ms)``."""
 
+COUNTS: Final = Reservation.__struct_fields__[10:]
+"""The fields of a record from its queue number on, all of them integers. An entry names those that it has: a field that
+a later version adds is 0 in an entry of an earlier one.
+"""
 _STATES: Final = {str(state): state for state in State}
 _VERBS: Final = {str(verb): verb for verb in Verb}
 
@@ -141,13 +154,11 @@ def encode_entry(base_ms: int, events: Sequence[Event], admission: Sequence[Admi
                 record.version,
                 record.created_at_ms - base_ms,
                 record.deadline_at_ms - base_ms if record.deadline_at_ms else None,
-                record.queue_number,
-                record.moves,
-                record.forced_moves,
+                *[getattr(record, name) for name in COUNTS],
             )
         )
     choice_rows = [choice_row(one) for one in choices.indexes]
-    return encode(base_ms, choice_rows, list(quotas.indexes), rows, admission)
+    return encode(base_ms, COUNTS, choice_rows, list(quotas.indexes), rows, admission)
 
 
 def choice_row(choice: Choice) -> tuple[Any, ...]:
@@ -169,20 +180,30 @@ def decode_entry(office: str, body: bytes, table: ChoiceTable, what: str) -> tup
         BackendUnavailable: A newer version of the library wrote it.
     """
     try:
-        base_ms, choice_rows, quota_rows, rows, admission = decode(body, what)
+        base_ms, counts, choice_rows, quota_rows, rows, admission = decode(body, what)
         choices, quotas = table.choices(choice_rows), table.quotas(quota_rows)
-        return [_event(office, base_ms, choices, quotas, row) for row in rows], admission
+        reorder = None if tuple(counts) == COUNTS else counts
+        return [_event(office, base_ms, choices, quotas, row, reorder) for row in rows], admission
     except (ValueError, TypeError, LookupError) as error:
         raise DamagedLedger(f"{what} cannot be read ({error}): restore the database from a backup") from None
 
 
-def _event(office: str, base_ms: int, choices: list[Choice], quotas: list[tuple[str, ...]], row: Any) -> Event:
+def _event(
+    office: str,
+    base_ms: int,
+    choices: list[Choice],
+    quotas: list[tuple[str, ...]],
+    row: Any,
+    names: Sequence[str] | None,
+) -> Event:
+    """Return the event of a row. ``names`` are those of its counts, or ``None`` if they are the present ones."""
     if type(row) is dict:
         event: Event = msgspec.convert(row, Event)
         return event
-    verb, at_ms, key, day, applicants, choice, quota, state, version, created_ms, deadline_ms, number, moves, forced = (
-        row
-    )
+    verb, at_ms, key, day, applicants, choice, quota, state, version, created_ms, deadline_ms, *counts = row
+    if names is not None:
+        stored = dict(zip(names, counts, strict=True))
+        counts = [stored.get(name, 0) for name in COUNTS]
     return ReservationChanged(
         base_ms + at_ms,
         _VERBS[verb],
@@ -197,8 +218,6 @@ def _event(office: str, base_ms: int, choices: list[Choice], quotas: list[tuple[
             version,
             base_ms + created_ms,
             0 if deadline_ms is None else base_ms + deadline_ms,
-            number,
-            moves,
-            forced,
+            *counts,
         ),
     )

@@ -33,10 +33,10 @@ from quota_engine.waiting_room.machine import RoomConfig, RoomState, TicketCall
 PART_ITEMS: Final = 10_000
 """Items of one part, such as reservations: about a megabyte."""
 
-_STATES: Final = tuple(State)
 _STATE_CODES: Final = {state: code for code, state in enumerate(State)}
 _STATE_NAMES: Final = tuple(str(state) for state in State)
-_HELD_CODE: Final = _STATE_CODES[State.HELD]
+_INTEGERS: Final = Reservation.__struct_fields__[7:]
+"""The fields of a record from its version on, all of them integers."""
 _Section = tuple[Any, ...]
 
 
@@ -165,12 +165,7 @@ def _columns(day: int, is_single: bool, records: list[Reservation]) -> _Section:
         _packed([choices[record.choice] for record in records], len(choices)),
         _packed([quotas[record.quotas] for record in records], len(quotas)),
         bytes([_STATE_CODES[record.state] for record in records]),
-        [record.version for record in records],
-        [record.created_at_ms for record in records],
-        [record.deadline_at_ms for record in records],
-        [record.queue_number for record in records],
-        [record.moves for record in records],
-        [record.forced_moves for record in records],
+        {name: [getattr(record, name) for record in records] for name in _INTEGERS},
     )
 
 
@@ -218,7 +213,7 @@ class _OfficeReader:
         choice_indexes: Iterable[int],
         quota_indexes: Iterable[int],
         state_codes: bytes,
-        *columns: list[int],
+        integers: dict[str, list[int]],
     ) -> None:
         ledger, day = self._ledger, self._ledger.days[day_number]
         records = list(
@@ -231,7 +226,7 @@ class _OfficeReader:
                 map(self._table.choices(choice_rows).__getitem__, choice_indexes),
                 map(self._table.quotas(quota_rows).__getitem__, quota_indexes),
                 map(self._states.__getitem__, state_codes),
-                *columns,
+                *[integers.get(name) or repeat(0) for name in _INTEGERS],
             )
         )
         ledger.reservations.update(zip(ids, records, strict=True))

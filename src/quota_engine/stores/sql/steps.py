@@ -98,8 +98,9 @@ class ThreadWork(Request[list[Rows]], frozen=True):
     run: Callable[[], object]
 
 
-Step = RoundTrip | Pause | ThreadWork
-Steps = Generator[Step, list[Rows], T]
+Step = RoundTrip | Pause
+"""A step that a driver of a dialect carries out."""
+Steps = Generator[Step | ThreadWork, list[Rows], T]
 """A call of several steps; it returns the call's result."""
 
 

@@ -235,7 +235,7 @@ class SqlStore(SqlStoreBase[_ThreadCall]):
         """Carry out all steps of a call; returns its result."""
         with self._connections.session() as session:
 
-            def handle(step: Step) -> list[Rows]:
+            def handle(step: Step | ThreadWork) -> list[Rows]:
                 if isinstance(step, ThreadWork):
                     step.run()
                     return []
