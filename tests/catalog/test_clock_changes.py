@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from datetime import date, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from quota_engine.catalog import (
     next_release,
     wall_time_ms,
 )
+from quota_engine.domain.model import SessionTerms
 from tests.support.catalog_samples import sample
 
 SKIP = date(2027, 3, 28)
@@ -29,11 +31,12 @@ REPEAT = date(2027, 10, 31)
 ALL_WEEK = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 
-def night_catalog(start: str, end: str, **office: Any) -> Catalog:
-    """Return a catalog whose office in Berlin works every day from ``start`` to ``end``."""
+def night_catalog(start: str, end: str, session: Mapping[str, Any] = {}, **office: Any) -> Catalog:
+    """Return a catalog whose office in Berlin works every day from ``start`` to ``end``, in one session."""
     raw = sample()
     hours = {"start": start, "end": end}
-    raw["plans"][0] |= {"hours": hours, "working_weekdays": ALL_WEEK, "sessions": [{"id": "night", **hours}]}
+    sessions = [{"id": "night", **hours, **session}]
+    raw["plans"][0] |= {"hours": hours, "working_weekdays": ALL_WEEK, "sessions": sessions}
     raw["plans"][0]["quotas"] = [{"id": "all", "session": "night", "capacity": 10}]
     raw["plans"][0]["allotments"][0].pop("reallocation")
     raw["plans"][0].pop("capacities_by_class")
@@ -120,6 +123,30 @@ def test_warning_names_a_window_that_is_skipped_as_a_whole() -> None:
     assert (hours.key, hours.time) == ("hours", "02:00 to 03:00")
     assert hours.problem.endswith("the office does not work on that day")
     assert "the session has no length" in session.problem
+
+
+@pytest.mark.parametrize(
+    ("day", "until"), [(SKIP, "2027-03-28T01:30+01:00"), (REPEAT, "2027-10-31T02:30+02:00")], ids=["skip", "repeat"]
+)
+def test_minutes_before_a_session_are_elapsed_time(day: date, until: str) -> None:
+    """The night from 01:00 to 04:00 has two hours, or four; booking ends a number of real minutes before its end."""
+    minutes = 90 if day == SKIP else 150
+    catalog = night_catalog("01:00", "04:00", {"book_until": {"before_end_min": minutes}})
+    terms = day_terms(catalog, "night", day)
+    assert terms is not None
+    (session,) = terms.sessions
+    assert session.ends_at_ms - session.book_until_ms == minutes * 60_000
+    assert session.book_until_ms == utc(until)
+
+
+def test_session_that_a_clock_change_skips_cannot_be_booked() -> None:
+    raw_hours = {"start": "01:00", "end": "05:00"}
+    catalog = night_catalog(**raw_hours, session={"start": "02:00", "end": "03:00"})
+    terms = day_terms(catalog, "night", SKIP)
+    assert terms is not None
+    assert terms.sessions == (SessionTerms("night", utc(f"{SKIP}T03:00+02:00"), 0),)
+    (warning,) = list_clock_change_warnings(catalog, SKIP, SKIP)
+    assert "cannot be booked" in warning.problem
 
 
 def test_no_warning_on_a_day_off_or_at_other_times() -> None:

@@ -27,7 +27,7 @@ from quota_engine.catalog.build_national import replace_offices
 from quota_engine.catalog.resolved import NationalLimit
 from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
-from quota_engine.domain.model import IdentityLimit, Reallocation, ReRelease, ReReleaseRule
+from quota_engine.domain.model import IdentityLimit, Reallocation, ReRelease, ReReleaseRule, SessionTerms
 from tests.support.catalog_samples import sample
 from tests.support.paths import DOCS
 
@@ -358,3 +358,24 @@ def test_the_national_limit_is_off_by_default_and_has_a_lease_of_20_seconds() ->
     assert catalog_from(raw).national == NationalLimit(20_000)
     raw["national"]["lease_s"] = 45
     assert catalog_from(raw).national == NationalLimit(45_000)
+
+
+@pytest.mark.parametrize(
+    ("book_until", "moment"),
+    [
+        (None, "12:00"),
+        ({"before_start_min": 0}, "08:00"),
+        ({"before_start_min": 90}, "06:30"),
+        ({"before_end_min": 15}, "11:45"),
+    ],
+)
+def test_a_session_can_be_booked_until_its_own_time(book_until: dict[str, int] | None, moment: str) -> None:
+    raw = sample()
+    if book_until is not None:
+        raw["plans"][0]["sessions"][0]["book_until"] = book_until
+    terms = day_terms(catalog_from(raw), "west", MONDAY)
+    assert terms is not None
+    assert terms.sessions == (
+        SessionTerms("morning", utc("2026-03-02T12:00+07:00"), utc(f"2026-03-02T{moment}+07:00")),
+        SessionTerms("afternoon", terms.ends_at_ms, terms.ends_at_ms),
+    )

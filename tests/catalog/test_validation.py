@@ -372,6 +372,24 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         "13:00:00 to 17:00:00",
         "a time within the hours, 08:00:00 to 16:00:00",
     ),
+    "session with two ends of booking": (
+        put("plans.0.sessions.0.book_until", {"before_start_min": 5, "before_end_min": 5}),
+        "plans[0].sessions[0].book_until",
+        "both keys",
+        "either before_start_min or before_end_min",
+    ),
+    "session with an empty end of booking": (
+        put("plans.0.sessions.0.book_until", {}),
+        "plans[0].sessions[0].book_until",
+        "neither key",
+        "either before_start_min or before_end_min",
+    ),
+    "session whose booking ends too early": (
+        put("plans.0.sessions.0.book_until", {"before_start_min": 10_081}),
+        "plans[0].sessions[0].book_until.before_start_min",
+        "10081",
+        "an integer from 0 to 10080",
+    ),
     "closure that ends before it starts": (
         put("offices.1.closures.0.last", "2026-06-30"),
         "offices[1].closures[0].last",

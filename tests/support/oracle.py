@@ -40,12 +40,21 @@ from quota_engine.domain.commands import (
     UndoMove,
 )
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import Choice, IdentityLimit, QuotaTerms, ReReleaseRule, Reservation, Rules
+from quota_engine.domain.model import (
+    Choice,
+    IdentityLimit,
+    QuotaTerms,
+    ReReleaseRule,
+    Reservation,
+    Rules,
+    SessionTerms,
+)
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status
 
 SETTLED_HOLDS_MAX = 64
 """The most overdue holds that one command expires while it settles its day."""
-WAIT_LIST_READ_MAX = 64
+WAIT_LIST_SERVED_MAX = 64
+WAIT_LIST_READ_MAX = 1024
 
 ENDED = (State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED)
 COUNTED_AS_CONFIRMED = (State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
@@ -108,12 +117,19 @@ class Day:
     forget_at_ms: int
     quotas: dict[str, Quota]
     """In the order of the terms. Quotas that were added later follow."""
+    sessions: tuple[SessionTerms, ...] = ()
     cooling: list[Cooling] = dataclasses.field(default_factory=list)
     closed: bool = False
     departed: int = 0
     revision: int = 0
     """Operators' changes, the publications included."""
     queue_number_next: int = 1
+
+    def session_ended(self, choice: Choice, now_ms: int) -> bool:
+        return any(one.name == choice.session and one.ends_at_ms <= now_ms for one in self.sessions)
+
+    def booking_ended(self, choice: Choice, now_ms: int) -> bool:
+        return any(one.name == choice.session and one.book_until_ms <= now_ms for one in self.sessions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +237,7 @@ class Oracle:
             waiting=len(self._waiting(day)),
             quotas={name: self._quota_view(day, name) for name in day.quotas},
             revision=day.revision,
+            sessions=day.sessions,
         )
 
     def moments_ms(self) -> list[int]:
@@ -230,6 +247,7 @@ class Oracle:
         moments |= {at_ms + self.rules.abandoned_holds_window_ms for _, at_ms in self.abandoned}
         for day in self.days.values():
             moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
+            moments |= {moment for one in day.sessions for moment in (one.ends_at_ms, one.book_until_ms)}
             moments |= {cooling.due_at_ms for cooling in day.cooling if cooling.due_at_ms is not None}
             moments |= {quota.terms.reallocation.at_ms for quota in day.quotas.values() if quota.terms.reallocation}
             moments.add(day.starts_at_ms - self.rules.reschedule_before_ms)
@@ -387,7 +405,9 @@ class Oracle:
     def _serve_wait_list(self, day: Day) -> None:
         if not day.opens_at_ms <= self.now_ms < day.ends_at_ms or day.closed:
             return
-        for record in self._waiting(day)[:WAIT_LIST_READ_MAX]:
+        read = self._waiting(day)[:WAIT_LIST_READ_MAX]
+        bookable = [record for record in read if not day.booking_ended(record.choice, self.now_ms)]
+        for record in bookable[:WAIT_LIST_SERVED_MAX]:
             option = self._first_fitting(day, record.choice, record.units)
             if option is not None and self._can_wait_for(day, record.choice):
                 record.quotas = option
@@ -433,15 +453,18 @@ class Oracle:
                     and applicant in record.applicants
                     and record.is_claim(self.now_ms)
                     and not self.days[record.day].closed
-                    and not self._waits_for_a_day_that_is_over(record)
+                    and not self._waits_in_vain(record)
                     and (limit.span_days == 0 or abs(record.day - day.number) < limit.span_days)
                 ]
                 if len(claims) >= limit.places_max:
                     conflicting += claims
         return conflicting
 
-    def _waits_for_a_day_that_is_over(self, record: Record) -> bool:
-        return record.state is State.WAITING and self.days[record.day].ends_at_ms <= self.now_ms
+    def _waits_in_vain(self, record: Record) -> bool:
+        """Return True if the party waits for a day that is over, or for a session that can no longer be booked."""
+        day = self.days[record.day]
+        is_over = day.ends_at_ms <= self.now_ms or day.booking_ended(record.choice, self.now_ms)
+        return record.state is State.WAITING and is_over
 
     def _blocked_until(self, applicants: Iterable[str]) -> int:
         """Return the end of the latest block of the applicants; 0 if none is blocked."""
@@ -588,6 +611,8 @@ class Oracle:
             return ExpectedOutcome(Status.DAY_CLOSED)
         if day.ends_at_ms <= self.now_ms:
             return ExpectedOutcome(Status.DAY_OVER)
+        if day.booking_ended(command.choice, self.now_ms):
+            return ExpectedOutcome(Status.SESSION_OVER)
         if self.now_ms < day.opens_at_ms:
             return ExpectedOutcome(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         if units > self.rules.party_max:
@@ -599,6 +624,7 @@ class Oracle:
             record
             for record in self._records_on(day)
             if record.party == party and record.state in (State.WAITING, State.HELD) and record.is_claim(self.now_ms)
+            if not self._waits_in_vain(record)
         ]
         if own:
             # There is more than one only after a hold was rescheduled to this day. Status and record belong together.
@@ -682,6 +708,8 @@ class Oracle:
             return ExpectedOutcome(Status.DAY_CLOSED)
         if day.ends_at_ms <= self.now_ms:
             return ExpectedOutcome(Status.DAY_OVER)
+        if day.booking_ended(command.choice, self.now_ms):
+            return ExpectedOutcome(Status.SESSION_OVER)
         if self.now_ms < day.opens_at_ms:
             return ExpectedOutcome(Status.NOT_OPEN, retry_at_ms=day.opens_at_ms)
         party = frozenset(command.applicants)
@@ -756,6 +784,7 @@ class Oracle:
             if (
                 command.reacquire
                 and day.opens_at_ms <= self.now_ms < day.ends_at_ms
+                and not day.booking_ended(record.choice, self.now_ms)
                 and not day.closed
                 and not self._blocked_until(record.applicants)
                 and not self._conflicting_claims(record.applicants, day)
@@ -775,6 +804,8 @@ class Oracle:
             return self._expect(Status.DAY_CLOSED, record)
         if day.ends_at_ms <= self.now_ms:
             return self._expect(Status.DAY_OVER, record)
+        if day.session_ended(record.choice, self.now_ms):
+            return self._expect(Status.SESSION_OVER, record)
         return self._confirm_record(record, day)
 
     def _confirm_record(self, record: Record, day: Day) -> ExpectedOutcome:
@@ -938,6 +969,8 @@ class Oracle:
             return self._expect(Status.DAY_CLOSED, record)
         if target.ends_at_ms <= self.now_ms:
             return self._expect(Status.DAY_OVER, record)
+        if target.booking_ended(command.choice, self.now_ms):
+            return self._expect(Status.SESSION_OVER, record)
         if self.now_ms < target.opens_at_ms:
             return dataclasses.replace(self._expect(Status.NOT_OPEN, record), retry_at_ms=target.opens_at_ms)
         if refusal := self._move_refusal(record):
@@ -978,6 +1011,7 @@ class Oracle:
         day.starts_at_ms = terms.starts_at_ms
         day.ends_at_ms = terms.ends_at_ms
         day.forget_at_ms = terms.forget_at_ms
+        day.sessions = terms.sessions
         for quota_terms in terms.quotas:
             if quota_terms.name in day.quotas:
                 day.quotas[quota_terms.name].terms = quota_terms
@@ -997,7 +1031,7 @@ class Oracle:
     def _published(self, day: Day) -> object:
         """Return everything that publishing the day again can change."""
         rules = {name: (quota.terms.re_release, quota.terms.reallocation) for name, quota in day.quotas.items()}
-        return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, rules)
+        return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, day.sessions, rules)
 
     def _close_or_open(self, day: Day, command: CloseDay | OpenDay) -> ExpectedOutcome:
         closed = isinstance(command, CloseDay)

@@ -44,6 +44,7 @@ from quota_engine.domain.model import (
     ReRelease,
     ReReleaseRule,
     Rules,
+    SessionTerms,
 )
 from tests.support.command_source import Step
 from tests.support.oracle import Oracle, Record
@@ -59,9 +60,9 @@ APPLICANTS: Final = ("ana", "budi", "citra", "dewi", "eka")
 STEPS_MAX: Final = 60
 
 
-def choice_of(*options: tuple[str, ...]) -> Choice:
+def choice_of(*options: tuple[str, ...], session: str = "") -> Choice:
     """Return a choice with these options."""
-    return Choice(service="new", service_unit="", session="", channel="", group="", options=options)
+    return Choice(service="new", service_unit="", session=session, channel="", group="", options=options)
 
 
 CHOICES: Final = (
@@ -72,6 +73,9 @@ CHOICES: Final = (
     choice_of(("priority", "morning"), ("total", "morning")),
     choice_of(("walkin",), ("priority",), ("morning",)),
     choice_of(("walkin",)),
+    choice_of(("walkin",), session="early"),
+    choice_of(("morning",), session="early"),
+    choice_of(("morning",), session="late"),
 )
 UNKNOWN_CHOICE: Final = choice_of(("total",), (UNKNOWN_QUOTA,))
 
@@ -222,7 +226,13 @@ class Walker:
             ends_at_ms=ends_at_ms,
             forget_at_ms=ends_at_ms + self.choose((60, 30, 10, 0)),
             quotas=tuple(self.quota_terms(name, names) for name in names),
+            sessions=self.session_terms(ends_at_ms) if self.one_in(2) else (),
         )
+
+    def session_terms(self, day_ends_at_ms: int) -> tuple[SessionTerms, ...]:
+        ends_at_ms = min(self.now_ms + self.choose((40, 100, 5, 0)), day_ends_at_ms)
+        early = SessionTerms("early", ends_at_ms, max(0, ends_at_ms - self.choose((0, 3, 30))))
+        return (early, SessionTerms("late", day_ends_at_ms, day_ends_at_ms))
 
     # ------------------------------------------------------------------ customers
 

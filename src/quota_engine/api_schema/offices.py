@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AvailabilityBody",
     "DayBody",
+    "DaySessionBody",
     "NamedBody",
     "NamesBody",
     "OfficeBody",
@@ -36,6 +37,14 @@ class QuotaBody(ResponseBody, frozen=True, kw_only=True):
     overbooked: int
 
 
+class DaySessionBody(ResponseBody, frozen=True, kw_only=True):
+    """A session of a day. It can be booked before ``book_until_ms``, and is over from ``ends_at_ms`` on."""
+
+    id: str
+    ends_at_ms: int
+    book_until_ms: int
+
+
 class DayBody(ResponseBody, frozen=True, kw_only=True):
     """The counters of one day of an office. ``waiting`` counts the parties on its wait list.
 
@@ -50,6 +59,7 @@ class DayBody(ResponseBody, frozen=True, kw_only=True):
     waiting: int
     revision: int
     quotas: list[QuotaBody]
+    sessions: list[DaySessionBody] = []
 
 
 class AvailabilityBody(ResponseBody, frozen=True, kw_only=True):
@@ -133,6 +143,10 @@ def day_body(view: DayView) -> DayBody:
                 overbooked=quota.overbooked,
             )
             for name, quota in view.quotas.items()
+        ],
+        sessions=[
+            DaySessionBody(id=one.name, ends_at_ms=one.ends_at_ms, book_until_ms=one.book_until_ms)
+            for one in view.sessions
         ],
     )
 

@@ -29,9 +29,9 @@ def earliest_available_day(
 ) -> datetime.date | None:
     """Return the first day on which a reserve could succeed now.
 
-    The day must be open for booking, not closed, and have enough available units in all quotas of an option. Without
-    any id except the channel ``online``, any quota with enough units is sufficient, even if the office has several
-    services.
+    The day must be open for booking and not closed, the session not over, and all quotas of an option must have enough
+    available units. Without any id except the channel ``online``, any quota with enough units is sufficient, even if
+    the office has several services.
 
     Args:
         catalog: the catalog.
@@ -51,19 +51,20 @@ def earliest_available_day(
     """
     get_office(catalog, office)
     options: list[tuple[str, ...]]
+    booked_session = ""
     try:
         choice = choice_of(
             catalog,
             office,
             Selection(service=service, service_unit=service_unit, session=session, channel=channel, group=group),
         )
-        options = list(choice.options)
+        options, booked_session = list(choice.options), choice.session
     except InvalidRequest:
         if service or service_unit or session or group or channel != "online":
             raise
         options = [(name,) for name in dict.fromkeys(name for view in days for name in view.quotas)]
     for view in days:
-        if view.closed or not view.opens_at_ms <= now_ms < view.ends_at_ms:
+        if not view.can_be_booked(booked_session, now_ms):
             continue
         for option in options:
             if all(name in view.quotas and view.quotas[name].available >= units for name in option):

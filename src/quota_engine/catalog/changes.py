@@ -14,6 +14,7 @@ from typing import Final
 
 from quota_engine.catalog.planning import day_terms
 from quota_engine.catalog.resolved import Catalog, ResolvedOffice
+from quota_engine.catalog.schema import Session
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 
@@ -30,13 +31,13 @@ class OfficeChanges:
         is_gone: True if only the old catalog has the office. The other attributes are empty then.
         days_closed: working days of the old catalog that are days off in the new one.
         days_opened: working days of the new catalog that are days off in the old one.
-        days_retimed: working days of both whose opening, start or end differs.
+        days_retimed: working days of both whose opening, start or end differs. Sessions are counted below.
         quotas_added: new quotas and allotments with their capacities.
         quotas_removed: quotas and allotments that the new catalog lacks.
         capacities: old and new capacity of those that differ. A published day keeps its capacity.
         services_removed: ids of services that the office no longer offers.
         sessions_removed: ids of sessions that the office no longer has.
-        sessions_retimed: ids of sessions whose start or end differs.
+        sessions_retimed: ids of sessions whose start, end or end of booking differs.
     """
 
     office: str
@@ -117,10 +118,13 @@ def _diff_office(
         sessions_retimed=tuple(
             name
             for name, session in before.sessions.items()
-            if name in after.sessions
-            and (session.start, session.end) != (after.sessions[name].start, after.sessions[name].end)
+            if name in after.sessions and _session_times(session) != _session_times(after.sessions[name])
         ),
     )
+
+
+def _session_times(session: Session) -> tuple[object, ...]:
+    return session.start, session.end, session.book_until
 
 
 def _capacities(office: ResolvedOffice) -> dict[str, int]:

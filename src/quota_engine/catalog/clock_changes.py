@@ -126,7 +126,7 @@ def _list_office_warnings(
                 yield from _list_window_warnings(change, day, "hours", office.hours, nothing)
                 for session in office.sessions.values():
                     key = f"session {session.id}"
-                    nothing = "the session has no length, and people can book it: set its quotas to 0 on that day"
+                    nothing = "the session has no length, and cannot be booked on that day"
                     yield from _list_window_warnings(change, day, key, session, nothing)
             for allotment in office.allotments:
                 settings = allotment.reallocation

@@ -26,16 +26,17 @@ import msgspec
 
 from quota_engine.catalog.calendar import is_working_day, opens_at_ms, wall_time_ms
 from quota_engine.catalog.resolved import Catalog, ResolvedOffice
-from quota_engine.catalog.schema import Allotment, Guard
+from quota_engine.catalog.schema import Allotment, Guard, Session
 from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Reservation, Rules
+from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Reservation, Rules, SessionTerms
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
 """In these years no schedule (up to 52 weeks ahead) and no retention (up to 10 years) exceeds the domain's times."""
 _SEARCH_DAYS_MAX = 800
+_MINUTE_MS = 60_000
 _DIGITS_SHOWN_MAX = 8
 
 
@@ -79,7 +80,8 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
     """Return the terms of one office-day.
 
     The quotas are the guards followed by the allotments, in the order of the plan. The day opens by the release
-    schedule, starts and ends with the office hours, and is forgotten ``retention_days`` after its end.
+    schedule, starts and ends with the office hours, and is forgotten ``retention_days`` after its end. Each session can
+    be booked until its own time; one that a clock change skips cannot be booked.
 
     Returns:
         The terms, or ``None`` if the office does not work on that day, or a clock change skips all of its hours.
@@ -104,7 +106,22 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
             *(QuotaTerms(quota.id, quota.capacity, office.re_releases[quota.id]) for quota in office.quotas),
             *(_allotment_terms(office, allotment, day) for allotment in office.allotments),
         ),
+        sessions=tuple(_session_terms(office, session, day) for session in office.sessions.values()),
     )
+
+
+def _session_terms(office: ResolvedOffice, session: Session, day: datetime.date) -> SessionTerms:
+    """Return the terms of a session. The minutes before its start or end are elapsed time, also if clocks change."""
+    starts_at_ms = wall_time_ms(day, session.start, office.zone)
+    ends_at_ms = wall_time_ms(day, session.end, office.zone)
+    settings, book_until_ms = session.book_until, ends_at_ms
+    if starts_at_ms == ends_at_ms:  # a clock change skips the whole session
+        book_until_ms = 0
+    elif settings is not None and settings.before_start_min is not None:
+        book_until_ms = starts_at_ms - settings.before_start_min * _MINUTE_MS
+    elif settings is not None and settings.before_end_min is not None:
+        book_until_ms = ends_at_ms - settings.before_end_min * _MINUTE_MS
+    return SessionTerms(session.id, ends_at_ms, book_until_ms)
 
 
 def check_year(day: datetime.date, where: str = "day") -> None:

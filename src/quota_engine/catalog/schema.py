@@ -11,6 +11,7 @@ __all__ = [
     "OFFICES_MAX",
     "WEEKDAYS",
     "Allotment",
+    "BookUntil",
     "CatalogFile",
     "Channel",
     "Closure",
@@ -78,6 +79,7 @@ TimeOfDay: TypeAlias = Annotated[
 Date: TypeAlias = Annotated[datetime.date, Meta(description='a date that exists, such as "2026-08-17"')]
 Capacity: TypeAlias = Annotated[int, Meta(ge=0, le=CAPACITY_MAX)]
 Days: TypeAlias = Annotated[int, Meta(ge=0, le=3_660)]
+Minutes: TypeAlias = Annotated[int, Meta(ge=0, le=10_080)]
 Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=366 * 86_400)]
 PositiveSeconds: TypeAlias = Annotated[int, Meta(ge=1, le=366 * 86_400)]
 
@@ -149,11 +151,19 @@ class Hours(_CatalogTable, frozen=True, kw_only=True):
     end: TimeOfDay = datetime.time(16)
 
 
+class BookUntil(_CatalogTable, frozen=True, kw_only=True):
+    """The end of a session's booking: a number of minutes before the start or before the end of the session."""
+
+    before_start_min: Minutes | None = None
+    before_end_min: Minutes | None = None
+
+
 class Session(Named, frozen=True, kw_only=True):
-    """A time window of a day, in local time."""
+    """A time window of a day, in local time. Without ``book_until``, it can be booked until its end."""
 
     start: TimeOfDay
     end: TimeOfDay
+    book_until: BookUntil | None = None
 
 
 class ReReleaseSettings(_CatalogTable, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from typing import Any
 from quota_engine.catalog.resolved import identity_format_of, merge_rules, retention_days
 from quota_engine.catalog.schema import (
     Allotment,
+    BookUntil,
     CatalogFile,
     Named,
     Office,
@@ -227,6 +228,11 @@ class _PlanValidator:
         for index, session in enumerate(self.plan.sessions):
             place = f"{key}[{index}]"
             self.checks.ordered(place, "start", session.start, "end", session.end, strict=True)
+            until = session.book_until
+            is_ambiguous = until is not None and (until.before_start_min is None) == (until.before_end_min is None)
+            if is_ambiguous and not self.collector.has_containing(f"{place}.book_until"):
+                value = "neither key" if until == BookUntil() else "both keys"
+                self.collector.add(f"{place}.book_until", value, "either before_start_min or before_end_min")
             within = hours.start <= session.start and session.end <= hours.end
             if not within and hours_are_known and not self.collector.has(f"{place}.start", f"{place}.end"):
                 window = f"{format_value(session.start)} to {format_value(session.end)}"

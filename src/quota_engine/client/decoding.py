@@ -39,7 +39,7 @@ from quota_engine.domain.consumer_groups import ConsumerGroupView, Lease
 from quota_engine.domain.errors import OutcomeUnknown
 from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
-from quota_engine.domain.model import Choice, Reservation
+from quota_engine.domain.model import Choice, Reservation, SessionTerms
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, FrozenInputs
 from quota_engine.draws.lottery import Preference
@@ -138,6 +138,7 @@ def day_of(body: DayBody) -> DayView:
             for one in body.quotas
         },
         revision=body.revision,
+        sessions=tuple(SessionTerms(one.id, one.ends_at_ms, one.book_until_ms) for one in body.sessions),
     )
 
 

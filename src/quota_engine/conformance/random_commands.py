@@ -14,11 +14,14 @@ from typing import Final
 from msgspec.structs import replace
 
 from quota_engine.conformance.world import (
+    AFTERNOON,
+    BOOK_UNTIL_MS,
     COOLING,
     DAY,
     DRAW,
     FORGET_AT_MS,
     HOLD_TTL_MS,
+    MORNING,
     NEXT_DAY,
     ONLINE,
     OPENS_AT_MS,
@@ -26,6 +29,7 @@ from quota_engine.conformance.world import (
     PUBLIC,
     REALLOCATE_AT_MS,
     RULES,
+    SESSION_ENDS_AT_MS,
     STARTS_AT_MS,
     applicant,
     choice,
@@ -64,6 +68,8 @@ _CHOICES: Final = (
     PUBLIC,
     choice(("fast",)),
     choice(("priority",), ("online",)),
+    MORNING,
+    AFTERNOON,
 )
 _QUOTAS: Final = ("online", "priority", "slow", "draw", "fast", "morning")
 _DAYS: Final = (DAY, DAY, DAY, NEXT_DAY, NEXT_DAY, DAY + 9)
@@ -134,7 +140,8 @@ def _next_time(rng: random.Random, now_ms: int) -> int:
         return now_ms + rng.choice((HOLD_TTL_MS - 1, HOLD_TTL_MS, HOLD_TTL_MS // 2, _HOUR_MS))
     if lot < 0.98:
         return now_ms - rng.choice((1, 1000, HOLD_TTL_MS))
-    day_times_ms = (REALLOCATE_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS, FORGET_AT_MS)
+    day_times_ms: tuple[int, ...] = (REALLOCATE_AT_MS, STARTS_AT_MS - 24 * _HOUR_MS, STARTS_AT_MS)
+    day_times_ms += (BOOK_UNTIL_MS - HOLD_TTL_MS, BOOK_UNTIL_MS, SESSION_ENDS_AT_MS, FORGET_AT_MS)
     # Nearer times come more often, because nothing happens after the last one.
     ahead = [one for one in day_times_ms if one > now_ms] or [now_ms]
     return rng.choice((now_ms, now_ms, now_ms, now_ms + 24 * _HOUR_MS, ahead[0]))

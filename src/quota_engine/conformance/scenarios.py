@@ -16,6 +16,7 @@ from quota_engine.conformance.closed_day_scenarios import CLOSED_DAY_SCENARIOS
 from quota_engine.conformance.extension_scenarios import EXTENSION_SCENARIOS
 from quota_engine.conformance.penalty_scenarios import PENALTY_SCENARIOS
 from quota_engine.conformance.scenario_steps import ConformanceScenario, Step, move_in
+from quota_engine.conformance.session_scenarios import SESSION_SCENARIOS
 from quota_engine.conformance.world import (
     COOLING,
     DAY,
@@ -77,6 +78,7 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
     *PENALTY_SCENARIOS,
     *CLOSED_DAY_SCENARIOS,
     *EXTENSION_SCENARIOS,
+    *SESSION_SCENARIOS,
     ConformanceScenario(
         "a reservation from hold to check-in",
         (

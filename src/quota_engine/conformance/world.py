@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 __all__ = [
+    "AFTERNOON",
+    "BOOK_UNTIL_MS",
     "COOLING",
     "DAY",
     "DRAW",
     "FORGET_AT_MS",
     "HOLD_TTL_MS",
+    "MORNING",
     "NEXT_DAY",
     "OFFICE",
     "ONLINE",
@@ -16,6 +19,7 @@ __all__ = [
     "PUBLIC",
     "REALLOCATE_AT_MS",
     "RULES",
+    "SESSION_ENDS_AT_MS",
     "STARTS_AT_MS",
     "applicant",
     "choice",
@@ -38,6 +42,7 @@ from quota_engine.domain.model import (
     ReRelease,
     ReReleaseRule,
     Rules,
+    SessionTerms,
 )
 
 OFFICE: Final = "conformance"
@@ -51,6 +56,9 @@ STARTS_AT_MS: Final = OPENS_AT_MS + 7 * _DAY_MS
 REALLOCATE_AT_MS: Final = OPENS_AT_MS + 5 * _DAY_MS
 FORGET_AT_MS: Final = STARTS_AT_MS + 40 * _DAY_MS
 HOLD_TTL_MS: Final = 15 * _MINUTE_MS
+BOOK_UNTIL_MS: Final = STARTS_AT_MS + 2 * 60 * _MINUTE_MS
+"""The end of booking of the morning session of :data:`DAY`. It ends an hour later, and the afternoon with the day."""
+SESSION_ENDS_AT_MS: Final = BOOK_UNTIL_MS + 60 * _MINUTE_MS
 
 RULES: Final = Rules(
     hold_ttl_ms=HOLD_TTL_MS,
@@ -68,12 +76,16 @@ RULES: Final = Rules(
 
 
 def terms(shift_days: int = 0) -> DayTerms:
-    """Return a day with one quota per re-release rule. Unused units of ``fast`` are reallocated to ``online``."""
+    """Return a day with two sessions and one quota per re-release rule.
+
+    Unused units of ``fast`` are reallocated to ``online``.
+    """
     shift_ms = shift_days * _DAY_MS
+    ends_at_ms = STARTS_AT_MS + shift_ms + _DAY_MS // 2
     return DayTerms(
         OPENS_AT_MS,
         STARTS_AT_MS + shift_ms,
-        STARTS_AT_MS + shift_ms + _DAY_MS // 2,
+        ends_at_ms,
         FORGET_AT_MS + shift_ms,
         (
             QuotaTerms("online", 2),
@@ -83,12 +95,16 @@ def terms(shift_days: int = 0) -> DayTerms:
             QuotaTerms("fast", 2, reallocation=Reallocation("online", REALLOCATE_AT_MS + shift_ms)),
             QuotaTerms("morning", 3),
         ),
+        (
+            SessionTerms("morning", SESSION_ENDS_AT_MS + shift_ms, BOOK_UNTIL_MS + shift_ms),
+            SessionTerms("afternoon", ends_at_ms, ends_at_ms),
+        ),
     )
 
 
-def choice(*options: tuple[str, ...]) -> Choice:
+def choice(*options: tuple[str, ...], session: str = "") -> Choice:
     """Return a choice with these options."""
-    return Choice("passport", "", "", "online", "", options)
+    return Choice("passport", "", session, "online", "", options)
 
 
 ONLINE: Final = choice(("online",))
@@ -97,6 +113,8 @@ COOLING: Final = choice(("slow",))
 DRAW: Final = choice(("draw",))
 PUBLIC: Final = choice(("fast", "morning"), ("online", "morning"))
 """The fast quota if it has room, otherwise the online one, and in both cases the morning quota."""
+MORNING: Final = choice(("priority",), session="morning")
+AFTERNOON: Final = choice(("priority",), session="afternoon")
 
 
 def applicant(name: str) -> str:

@@ -14,6 +14,7 @@ __all__ = [
     "not_over_unless_closed",
     "owned_reservation",
     "refuse_transition",
+    "session_not_over",
     "started",
 ]
 
@@ -23,7 +24,7 @@ from typing import Any, Final
 from quota_engine.domain.inventory import settle_reservation
 from quota_engine.domain.ledger import Day, Ledger, active_claims, known_reservation
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
-from quota_engine.domain.model import CLAIMS_MAX, Reservation
+from quota_engine.domain.model import CLAIMS_MAX, Reservation, find_session
 from quota_engine.domain.outcomes import Outcome, Status
 
 STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else Status(state) for state in State}
@@ -31,26 +32,32 @@ STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else St
 REFUSED: Final = {status: Outcome(status) for status in Status}
 """Refusals without a record are shared objects, so that a refused applicant costs no memory."""
 
-DayCheck = Callable[[Day, int], Status | None]
-"""Returns the status of a refusal, or ``None``."""
+DayCheck = Callable[[Day, Reservation, int], Status | None]
+"""Returns the status of a refusal of the reservation's day, or ``None``."""
 
 
-def not_closed(day: Day, now_ms: int) -> Status | None:
+def not_closed(day: Day, record: Reservation, now_ms: int) -> Status | None:
     """Refuse a step on a closed day."""
     return Status.DAY_CLOSED if day.closed else None
 
 
-def not_over(day: Day, now_ms: int) -> Status | None:
+def not_over(day: Day, record: Reservation, now_ms: int) -> Status | None:
     """Refuse a step on a day that is over at ``now_ms``."""
     return Status.DAY_OVER if now_ms >= day.terms.ends_at_ms else None
 
 
-def not_over_unless_closed(day: Day, now_ms: int) -> Status | None:
+def not_over_unless_closed(day: Day, record: Reservation, now_ms: int) -> Status | None:
     """Refuse a step on a day that is over, unless the office has closed it."""
-    return None if day.closed else not_over(day, now_ms)
+    return None if day.closed else not_over(day, record, now_ms)
 
 
-def started(day: Day, now_ms: int) -> Status | None:
+def session_not_over(day: Day, record: Reservation, now_ms: int) -> Status | None:
+    """Refuse a step of a reservation whose session is over."""
+    session = find_session(day.terms.sessions, record.choice.session)
+    return Status.SESSION_OVER if session is not None and now_ms >= session.ends_at_ms else None
+
+
+def started(day: Day, record: Reservation, now_ms: int) -> Status | None:
     """Refuse a step on a day that has not started."""
     return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
 

@@ -9,6 +9,7 @@ __all__ = [
     "OFFERS_MAX",
     "RECLAIM_MAX",
     "SETTLE_MAX",
+    "WAITING_READ_MAX",
     "distribute_free_units",
     "expire",
     "find_option",
@@ -36,7 +37,11 @@ cooling units.
 RECLAIM_MAX: Final = 1000
 """The most overdue holds that a command expires, or cooled units that it releases, because it lacks units."""
 OFFERS_MAX: Final = 64
-"""The most wait-list entries that one command reads."""
+"""The most wait-list entries to which one command makes offers."""
+WAITING_READ_MAX: Final = 1024
+"""The most wait-list entries that one command reads, those of sessions that are over included. A multiple of
+:data:`OFFERS_MAX`.
+"""
 
 _HELD: Final = State.HELD
 
@@ -213,11 +218,22 @@ def served_by_wait_list(day: Day, choice: Choice) -> bool:
     return any(day.quotas[name].re_release.rule is rule for option in choice.options for name in option)
 
 
+def _first_waiting(ledger: Ledger, day: Day, now_ms: int) -> list[Reservation]:
+    """Return the first entries of the wait list. Those of sessions that are over take no part in the bound."""
+    found: list[Reservation] = []
+    for reservation_id in islice(day.waiting, WAITING_READ_MAX):
+        record = ledger.reservations[reservation_id]
+        if now_ms < day.book_until_ms(record.choice.session):
+            found.append(record)
+            if len(found) == OFFERS_MAX:
+                break
+    return found
+
+
 def _serve_wait_list(ledger: Ledger, day: Day, now_ms: int) -> None:
     if day.closed or not day.terms.opens_at_ms <= now_ms < day.terms.ends_at_ms:
         return
-    for reservation_id in list(islice(day.waiting, OFFERS_MAX)):
-        record = ledger.reservations[reservation_id]
+    for record in _first_waiting(ledger, day, now_ms):
         if not served_by_wait_list(day, record.choice):
             continue
         option = next((one for one in record.choice.options if _fits(day, one, record.units)), None)

@@ -55,6 +55,7 @@ from quota_engine.domain.model import (
     ReReleaseRule,
     Reservation,
     Rules,
+    find_session,
 )
 from quota_engine.domain.outcomes import AbandonedHolds
 from quota_engine.domain.penalties import PenaltyRecord, is_outdated, updated
@@ -174,6 +175,7 @@ class Day:
         "due",
         "last_queue_number",
         "last_valid_choice",
+        "last_valid_until_ms",
         "next_due_ms",
         "number",
         "quotas",
@@ -196,6 +198,8 @@ class Day:
         """The wait list: ids in the order in which they joined."""
         self.last_valid_choice: Choice | None = None
         """The last choice whose quotas all exist on this day. During an opening most reserves have the same choice."""
+        self.last_valid_until_ms = 0
+        """:meth:`book_until_ms` of that choice's session."""
         self.last_queue_number = 0
         self.reservation_ids: list[str] = []
         """The ids of all reservations that were ever on this day. :func:`purge` frees them with the day."""
@@ -203,6 +207,11 @@ class Day:
         """The number of operators' changes, the first publication included."""
         self.next_due_ms = 0
         """Nothing on this day is due before this time. It may be too early, never too late."""
+
+    def book_until_ms(self, session: str) -> int:
+        """Return the time from which a choice of ``session`` can no longer be booked. ``session`` may be ``""``."""
+        terms = find_session(self.terms.sessions, session)
+        return self.terms.ends_at_ms if terms is None else terms.book_until_ms
 
     def push_due(self, record: Reservation) -> None:
         """Schedule the expiry of a hold."""
@@ -264,7 +273,7 @@ def known_reservation(ledger: Ledger, reservation_id: str) -> Reservation | None
 def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reservation]:
     """Yield the applicant's reservations that count against the identity limits at ``now_ms``.
 
-    These are the active ones, except for overdue holds, entries on the wait list of a day that is over, and
+    These are the active ones, except for overdue holds, entries on the wait list of a day or session that is over, and
     reservations on a closed day. An overdue hold does not count, even if no sweep has expired it yet.
     """
     ids = ledger.claims.get(applicant)
@@ -275,7 +284,7 @@ def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reser
         if record is None or (record.state is _HELD and record.deadline_at_ms <= now_ms):
             continue
         day = ledger.days[record.day]
-        if not day.closed and (record.state is not _WAITING or now_ms < day.terms.ends_at_ms):
+        if not day.closed and (record.state is not _WAITING or now_ms < day.book_until_ms(record.choice.session)):
             yield record
 
 
@@ -485,6 +494,7 @@ def _day_published(ledger: Ledger, event: DayPublished) -> None:
             else:
                 quota.re_release, quota.reallocation = terms.re_release, terms.reallocation
         day.terms = event.terms
+        day.last_valid_choice = None
         day.revision += 1
         day.next_due_ms = 0
     ledger.next_forget_ms = _next_forget_ms(ledger)

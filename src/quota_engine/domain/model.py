@@ -23,6 +23,8 @@ __all__ = [
     "Reallocation",
     "Reservation",
     "Rules",
+    "SessionTerms",
+    "find_session",
 ]
 
 import enum
@@ -98,6 +100,25 @@ class QuotaTerms(msgspec.Struct, frozen=True):
         check_integer(self.capacity, f"quota {self.name}: capacity", 0, CAPACITY_MAX)
 
 
+class SessionTerms(msgspec.Struct, frozen=True, gc=False):
+    """A session of an office-day: a choice that names it can be booked until its own time.
+
+    Attributes:
+        name: id of the session.
+        ends_at_ms: the session is over from this time on: its holds cannot be confirmed any more.
+        book_until_ms: the session can be booked before this time; at most ``ends_at_ms``. 0 if it does not take place.
+    """
+
+    name: str
+    ends_at_ms: int
+    book_until_ms: int
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "session.name")
+        check_integer(self.ends_at_ms, f"session {self.name}: ends_at_ms", 0, TIME_MS_MAX)
+        check_integer(self.book_until_ms, f"session {self.name}: book_until_ms", 0, self.ends_at_ms)
+
+
 class DayTerms(msgspec.Struct, frozen=True):
     """An office-day as it is published.
 
@@ -107,6 +128,8 @@ class DayTerms(msgspec.Struct, frozen=True):
         ends_at_ms: the day is over from this time on; not before the two times above.
         forget_at_ms: the day is unknown from this time on; not before ``ends_at_ms``.
         quotas: 1 to 256 quotas with different names.
+        sessions: at most 256 sessions with different names; none of them ends after ``ends_at_ms``. A choice of another
+            session, or of none, follows the day's own times.
     """
 
     opens_at_ms: int
@@ -114,6 +137,7 @@ class DayTerms(msgspec.Struct, frozen=True):
     ends_at_ms: int
     forget_at_ms: int
     quotas: tuple[QuotaTerms, ...]
+    sessions: tuple[SessionTerms, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms"):
@@ -122,6 +146,15 @@ class DayTerms(msgspec.Struct, frozen=True):
             raise InvalidRequest("day", "times out of order", "opens <= ends and starts <= ends <= forget")
         if not 1 <= len(self.quotas) <= QUOTAS_MAX:
             raise InvalidRequest("day.quotas", f"{len(self.quotas)} quotas", f"1 to {QUOTAS_MAX}")
+        if len(self.sessions) > QUOTAS_MAX or len({one.name for one in self.sessions}) != len(self.sessions):
+            raise InvalidRequest(
+                "day.sessions", f"{len(self.sessions)} sessions", f"at most {QUOTAS_MAX}, with different names"
+            )
+        for session in self.sessions:
+            if session.ends_at_ms > self.ends_at_ms:
+                raise InvalidRequest(
+                    f"session {session.name}: ends_at_ms", "after the end of the day", f"at most {self.ends_at_ms}"
+                )
         names = {quota.name for quota in self.quotas}
         reallocating = {quota.name for quota in self.quotas if quota.reallocation is not None}
         if len(names) != len(self.quotas):
@@ -134,6 +167,14 @@ class DayTerms(msgspec.Struct, frozen=True):
                     f"{quota.reallocation.to!r}",
                     "another quota of the same day that reallocates nothing itself",
                 )
+
+
+def find_session(sessions: tuple[SessionTerms, ...], name: str) -> SessionTerms | None:
+    """Return the session of this name, or ``None``. ``name`` may be ``""``."""
+    for session in sessions if name else ():
+        if session.name == name:
+            return session
+    return None
 
 
 CANCELLATIONS_MAX: Final = 100

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from quota_engine.domain.model import Reservation
+from quota_engine.domain.model import Reservation, SessionTerms, find_session
 
 
 class Status(enum.StrEnum):
@@ -49,6 +49,8 @@ class Status(enum.StrEnum):
     """The office has closed the day."""
     DAY_OVER = "DAY_OVER"
     """The day has ended."""
+    SESSION_OVER = "SESSION_OVER"
+    """The session has ended, or can no longer be booked. Another session of the day may still be open."""
     NOT_OPEN = "NOT_OPEN"
     """The day opens for booking at ``retry_at_ms``."""
     TOO_EARLY = "TOO_EARLY"
@@ -201,6 +203,7 @@ class DayView(msgspec.Struct, frozen=True):
         quotas: the counters by quota name.
         revision: the number of operators' changes of the day, from 1: its publications, and commands that changed a
             capacity, closed or opened it, reallocated units or released parked ones.
+        sessions: the sessions, each with its own end of booking, in the order of the terms.
     """
 
     day: int
@@ -211,3 +214,19 @@ class DayView(msgspec.Struct, frozen=True):
     waiting: int
     quotas: dict[str, QuotaView]
     revision: int = 0
+    sessions: tuple[SessionTerms, ...] = ()
+
+    def can_be_booked(self, session: str, now_ms: int) -> bool:
+        """Return True if the day's times allow a reserve at ``now_ms``. Units do not matter.
+
+        Args:
+            session: id of a session, or ``""``.
+            now_ms: milliseconds since 1970 (UTC).
+        """
+        is_open = not self.closed and self.opens_at_ms <= now_ms < self.ends_at_ms
+        return is_open and not self.is_session_over(session, now_ms)
+
+    def is_session_over(self, session: str, now_ms: int) -> bool:
+        """Return True if the session can no longer be booked at ``now_ms``; False for an unknown session or ``""``."""
+        terms = find_session(self.sessions, session)
+        return terms is not None and terms.book_until_ms <= now_ms

@@ -87,13 +87,14 @@ def wait_list_position(ledger: Ledger, reservation_id: str, now_ms: int) -> Wait
     """Return the reservation's position on its day's wait list at ``now_ms``.
 
     Returns:
-        The position, or ``None`` if the reservation is unknown, is in another state, or its day is over.
+        The position, or ``None`` if the reservation is unknown, is in another state, or can no longer be served
+        because its day or its session is over.
     """
     record = lookup(ledger, reservation_id, now_ms)
     if record is None or record.state is not State.WAITING:
         return None
     day = ledger.days[record.day]
-    if day.terms.ends_at_ms <= max(now_ms, ledger.now_ms):
+    if day.book_until_ms(record.choice.session) <= max(now_ms, ledger.now_ms):
         return None
     return WaitListPosition(list(day.waiting).index(reservation_id), len(day.waiting))
 
@@ -131,6 +132,7 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
             for name, quota in quotas.items()
         },
         day.revision,
+        day.terms.sessions,
     )
 
 

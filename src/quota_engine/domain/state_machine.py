@@ -51,6 +51,7 @@ from quota_engine.domain.checks import (
     not_over_unless_closed,
     owned_reservation,
     refuse_transition,
+    session_not_over,
     started,
 )
 from quota_engine.domain.commands import (
@@ -182,11 +183,11 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
     if now_ms >= day.next_due_ms:
         settle(ledger, day, now_ms)
     choice, applicants, terms = command.choice, command.applicants, day.terms
-    if choice is not day.last_valid_choice or day.closed or not terms.opens_at_ms <= now_ms < terms.ends_at_ms:
+    if choice is not day.last_valid_choice or day.closed or not terms.opens_at_ms <= now_ms < day.last_valid_until_ms:
         refusal = _refuse_day(day, choice, now_ms)
         if refusal is not None:
             return refusal
-        day.last_valid_choice = choice
+        day.last_valid_choice, day.last_valid_until_ms = choice, day.book_until_ms(choice.session)
     units, rules = len(applicants), ledger.rules
     if units > rules.party_max:
         return REFUSED[Status.PARTY_TOO_LARGE]
@@ -253,13 +254,15 @@ def _refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
             if name not in quotas:
                 return REFUSED[Status.UNKNOWN_QUOTA]
     terms = day.terms
-    if terms.opens_at_ms <= now_ms < terms.ends_at_ms and not day.closed:
-        return None
     if day.closed:
         return REFUSED[Status.DAY_CLOSED]
     if now_ms >= terms.ends_at_ms:
         return REFUSED[Status.DAY_OVER]
-    return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+    if now_ms >= day.book_until_ms(choice.session):
+        return REFUSED[Status.SESSION_OVER]
+    if now_ms < terms.opens_at_ms:
+        return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+    return None
 
 
 def is_repeat(ledger: Ledger, command: Reserve, now_ms: int) -> bool:
@@ -362,7 +365,7 @@ def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
             return refusal
         day = ledger.days[record.day]
         for check in day_checks:
-            status = check(day, now_ms)
+            status = check(day, record, now_ms)
             if status is not None:
                 return Outcome(status, record)
 
@@ -576,14 +579,17 @@ def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
 
 def _is_published(day: Day, terms: DayTerms) -> bool:
     """Return True if publishing ``terms`` would change nothing. Capacities do not count: operators may set them."""
-    times = (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms)
-    if times != (day.terms.opens_at_ms, day.terms.starts_at_ms, day.terms.ends_at_ms, day.terms.forget_at_ms):
+    if _times_of(terms) != _times_of(day.terms):
         return False
     for new in terms.quotas:
         quota = day.quotas.get(new.name)
         if quota is None or (new.re_release, new.reallocation) != (quota.re_release, quota.reallocation):
             return False
     return True
+
+
+def _times_of(terms: DayTerms) -> tuple[object, ...]:
+    return terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms, terms.sessions
 
 
 def _done(day: Day, *, replayed: bool = False, units: int = 0, overbooked: int = 0) -> Outcome:
@@ -688,7 +694,7 @@ HANDLERS.update(
     {
         Reserve: _reserve,
         Extend: extend,
-        Confirm: _step(Verb.CONFIRM, State.CONFIRMED, not_closed, not_over),
+        Confirm: _step(Verb.CONFIRM, State.CONFIRMED, not_closed, not_over, session_not_over),
         Release: _step(Verb.RELEASE, State.RELEASED),
         Cancel: _step(Verb.CANCEL, State.CANCELLED, not_over_unless_closed),
         CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, not_over, started),

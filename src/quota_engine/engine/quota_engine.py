@@ -181,9 +181,9 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
             ``HELD``, or ``WAITING`` on the wait list. The same applicant on the same day gets the same reservation back
             (``resumed``), and so does the same key (``replayed``). Refusals, in this order: ``CONFLICT``,
             ``RESERVATION_ENDED``, ``NOT_ADMITTED`` and ``THROTTLED`` (by a policy, see ``outcome.reason``),
-            ``UNKNOWN_DAY``, ``UNKNOWN_QUOTA``, ``DAY_CLOSED``, ``DAY_OVER``, ``NOT_OPEN``, ``PARTY_TOO_LARGE``,
-            ``BLOCKED``, ``IDENTITY_LIMIT``, ``SOLD_OUT``, ``WAIT_LIST_FULL``. A policy that refuses without the store
-            precedes all of them.
+            ``UNKNOWN_DAY``, ``UNKNOWN_QUOTA``, ``DAY_CLOSED``, ``DAY_OVER``, ``SESSION_OVER``, ``NOT_OPEN``,
+            ``PARTY_TOO_LARGE``, ``BLOCKED``, ``IDENTITY_LIMIT``, ``SOLD_OUT``, ``WAIT_LIST_FULL``. A policy that
+            refuses without the store precedes all of them.
 
         Raises:
             UnknownName: the catalog does not have one of the ids.

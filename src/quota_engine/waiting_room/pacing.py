@@ -76,10 +76,12 @@ def count_places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms
     """
     places_left = 0
     for day in days:
-        if day.closed or not day.opens_at_ms <= now_ms < day.ends_at_ms:
+        if not day.can_be_booked("", now_ms):
             continue
         available = {name: quota.available for name, quota in day.quotas.items()}
         for choice in choices:
+            if day.is_session_over(choice.session, now_ms):
+                continue
             for option in choice.options:
                 places = min(available.get(name, 0) for name in option)
                 places_left += places

@@ -140,8 +140,8 @@ def _dry_outcomes(
         view, terms = known.get(command.day), command.terms
         is_known = (
             view is not None
-            and (view.opens_at_ms, view.starts_at_ms, view.ends_at_ms)
-            == (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms)
+            and (view.opens_at_ms, view.starts_at_ms, view.ends_at_ms, view.sessions)
+            == (terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.sessions)
             and all(quota.name in view.quotas for quota in terms.quotas)
         )
         outcomes.append(Outcome(Status.DONE, replayed=is_known))

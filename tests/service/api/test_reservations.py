@@ -156,6 +156,28 @@ async def test_closed_unknown_and_past_days_are_refused(client: Client) -> None:
     problem(await client.call("GET", "/v1/reservations/surabaya~nobody", role=Role.SERVICE), 404, "not-found")
 
 
+async def test_a_session_that_is_over_is_refused(client: Client) -> None:
+    """At 12:45 the morning is over and the afternoon is not; the availability names the end of each."""
+    held = (await client.reserve(OTHER)).json()["reservation"]
+    path = f"/v1/offices/surabaya/availability?first_day={DAY}&session=morning&service=new"
+    body = (await client.call("GET", path)).json()
+    morning, afternoon = body["days"][0]["sessions"]
+    assert (body["earliest_available_day"], morning["id"], afternoon["id"]) == (str(DAY), "morning", "afternoon")
+    assert morning["book_until_ms"] == morning["ends_at_ms"] < afternoon["book_until_ms"]
+    assert afternoon["ends_at_ms"] == body["days"][0]["ends_at_ms"]
+    client.clock.set_ms(morning["ends_at_ms"] - 1)
+    late = (await client.reserve()).json()["reservation"]
+    client.clock.set_ms(morning["ends_at_ms"])
+    problem(await client.reserve(nik(3)), 410, "session-over")
+    problem(await client.step(late["reference"], "confirm"), 410, "session-over")
+    problem(await client.step(held["reference"], "confirm", reacquire=True), 410, "hold-expired")
+    afternoon_move = {"day": str(DAY), "service": "new", "session": "afternoon"}
+    moved = await client.call("POST", f"/v1/reservations/{late['reference']}/reschedule", afternoon_move, Role.SERVICE)
+    assert moved.json()["status"] == "HELD"
+    assert (await client.step(late["reference"], "confirm")).json()["status"] == "CONFIRMED"
+    assert (await client.call("GET", path)).json()["earliest_available_day"] is None
+
+
 async def test_no_show_blocks_the_applicant(client: Client) -> None:
     """The refusal has the end of the block."""
     reference = (await client.reserve()).json()["reservation"]["reference"]

@@ -74,6 +74,7 @@ _TITLES: Final = {
     Status.WRONG_STATE: (409, "The state does not allow this step"),
     Status.DAY_CLOSED: (409, "The office has closed this day"),
     Status.DAY_OVER: (410, "The day is over"),
+    Status.SESSION_OVER: (410, "The session is over, or can no longer be booked"),
     Status.NOT_OPEN: (409, "The quota is not open yet"),
     Status.TOO_EARLY: (409, "The day has not started"),
     Status.TOO_LATE: (409, "The deadline for this step has passed"),

@@ -25,6 +25,7 @@ from quota_engine.stores.redis.codecs.office import (
     text_of_penalty,
     text_of_record,
     text_of_rules,
+    text_of_sessions,
 )
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
 
@@ -165,6 +166,7 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
         terms.starts_at_ms,
         terms.ends_at_ms,
         terms.forget_at_ms,
+        text_of_sessions(terms.sessions),
     )
     rows = ["\t".join(map(str, first)), "\t".join(sorted({",".join(record.quotas) for record in holds}))]
     return "\n".join([*rows, *(_text_of_quota(name, quota) for name, quota in day.quotas.items())])

@@ -52,7 +52,7 @@ from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX,
 from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
-from quota_engine.domain.inventory import OFFERS_MAX, RECLAIM_MAX, SETTLE_MAX
+from quota_engine.domain.inventory import OFFERS_MAX, RECLAIM_MAX, SETTLE_MAX, WAITING_READ_MAX
 from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, Rules
 from quota_engine.domain.state_machine import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
@@ -90,7 +90,12 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
         "CLAIMS_MAX": CLAIMS_MAX,
     },
     "office/penalties.lua": {"CANCELLATIONS_MAX": CANCELLATIONS_MAX, "ABANDONED_HOLDS_MAX": ABANDONED_HOLDS_MAX},
-    "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX, "OFFERS_MAX": OFFERS_MAX},
+    "office/inventory.lua": {
+        "SETTLE_MAX": SETTLE_MAX,
+        "RECLAIM_MAX": RECLAIM_MAX,
+        "OFFERS_MAX": OFFERS_MAX,
+        "WAITING_READ_MAX": WAITING_READ_MAX,
+    },
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
     "shared/fence.lua": {"LOSS_KEPT_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},

@@ -67,6 +67,23 @@ async def test_a_returning_visitor_finds_the_same_hold(browser: CitizenBrowser, 
     assert await _online(client, "confirmed") == 1
 
 
+async def test_a_session_that_is_over_is_not_shown_as_open(browser: CitizenBrowser, client: Client) -> None:
+    path = f"/v1/offices/surabaya/availability?first_day={DAY}"
+    morning, _ = (await client.call("GET", path)).json()["days"][0]["sessions"]
+    client.clock.set_ms(morning["book_until_ms"] - 2_000)
+    await browser.get("/?service=new")
+    assert re.search(rf'value="{re.escape(SLOT)}">', browser.page)
+    client.clock.set_ms(morning["book_until_ms"])
+    for language in LANGUAGES:
+        await browser.get(f"/?service=new&lang={language}")
+        slot = browser.page.split(f'value="{SLOT}"')[1].split("</label>")[0]
+        assert slot.startswith(" disabled")
+        assert citizen_text("slot_over", language) in slot
+        assert f'value="{DAY}|afternoon">' in browser.page
+    refused = await browser.submit("/reserve", {"nik": [NIK], "slot": SLOT})
+    assert citizen_text("refusal_SESSION_OVER", LANGUAGES[-1]) in html.unescape(refused.text)
+
+
 async def test_a_form_sent_twice_reserves_one_place(browser: CitizenBrowser, client: Client) -> None:
     await browser.get("/?service=new")
     page = browser.page

@@ -23,6 +23,8 @@ class SlotState(enum.StrEnum):
 
     CLOSED = "closed"
     """The office closed the day."""
+    OVER = "over"
+    """The session is over, or can no longer be booked."""
     NOT_OPEN = "not-open"
     """The day opens later."""
     OPEN = "open"
@@ -96,16 +98,18 @@ def list_slots(
         for view in views:
             if needed <= view.quotas.keys():
                 places = packed_places(choice.options, {quota: view.quotas[quota].available for quota in needed})
-                state = _state(view, places, now_ms, has_wait_list=session_id in with_wait_list)
+                state = _state(view, session_id, places, now_ms, has_wait_list=session_id in with_wait_list)
                 day = datetime.date.fromordinal(view.day)
                 slots.append(Slot(day, session_id, name, time_range, places, state, view.opens_at_ms))
     order = {session_id: index for index, session_id in enumerate(selection.sessions)}
     return sorted(slots, key=lambda slot: (slot.day, order[slot.session]))
 
 
-def _state(view: DayView, places: int, now_ms: int, *, has_wait_list: bool) -> SlotState:
+def _state(view: DayView, session: str, places: int, now_ms: int, *, has_wait_list: bool) -> SlotState:
     if view.closed:
         return SlotState.CLOSED
+    if now_ms >= view.ends_at_ms or view.is_session_over(session, now_ms):
+        return SlotState.OVER
     if now_ms < view.opens_at_ms:
         return SlotState.NOT_OPEN
     if places:

@@ -27,6 +27,7 @@ __all__ = [
     "text_of_penalty",
     "text_of_record",
     "text_of_rules",
+    "text_of_sessions",
 ]
 
 import re
@@ -76,7 +77,7 @@ from quota_engine.domain.events import (
     UnitsReallocated,
 )
 from quota_engine.domain.lifecycle import State, Verb
-from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules
+from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules, SessionTerms
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status, WaitListPosition
 from quota_engine.domain.penalties import PenaltyRecord
 from quota_engine.ports import Lookup, ReadAbandonedHolds, ReadWaitListPosition, View
@@ -239,10 +240,21 @@ def rules_of_text(text: str) -> Rules:
     )
 
 
+def text_of_sessions(sessions: tuple[SessionTerms, ...]) -> str:
+    """Return sessions as text: ``name:ends_at_ms:book_until_ms`` each, separated by commas."""
+    return ",".join(f"{one.name}:{one.ends_at_ms}:{one.book_until_ms}" for one in sessions)
+
+
+def _sessions_of_text(text: str) -> tuple[SessionTerms, ...]:
+    fields = (one.split(":") for one in text.split(",") if one)
+    return tuple(SessionTerms(name, int(ends), int(until)) for name, ends, until in fields)
+
+
 def _text_of_new_day(terms: DayTerms) -> str:
     """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
     rows = [
-        f"0\t0\t0\t0\t0\t1\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}",
+        f"0\t0\t0\t0\t0\t1\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}"
+        f"\t{text_of_sessions(terms.sessions)}",
         "",
     ]
     for quota in terms.quotas:
@@ -468,13 +480,23 @@ class OfficeDecoder:
         """Return the counters of a day, or ``None`` if it is not known."""
         if not line:
             return None
-        opens, starts, ends, closed, waiting, revision, *rows = line.split("\t")
+        opens, starts, ends, closed, waiting, revision, sessions, *rows = line.split("\t")
         quotas: dict[str, QuotaView] = {}
         for row in rows:
             name, *numbers = row.split(",")
             capacity, free, held, confirmed, cooling, parked = map(int, numbers)
             quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free))
-        return DayView(day, int(opens), int(starts), int(ends), closed == "1", int(waiting), quotas, int(revision))
+        return DayView(
+            day,
+            int(opens),
+            int(starts),
+            int(ends),
+            closed == "1",
+            int(waiting),
+            quotas,
+            int(revision),
+            _sessions_of_text(sessions),
+        )
 
 
 def _announced(outcome: Outcome, numbers: list[str]) -> Outcome:

@@ -41,7 +41,7 @@ local function choice_of_text(text)
   for index, option in ipairs(split(fields[6], "|")) do
     options[index] = { text = option, quotas = names(option), index = index - 1, letter = string.char(96 + index) }
   end
-  return { text = text, options = options }
+  return { text = text, session = fields[3], options = options }
 end
 
 local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
@@ -104,9 +104,9 @@ local function changed(record, fields)
 end
 
 -- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, opens_at_ms, starts_at_ms,
--- ends_at_ms and forget_at_ms. The second row has the sets of quotas with holds. Each further row is a quota: name, counters,
+-- ends_at_ms, forget_at_ms and the sessions ("name:ends_at_ms:book_until_ms" each). The second row has the sets of quotas with holds. Each further row is a quota: name, counters,
 -- terms.
-local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+))\n([^\n]*)(.*)$"
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\n]*))\n([^\n]*)(.*)$"
 local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
 
 -- Parse the rest of a quota's row, which begins at `from`, behind the quota's name.
@@ -144,7 +144,7 @@ local LAZY = {
 
 local function day_of_text(number, text)
   local closed, last_queue_number, next_due_ms, waiting, departed, revision, times, opens_at_ms, starts_at_ms, ends_at_ms,
-    forget_at_ms, due, rows =
+    forget_at_ms, sessions, due, rows =
     string.match(text, DAY)
   local day = {
     number = number,
@@ -160,11 +160,27 @@ local function day_of_text(number, text)
     starts_at_ms = tonumber(starts_at_ms),
     ends_at_ms = tonumber(ends_at_ms),
     forget_at_ms = tonumber(forget_at_ms),
+    sessions = sessions,
     due = {},
     quotas = setmetatable({ rows }, LAZY),
   }
   for quotas in string.gmatch(due, "[^\t]+") do day.due[quotas] = true end
   return day
+end
+
+-- Return ends_at_ms and book_until_ms of a choice's session; both are the day's end if the day has no such session.
+local function session_times(day, choice)
+  if day.sessions == "" or choice.session == "" then return day.ends_at_ms, day.ends_at_ms end
+  local sessions = COMMA .. day.sessions
+  local _, last = string.find(sessions, COMMA .. choice.session .. ":", 1, true)
+  if not last then return day.ends_at_ms, day.ends_at_ms end
+  local ends_at_ms, book_until_ms = string.match(sessions, "^(%d+):(%d+)", last + 1)
+  return tonumber(ends_at_ms), tonumber(book_until_ms)
+end
+
+local function is_session_over(day, choice, now_ms)
+  local _, book_until_ms = session_times(day, choice)
+  return book_until_ms <= now_ms
 end
 
 -- Return all quotas of a day in the order of its terms.

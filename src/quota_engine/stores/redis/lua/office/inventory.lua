@@ -1,6 +1,6 @@
 -- inventory: finds units for a request, and settles what time alone has decided. Mirrors domain/inventory.py.
 --
--- The loader defines SETTLE_MAX, RECLAIM_MAX and OFFERS_MAX.
+-- The loader defines SETTLE_MAX, RECLAIM_MAX, OFFERS_MAX and WAITING_READ_MAX.
 
 local function fits(day, option, units, kept)
   local quotas, needed = day.quotas, option.quotas
@@ -90,12 +90,26 @@ local function served_by_wait_list(day, choice)
   return false
 end
 
+-- Return the first entries of a day's wait list. Those of sessions that are over take no part in the bound.
+local function first_waiting(day, now_ms)
+  local first, found = day.number * EVENT_NUMBERS, {}
+  for start = 0, WAITING_READ_MAX - 1, OFFERS_MAX do
+    local ids = call("ZRANGEBYSCORE", WAITING, int(first), int(first + EVENT_NUMBERS - 1), "LIMIT", start, OFFERS_MAX)
+    for _, id in ipairs(ids) do
+      local record = record_of_text(id, record_text(id))
+      if not is_session_over(day, choice_of(record.choice), now_ms) then
+        found[#found + 1] = record
+        if #found == OFFERS_MAX then return found end
+      end
+    end
+    if #ids < OFFERS_MAX then break end
+  end
+  return found
+end
+
 local function serve_wait_list(day, now_ms)
   if day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then return end
-  local first = day.number * EVENT_NUMBERS
-  local ids = call("ZRANGEBYSCORE", WAITING, int(first), int(first + EVENT_NUMBERS - 1), "LIMIT", 0, OFFERS_MAX)
-  for _, id in ipairs(ids) do
-    local record = record_of_text(id, record_text(id))
+  for _, record in ipairs(first_waiting(day, now_ms)) do
     local choice = choice_of(record.choice)
     if served_by_wait_list(day, choice) then
       for _, option in ipairs(choice.options) do

@@ -253,7 +253,7 @@ local function find_claim(applicant, now_ms, visit)
   for _, id in ipairs(names(ids)) do
     local record = record_of(id)
     local over = record and (day_of(record.day).closed or (record.state == "HELD" and record.deadline_at_ms <= now_ms)
-      or (record.state == "WAITING" and now_ms >= day_of(record.day).ends_at_ms))
+      or (record.state == "WAITING" and is_session_over(day_of(record.day), choice_of(record.choice), now_ms)))
     if record and not over then
       local found = visit(record)
       if found then return found end

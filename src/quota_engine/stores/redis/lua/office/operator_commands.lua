@@ -50,7 +50,8 @@ local function publish(fields, now_ms)
         day.quotas[quota.name] = quota
       end
     end
-    for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms" }) do day[field] = new[field] end
+    for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms", "sessions" }) do day[field] = new[field] end
+    day.last_valid_choice = nil
     day.revision = day.revision + 1
     day.next_due_ms = 0
     distribute_free_units(day, now_ms)

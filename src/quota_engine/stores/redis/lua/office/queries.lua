@@ -16,7 +16,7 @@
 --         lookup               the reservation as apply_commands.lua writes it
 --         wait_list_position   how many joined the day's wait list earlier and still wait, and how many wait in all
 --         abandoned_holds      holds released, holds expired, and blocks that followed
---         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting, revision; then for each quota its
+--         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting, revision, sessions; then for each quota its
 --                              name, capacity, free, held, confirmed, cooling, parked
 --         other questions      see their functions
 --       If the fence is checked, one more line: see line() of shared/fence.lua
@@ -36,7 +36,7 @@ local function wait_list_position(id, now_ms)
   local record = record_of(id)
   if not record or record.state ~= "WAITING" then return "" end
   local day = day_of(record.day)
-  if day.forget_at_ms <= now_ms or day.ends_at_ms <= now_ms then return "" end
+  if day.forget_at_ms <= now_ms or is_session_over(day, choice_of(record.choice), now_ms) then return "" end
   local joined = tonumber(call("ZSCORE", WAITING, id))
   local ahead = call("ZCOUNT", WAITING, int(record.day * EVENT_NUMBERS), int(joined - 1))
   return concat({ int(ahead), int(day.waiting) }, TAB)
@@ -136,7 +136,7 @@ local function view(number, now_ms)
   if not day then return "" end
   local parts = {
     int(day.opens_at_ms), int(day.starts_at_ms), int(day.ends_at_ms), day.closed and "1" or "0", int(day.waiting),
-    int(day.revision),
+    int(day.revision), day.sessions,
   }
   for _, quota in ipairs(quotas_of(day)) do
     parts[#parts + 1] = concat({
@@ -172,7 +172,8 @@ end
 -- Return "1" if an unknown applicant's reserve would be SOLD_OUT now: steps 2, 3, 7 and 8 of a reserve in docs/rules.md.
 local function is_sold_out(number, units, join_wait_list, choice, now_ms)
   local day = projected_day(number, now_ms)
-  if not day or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms or units > ledger.rules.party_max then
+  if not day or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms or is_session_over(day, choice, now_ms)
+      or units > ledger.rules.party_max then
     return "0"
   end
   for _, option in ipairs(choice.options) do

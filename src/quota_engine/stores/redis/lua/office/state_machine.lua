@@ -43,6 +43,7 @@ local function refuse_day(day, choice, now_ms)
   end
   if day.closed then return "DAY_CLOSED", 0 end
   if now_ms >= day.ends_at_ms then return "DAY_OVER", 0 end
+  if is_session_over(day, choice, now_ms) then return "SESSION_OVER", 0 end
   if now_ms < day.opens_at_ms then return "NOT_OPEN", day.opens_at_ms end
   return nil
 end
@@ -134,10 +135,12 @@ local function reserve(fields, now_ms, now)
   local day = day_of(day_number)
   if not day then return outcome("UNKNOWN_DAY") end
   if now_ms >= day.next_due_ms then settle(day, now_ms, SETTLE_MAX) end
-  if day.last_valid_choice ~= choice or day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then
+  if day.last_valid_choice ~= choice or day.closed or now_ms < day.opens_at_ms
+      or now_ms >= day.last_valid_until_ms then
     local refusal, retry_at_ms = refuse_day(day, choice, now_ms)
     if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
-    day.last_valid_choice = choice
+    local _, until_ms = session_times(day, choice)
+    day.last_valid_choice, day.last_valid_until_ms = choice, until_ms
   end
   local units, rules = #applicants, ledger.rules
   if units > rules.party_max then return outcome("PARTY_TOO_LARGE") end
@@ -213,9 +216,10 @@ local function reacquire(record, now_ms)
 end
 
 local GUARDS = {
-  confirm = function(day, now_ms)
+  confirm = function(day, now_ms, record)
     if day.closed then return "DAY_CLOSED" end
     if now_ms >= day.ends_at_ms then return "DAY_OVER" end
+    if now_ms >= session_times(day, choice_of(record.choice)) then return "SESSION_OVER" end
   end,
   release = function() end,
   cancel = function(day, now_ms)
@@ -260,7 +264,7 @@ local function step(fields, now_ms)
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
   if not FROM[verb][record.state] then return outcome("WRONG_STATE", record) end
   local day = day_of(record.day)
-  local refusal = GUARDS[verb](day, now_ms)
+  local refusal = GUARDS[verb](day, now_ms, record)
   if refusal then return outcome(refusal, record) end
 
   -- From here on it must succeed.
