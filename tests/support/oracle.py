@@ -838,6 +838,8 @@ class Oracle:
             return self._expect(Status.DAY_CLOSED, record)
         if day.ends_at_ms <= self.now_ms:
             return self._expect(Status.DAY_OVER, record)
+        if day.session_ended(record.choice, self.now_ms):
+            return self._expect(Status.SESSION_OVER, record)
         if command.extension > self.rules.extensions_max:
             return self._expect(Status.EXTENSIONS_EXCEEDED, record)
         record.deadline_at_ms += self.rules.extension_ms

@@ -7,7 +7,7 @@ __all__ = ["extend", "show_extensions_left"]
 from msgspec.structs import replace
 
 from quota_engine.domain.abandonment import announce, expire_own_holds
-from quota_engine.domain.checks import not_closed, not_over, owned_reservation, refuse_transition
+from quota_engine.domain.checks import not_closed, not_over, owned_reservation, refuse_transition, session_not_over
 from quota_engine.domain.commands import Extend
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Ledger, evolve
@@ -38,7 +38,9 @@ def extend(ledger: Ledger, command: Extend, now_ms: int) -> Outcome:
     if refusal is not None:
         return refusal
     day = ledger.days[record.day]
-    status = not_closed(day, now_ms) or not_over(day, now_ms)
+    status = (
+        not_closed(day, record, now_ms) or not_over(day, record, now_ms) or session_not_over(day, record, now_ms)
+    )
     if status is not None:
         return Outcome(status, record)
     if command.extension > rules.extensions_max:

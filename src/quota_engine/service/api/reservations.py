@@ -216,7 +216,8 @@ RESERVATIONS: Final = (
         DayListBody, roles=OFFICES, query_type=DayListQuery, problems=("unknown-name",),
     ),
     _step_endpoint(
-        "extend", "Give a hold more time.", extend, SERVICES, S.DAY_CLOSED, S.DAY_OVER, S.EXTENSIONS_EXCEEDED,
+        "extend", "Give a hold more time.", extend, SERVICES, S.DAY_CLOSED, S.DAY_OVER, S.SESSION_OVER,
+        S.EXTENSIONS_EXCEEDED,
         body_type=ExtendBody,
     ),
     _step_endpoint("release", "Release a hold, or leave the wait list.", _step("release"), SERVICES),

@@ -24,6 +24,7 @@ local function extend(fields, now_ms)
   local day = day_of(record.day)
   if day.closed then return outcome("DAY_CLOSED", record) end
   if now_ms >= day.ends_at_ms then return outcome("DAY_OVER", record) end
+  if now_ms >= session_times(day, choice_of(record.choice)) then return outcome("SESSION_OVER", record) end
   if extension > rules.extensions_max then return outcome("EXTENSIONS_EXCEEDED", record) end
 
   -- From here on it must succeed.
