@@ -38,9 +38,7 @@ def extend(ledger: Ledger, command: Extend, now_ms: int) -> Outcome:
     if refusal is not None:
         return refusal
     day = ledger.days[record.day]
-    status = (
-        not_closed(day, record, now_ms) or not_over(day, record, now_ms) or session_not_over(day, record, now_ms)
-    )
+    status = not_closed(day, record, now_ms) or not_over(day, record, now_ms) or session_not_over(day, record, now_ms)
     if status is not None:
         return Outcome(status, record)
     if command.extension > rules.extensions_max:

@@ -217,8 +217,7 @@ RESERVATIONS: Final = (
     ),
     _step_endpoint(
         "extend", "Give a hold more time.", extend, SERVICES, S.DAY_CLOSED, S.DAY_OVER, S.SESSION_OVER,
-        S.EXTENSIONS_EXCEEDED,
-        body_type=ExtendBody,
+        S.EXTENSIONS_EXCEEDED, body_type=ExtendBody,
     ),
     _step_endpoint("release", "Release a hold, or leave the wait list.", _step("release"), SERVICES),
     _step_endpoint("cancel", "Cancel a confirmed reservation.", _step("cancel"), SERVICES, S.DAY_OVER),
