@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
+FUZZ_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
+FUZZ_ARGUMENTS ?=
 ifdef TOKEN
 export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast check coverage bench generate format lock clean
+.PHONY: help simulate loadtest test test-fast check coverage fuzz bench generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +50,9 @@ check: $(READY) ## Check format, lint, types, imports, names, prose, spelling an
 	$(BIN)/python -m scripts.check_prose
 	$(BIN)/python -m scripts.check_files
 	git ls-files -z | xargs -0 $(BIN)/codespell
+
+fuzz: $(READY) ## Run seeds of the simulated network: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
+	@$(BIN)/python -m tests.support.simulator $(FUZZ_ARGUMENTS)
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory

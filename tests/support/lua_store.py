@@ -155,15 +155,21 @@ class LuaServer:
             local call, sha1hex = ...
             local redis = { call = call, sha1hex = sha1hex }
             function redis.error_reply(text) return { err = text } end
+            -- A script may end with an error reply. Its table would lose its text on the way to Python.
+            local function raise(problem, level)
+              if type(problem) == "table" then error(problem.err, 0) end
+              error(problem, (level or 1) + 1)
+            end
             return function(text, name)
               local chunk, problem = loadstring(text, name)
               if not chunk then error(problem) end
               return function(keys, arguments)
                 local globals = { redis = redis, KEYS = keys, ARGV = arguments }
                 for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
-                    "type", "error", "next", "select", "setmetatable", "rawget" }) do
+                    "type", "next", "select", "setmetatable", "rawget" }) do
                   globals[known] = _G[known]
                 end
+                globals.error = raise
                 local function refuse(_, field) error("global variable " .. tostring(field)) end
                 setfenv(chunk, setmetatable({}, { __index = function(_, field)
                   local value = globals[field]
@@ -202,6 +208,12 @@ class LuaServer:
             raise Refused(str(error)) from error
         answer: list[Any] = self._from_lua(reply)
         return answer
+
+    def clear(self) -> None:
+        """Delete all keys. The compiled scripts stay, which take longer than most tests."""
+        self._values.clear()
+        self.ttl_ms.clear()
+        self.calls.clear()
 
     def keys(self) -> frozenset[str]:
         """The keys that there are."""

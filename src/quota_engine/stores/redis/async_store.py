@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
-from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive_async
@@ -188,7 +187,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             OutcomeUnknown: The end has come, and something was sent. No copy of it takes effect any more.
         """
         try:
-            async with asyncio.timeout((end.ends_at_ms - monotonic_ms()) / 1000):
+            async with asyncio.timeout((end.ends_at_ms - self._monotonic_ms()) / 1000):
                 return await call
         except TimeoutError:
             raise end.error() from None
@@ -303,7 +302,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                 await asyncio.to_thread(step.run)
                 return []
             if end is not None:
-                end.begin_attempt(monotonic_ms())
+                end.begin_attempt(self._monotonic_ms())
             return await self._exchange(step, end)
 
         return await drive_async(call, handle)
@@ -333,7 +332,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         pool = self._pool(attempt.node)
         connection = await _connect(pool)
         try:
-            requests = _make_requests(attempt, end)
+            requests = self._make_requests(attempt, end)
             await connection.send_packed_command([pack_requests(requests)])
             return [await _reply(connection) for _ in requests]
         except REJECTIONS:
@@ -347,6 +346,16 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             raise
         finally:
             await pool.release(connection)
+
+    def _make_requests(self, attempt: Attempt, end: CallEnd | None) -> Requests:
+        """Return the requests of an attempt that has a connection.
+
+        Callers may have given up while it waited for one, and others may have joined its batch.
+        """
+        if end is not None:
+            end.begin_sending()
+            end.begin_attempt(self._monotonic_ms())
+        return attempt.requests(end)
 
     async def _send_waiting(self, node: Node | None, channel: NodeChannel, waiting: list[WaitingAttempt]) -> None:
         """Send the attempts that wait for a server, several in one write, until none waits."""
@@ -370,7 +379,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             requests: list[Sequence[str | int]] = []
             for one in waiting:
                 try:
-                    made = _make_requests(one.attempt, one.end)
+                    made = self._make_requests(one.attempt, one.end)
                 except Exception as error:  # the calls have no time left
                     _set_error(one, error)
                     continue
@@ -410,17 +419,6 @@ async def _connect(pool: Any) -> Any:
         raise
     except CONNECT_ERRORS as error:
         raise NotSent(str(error)) from error
-
-
-def _make_requests(attempt: Attempt, end: CallEnd | None) -> Requests:
-    """Return the requests of an attempt that has a connection.
-
-    Callers may have given up while it waited for one, and others may have joined its batch.
-    """
-    if end is not None:
-        end.begin_sending()
-        end.begin_attempt(monotonic_ms())
-    return attempt.requests(end)
 
 
 def _set_error(waiting: WaitingAttempt, error: Exception, cause: BaseException | None = None) -> None:

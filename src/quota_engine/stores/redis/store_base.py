@@ -12,6 +12,7 @@ from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.forks import call_in_child
 from quota_engine.ports import Clock, StoreObserver
 from quota_engine.stores.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
@@ -84,6 +85,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         pool_to: Callable[[Node], Any] | None = None,
         on_close: Callable[[], None] | None = None,
         sold_out_cache: SoldOutCache | None = None,
+        monotonic: Callable[[], float] = monotonic_ms,
     ) -> None:
         """Create a store on connections that decode responses and do not retry.
 
@@ -98,13 +100,15 @@ class RedisStoreBase(abc.ABC, Generic[P]):
             pool_to: Makes a pool of connections to a node that the router names.
             on_close: Called once, after the connections are closed.
             sold_out_cache: Remembers what is sold out; ``None`` remembers nothing.
+            monotonic: This process's monotonic clock in milliseconds, by which attempts and calls end.
         """
         self._pools: dict[Node | None, Any] = {None: pool}
         self._pool_to = pool_to
         self._on_close = on_close
         self._limits = limits
         self._sold_out_cache = sold_out_cache or SoldOutCache(0)
-        self._executor = Executor(ScriptRunner(clock, policy, namespace, router), self._sold_out_cache)
+        self._executor = Executor(ScriptRunner(clock, policy, namespace, router, monotonic), self._sold_out_cache)
+        self._monotonic_ms = monotonic
         self._requests = OfficeRequests(self._executor, self._sold_out_cache)
         self._observer: ObserverAdapter | None = None
         self._queues: dict[QueueKey, BatchQueue[P]] = {}

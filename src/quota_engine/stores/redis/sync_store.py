@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from redis.connection import BlockingConnectionPool, Connection
 from redis.exceptions import RedisError, ResponseError
 
-from quota_engine.clocks import MARGIN_MS, monotonic_ms
+from quota_engine.clocks import MARGIN_MS
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
@@ -168,7 +168,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
 
         def run() -> None:
             try:
-                end.begin_attempt(monotonic_ms())
+                end.begin_attempt(self._monotonic_ms())
                 results.append(function(end))
             except BaseException as error:  # raised again in the caller's thread
                 errors.append(error)
@@ -178,7 +178,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         # In the caller's context, which an observer's correlation token may depend on.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), daemon=True, name="quota-engine-call").start()
-        done.wait(max(0.0, end.ends_at_ms - monotonic_ms()) / 1000)
+        done.wait(max(0.0, end.ends_at_ms - self._monotonic_ms()) / 1000)
         if results:
             return results[0]
         raise errors[0] if errors else end.error()
@@ -205,7 +205,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             raise
         if call.error is not None:
             if call.settles_at_ms:
-                time.sleep(max(0.0, call.settles_at_ms - monotonic_ms()) / 1000)
+                time.sleep(max(0.0, call.settles_at_ms - self._monotonic_ms()) / 1000)
             raise call.error
         return call.result
 
@@ -235,7 +235,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             failure = error
             if end.is_sent and not isinstance(error, Exception):
                 # This thread was interrupted, and its attempt is in flight.
-                settles_at_ms = monotonic_ms() + self._executor.runner.policy.attempt_valid_ms + MARGIN_MS
+                settles_at_ms = self._monotonic_ms() + self._executor.runner.policy.attempt_valid_ms + MARGIN_MS
                 for call in batch:
                     call.settles_at_ms = settles_at_ms if call is not sender else 0.0
             self._fail(key, batch, error, sender)
@@ -289,7 +289,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 step.run()
                 return []
             if end is not None:
-                end.begin_attempt(monotonic_ms())
+                end.begin_attempt(self._monotonic_ms())
             return self._exchange(step, end)
 
         return drive(call, handle)
@@ -305,7 +305,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             raise NotSent(str(error)) from error
         try:
             if end is not None:  # callers may have given up while this one waited for a connection
-                end.begin_attempt(monotonic_ms())
+                end.begin_attempt(self._monotonic_ms())
             requests = attempt.requests(end)
             connection.send_packed_command([pack_requests(requests)])
             return [_reply(connection) for _ in requests]
