@@ -18,7 +18,7 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 from quota_engine.stores.sql.requests import Call, as_call, command_call
 from quota_engine.stores.sql.steps import Rows, Step, Steps, ThreadWork
-from quota_engine.stores.sql.store_base import CLOSED_ERROR, PendingCall, SqlStoreBase
+from quota_engine.stores.sql.store_base import CLOSED_ERROR, QueuedCall, SqlStoreBase
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _OTHER_LOOP_ERROR: Final = (
 _log = logging.getLogger("quota_engine")
 
 
-class _TaskCall(PendingCall):
+class _TaskCall(QueuedCall):
     """A task's call. The task awaits the future."""
 
     __slots__ = ("future",)

@@ -57,8 +57,8 @@ _MARKERS: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
 def change_marker(state: Any) -> tuple[Any, ...]:
     """Return a value that differs after most commands that changed the ledger.
 
-    It finds each change of a room and of the registry. In a draw and in buckets it finds those whose outcome does not
-    tell: a refused command may remove what its time has ended.
+    It finds each change of a room and of the registry. In a draw and in buckets it finds the changes of refused
+    commands, which remove what its time has ended.
     """
     return _MARKERS[type(state)](state)
 

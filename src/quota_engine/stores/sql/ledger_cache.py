@@ -59,7 +59,7 @@ class CachedLedger:
         return Position(self.number, self.event_number, self.checksum)
 
     def is_of(self, row: LedgerRow) -> bool:
-        """Return True if the state belongs to the history of the row, as far as the row tells.
+        """Return True if the state can belong to the history of the row.
 
         A server that took over may have a shorter history, or another one.
         """

@@ -387,7 +387,7 @@ class Requests:
     # --- Snapshots ---------------------------------------------------------------------------------------------------
 
     def write_snapshot(self, snapshot: Snapshot) -> Steps[None]:
-        """Write a snapshot part by part, then make it the ledger's, and drop what nobody needs any more.
+        """Write a snapshot part by part, then make it the ledger's, and drop what no reader needs any more.
 
         Another process may write one meanwhile. The later one wins, and the other one is deleted with its parts.
         """

@@ -1,7 +1,7 @@
 """Snapshots of ledgers: the whole state after an entry, as sealed parts of bounded size.
 
 :func:`snapshot_of` copies what may change, which takes a few milliseconds for 100,000 reservations because records are
-immutable. Its parts are encoded one by one later, while the ledger goes on. Columns hold the reservations, so that
+immutable. Its parts are encoded one by one later, while the ledger changes. Columns hold the reservations, so that
 a million of them are read by loops of the interpreter's own C code.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSED_ERROR", "DEFAULT_LIMITS", "PendingCall", "SqlStoreBase"]
+__all__ = ["CLOSED_ERROR", "DEFAULT_LIMITS", "QueuedCall", "SqlStoreBase"]
 
 import abc
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ _OVERLOADED: Final[dict[str, Any]] = {
 """The outcome of a command that finds its ledger's queue full, by the kind of ledger."""
 
 
-class PendingCall(abc.ABC):
+class QueuedCall(abc.ABC):
     """A caller's command or question in a batch queue.
 
     Attributes:
@@ -70,7 +70,7 @@ class PendingCall(abc.ABC):
         """Give the caller an error to raise."""
 
 
-P = TypeVar("P", bound=PendingCall)
+P = TypeVar("P", bound=QueuedCall)
 
 
 class SqlStoreBase(abc.ABC, Generic[P]):
@@ -93,7 +93,7 @@ class SqlStoreBase(abc.ABC, Generic[P]):
                 with a function that answers one step, and ``close()`` closes all connections.
             clock: Source of the time; ``None`` for the database's time.
             limits: Limits of each batch queue.
-            attempts: How long and how often a call is attempted.
+            attempts: Bounds of the attempts of a call.
             cache_bytes_max: Bound of the ledgers in memory, in estimated bytes.
             on_close: Called once, after the connections are closed.
         """

@@ -20,7 +20,7 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 from quota_engine.stores.sql.requests import Call, as_call, command_call
 from quota_engine.stores.sql.steps import Rows, Step, Steps, ThreadWork
-from quota_engine.stores.sql.store_base import CLOSED_ERROR, PendingCall, SqlStoreBase
+from quota_engine.stores.sql.store_base import CLOSED_ERROR, QueuedCall, SqlStoreBase
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ _PENDING: Final = object()
 _log = logging.getLogger("quota_engine")
 
 
-class _ThreadCall(PendingCall):
+class _ThreadCall(QueuedCall):
     """A thread's call. The thread sleeps until it has a result, or until it is the next sender."""
 
     __slots__ = ("error", "result", "woken")
@@ -198,7 +198,7 @@ class SqlStore(SqlStoreBase[_ThreadCall]):
             self._start_snapshots()
 
     def _start_snapshots(self) -> None:
-        """Write the snapshots that are due in a thread of their own, unless one does so already."""
+        """Write the snapshots that are due in a separate thread, unless one does so already."""
         with self._lock:
             if self._closed or (self._snapshot_thread is not None and self._snapshot_thread.is_alive()):
                 return

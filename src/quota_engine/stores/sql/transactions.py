@@ -6,7 +6,7 @@ changes as one entry, and commits. The callers get their outcomes after the comm
 
 **Doubt.** The ledger in memory is right only if the commit is known. After any failure it is thrown away. If the answer
 to a commit was lost, the next attempt takes the row's lock. While the lost transaction may still commit, it holds that
-lock. So the entry is there then, or it never will be: its number and checksum tell, and the outcomes are certain.
+lock. So the entry is there then, or it never will be. Its number and checksum decide, and the outcomes are certain.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _RESTARTS_MAX: Final = 20
 """Restarts of one attempt because the ledger has moved on further than one page, or was thrown away."""
 _SNAPSHOT_BYTES_MIN: Final = 4_000_000
 _SNAPSHOT_ITEM_BYTES: Final = 25
-"""A snapshot is due after this many bytes of entries for each of its items: about a quarter of its own size."""
+"""A snapshot is due after this many bytes of entries for each of its items: about a quarter of the snapshot's size."""
 
 
 class Work(Protocol):
@@ -73,7 +73,7 @@ Results = list[tuple[Any, Any]]
 
 
 class Attempts(msgspec.Struct, frozen=True):
-    """How long and how often a call is attempted.
+    """Bounds of the attempts of a call.
 
     Attributes:
         budget_ms: No attempt starts later than this after the first one.
@@ -132,7 +132,7 @@ class Transactions:
     Attributes:
         cache: The ledgers in memory.
         loader: Reads ledgers.
-        attempts: How long and how often a call is attempted.
+        attempts: Bounds of the attempts of a call.
         snapshots: Snapshots that are due. The store takes them from here and writes them beside its calls.
     """
 
@@ -142,7 +142,7 @@ class Transactions:
         Args:
             cache: The ledgers in memory.
             clock: Source of the time; ``None`` for the database's time.
-            attempts: How long and how often a call is attempted.
+            attempts: Bounds of the attempts of a call.
         """
         self.cache = cache
         self.loader = Loader()
@@ -169,7 +169,7 @@ class Transactions:
 
         Raises:
             BackendUnavailable: No attempt succeeded, and nothing was done.
-            OutcomeUnknown: The answer to a commit was lost, and no later attempt could tell its outcome.
+            OutcomeUnknown: The answer to a commit was lost, and no later attempt found its outcome.
         """
         is_unknown = False
         pauses = self.attempts.pauses()
@@ -248,7 +248,7 @@ class Transactions:
         for _ in range(_RESTARTS_MAX):
             ledger = self.cache.get(address)
             if ledger is None or ledger.has_other_writers:
-                # What others have written is replayed before the lock is taken, so that little is left to do under it.
+                # The entries of others are replayed before the lock is taken, so that little is left to do under it.
                 ledger, _ = yield from self._current(address)
             try:
                 return (yield from self._transaction(address, ledger, work, end, pending, poisoned))
@@ -327,7 +327,7 @@ class Transactions:
         if row is not None and row.last_number >= number:
             (rows,) = yield RoundTrip((Statement("read_entry_checksum", (row.id, number)),))
             if not rows or bytes(rows[0][0]) == checksum:
-                # A missing entry was dropped after a snapshot, which took many others: nobody can tell any more.
+                # A missing entry was dropped after a snapshot, which many other entries precede.
                 yield RoundTrip((), end="rollback")
                 if not rows:
                     raise OutcomeUnknown(_LOST)

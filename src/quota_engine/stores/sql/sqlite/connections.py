@@ -1,8 +1,8 @@
 """Connections to a SQLite file, for threads and for asyncio.
 
 SQLite has one writer at a time. Within a process, a lock gives the turns; between processes, the file's lock does. A
-process that finds the file locked tries again after a fraction of a millisecond, while SQLite itself would wait longer
-each time, up to 100 ms, and so lose its turn to processes that came later.
+process that finds the file locked tries again after a fraction of a millisecond. SQLite itself would wait longer each
+time, up to 100 ms, and so lose its turn to processes that came later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Synchronous = Literal["FULL", "OFF"]
 _IDLE_MAX: Final = 8
 _THREADS_MAX: Final = 4
 _BUSY_MS_MAX: Final = 5_000
-"""How long a transaction waits for the file's lock before the attempt counts as failed."""
+"""A transaction that waits longer for the file's lock has failed."""
 _BUSY_PAUSE_S: Final = (0.0002, 0.001)
 _inherited: list[sqlite3.Connection] = []
 """Connections of the parent. A forked child must neither use nor close them: both could damage the parent's file."""
@@ -177,7 +177,7 @@ def patiently(run: Callable[[], T]) -> T:
 
 
 class _Lease:
-    """The connection of one generator, from the begin of a transaction to its end."""
+    """The connection of one generator, while a transaction is open."""
 
     def __init__(self, file: _File) -> None:
         self._file = file
