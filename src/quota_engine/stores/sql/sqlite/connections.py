@@ -44,7 +44,7 @@ class _File:
 
     def __init__(self, path: str, synchronous: Synchronous) -> None:
         self.dialect = SqliteDialect(path)
-        self._path = path
+        self._path = Path(path)
         self._synchronous = synchronous
         self._idle: list[sqlite3.Connection] = []
         self._all: list[sqlite3.Connection] = []
@@ -90,13 +90,13 @@ class _File:
 
     def _read_identity(self) -> tuple[int, int] | None:
         try:
-            found = Path(self._path).stat()
+            found = self._path.stat()
         except OSError:
             return None
         return found.st_dev, found.st_ino
 
     def _open(self) -> sqlite3.Connection:
-        if not Path(self._path).parent.is_dir():
+        if not self._path.parent.is_dir():
             raise BackendUnavailable(f"the directory of {self._path} does not exist: create it")
         try:
             connection = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
