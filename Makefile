@@ -7,7 +7,8 @@ ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
 FUZZ_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
-FUZZ_ARGUMENTS ?=
+# Without compiled files, each process of a test run would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 ifdef TOKEN
 export LOADTEST_TOKEN := $(TOKEN)
 endif

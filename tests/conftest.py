@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+# Some machines forbid compiled files. Each worker and each service that a test starts would then compile every module
+# again, which takes longer than most tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Without the phase "explain": its notes are longer than the list of commands that a failure prints.
 _PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)

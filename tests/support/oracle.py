@@ -222,8 +222,13 @@ class Oracle:
         if day_number not in self.days or self.days[day_number].forget_at_ms <= self.now_ms:
             return None
         projection = copy.copy(self)
-        projection.records = {record.id: copy.copy(record) for record in self.records.values()}
-        day = copy.deepcopy(self.days[day_number])
+        projection.records = {
+            record.id: copy.copy(record) if record.day == day_number else record for record in self.records.values()
+        }
+        day = copy.copy(self.days[day_number])
+        # ``deepcopy`` takes longer than all other checks of a random walk. The terms of a quota are immutable.
+        day.quotas = {name: copy.copy(quota) for name, quota in day.quotas.items()}
+        day.cooling = list(day.cooling)
         projection._apply_due(day, limit=len(self.records))
         return projection._day_view(day)
 
