@@ -221,13 +221,11 @@ class Oracle:
         self.now_ms = max(now_ms, self.clock_ms)
         if day_number not in self.days or self.days[day_number].forget_at_ms <= self.now_ms:
             return None
+        # Only the day's records and counters can change. ``deepcopy`` would take longer than all other checks of a walk.
         projection = copy.copy(self)
-        projection.records = {
-            record.id: copy.copy(record) if record.day == day_number else record for record in self.records.values()
-        }
-        day = copy.copy(self.days[day_number])
-        # ``deepcopy`` takes longer than all other checks of a random walk. The terms of a quota are immutable.
-        day.quotas = {name: copy.copy(quota) for name, quota in day.quotas.items()}
+        projection.records = {r.id: Record(**vars(r)) for r in self.records.values() if r.day == day_number}
+        day = dataclasses.replace(self.days[day_number])
+        day.quotas = {name: dataclasses.replace(quota) for name, quota in day.quotas.items()}
         day.cooling = list(day.cooling)
         projection._apply_due(day, limit=len(self.records))
         return projection._day_view(day)
