@@ -221,7 +221,7 @@ class Oracle:
         self.now_ms = max(now_ms, self.clock_ms)
         if day_number not in self.days or self.days[day_number].forget_at_ms <= self.now_ms:
             return None
-        # Only the day's records and counters can change. ``deepcopy`` would take longer than all other checks of a walk.
+        # Only the day's records and counters can change. A deep copy takes longer than all other checks of a walk.
         projection = copy.copy(self)
         projection.records = {r.id: Record(**vars(r)) for r in self.records.values() if r.day == day_number}
         day = dataclasses.replace(self.days[day_number])
