@@ -204,6 +204,10 @@ class PostgresqlServer:
             self._process.wait(START_TIMEOUT_S)
             self._process = None
 
+    def signal_smart_shutdown(self) -> None:
+        """Let it shut down when the last session has ended; it refuses new ones from now on."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def restart(self) -> None:
         """Shut it down in order, and start it again."""
         self.stop()

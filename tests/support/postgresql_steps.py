@@ -7,19 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 from quota_engine.stores.sql.postgresql.connections import Connections
+from quota_engine.stores.sql.postgresql.opening import RoundTrips
 from quota_engine.stores.sql.postgresql.url import parse_url
-from quota_engine.stores.sql.steps import LedgerRow, RoundTrip, Statement, Steps
+from quota_engine.stores.sql.steps import LedgerRow, RoundTrip, Statement
 from tests.support.postgresql_servers import PostgresqlServer
 
 ADDRESS = "jakarta"
 
 
-def create_ledger(address: str = ADDRESS) -> Steps[None]:
+def create_ledger(address: str = ADDRESS) -> RoundTrips[None]:
     """Create a ledger without entries."""
     yield RoundTrip((Statement("create_ledger", (address, "", 1)),))
 
 
-def append_entry(body: bytes, address: str = ADDRESS) -> Steps[int]:
+def append_entry(body: bytes, address: str = ADDRESS) -> RoundTrips[int]:
     """Append an entry with one event, as a batch does: in two round trips. Return its number."""
     (rows,) = yield RoundTrip((Statement("lock_ledger", (address,)),), begin=True)
     row = LedgerRow(*rows[0])
@@ -34,7 +35,7 @@ def append_entry(body: bytes, address: str = ADDRESS) -> Steps[int]:
     return number
 
 
-def read_bodies(address: str = ADDRESS) -> Steps[list[bytes]]:
+def read_bodies(address: str = ADDRESS) -> RoundTrips[list[bytes]]:
     """Return the bodies of all entries."""
     (rows,) = yield RoundTrip((Statement("read_ledger", (address,)),))
     (entries,) = yield RoundTrip((Statement("read_entries", (rows[0][0], 0, 1_000_000)),))
@@ -43,11 +44,17 @@ def read_bodies(address: str = ADDRESS) -> Steps[list[bytes]]:
 
 @contextmanager
 def opened(server: PostgresqlServer, schema: str, **options: Any) -> Iterator[Connections]:
-    """Open connections whose schema has one ledger."""
+    """Open connections whose schema has one ledger. Its tables are made without the options, such as time-outs."""
+    durability = {name: value for name, value in options.items() if name == "durability"}
+    first = Connections(parse_url(server.url(schema=schema, **durability)))
+    try:
+        first.open()
+        first.run(create_ledger())
+    finally:
+        first.close()
     connections = Connections(parse_url(server.url(schema=schema, **options)))
     try:
         connections.open()
-        connections.run(create_ledger())
         yield connections
     finally:
         connections.close()

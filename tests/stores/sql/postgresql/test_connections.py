@@ -9,6 +9,7 @@ import pytest
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.sql.postgresql.connections import AsyncConnections, Connections
+from quota_engine.stores.sql.postgresql.opening import RoundTrips
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import (
     CommitUnknown,
@@ -18,7 +19,6 @@ from quota_engine.stores.sql.steps import (
     RolledBack,
     RoundTrip,
     Statement,
-    Steps,
 )
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.postgresql_servers import PostgresqlServer
@@ -56,8 +56,8 @@ def test_statements_run_without_preparing(postgresql: PostgresqlServer, schema: 
     assert names == 0
 
 
-def _names_of_prepared_statements(connections: Connections) -> Steps[int]:
-    yield RoundTrip((Statement("ping"),))
+def _names_of_prepared_statements(connections: Connections) -> RoundTrips[int]:
+    yield RoundTrip((Statement("read_time"),))
     (link,) = connections._idle
     return len(link.prepared_names or ())
 
@@ -104,13 +104,13 @@ def test_statement_after_an_error_runs_on_the_same_connection(postgresql: Postgr
         assert len(connections._idle) == 1
 
 
-def _steps(statement: Statement) -> Steps[None]:
+def _steps(statement: Statement) -> RoundTrips[None]:
     yield RoundTrip((statement,), begin=True, end="commit")
 
 
 def test_pause_holds_no_connection(postgresql: PostgresqlServer, schema: str) -> None:
     with opened(postgresql, schema, connections_max=1) as connections, connections.session() as handle:
-        handle(RoundTrip((Statement("ping"),)))
+        handle(RoundTrip((Statement("read_time"),)))
         assert handle(Pause(0.1)) == []
         assert connections.run(read_bodies()) == []
 

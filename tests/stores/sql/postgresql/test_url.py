@@ -20,12 +20,11 @@ def test_url_has_defaults() -> None:
 def test_url_keeps_own_options_from_libpq() -> None:
     settings = parse_url(
         f"{BASE}?schema=tax&timeout_ms=2000&connections_max=3&durability=replicated&replicas=2&prepare=off"
-        "&sslmode=require&sold_out_ms=100",
-        frozenset({"sold_out_ms"}),
+        "&sslmode=require&cache_mb=100",
     )
     fields = conninfo_to_dict(settings.conninfo)
     assert fields["sslmode"] == "require"
-    assert not {"schema", "timeout_ms", "sold_out_ms"} & set(fields)
+    assert not {"schema", "timeout_ms", "cache_mb"} & set(fields)
     assert settings == Settings(
         conninfo=settings.conninfo,
         schema="tax",
@@ -36,7 +35,7 @@ def test_url_keeps_own_options_from_libpq() -> None:
         replicas=2,
         connections_max=3,
         prepare=False,
-        store_options={"sold_out_ms": "100"},
+        cache_mb=100,
     )
 
 

@@ -27,7 +27,7 @@ from quota_engine.stores.sql.postgresql.dialect import PostgresqlDialect, begin_
 from quota_engine.stores.sql.postgresql.errors import AnswerTimedOut, classify_connect
 from quota_engine.stores.sql.postgresql.protocol import Prepared, Wait, Waits, rollback, run
 from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
-from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, Pause, RoundTrip, Rows, Step, Steps
+from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, Pause, RoundTrip, Rows, Step
 
 T = TypeVar("T")
 ConnectionT = TypeVar("ConnectionT", psycopg.Connection[Any], psycopg.AsyncConnection[Any])
@@ -79,8 +79,15 @@ class _ConnectionsBase(Generic[ConnectionT]):
         dialect: The SQL texts and errors.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, restart: Callable[[], None] | None = None) -> None:
+        """Take the settings; ``open`` connects.
+
+        Args:
+            settings: The settings of the URL.
+            restart: Called if no server is reached, before another attempt: it starts an embedded server again.
+        """
         self.settings = settings
+        self._restart = restart
         self.dialect = PostgresqlDialect(settings.schema)
         texts = {**self.dialect.texts, **opening.texts(settings.schema)}
         self._statements = {name: Prepared(text) for name, text in texts.items()}
@@ -191,9 +198,8 @@ class _Session(Generic[ConnectionT]):
 class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
     """A pool of connections for threads."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; :meth:`open` connects."""
-        super().__init__(settings)
+    def __init__(self, settings: Settings, restart: Callable[[], None] | None = None) -> None:
+        super().__init__(settings, restart)
         self._slots = threading.BoundedSemaphore(settings.connections_max)
         call_in_child(self._after_fork)
 
@@ -210,7 +216,7 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
         with opening.final_errors():
             self.run(opening.open_tables(self.settings.schema))
 
-    def run(self, steps: Steps[T]) -> T:
+    def run(self, steps: opening.RoundTrips[T]) -> T:
         """Run the steps of one call, and return its result."""
         with self.session() as handle:
             return drive(steps, handle)
@@ -265,7 +271,11 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
         try:
             connection = psycopg.Connection.connect(self.settings.conninfo, autocommit=True)
         except psycopg.Error as error:
-            raise classify_connect(error) from error
+            unreached = classify_connect(error)
+            if self._restart is None or not isinstance(unreached, NotStarted):
+                raise unreached from error
+            self._restart()
+            raise NotStarted("the embedded server was started again") from error
         link = self._new_link(connection)
         try:
             rows = self._drive(link, self._exchange(link, opening.CHECK_SERVER))
@@ -295,9 +305,8 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
 class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
     """A pool of connections for one event loop."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the settings; :meth:`open` connects."""
-        super().__init__(settings)
+    def __init__(self, settings: Settings, restart: Callable[[], None] | None = None) -> None:
+        super().__init__(settings, restart)
         self._slots = asyncio.BoundedSemaphore(settings.connections_max)
         call_in_child(self._forget)
 
@@ -306,7 +315,7 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
         with opening.final_errors():
             await self.run(opening.open_tables(self.settings.schema))
 
-    async def run(self, steps: Steps[T]) -> T:
+    async def run(self, steps: opening.RoundTrips[T]) -> T:
         """See :meth:`Connections.run`."""
         async with self.session() as handle:
             return await drive_async(steps, handle)
@@ -361,7 +370,11 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
         try:
             connection = await psycopg.AsyncConnection.connect(self.settings.conninfo, autocommit=True)
         except psycopg.Error as error:
-            raise classify_connect(error) from error
+            unreached = classify_connect(error)
+            if self._restart is None or not isinstance(unreached, NotStarted):
+                raise unreached from error
+            await asyncio.to_thread(self._restart)
+            raise NotStarted("the embedded server was started again") from error
         link = self._new_link(connection)
         try:
             rows = await self._drive(link, self._exchange(link, opening.CHECK_SERVER))

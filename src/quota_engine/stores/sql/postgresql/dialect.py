@@ -11,7 +11,8 @@ from quota_engine.stores.sql.postgresql import errors
 from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
 
 _ROW: Final = (
-    "id, format, last_number, last_event_number, trimmed_event_number, first_number, epoch, checksum, snapshot_number"
+    "id, format, last_number, last_event_number, last_time_ms, trimmed_event_number, first_number, epoch, checksum,"
+    " snapshot_number"
 )
 _NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
@@ -42,7 +43,8 @@ _TEXTS: Final = {
     " WHERE ledger = $1 AND first_event <= $2::bigint + 1), 0) AND first_event + events > $2::bigint + 1"
     " AND events > 0 ORDER BY first_event, number LIMIT $3",
     "trim_entries": "DELETE FROM {schema}.entries WHERE ledger = $1 AND number <= $2",
-    "insert_snapshot_part": "INSERT INTO {schema}.snapshots (ledger, number, part, body) VALUES ($1, $2, $3, $4)",
+    "insert_snapshot_part": "INSERT INTO {schema}.snapshots (ledger, number, part, body) VALUES ($1, $2, $3, $4)"
+    " ON CONFLICT (ledger, number, part) DO UPDATE SET body = excluded.body",
     "read_snapshot_parts": "SELECT part, body FROM {schema}.snapshots"
     " WHERE ledger = $1 AND number = $2 AND part > $3 ORDER BY part LIMIT $4",
     "delete_snapshots": "DELETE FROM {schema}.snapshots WHERE ledger = $1 AND number <> $2",
@@ -51,9 +53,10 @@ _TEXTS: Final = {
     " ON CONFLICT (ledger, name) DO UPDATE SET body = excluded.body",
     "delete_group": "DELETE FROM {schema}.consumer_groups WHERE ledger = $1 AND name = $2",
     "list_addresses": "SELECT address FROM {schema}.ledgers WHERE kind = $1",
+    "list_ledgers": "SELECT id, address, snapshot_number, last_number FROM {schema}.ledgers",
     "read_meta": "SELECT value FROM {schema}.meta WHERE name = $1",
     "insert_meta": "INSERT INTO {schema}.meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
-    "ping": "SELECT 1",
+    "read_time": f"SELECT {_NOW_MS}",
 }
 
 

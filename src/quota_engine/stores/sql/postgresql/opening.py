@@ -4,18 +4,22 @@
 
 from __future__ import annotations
 
-__all__ = ["CHECK_SERVER", "check_server", "check_standbys", "final_errors", "open_tables", "texts"]
+__all__ = ["CHECK_SERVER", "RoundTrips", "check_server", "check_standbys", "final_errors", "open_tables", "texts"]
 
 import contextlib
 import re
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Generator, Iterator
+from typing import Final, TypeVar
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.sql.postgresql.dialect import quoted
 from quota_engine.stores.sql.postgresql.schema import VERSION, VERSION_NAME, advisory_lock_key, create_statements
 from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
-from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip, Rows, Statement, Steps
+from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip, Rows, Statement, Step
+
+T = TypeVar("T")
+RoundTrips = Generator[Step, list[Rows], T]
+"""A call's steps without work for a thread; it returns the call's result."""
 
 SERVER_VERSION_MIN: Final = 14
 CHECK_SERVER: Final = RoundTrip((Statement("check_server"),))
@@ -74,7 +78,7 @@ def check_standbys(names: str, replicas: int) -> None:
         )
 
 
-def open_tables(schema: str) -> Steps[None]:
+def open_tables(schema: str) -> RoundTrips[None]:
     """Make the tables if they are missing, and check their version.
 
     Processes that open at the same time make them one after the other, under an advisory lock.
@@ -91,7 +95,7 @@ def open_tables(schema: str) -> Steps[None]:
     check_version(versions[0][0], schema)
 
 
-def create_tables(schema: str) -> Steps[None]:
+def create_tables(schema: str) -> RoundTrips[None]:
     """Make what is missing, in one transaction."""
     names = ["lock_tables", *(f"create_{number}" for number in range(len(create_statements(schema))))]
     yield RoundTrip(tuple(Statement(name) for name in names), begin=True, end="commit")

@@ -20,7 +20,7 @@ _RIGHTS: Final = {
     "meta": "SELECT, INSERT",
     "ledgers": "SELECT, INSERT, UPDATE",
     "entries": "SELECT, INSERT, DELETE",
-    "snapshots": "SELECT, INSERT, DELETE",
+    "snapshots": "SELECT, INSERT, UPDATE, DELETE",
     "consumer_groups": "SELECT, INSERT, UPDATE, DELETE",
 }
 """All that the store does to a table that exists."""

@@ -22,6 +22,7 @@ SCHEMA_LENGTH_MAX: Final = 63
 _FORM: Final = "postgresql://[user:password@]host[:port][,host:port]/database with options of libpq"
 _OWN_OPTIONS: Final = frozenset(
     {
+        "cache_mb",
         "connections_max",
         "durability",
         "lock_timeout_ms",
@@ -59,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True):
         connections_max: Connections that one store opens at most.
         prepare: True to prepare the statements of each connection once.
         has_several_hosts: True if another host may be the writable one after a failover.
-        store_options: Options that the dialects share, unchecked.
+        cache_mb: Bound of the ledgers in memory, in megabytes; 0 for the default.
     """
 
     conninfo: str
@@ -72,15 +73,14 @@ class Settings(msgspec.Struct, frozen=True):
     connections_max: int = 8
     prepare: bool = True
     has_several_hosts: bool = False
-    store_options: dict[str, str] = {}
+    cache_mb: int = 0
 
 
-def parse_url(url: str, store_options: frozenset[str] = frozenset()) -> Settings:
+def parse_url(url: str) -> Settings:
     """Return the settings of a URL.
 
     Args:
         url: ``postgresql://…`` or ``postgres://…``.
-        store_options: Names of options that the caller reads.
 
     Raises:
         InvalidRequest: The URL does not have the form, or an option has an invalid value. The text has no part of the
@@ -98,7 +98,7 @@ def parse_url(url: str, store_options: frozenset[str] = frozenset()) -> Settings
     options = dict(pairs)
     if len(options) < len(pairs):
         raise InvalidRequest("url", "has an option more than once", "each option once")
-    own = {name: options.pop(name) for name in _OWN_OPTIONS | store_options if name in options}
+    own = {name: options.pop(name) for name in _OWN_OPTIONS if name in options}
     timeout_ms = _integer(own, "timeout_ms", 5000, 100, 600_000)
     statement_timeout_ms = _integer(own, "statement_timeout_ms", timeout_ms * 4 // 5, 1, 600_000)
     durability = _choice(own, "durability", CommitDurability.FSYNC, tuple(CommitDurability))
@@ -113,7 +113,7 @@ def parse_url(url: str, store_options: frozenset[str] = frozenset()) -> Settings
         connections_max=_integer(own, "connections_max", 8, 1, 1000),
         prepare=_choice(own, "prepare", "on", ("on", "off")) == "on",
         has_several_hosts="," in parts.netloc or "," in options.get("host", ""),
-        store_options={name: value for name, value in own.items() if name in store_options},
+        cache_mb=_integer(own, "cache_mb", 0, 0, 1_000_000),
     )
 
 
