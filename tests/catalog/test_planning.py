@@ -124,6 +124,20 @@ def test_extensions_are_rules_of_an_office() -> None:
     assert (east.extensions_max, east.extension_ms) == (2, 90_000)
 
 
+def test_the_rules_of_the_wait_list() -> None:
+    raw = sample()
+    online = raw["plans"][0]["allotments"][1]
+    online["re_release"] = {"rule": "wait_list", "order": "strict", "blocks_s": 7_200}
+    raw["offices"][1]["rules"] = {"wait_list_max": 50, "declines_max": 1, "decline_pause_s": 600}
+    built = catalog_from(raw)
+    terms = day_terms(built, "east", MONDAY)
+    assert terms is not None
+    assert {quota.name: quota.re_release.blocks_ms for quota in terms.quotas}["online"] == 7_200_000
+    east, west = rules_of(built, "east"), rules_of(built, "west")
+    assert (east.wait_list_max, east.declines_max, east.decline_pause_ms) == (50, 1, 600_000)
+    assert (west.wait_list_max, west.declines_max, west.decline_pause_ms) == (1_000, 3, 3_600_000)
+
+
 def test_rules_are_merged_key_by_key() -> None:
     raw = sample()
     raw["plans"][0]["rules"] = {"party_max": 3, "hold_ttl_s": 60, "no_show_block_days": 7}

@@ -420,6 +420,24 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         "'at_once'",
         "cooling, because a cooling time is set",
     ),
+    "strict order without a wait list": (
+        put("plans.0.re_release", {"rule": "at_once", "order": "strict", "blocks_s": 60}),
+        "plans[0].re_release.rule",
+        "'at_once'",
+        "wait_list, because the order is strict",
+    ),
+    "strict order without a bound": (
+        put("plans.0.re_release", {"rule": "wait_list", "order": "strict"}),
+        "plans[0].re_release.blocks_s",
+        "missing",
+        "1 second or more, because the order is strict",
+    ),
+    "bound without strict order": (
+        put("plans.0.re_release", {"rule": "wait_list", "blocks_s": 60}),
+        "plans[0].re_release.order",
+        "'first_fit'",
+        "strict, because blocks_s is set",
+    ),
     "plan without places": (
         lambda raw: (
             raw["plans"].append({"id": "empty", "schedule": "month"})

@@ -72,15 +72,12 @@ def test_counters_lists_and_indexes_are_recomputed(from_events: bool) -> None:
     quota.free, quota.held, quota.confirmed = 9, 7, 0
     day.quotas["slow"].cooling = 0
     day.last_queue_number = 0
-    day.waiting = {"nobody": None, "hadi": None}
+    day.waiting = {"nobody": 1, "hadi": 9}
     ledger.claims = {applicant("ani"): ("ani-again", "nobody"), applicant("nobody"): "ani"}
     assert len(audit(ledger)) > 5
     mended = recompute(ledger, from_events=from_events)
     assert audit(mended, from_events=from_events) == []
     found = describe(mended)
-    if not from_events:  # nothing says any more that gita joined before hadi did
-        assert found["days"][DAY]["waiting"] == ["hadi", "gita"]
-        found["days"][DAY]["waiting"] = ["gita", "hadi"]
     assert found == wanted
 
 

@@ -478,6 +478,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("hold_remaining_histogram", ("surabaya", DAY, [99, 900_000]), {}),
         ("abandoned_holds", ("surabaya",), {}),
         ("release", ("surabaya~pair",), {}),
+        ("decline", ("surabaya~pair",), {"owner": OTHER, "expected_version": 2}),
         ("cancel", ("surabaya~made-up-0",), {}),
         ("check_in", ("surabaya~made-up-0",), {}),
         ("mark_no_show", ("surabaya~pair",), {}),

@@ -11,7 +11,7 @@ __all__ = ["HalfDone", "LuaServer", "LuaStore", "Refused"]
 import hashlib
 import math
 import zlib
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -386,10 +386,11 @@ class LuaServer:
         in_order = self._set(key).in_order
         if in_order and in_order[0][0] != in_order[-1][0]:
             raise Refused("ZRANGEBYLEX of members with different scores")
-        if first[:1] != "[" or last[:1] != "(":
-            raise Refused("ZRANGEBYLEX other than from one on and up to before another")
+        if first[:1] not in ("[", "(") or last[:1] != "(":
+            raise Refused("ZRANGEBYLEX other than from one, or behind one, up to before another")
         score = in_order[0][0] if in_order else 0.0
-        start, end = bisect_left(in_order, (score, first[1:])), bisect_left(in_order, (score, last[1:]))
+        find = bisect_left if first[0] == "[" else bisect_right
+        start, end = find(in_order, (score, first[1:])), bisect_left(in_order, (score, last[1:]))
         return self._limited([member for _, member in in_order[start:end]], limit)
 
     def _do_zrangebyscore(self, key: str, first: str, last: str, *limit: str) -> list[str]:

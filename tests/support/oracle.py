@@ -22,6 +22,7 @@ from quota_engine.domain.commands import (
     CloseDay,
     Command,
     Confirm,
+    Decline,
     Expire,
     Extend,
     MarkNoShow,
@@ -53,8 +54,8 @@ from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, Quota
 
 SETTLED_HOLDS_MAX = 64
 """The most overdue holds that one command expires while it settles its day."""
-WAIT_LIST_SERVED_MAX = 64
-WAIT_LIST_READ_MAX = 1024
+OFFERS_MAX = 64
+DEMANDS_MAX = 256
 
 ENDED = (State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED)
 COUNTED_AS_CONFIRMED = (State.CONFIRMED, State.ATTENDED, State.NO_SHOW)
@@ -77,6 +78,9 @@ class Record:
     moves: int = 0
     forced_moves: int = 0
     extensions: int = 0
+    wait_list_number: int = 0
+    declines: int = 0
+    paused_until_ms: int = 0
 
     @property
     def units(self) -> int:
@@ -106,6 +110,9 @@ class Cooling:
 class Quota:
     terms: QuotaTerms
     capacity: int
+    free_since_ms: int = 0
+    """The time at which it last had a free unit again after it had none."""
+    had_free_unit: bool = True
 
 
 @dataclasses.dataclass
@@ -124,6 +131,7 @@ class Day:
     revision: int = 0
     """Operators' changes, the publications included."""
     queue_number_next: int = 1
+    last_wait_list_number: int = 0
 
     def session_ended(self, choice: Choice, now_ms: int) -> bool:
         return any(one.name == choice.session and one.ends_at_ms <= now_ms for one in self.sessions)
@@ -193,7 +201,7 @@ class Oracle:
         self.now_ms = 0
         self.days: dict[int, Day] = {}
         self.records: dict[str, Record] = {}
-        """In the order of creation, which is also the order of the wait lists."""
+        """In the order of creation."""
         self.last_forgotten_day = 0
         self.blocked_until_ms: dict[str, int] = {}
         self.cancellations: list[tuple[str, int]] = []
@@ -207,7 +215,10 @@ class Oracle:
         self.forget_days(now_ms)
         for day in self._days_of(command):
             self._settle(day, command.limit if isinstance(command, Expire) else self.swept_max)
-        return self._dispatch(command)
+        expected = self._dispatch(command)
+        for day in self.days.values():
+            self._note_free_units(day)
+        return expected
 
     def lookup(self, id: str, now_ms: int) -> Reservation | None:  # noqa: A002  (the name in the interface)
         self.now_ms = max(now_ms, self.clock_ms)
@@ -228,6 +239,7 @@ class Oracle:
         day.quotas = {name: dataclasses.replace(quota) for name, quota in day.quotas.items()}
         day.cooling = list(day.cooling)
         projection._apply_due(day, limit=len(self.records))
+        projection._note_free_units(day)
         return projection._day_view(day)
 
     def _day_view(self, day: Day) -> DayView:
@@ -254,6 +266,8 @@ class Oracle:
             moments |= {cooling.due_at_ms for cooling in day.cooling if cooling.due_at_ms is not None}
             moments |= {quota.terms.reallocation.at_ms for quota in day.quotas.values() if quota.terms.reallocation}
             moments.add(day.starts_at_ms - self.rules.reschedule_before_ms)
+            moments |= {one.free_since_ms + one.terms.re_release.blocks_ms for one in day.quotas.values()}
+        moments |= {record.paused_until_ms for record in self.records.values() if record.paused_until_ms}
         return sorted(moments)
 
     # ------------------------------------------------------------------ time
@@ -287,7 +301,17 @@ class Oracle:
             pass
         elif not isinstance(
             command,
-            Confirm | Extend | Release | Cancel | CheckIn | MarkNoShow | Reschedule | PrepareMove | MoveOut | UndoMove,
+            Confirm
+            | Extend
+            | Release
+            | Decline
+            | Cancel
+            | CheckIn
+            | MarkNoShow
+            | Reschedule
+            | PrepareMove
+            | MoveOut
+            | UndoMove,
         ):
             numbers.add(command.day)
         return [self.days[number] for number in sorted(numbers) if number in self.days]
@@ -320,13 +344,22 @@ class Oracle:
     def _changed(self) -> None:
         self.clock_ms = self.now_ms
 
+    def _note_free_units(self, day: Day) -> None:
+        """Note which quotas have free units, and since when. Called after each change of them is complete."""
+        for name, quota in day.quotas.items():
+            has_free_unit = self._free(day, name) > 0
+            if has_free_unit and not quota.had_free_unit:
+                quota.free_since_ms = self.now_ms
+            quota.had_free_unit = has_free_unit
+
     # ------------------------------------------------------------------ counting
 
     def _records_on(self, day: Day) -> list[Record]:
         return [record for record in self.records.values() if record.day == day.number]
 
     def _waiting(self, day: Day) -> list[Record]:
-        return [record for record in self._records_on(day) if record.state is State.WAITING]
+        waiting = [record for record in self._records_on(day) if record.state is State.WAITING]
+        return sorted(waiting, key=lambda record: record.wait_list_number)
 
     def _held(self, day: Day, name: str) -> int:
         return sum(r.units for r in self._records_on(day) if name in r.quotas and r.state is State.HELD)
@@ -352,6 +385,7 @@ class Oracle:
             cooling=self._cooling(day, name),
             parked=sum(c.units for c in day.cooling if c.quota == name and c.due_at_ms is None),
             overbooked=max(-free, 0),
+            withheld=min(max(free, 0), self._withheld_from_all(day).get(name, 0)),
         )
 
     def _as_reservation(self, record: Record) -> Reservation:
@@ -372,6 +406,9 @@ class Oracle:
             moves=record.moves,
             forced_moves=record.forced_moves,
             extensions=record.extensions,
+            wait_list_number=record.wait_list_number,
+            declines=record.declines,
+            paused_until_ms=record.paused_until_ms,
         )
 
     # ------------------------------------------------------------------ units that move
@@ -406,16 +443,65 @@ class Oracle:
                 self._reallocate(day, name)
 
     def _serve_wait_list(self, day: Day) -> None:
-        if not day.opens_at_ms <= self.now_ms < day.ends_at_ms or day.closed:
-            return
-        read = self._waiting(day)[:WAIT_LIST_READ_MAX]
-        bookable = [record for record in read if not day.booking_ended(record.choice, self.now_ms)]
-        for record in bookable[:WAIT_LIST_SERVED_MAX]:
-            option = self._first_fitting(day, record.choice, record.units)
-            if option is not None and self._can_wait_for(day, record.choice):
+        self._note_free_units(day)
+        offers = 0
+        withheld: dict[str, int] = {}
+        for record in self._served(day):
+            option = self._first_fitting(day, record.choice, record.units, (), withheld)
+            if option is None:
+                self._withhold(day, record, withheld)
+            elif offers < OFFERS_MAX:
+                offers += 1
                 record.quotas = option
                 record.deadline_at_ms = self.now_ms + self.rules.offer_ttl_ms
+                record.paused_until_ms = 0
                 self._step(record, State.HELD)
+                self._note_free_units(day)
+
+    def _served(self, day: Day) -> list[Record]:
+        """Return the waiting parties that can get an offer now, in their order."""
+        if not day.opens_at_ms <= self.now_ms < day.ends_at_ms or day.closed:
+            return []
+        return [
+            record
+            for record in self._waiting(day)
+            if record.paused_until_ms <= self.now_ms
+            and self._can_wait_for(day, record.choice)
+            and not day.booking_ended(record.choice, self.now_ms)
+        ]
+
+    def _withhold(self, day: Day, record: Record, withheld: dict[str, int]) -> None:
+        """Withhold units for a party that does not fit."""
+        for name in {name for option in record.choice.options for name in option}:
+            quota = day.quotas[name]
+            if name not in withheld and self.now_ms < quota.free_since_ms + quota.terms.re_release.blocks_ms:
+                withheld[name] = record.units
+
+    def _withheld_from_all(self, day: Day) -> dict[str, int]:
+        """Return the units that only their party gets. Offers that are still due withhold nothing here."""
+        withheld: dict[str, int] = {}
+        for record in self._served(day):
+            if self._first_fitting(day, record.choice, record.units, (), withheld) is not None:
+                return {}
+            self._withhold(day, record, withheld)
+        return withheld
+
+    def _first_for_newcomer(
+        self, day: Day, choice: Choice, units: int, owned: tuple[str, ...] = ()
+    ) -> tuple[str, ...] | None:
+        """Return the first option with units that no waiting party can use, and that are withheld for none."""
+        for record in self._served(day):
+            if self._first_fitting(day, record.choice, record.units, (), self._withheld_before(day, record)):
+                return None
+        return self._first_fitting(day, choice, units, owned, self._withheld_from_all(day))
+
+    def _withheld_before(self, day: Day, party: Record) -> dict[str, int]:
+        withheld: dict[str, int] = {}
+        for record in self._served(day):
+            if record is party:
+                break
+            self._withhold(day, record, withheld)
+        return withheld
 
     def _reallocate(self, day: Day, name: str) -> int:
         reallocation = day.quotas[name].terms.reallocation
@@ -428,10 +514,10 @@ class Oracle:
         return units
 
     def _first_fitting(
-        self, day: Day, choice: Choice, units: int, owned: tuple[str, ...] = ()
+        self, day: Day, choice: Choice, units: int, owned: tuple[str, ...], withheld: dict[str, int]
     ) -> tuple[str, ...] | None:
         for option in choice.options:
-            if all(name in owned or self._free(day, name) >= units for name in option):
+            if all(name in owned or self._free(day, name) - withheld.get(name, 0) >= units for name in option):
                 return option
         return None
 
@@ -544,6 +630,8 @@ class Oracle:
                 return self._extend(command)
             case Release():
                 return self._release(command)
+            case Decline():
+                return self._decline(command)
             case Cancel():
                 return self._cancel(command)
             case CheckIn() | MarkNoShow():
@@ -639,19 +727,26 @@ class Oracle:
             return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
 
         record = Record(command.id, day.number, command.applicants, command.choice, created_at_ms=self.now_ms)
-        option = self._first_fitting(day, command.choice, units)
+        option = self._first_for_newcomer(day, command.choice, units)
         if option is not None:
             record.state = State.HELD
             record.quotas = option
             record.deadline_at_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
         elif not command.join_wait_list or not self._can_wait_for(day, command.choice):
             return ExpectedOutcome(Status.SOLD_OUT)
-        elif len(self._waiting(day)) >= self.rules.wait_list_max:
+        elif len(self._waiting(day)) >= self.rules.wait_list_max or self._has_too_many_demands(day, command):
             return ExpectedOutcome(Status.WAIT_LIST_FULL)
+        else:
+            day.last_wait_list_number += 1
+            record.wait_list_number = day.last_wait_list_number
         self.records[record.id] = record
         self._changed()
         expected = self._expect(Status(record.state), record)
         return self._announce(expected, record) if record.state is State.HELD else expected
+
+    def _has_too_many_demands(self, day: Day, command: Reserve) -> bool:
+        demands = {(one.choice, one.units) for one in self._waiting(day) if one.paused_until_ms <= self.now_ms}
+        return len(demands) >= DEMANDS_MAX and (command.choice, len(command.applicants)) not in demands
 
     def _replay(self, known: Record, command: Reserve | MoveIn) -> ExpectedOutcome:
         if known.party != frozenset(command.applicants):
@@ -724,7 +819,7 @@ class Oracle:
         if conflicting := self._conflicting_claims(party, day):
             same_party = [record for record in conflicting if record.party == party]
             return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
-        option = self._first_fitting(day, command.choice, len(party))
+        option = self._first_for_newcomer(day, command.choice, len(party))
         if option is None:
             return ExpectedOutcome(Status.SOLD_OUT)
         record = Record(
@@ -783,7 +878,7 @@ class Oracle:
                 return self._expect(Status.COMMAND_EXPIRED, record)
             if command.reacquire:
                 self._expire_own_holds(record.applicants)
-            option = self._first_fitting(day, record.choice, record.units)
+            option = self._first_for_newcomer(day, record.choice, record.units)
             if (
                 command.reacquire
                 and day.opens_at_ms <= self.now_ms < day.ends_at_ms
@@ -872,6 +967,38 @@ class Oracle:
         if was_held and not day.closed:
             self._abandon(record, self.now_ms)
         answer = self._announce(self._expect(Status.RELEASED, record), record)
+        self._distribute(day)
+        return answer
+
+    def _decline(self, command: Decline) -> ExpectedOutcome:
+        record = self.records.get(command.id)
+        if record is None:
+            return ExpectedOutcome(Status.NOT_FOUND)
+        day = self.days[record.day]
+        if command.owner and command.owner not in record.applicants:
+            return ExpectedOutcome(Status.NOT_OWNER)
+        if record.state is State.WAITING:
+            return self._expect(Status.WAITING, record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._expect(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
+            return self._expect(Status.STALE, record)
+        if record.state is not State.HELD or not record.wait_list_number:
+            return self._expect(Status.WRONG_STATE, record)
+        if day.closed:
+            return self._expect(Status.DAY_CLOSED, record)
+        if day.ends_at_ms <= self.now_ms:
+            return self._expect(Status.DAY_OVER, record)
+        if day.session_ended(record.choice, self.now_ms):
+            return self._expect(Status.SESSION_OVER, record)
+        if record.declines >= self.rules.declines_max:
+            return self._expect(Status.DECLINES_EXCEEDED, record)
+        quotas, record.quotas, record.deadline_at_ms, record.extensions = record.quotas, (), 0, 0
+        record.declines += 1
+        record.paused_until_ms = self.now_ms + self.rules.decline_pause_ms
+        self._step(record, State.WAITING)
+        self._return_units(record, day, quotas, self.now_ms)
+        answer = self._expect(Status.WAITING, record)
         self._distribute(day)
         return answer
 
@@ -983,7 +1110,7 @@ class Oracle:
         if self._conflicting_claims(record.applicants, target, except_record=record):
             return self._expect(Status.IDENTITY_LIMIT, record)
         owned = record.quotas if target is source else ()
-        option = self._first_fitting(target, command.choice, record.units, owned)
+        option = self._first_for_newcomer(target, command.choice, record.units, owned)
         if option is None:
             return self._expect(Status.SOLD_OUT, record)
 
@@ -994,6 +1121,7 @@ class Oracle:
         record.quotas = option
         record.moves += 1
         record.forced_moves += source.closed
+        record.wait_list_number = record.declines = 0
         self._step(record, record.state)
         if is_confirmed and target is not source:
             self._assign_queue_numbers(record, target)

@@ -17,6 +17,7 @@ from quota_engine.domain.commands import (
     CloseDay,
     Command,
     Confirm,
+    Decline,
     Expire,
     Extend,
     MarkNoShow,
@@ -199,11 +200,15 @@ class Walker:
             reschedules_max=self.choose((2, 1, 4, 0)),
             reschedule_before_ms=self.choose((0, 10, 30)),
             wait_list_max=self.choose((5, 2, 1, 0)),
+            declines_max=self.choose((1, 3, 0)),
+            decline_pause_ms=self.choose((8, 3, 1, 30)),
             jitter_seed=self.choose(("", "salt")),
         )
 
     def re_release(self) -> ReRelease:
         rule = self.choose((*ReReleaseRule, ReReleaseRule.WAIT_LIST, ReReleaseRule.WAIT_LIST))
+        if rule is ReReleaseRule.WAIT_LIST:
+            return ReRelease(rule, blocks_ms=self.choose((0, 0, 1, 5, 20)))
         if rule is not ReReleaseRule.COOLING:
             return ReRelease(rule)
         return ReRelease(rule, cooling_ms=self.choose((3, 8, 1, 0)), jitter_ms=self.choose((0, 4)))
@@ -283,6 +288,12 @@ class Walker:
     def release(self) -> Command:
         record = self.record(State.HELD, State.WAITING)
         return Release(record.id, self.owner(record), self.version(record)) if record else Release("r99")
+
+    def decline(self) -> Command:
+        offers = [record for record in self.oracle.records.values() if record.wait_list_number]
+        offers = [record for record in offers if record.state is State.HELD] or offers
+        record = self.choose(offers) if offers and not self.one_in(6) else self.record(State.HELD)
+        return Decline(record.id, self.owner(record), self.version(record)) if record else Decline("r99")
 
     def cancel(self) -> Command:
         record = self.record(State.CONFIRMED)
@@ -378,6 +389,7 @@ APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.cancel,) * 2,
     *(Walker.reschedule,) * 3,
     Walker.release,
+    *(Walker.decline,) * 2,
     Walker.check_in,
     Walker.mark_no_show,
     Walker.prepare_move,

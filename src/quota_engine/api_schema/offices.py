@@ -25,7 +25,10 @@ from quota_engine.domain.outcomes import DayView
 
 
 class QuotaBody(ResponseBody, frozen=True, kw_only=True):
-    """The counters of a quota: capacity + overbooked = available + held + confirmed + cooling."""
+    """The counters of a quota: capacity + overbooked = available + held + confirmed + cooling.
+
+    ``withheld`` of the available units are kept for a party on the wait list.
+    """
 
     name: str
     capacity: int
@@ -35,6 +38,7 @@ class QuotaBody(ResponseBody, frozen=True, kw_only=True):
     cooling: int
     parked: int
     overbooked: int
+    withheld: int = 0
 
 
 class DaySessionBody(ResponseBody, frozen=True, kw_only=True):
@@ -141,6 +145,7 @@ def day_body(view: DayView) -> DayBody:
                 cooling=quota.cooling,
                 parked=quota.parked,
                 overbooked=quota.overbooked,
+                withheld=quota.withheld,
             )
             for name, quota in view.quotas.items()
         ],

@@ -119,6 +119,9 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     ``forced_moves`` of its ``moves`` left a day that the office had closed; they do not count toward the limit.
     ``extensions`` is how often its latest hold has been extended.
 
+    ``wait_list_number`` is its number on the wait list, or 0. A ``HELD`` one with such a number is an offer of the list
+    and can be declined. After ``declines`` declined offers, the list passes over it until ``paused_until_ms``.
+
     A lookup adds ``wait_list_position`` to a reservation that is ``WAITING``, ``moved_to`` to one that is ``MOVED``,
     and ``extensions_left`` to one that is ``HELD``, if its office extends holds.
     """
@@ -141,6 +144,9 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     moves: int
     forced_moves: int
     extensions: int
+    wait_list_number: int = 0
+    declines: int = 0
+    paused_until_ms: int = 0
     extensions_left: int | UnsetType = UNSET
     wait_list_position: WaitListPositionBody | UnsetType = UNSET
     moved_to: str | UnsetType = UNSET
@@ -211,6 +217,9 @@ def reservation_body(reservation: Reservation) -> ReservationBody:
         moves=reservation.moves,
         forced_moves=reservation.forced_moves,
         extensions=reservation.extensions,
+        wait_list_number=reservation.wait_list_number,
+        declines=reservation.declines,
+        paused_until_ms=reservation.paused_until_ms,
     )
 
 

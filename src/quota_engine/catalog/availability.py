@@ -67,6 +67,6 @@ def earliest_available_day(
         if not view.can_be_booked(booked_session, now_ms):
             continue
         for option in options:
-            if all(name in view.quotas and view.quotas[name].available >= units for name in option):
+            if all(name in view.quotas and view.quotas[name].bookable >= units for name in option):
                 return datetime.date.fromordinal(view.day)
     return None

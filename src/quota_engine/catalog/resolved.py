@@ -209,7 +209,7 @@ def _with_capacity(quota: _QuotaOrAllotment, capacities: Mapping[str, int]) -> _
 def _re_release(settings: ReReleaseSettings | None) -> ReRelease:
     if settings is None:
         return ReRelease()
-    return ReRelease(settings.rule, settings.cooling_s * 1_000, settings.jitter_s * 1_000)
+    return ReRelease(settings.rule, settings.cooling_s * 1_000, settings.jitter_s * 1_000, settings.blocks_s * 1_000)
 
 
 def merge_rules(*settings: RuleSettings) -> RuleSettings:
@@ -253,6 +253,8 @@ def _rules(settings: RuleSettings) -> Rules:
         reschedules_max=_scaled(settings.reschedules_max, 1, default.reschedules_max),
         reschedule_before_ms=_scaled(settings.reschedule_before_h, _HOUR_MS, default.reschedule_before_ms),
         wait_list_max=_scaled(settings.wait_list_max, 1, default.wait_list_max),
+        declines_max=_scaled(settings.declines_max, 1, default.declines_max),
+        decline_pause_ms=_scaled(settings.decline_pause_s, _SECOND_MS, default.decline_pause_ms),
     )
 
 

@@ -34,11 +34,13 @@ __all__ = [
     "Service",
     "ServiceUnit",
     "Session",
+    "WaitListOrder",
     "Weekly",
     "name_of",
 ]
 
 import datetime
+import enum
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -166,15 +168,27 @@ class Session(Named, frozen=True, kw_only=True):
     book_until: BookUntil | None = None
 
 
+class WaitListOrder(enum.StrEnum):
+    """The order in which the wait list is served."""
+
+    FIRST_FIT = "first_fit"
+    """A smaller party behind one that does not fit is served."""
+    STRICT = "strict"
+    """For a limited time, free units are kept for the first party, even if it does not fit yet."""
+
+
 class ReReleaseSettings(_CatalogTable, frozen=True, kw_only=True):
     """The re-release rule of returned units.
 
-    With the rule "cooling", units become available after ``cooling_s`` plus a jitter of 0 to ``jitter_s``.
+    With the rule "cooling", units become available after ``cooling_s`` plus a jitter of 0 to ``jitter_s``. With
+    "wait_list" and the order "strict", the first party that does not fit blocks free units for at most ``blocks_s``.
     """
 
     rule: ReReleaseRule
     cooling_s: Seconds = 0
     jitter_s: Seconds = 0
+    order: WaitListOrder = WaitListOrder.FIRST_FIT
+    blocks_s: Seconds = 0
 
 
 class ReallocationSettings(_CatalogTable, frozen=True, kw_only=True):
@@ -295,6 +309,8 @@ class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
     reschedules_max: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     reschedule_before_h: Annotated[int, Meta(ge=0, le=87_840)] | None = None
     wait_list_max: Annotated[int, Meta(ge=0, le=CAPACITY_MAX)] | None = None
+    declines_max: Annotated[int, Meta(ge=0, le=1_000)] | None = None
+    decline_pause_s: PositiveSeconds | None = None
     retention_days: Annotated[int, Meta(ge=1, le=3_660)] | None = None
 
 

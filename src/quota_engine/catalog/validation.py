@@ -23,6 +23,7 @@ from quota_engine.catalog.schema import (
     Plan,
     ReReleaseSettings,
     RuleSettings,
+    WaitListOrder,
 )
 from quota_engine.catalog.schema_conversion import IssueCollector, format_value, key_of
 from quota_engine.domain.errors import InvalidRequest
@@ -210,7 +211,9 @@ class _PlanValidator:
             self.checks.refer(f"{key}[{index}]", name, where)
 
     def re_release(self, key: str, settings: ReReleaseSettings | None) -> None:
-        if settings is None or self.collector.has(f"{key}.rule", f"{key}.cooling_s", f"{key}.jitter_s"):
+        if settings is None or self.collector.has(
+            f"{key}.rule", f"{key}.cooling_s", f"{key}.jitter_s", f"{key}.order", f"{key}.blocks_s"
+        ):
             return
         time_s = settings.cooling_s + settings.jitter_s
         if settings.rule is ReReleaseRule.COOLING and time_s == 0:
@@ -219,6 +222,17 @@ class _PlanValidator:
             self.collector.add(
                 f"{key}.rule", format_value(str(settings.rule)), "cooling, because a cooling time is set"
             )
+        self.wait_list_order(key, settings)
+
+    def wait_list_order(self, key: str, settings: ReReleaseSettings) -> None:
+        rule, order = format_value(str(settings.rule)), format_value(str(settings.order))
+        is_strict = settings.order is WaitListOrder.STRICT
+        if is_strict and settings.rule is not ReReleaseRule.WAIT_LIST:
+            self.collector.add(f"{key}.rule", rule, "wait_list, because the order is strict")
+        elif is_strict and not settings.blocks_s:
+            self.collector.add(f"{key}.blocks_s", "missing", "1 second or more, because the order is strict")
+        elif settings.blocks_s and not is_strict:
+            self.collector.add(f"{key}.order", order, "strict, because blocks_s is set")
 
     def check_sessions(self) -> None:
         key, hours = f"{self.key}.sessions", self.plan.hours

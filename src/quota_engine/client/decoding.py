@@ -101,6 +101,9 @@ def reservation_of(body: ReservationBody) -> Reservation:
         moves=body.moves,
         forced_moves=body.forced_moves,
         extensions=body.extensions,
+        wait_list_number=body.wait_list_number,
+        declines=body.declines,
+        paused_until_ms=body.paused_until_ms,
     )
 
 
@@ -133,7 +136,14 @@ def day_of(body: DayBody) -> DayView:
         waiting=body.waiting,
         quotas={
             one.name: QuotaView(
-                one.capacity, one.available, one.held, one.confirmed, one.cooling, one.parked, one.overbooked
+                one.capacity,
+                one.available,
+                one.held,
+                one.confirmed,
+                one.cooling,
+                one.parked,
+                one.overbooked,
+                one.withheld,
             )
             for one in body.quotas
         },

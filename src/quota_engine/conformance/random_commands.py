@@ -41,6 +41,7 @@ from quota_engine.domain.commands import (
     CloseDay,
     Command,
     Confirm,
+    Decline,
     Expire,
     Extend,
     MarkNoShow,
@@ -108,6 +109,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         ),
         (8, lambda r: Extend(ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.choice((1, 1, 2, 3)))),
         (10, lambda r: Release(ids.any(), _owner(r))),
+        (8, lambda r: Decline(ids.any(), _owner(r), r.choice((0, 0, 0, 2)))),
         (8, lambda r: Cancel(ids.any())),
         (7, lambda r: Reschedule(ids.any(), r.choice(_DAYS), r.choice(_CHOICES))),
         (2, lambda r: PrepareMove(ids.any(), _owner(r), r.choice((0, 0, 1, 2)))),
@@ -123,7 +125,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (1, lambda r: ReallocateUnused(r.choice(_DAYS), r.choice(_QUOTAS))),
         (2, lambda r: ReleaseParked(r.choice(_DAYS), "draw")),
         (1, _set_rules),
-        (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2)))),
+        (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2), r.choice((0, 1000, HOLD_TTL_MS))))),
     ]
     weights = [weight for weight, _ in makers]
     for _ in range(count):
@@ -182,6 +184,9 @@ def _set_rules(rng: random.Random) -> SetRules:
             abandoned_holds_max=rng.choice((0, 1, 2, 3)),
             abandoned_holds_window_ms=24 * _HOUR_MS,
             abandoned_holds_block_ms=rng.choice((0, HOLD_TTL_MS, 24 * _HOUR_MS)),
+            wait_list_max=rng.choice((2, 4, 8)),
+            declines_max=rng.choice((0, 1, 3)),
+            decline_pause_ms=rng.choice((1, 1000, HOLD_TTL_MS)),
         )
     )
 

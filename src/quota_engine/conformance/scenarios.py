@@ -17,6 +17,7 @@ from quota_engine.conformance.extension_scenarios import EXTENSION_SCENARIOS
 from quota_engine.conformance.penalty_scenarios import PENALTY_SCENARIOS
 from quota_engine.conformance.scenario_steps import ConformanceScenario, Step, move_in
 from quota_engine.conformance.session_scenarios import SESSION_SCENARIOS
+from quota_engine.conformance.wait_list_scenarios import WAIT_LIST_SCENARIOS
 from quota_engine.conformance.world import (
     COOLING,
     DAY,
@@ -79,6 +80,7 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
     *CLOSED_DAY_SCENARIOS,
     *EXTENSION_SCENARIOS,
     *SESSION_SCENARIOS,
+    *WAIT_LIST_SCENARIOS,
     ConformanceScenario(
         "a reservation from hold to check-in",
         (

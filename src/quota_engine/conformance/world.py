@@ -75,10 +75,14 @@ RULES: Final = Rules(
 )
 
 
-def terms(shift_days: int = 0) -> DayTerms:
+def terms(shift_days: int = 0, blocks_ms: int = 0) -> DayTerms:
     """Return a day with two sessions and one quota per re-release rule.
 
     Unused units of ``fast`` are reallocated to ``online``.
+
+    Args:
+        shift_days: how much later it takes place.
+        blocks_ms: how long a party on the wait list blocks units of ``priority``; 0 for the order ``first_fit``.
     """
     shift_ms = shift_days * _DAY_MS
     ends_at_ms = STARTS_AT_MS + shift_ms + _DAY_MS // 2
@@ -89,7 +93,7 @@ def terms(shift_days: int = 0) -> DayTerms:
         FORGET_AT_MS + shift_ms,
         (
             QuotaTerms("online", 2),
-            QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST)),
+            QuotaTerms("priority", 1, ReRelease(ReReleaseRule.WAIT_LIST, blocks_ms=blocks_ms)),
             QuotaTerms("slow", 1, ReRelease(ReReleaseRule.COOLING, 60 * _MINUTE_MS, 30 * _MINUTE_MS)),
             QuotaTerms("draw", 1, ReRelease(ReReleaseRule.NEXT_DRAW)),
             QuotaTerms("fast", 2, reallocation=Reallocation("online", REALLOCATE_AT_MS + shift_ms)),

@@ -78,8 +78,10 @@ def _audit_day(day: Day, records: list[Reservation]) -> list[str]:
     findings += [f"day {day.number}: queue number {one} was given twice" for one, times in numbers.items() if times > 1]
     if any(number > day.last_queue_number for number in numbers):
         findings.append(f"day {day.number}: a reservation has a queue number above the last one given")
-    if set(day.waiting) != {record.id for record in records if record.state is State.WAITING}:
+    if day.waiting != {record.id: record.wait_list_number for record in records if record.state is State.WAITING}:
         findings.append(f"day {day.number}: the wait list differs from the records")
+    if any(record.wait_list_number > day.last_wait_list_number for record in records):
+        findings.append(f"day {day.number}: a reservation has a wait-list number above the last one given")
     return findings
 
 

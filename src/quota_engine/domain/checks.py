@@ -79,7 +79,7 @@ def refuse_transition(record: Reservation, expected_version: int, verb: Verb) ->
         return Outcome(Status.HOLD_EXPIRED, record)
     if expected_version and expected_version != record.version:
         return Outcome(Status.STALE, record)
-    if (record.state, verb) not in TRANSITIONS:
+    if (record.state, verb) not in TRANSITIONS or (verb is Verb.DECLINE and not record.is_offer):
         return Outcome(Status.WRONG_STATE, record)
     return None
 

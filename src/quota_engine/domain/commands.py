@@ -18,6 +18,7 @@ __all__ = [
     "CloseDay",
     "Command",
     "Confirm",
+    "Decline",
     "Expire",
     "Extend",
     "MarkNoShow",
@@ -173,6 +174,10 @@ class Extend(_OnReservation, frozen=True, gc=False):
 
 class Release(_OnReservation, frozen=True, gc=False):
     """Release a hold, or leave the wait list."""
+
+
+class Decline(_OnReservation, frozen=True, gc=False):
+    """Decline an offer of the wait list and keep the place on the list. The offer goes to the next party."""
 
 
 class Cancel(_OnReservation, frozen=True, gc=False):
@@ -379,6 +384,7 @@ Command = (
     | Confirm
     | Extend
     | Release
+    | Decline
     | Cancel
     | CheckIn
     | MarkNoShow

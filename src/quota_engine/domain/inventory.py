@@ -6,21 +6,17 @@ Every loop is bounded by a constant below, so that a command has a bounded cost.
 from __future__ import annotations
 
 __all__ = [
-    "OFFERS_MAX",
     "RECLAIM_MAX",
     "SETTLE_MAX",
-    "WAITING_READ_MAX",
     "distribute_free_units",
     "expire",
     "find_option",
     "reallocate",
-    "served_by_wait_list",
     "settle",
     "settle_reservation",
 ]
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
 from msgspec.structs import replace
@@ -28,7 +24,8 @@ from msgspec.structs import replace
 from quota_engine.domain.events import Cooled, ReservationChanged, UnitsReallocated
 from quota_engine.domain.ledger import Day, Ledger, Quota, evolve
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
-from quota_engine.domain.model import Choice, ReReleaseRule, Reservation
+from quota_engine.domain.model import Choice, Reservation
+from quota_engine.domain.offers import serve_wait_list, wait_list_due_ms, withheld_units
 
 SETTLE_MAX: Final = 64
 """The most overdue holds that one command expires while it settles a day. The same bound holds for each quota's
@@ -36,13 +33,6 @@ cooling units.
 """
 RECLAIM_MAX: Final = 1000
 """The most overdue holds that a command expires, or cooled units that it releases, because it lacks units."""
-OFFERS_MAX: Final = 64
-"""The most wait-list entries to which one command makes offers."""
-WAITING_READ_MAX: Final = 1024
-"""The most wait-list entries that one command reads, those of sessions that are over included. A multiple of
-:data:`OFFERS_MAX`.
-"""
-
 _HELD: Final = State.HELD
 
 
@@ -56,7 +46,8 @@ def find_option(
 ) -> tuple[str, ...] | None:
     """Return the first option of ``choice`` with room, or ``None``.
 
-    Expires overdue holds on quotas that lack units, at most :data:`RECLAIM_MAX`.
+    Expires overdue holds on quotas that lack units, at most :data:`RECLAIM_MAX`. Takes nothing that a party on the wait
+    list can use now, and no units that are withheld for one.
 
     Args:
         ledger: the office's ledger; changed by expiries.
@@ -66,6 +57,8 @@ def find_option(
         now_ms: milliseconds since 1970 (UTC).
         kept: quotas of which the reservation has its units already.
     """
+    if day.waiting:
+        return _find_option_behind_wait_list(ledger, day, choice, units, now_ms, kept)
     quotas = day.quotas
     budget = RECLAIM_MAX
     for option in choice.options:
@@ -83,24 +76,57 @@ def find_option(
     return None
 
 
+def _find_option_behind_wait_list(
+    ledger: Ledger, day: Day, choice: Choice, units: int, now_ms: int, kept: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Do what :func:`find_option` does on a day with a wait list: its parties come first."""
+    quotas = day.quotas
+    budget = RECLAIM_MAX
+    withheld: dict[str, int] = {}
+    is_withheld_known = False
+    for option in choice.options:
+        needed = [name for name in option if name not in kept]
+        while True:
+            lacking = next((name for name in needed if quotas[name].free < units), "")
+            if not lacking:
+                if not is_withheld_known:
+                    found = withheld_units(ledger, day, quotas, now_ms)
+                    if found is None:
+                        return None
+                    withheld, is_withheld_known = found, True
+                lacking = next((name for name in needed if quotas[name].free - withheld.get(name, 0) < units), "")
+                if not lacking:
+                    return option
+            if now_ms < day.next_due_ms or not budget or not _reclaim_one(ledger, day, lacking, now_ms):
+                break
+            budget -= 1
+            is_withheld_known = False
+    return None
+
+
 def _reclaim(ledger: Ledger, day: Day, name: str, units: int, now_ms: int, budget: int) -> int:
     """Release overdue units of one quota until it has ``units`` free, and return the remaining budget.
 
     This makes the bounded sweep exact: however many holds are overdue, a reserve finds the units it needs.
     """
     quota = day.quotas[name]
-    while budget and quota.free < units:
+    while budget and quota.free < units and _reclaim_one(ledger, day, name, now_ms):
         budget -= 1
-        changed: Sequence[str] = (name,)
-        if not _release_cooled(ledger, day, name, now_ms):
-            sets = (quotas for quotas in _held_quota_sets(day) if name in quotas)
-            changed = next((quotas for quotas in sets if _expire_one(ledger, day, quotas, now_ms)), ())
-            if not changed:
-                return budget
-        # While returned units only reduce an overbooking, none becomes free, and the wait list need not be read.
-        if any(day.quotas[one].free > 0 for one in changed):
-            distribute_free_units(ledger, day, now_ms)
     return budget
+
+
+def _reclaim_one(ledger: Ledger, day: Day, name: str, now_ms: int) -> bool:
+    """Release one cooled entry or one overdue hold of a quota. Return False if there is none."""
+    changed: Sequence[str] = (name,)
+    if not _release_cooled(ledger, day, name, now_ms):
+        sets = (quotas for quotas in _held_quota_sets(day) if name in quotas)
+        changed = next((quotas for quotas in sets if _expire_one(ledger, day, quotas, now_ms)), ())
+        if not changed:
+            return False
+    # While returned units only reduce an overbooking, none becomes free, and the wait list need not be served.
+    if any(day.quotas[one].free > 0 for one in changed):
+        distribute_free_units(ledger, day, now_ms)
+    return True
 
 
 def _held_quota_sets(day: Day) -> list[tuple[str, ...]]:
@@ -166,8 +192,8 @@ def _next_due_ms(ledger: Ledger, day: Day) -> int:
     # time.
     now_ms = ledger.now_ms
     due_ms = [day.terms.forget_at_ms]
-    if day.waiting and day.terms.opens_at_ms > now_ms:
-        due_ms.append(day.terms.opens_at_ms)
+    if day.waiting:
+        due_ms.append(wait_list_due_ms(ledger, day))
     for quotas, queue in list(day.due.items()):
         deadline_ms = queue.next_deadline_ms(ledger.reservations)
         if deadline_ms is None:
@@ -200,7 +226,7 @@ def distribute_free_units(ledger: Ledger, day: Day, now_ms: int) -> None:
         if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:
             reallocate(ledger, day, name, quota, now_ms)
     if day.waiting:
-        _serve_wait_list(ledger, day, now_ms)
+        serve_wait_list(ledger, day, now_ms)
 
 
 def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int, *, by_operator: bool = False) -> int:
@@ -210,40 +236,3 @@ def reallocate(ledger: Ledger, day: Day, name: str, quota: Quota, now_ms: int, *
         return 0
     evolve(ledger, UnitsReallocated(now_ms, day.number, name, quota.reallocation.to, units, by_operator))
     return units
-
-
-def served_by_wait_list(day: Day, choice: Choice) -> bool:
-    """Return True if at least one quota of the choice's options has the re-release rule ``wait_list``."""
-    rule = ReReleaseRule.WAIT_LIST
-    return any(day.quotas[name].re_release.rule is rule for option in choice.options for name in option)
-
-
-def _first_waiting(ledger: Ledger, day: Day, now_ms: int) -> list[Reservation]:
-    """Return the first entries of the wait list. Those of sessions that are over take no part in the bound."""
-    found: list[Reservation] = []
-    for reservation_id in islice(day.waiting, WAITING_READ_MAX):
-        record = ledger.reservations[reservation_id]
-        if now_ms < day.book_until_ms(record.choice.session):
-            found.append(record)
-            if len(found) == OFFERS_MAX:
-                break
-    return found
-
-
-def _serve_wait_list(ledger: Ledger, day: Day, now_ms: int) -> None:
-    if day.closed or not day.terms.opens_at_ms <= now_ms < day.terms.ends_at_ms:
-        return
-    for record in _first_waiting(ledger, day, now_ms):
-        if not served_by_wait_list(day, record.choice):
-            continue
-        option = next((one for one in record.choice.options if _fits(day, one, record.units)), None)
-        if option is None:
-            continue
-        offered = replace(
-            record,
-            quotas=option,
-            state=TRANSITIONS[record.state, Verb.OFFER],
-            version=record.version + 1,
-            deadline_at_ms=now_ms + ledger.rules.offer_ttl_ms,
-        )
-        evolve(ledger, ReservationChanged(now_ms, Verb.OFFER, offered))

@@ -59,6 +59,7 @@ from quota_engine.domain.model import (
 )
 from quota_engine.domain.outcomes import AbandonedHolds
 from quota_engine.domain.penalties import PenaltyRecord, is_outdated, updated
+from quota_engine.domain.wait_list import WaitQueues
 
 _HELD: Final = State.HELD
 _WAITING: Final = State.WAITING
@@ -81,6 +82,7 @@ class Quota:
         "cooling",
         "cooling_due",
         "free",
+        "free_since_ms",
         "held",
         "parked",
         "re_release",
@@ -90,6 +92,8 @@ class Quota:
     def __init__(self, terms: QuotaTerms) -> None:
         self.capacity = terms.capacity
         self.free = terms.capacity
+        self.free_since_ms = 0
+        """The time at which the quota last had a free unit again after it had none; 0 if it never ran out."""
         self.held = 0
         self.confirmed = 0
         self.cooling = 0
@@ -98,6 +102,12 @@ class Quota:
         """A heap of ``(due_at_ms, units)``, without the parked units."""
         self.re_release: ReRelease = terms.re_release
         self.reallocation: Reallocation | None = terms.reallocation
+
+    def add_free(self, units: int, now_ms: int) -> None:
+        """Add free units, and note when the first one is there. ``units`` is negative if there are fewer."""
+        if self.free <= 0 < self.free + units:
+            self.free_since_ms = now_ms
+        self.free += units
 
 
 class DueQueue:
@@ -176,12 +186,14 @@ class Day:
         "last_queue_number",
         "last_valid_choice",
         "last_valid_until_ms",
+        "last_wait_list_number",
         "next_due_ms",
         "number",
         "quotas",
         "reservation_ids",
         "revision",
         "terms",
+        "wait_queues",
         "waiting",
     )
 
@@ -194,8 +206,11 @@ class Day:
         self.quotas: dict[str, Quota] = {quota.name: Quota(quota) for quota in terms.quotas}
         self.due: dict[tuple[str, ...], DueQueue] = {}
         """Holds by the set of quotas they consume: a reserve that lacks units of a quota expires holds on it first."""
-        self.waiting: dict[str, None] = {}
-        """The wait list: ids in the order in which they joined."""
+        self.waiting: dict[str, int] = {}
+        """The wait list: the numbers of its parties by id. They are served in the order of the numbers."""
+        self.wait_queues = WaitQueues()
+        """The same parties by what they want."""
+        self.last_wait_list_number = 0
         self.last_valid_choice: Choice | None = None
         """The last choice whose quotas all exist on this day. During an opening most reserves have the same choice."""
         self.last_valid_until_ms = 0
@@ -355,7 +370,7 @@ def split_returned_units(
 def _give_back(ledger: Ledger, day: Day, name: str, units: int, record: Reservation, at_ms: int) -> None:
     quota = day.quotas[name]
     split = split_returned_units(quota, name, units, record, at_ms, ledger.rules.jitter_seed)
-    quota.free += split.free
+    quota.add_free(split.free, ledger.now_ms)
     quota.cooling += split.cooling
     quota.parked += split.parked
     if split.cooling > split.parked:
@@ -398,7 +413,8 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
             quota.held += units
         day.push_due(new)
     elif new.state is _WAITING:
-        day.waiting[new.id] = None
+        day.waiting[new.id] = day.last_wait_list_number = new.wait_list_number
+        day.wait_queues.add(new)
     else:  # moved in from another office, where it was already confirmed
         for name in new.quotas:
             day.quotas[name].free -= new.units
@@ -429,6 +445,10 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
 
     if old.state is _WAITING:
         del old_day.waiting[new.id]
+        old_day.wait_queues.discard(old)
+    elif new.state is _WAITING:
+        day.waiting[new.id] = new.wait_list_number
+        day.wait_queues.add(new)
     if new.state is _HELD:
         day.push_due(new)
     if old_day is not day:
@@ -510,7 +530,7 @@ def _capacity_set(ledger: Ledger, event: CapacitySet) -> None:
     day = ledger.days[event.day]
     day.revision += 1
     quota = day.quotas[event.quota]
-    quota.free += event.capacity - quota.capacity
+    quota.add_free(event.capacity - quota.capacity, event.at_ms)
     quota.capacity = event.capacity
 
 
@@ -539,14 +559,14 @@ def _units_reallocated(ledger: Ledger, event: UnitsReallocated) -> None:
     quotas = day.quotas
     for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):
         quotas[name].capacity += units
-        quotas[name].free += units
+        quotas[name].add_free(units, event.at_ms)
 
 
 def _cooled(ledger: Ledger, event: Cooled) -> None:
     quota = ledger.days[event.day].quotas[event.quota]
     heappop(quota.cooling_due)
     quota.cooling -= event.units
-    quota.free += event.units
+    quota.add_free(event.units, event.at_ms)
 
 
 def _parked_released(ledger: Ledger, event: ParkedReleased) -> None:
@@ -555,7 +575,7 @@ def _parked_released(ledger: Ledger, event: ParkedReleased) -> None:
     quota = day.quotas[event.quota]
     quota.parked -= event.units
     quota.cooling -= event.units
-    quota.free += event.units
+    quota.add_free(event.units, event.at_ms)
 
 
 _EVENT_HANDLERS: Final[dict[type, Callable[[Ledger, Any], None]]] = {
@@ -678,11 +698,13 @@ def describe(ledger: Ledger) -> dict[str, Any]:
                 "departed": day.departed,
                 "revision": day.revision,
                 "last_queue_number": day.last_queue_number,
-                "waiting": list(day.waiting),
+                "last_wait_list_number": day.last_wait_list_number,
+                "waiting": sorted(day.waiting, key=lambda one: (day.waiting[one], one)),
                 "quotas": {
                     name: {
                         "capacity": quota.capacity,
                         "free": quota.free,
+                        "free_since_ms": quota.free_since_ms,
                         "held": quota.held,
                         "confirmed": quota.confirmed,
                         "cooling": quota.cooling,

@@ -41,6 +41,7 @@ class Verb(enum.StrEnum):
     RESERVE = "reserve"
     WAIT = "wait"
     OFFER = "offer"
+    DECLINE = "decline"
     CONFIRM = "confirm"
     REACQUIRE = "reacquire"
     EXTEND = "extend"
@@ -63,6 +64,7 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (None, Verb.MOVE_IN_CONFIRMED): State.CONFIRMED,
     (State.WAITING, Verb.OFFER): State.HELD,
     (State.WAITING, Verb.RELEASE): State.RELEASED,
+    (State.HELD, Verb.DECLINE): State.WAITING,
     (State.HELD, Verb.CONFIRM): State.CONFIRMED,
     (State.HELD, Verb.EXTEND): State.HELD,
     (State.HELD, Verb.RELEASE): State.RELEASED,

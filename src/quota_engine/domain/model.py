@@ -65,15 +65,23 @@ class ReRelease(msgspec.Struct, frozen=True, gc=False):
     With ``COOLING``, returned units become available after ``cooling_ms`` plus a jitter of 0 to ``jitter_ms``. The
     jitter is derived from the office's seed (:func:`~quota_engine.domain.ledger.split_returned_units`). Both are at
     most 10 years.
+
+    With ``WAIT_LIST``, ``blocks_ms`` is the order of the list. 0 is ``first_fit``: a smaller party behind one that does
+    not fit is served. Above 0, at most 10 years, it is ``strict``: for that long, the first party that does not fit
+    blocks free units for which others could be served.
     """
 
     rule: ReReleaseRule = ReReleaseRule.AT_ONCE
     cooling_ms: int = 0
     jitter_ms: int = 0
+    blocks_ms: int = 0
 
     def __post_init__(self) -> None:
         check_integer(self.cooling_ms, "cooling_ms", 0, DURATION_MS_MAX)
         check_integer(self.jitter_ms, "jitter_ms", 0, DURATION_MS_MAX)
+        check_integer(self.blocks_ms, "blocks_ms", 0, DURATION_MS_MAX)
+        if self.blocks_ms and self.rule is not ReReleaseRule.WAIT_LIST:
+            raise InvalidRequest("blocks_ms", f"{self.blocks_ms} with the rule {self.rule}", "0, or the rule wait_list")
 
 
 class Reallocation(msgspec.Struct, frozen=True, gc=False):
@@ -232,6 +240,8 @@ class Rules(msgspec.Struct, frozen=True):
         reschedules_max: how often a reservation may be moved, 0 to 1,000.
         reschedule_before_ms: a confirmed reservation may be moved until this long before its day's ``starts_at_ms``.
         wait_list_max: the most entries on the wait list of a day, 0 to 10,000,000.
+        declines_max: how many offers a party may decline and keep its place on the wait list, 0 to 1,000.
+        decline_pause_ms: how long the wait list passes over a party that has declined an offer, 1 or more.
         jitter_seed: the secret seed of the cooling times' jitter. Applicants who know it can predict cooling times.
     """
 
@@ -251,6 +261,8 @@ class Rules(msgspec.Struct, frozen=True):
     reschedules_max: int = 1
     reschedule_before_ms: int = 86_400_000
     wait_list_max: int = 1000
+    declines_max: int = 3
+    decline_pause_ms: int = 60 * 60_000
     jitter_seed: str = ""
 
     def __post_init__(self) -> None:
@@ -263,6 +275,8 @@ class Rules(msgspec.Struct, frozen=True):
         check_integer(self.abandoned_holds_max, "abandoned_holds_max", 0, ABANDONED_HOLDS_MAX)
         check_integer(self.reschedules_max, "reschedules_max", 0, 1000)
         check_integer(self.wait_list_max, "wait_list_max", 0, CAPACITY_MAX)
+        check_integer(self.declines_max, "declines_max", 0, 1000)
+        check_integer(self.decline_pause_ms, "decline_pause_ms", 1, DURATION_MS_MAX)
         for field in (
             "no_show_block_ms",
             "cancellations_window_ms",
@@ -330,6 +344,10 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
         moves: how often it has been rescheduled or moved.
         forced_moves: how many of these moves left a day that the office had closed. They do not count toward the limit.
         extensions: how often its latest hold has been extended.
+        wait_list_number: the number under which it joined the day's wait list. The list is in the order of the numbers.
+            0 if it never waited, or if it was rescheduled since.
+        declines: how many offers of the wait list it has declined.
+        paused_until_ms: the wait list passes over it until then, because it has declined an offer; 0 if it has not.
     """
 
     office: str
@@ -346,6 +364,9 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     moves: int
     forced_moves: int = 0
     extensions: int = 0
+    wait_list_number: int = 0
+    declines: int = 0
+    paused_until_ms: int = 0
 
     @property
     def units(self) -> int:
@@ -356,6 +377,11 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     def reference(self) -> str:
         """``office~id``, which identifies the reservation over all offices. Safe in a URL."""
         return f"{self.office}~{self.id}"
+
+    @property
+    def is_offer(self) -> bool:
+        """True if it is a hold that the wait list gave, so that it can be declined."""
+        return self.state is State.HELD and self.wait_list_number > 0
 
     @property
     def queue_numbers(self) -> range:

@@ -61,6 +61,8 @@ class Status(enum.StrEnum):
     """The reservation has been moved as often as the office allows."""
     EXTENSIONS_EXCEEDED = "EXTENSIONS_EXCEEDED"
     """The hold has been extended as often as the office allows."""
+    DECLINES_EXCEEDED = "DECLINES_EXCEEDED"
+    """The party has declined as many offers of the wait list as the office allows."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
     """The party has more applicants than the office allows."""
     BLOCKED = "BLOCKED"
@@ -95,8 +97,8 @@ class WaitListPosition(msgspec.Struct, frozen=True, gc=False):
     """A party's position on the wait list of a day.
 
     Attributes:
-        ahead: parties that joined earlier and still wait, for any choice. At most this many are served first, unless a
-            smaller party fits where this one does not.
+        ahead: parties that joined earlier and still wait, for any choice, those included that have declined an offer.
+            At most this many are served first, unless a smaller party fits where this one does not.
         waiting: all parties on the list, this one included.
     """
 
@@ -180,7 +182,7 @@ class QuotaView(msgspec.Struct, frozen=True, gc=False):
     """The counters of one quota, in units: ``capacity + overbooked == available + held + confirmed + cooling``.
 
     ``cooling`` counts returned units that are not available yet. ``parked`` counts those of them that wait for the next
-    draw.
+    draw. ``withheld`` counts available units that the wait list keeps from others, because a party on it needs more.
     """
 
     capacity: int
@@ -190,6 +192,12 @@ class QuotaView(msgspec.Struct, frozen=True, gc=False):
     cooling: int
     parked: int
     overbooked: int
+    withheld: int = 0
+
+    @property
+    def bookable(self) -> int:
+        """The available units that a party can take that is not on the wait list."""
+        return self.available - self.withheld
 
 
 class DayView(msgspec.Struct, frozen=True):

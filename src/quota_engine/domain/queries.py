@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, split_returned_units
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Reservation
+from quota_engine.domain.offers import withheld_units
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, QuotaView, WaitListPosition
 
 
@@ -96,14 +97,15 @@ def wait_list_position(ledger: Ledger, reservation_id: str, now_ms: int) -> Wait
     day = ledger.days[record.day]
     if day.book_until_ms(record.choice.session) <= max(now_ms, ledger.now_ms):
         return None
-    return WaitListPosition(list(day.waiting).index(reservation_id), len(day.waiting))
+    ahead = sum(number < record.wait_list_number for number in day.waiting.values())
+    return WaitListPosition(ahead, len(day.waiting))
 
 
 def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
     """Return the counters of a day at ``now_ms``, or ``None`` if the day is unknown or forgotten.
 
     Overdue holds count as expired under their quotas' re-release rules, cooled units as available, and due
-    reallocations as done. A query does not serve the wait list.
+    reallocations as done. A query does not serve the wait list, but shows the units that it withholds.
     """
     now_ms = max(now_ms, ledger.now_ms)
     day = ledger.days.get(number)
@@ -112,6 +114,7 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
     quotas = {name: _copy_counters(quota) for name, quota in day.quotas.items()}
     if now_ms >= day.next_due_ms:
         _settle_counters(ledger, day, quotas, now_ms)
+    withheld = (withheld_units(ledger, day, quotas, now_ms) or {}) if day.waiting else {}
     return DayView(
         number,
         day.terms.opens_at_ms,
@@ -128,6 +131,7 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
                 quota.cooling,
                 quota.parked,
                 max(0, -quota.free),
+                min(max(0, quota.free), withheld.get(name, 0)),
             )
             for name, quota in quotas.items()
         },
@@ -157,19 +161,19 @@ def _settle_counters(ledger: Ledger, day: Day, quotas: dict[str, Quota], now_ms:
                     quota, name, record.units, expired, record.deadline_at_ms, ledger.rules.jitter_seed
                 )
                 cooled = split.cooling > split.parked and split.due_at_ms <= now_ms
-                quota.free += split.free + (split.cooling if cooled else 0)
+                quota.add_free(split.free + (split.cooling if cooled else 0), now_ms)
                 quota.cooling += 0 if cooled else split.cooling
                 quota.parked += split.parked
     for quota in quotas.values():
         for due_at_ms, units in quota.cooling_due:
             if due_at_ms <= now_ms:
                 quota.cooling -= units
-                quota.free += units
+                quota.add_free(units, now_ms)
     for quota in quotas.values():
         if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms and quota.free > 0:
             target = quotas[quota.reallocation.to]
             units = quota.free
             quota.free -= units
             quota.capacity -= units
-            target.free += units
+            target.add_free(units, now_ms)
             target.capacity += units

@@ -109,11 +109,11 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
     mended.quotas = {name: _copy_quota(name, quota) for name, quota in day.quotas.items()}
     numbers = [number for record in records for number in record.queue_numbers]
     mended.last_queue_number = max([day.last_queue_number, *numbers])
-    waiting = {record.id for record in records if record.state is State.WAITING}
-    in_order = [one for one in day.waiting if one in waiting]
-    lost = [record for record in records if record.id in waiting.difference(in_order)]
-    in_order += [record.id for record in sorted(lost, key=lambda record: (record.created_at_ms, record.id))]
-    mended.waiting = dict.fromkeys(in_order)
+    mended.last_wait_list_number = max([day.last_wait_list_number, *(record.wait_list_number for record in records)])
+    for record in sorted(records, key=lambda one: one.wait_list_number):
+        if record.state is State.WAITING:
+            mended.waiting[record.id] = record.wait_list_number
+            mended.wait_queues.add(record)
     for record in records:
         mended.reservation_ids.append(record.id)
         for name in record.quotas:
@@ -130,6 +130,7 @@ def _copy_quota(name: str, quota: Quota) -> Quota:
     """Return a quota with the same terms, capacity and cooling units, and with no held or confirmed ones."""
     copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.reallocation))
     copy.parked, copy.cooling_due = quota.parked, list(quota.cooling_due)
+    copy.free_since_ms = quota.free_since_ms
     copy.cooling = quota.parked + sum(units for _, units in quota.cooling_due)
     return copy
 

@@ -60,6 +60,7 @@ from quota_engine.domain.commands import (
     CloseDay,
     Command,
     Confirm,
+    Decline,
     Expire,
     Extend,
     MarkNoShow,
@@ -92,13 +93,13 @@ from quota_engine.domain.inventory import (
     distribute_free_units,
     find_option,
     reallocate,
-    served_by_wait_list,
     settle,
     settle_reservation,
 )
 from quota_engine.domain.ledger import Day, Ledger, Quota, active_claims, evolve, known_reservation, purge
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, DayTerms, Reservation
+from quota_engine.domain.offers import has_room_for_demand, served_by_wait_list, wait_list_due_ms
 from quota_engine.domain.outcomes import Outcome, Status
 
 PURGE_MAX: Final = 64
@@ -108,7 +109,7 @@ PURGE_MAX: Final = 64
 _HELD: Final = State.HELD
 _STATUS_HELD: Final = Status.HELD
 _VERB_RESERVE: Final = Verb.RESERVE
-_RETURNS_UNITS: Final = frozenset({Verb.RELEASE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
+_RETURNS_UNITS: Final = frozenset({Verb.RELEASE, Verb.DECLINE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
 _SOLD_OUT: Final = REFUSED[Status.SOLD_OUT]
 
 
@@ -313,7 +314,8 @@ def _refuse_identity(ledger: Ledger, applicants: tuple[str, ...], day: int, now_
 def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
     if not served_by_wait_list(day, command.choice):
         return _SOLD_OUT
-    if len(day.waiting) >= ledger.rules.wait_list_max:
+    is_full = len(day.waiting) >= ledger.rules.wait_list_max
+    if is_full or not has_room_for_demand(day, command.choice, len(command.applicants), now_ms):
         return REFUSED[Status.WAIT_LIST_FULL]
 
     # From here on it must succeed.
@@ -330,8 +332,10 @@ def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> 
         0,
         0,
         0,
+        wait_list_number=day.last_wait_list_number + 1,
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.WAIT, record))
+    day.next_due_ms = min(day.next_due_ms, wait_list_due_ms(ledger, day))
     return Outcome(Status.WAITING, record)
 
 
@@ -368,10 +372,11 @@ def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
             status = check(day, record, now_ms)
             if status is not None:
                 return Outcome(status, record)
+        if verb is Verb.DECLINE and record.declines >= ledger.rules.declines_max:
+            return Outcome(Status.DECLINES_EXCEEDED, record)
 
         # From here on it must succeed.
-        queue_number = day.last_queue_number + 1 if verb is Verb.CONFIRM else record.queue_number
-        record = replace(record, state=goal, version=record.version + 1, queue_number=queue_number)
+        record = _after_step(ledger, day, record, verb, goal, now_ms)
         evolve(ledger, ReservationChanged(now_ms, verb, record))
         if verb in _RETURNS_UNITS:
             distribute_free_units(ledger, day, now_ms)
@@ -379,6 +384,24 @@ def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
         return announce(ledger, outcome, now_ms) if is_announced else outcome
 
     return handle
+
+
+def _after_step(ledger: Ledger, day: Day, record: Reservation, verb: Verb, goal: State, now_ms: int) -> Reservation:
+    """Return the record after a step that leads to ``goal``."""
+    if verb is Verb.CONFIRM:
+        return replace(record, state=goal, version=record.version + 1, queue_number=day.last_queue_number + 1)
+    if verb is Verb.DECLINE:
+        return replace(
+            record,
+            state=goal,
+            version=record.version + 1,
+            quotas=(),
+            deadline_at_ms=0,
+            extensions=0,
+            declines=record.declines + 1,
+            paused_until_ms=now_ms + ledger.rules.decline_pause_ms,
+        )
+    return replace(record, state=goal, version=record.version + 1)
 
 
 def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: int) -> Outcome:
@@ -533,6 +556,8 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         queue_number=day.last_queue_number + 1 if is_renumbered else record.queue_number,
         moves=record.moves + 1,
         forced_moves=record.forced_moves + ledger.days[record.day].closed,
+        wait_list_number=0,
+        declines=0,
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.RESCHEDULE, moved))
     distribute_free_units(ledger, ledger.days[record.day], now_ms)
@@ -696,6 +721,7 @@ HANDLERS.update(
         Extend: extend,
         Confirm: _step(Verb.CONFIRM, State.CONFIRMED, not_closed, not_over, session_not_over),
         Release: _step(Verb.RELEASE, State.RELEASED),
+        Decline: _step(Verb.DECLINE, State.WAITING, not_closed, not_over, session_not_over),
         Cancel: _step(Verb.CANCEL, State.CANCELLED, not_over_unless_closed),
         CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, not_over, started),
         MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, not_closed, started),

@@ -6,7 +6,7 @@ __all__ = ["ReservationMethods"]
 
 from quota_engine.admission.policy import Caller
 from quota_engine.catalog import Selection
-from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Extend, MarkNoShow, Release
+from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Decline, Extend, MarkNoShow, Release
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.generators import Request
@@ -93,6 +93,23 @@ class ReservationMethods:
             ``RELEASED``, or a refusal as for :meth:`confirm`.
         """
         return self.requests.reservation_command(Release, reference, owner, expected_version)
+
+    def decline(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
+        """Decline an offer of the wait list, and keep the place on the list.
+
+        The offer goes to the next party. The list passes over this one for the office's ``decline_pause_ms``.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`. Give it: an offer that the caller has not seen must not be
+                declined.
+
+        Returns:
+            ``WAITING``, or a refusal as for :meth:`confirm`. ``WRONG_STATE`` if it is not an offer of the wait list,
+            ``DECLINES_EXCEEDED`` if the party has declined as many offers as the office allows.
+        """
+        return self.requests.reservation_command(Decline, reference, owner, expected_version)
 
     def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
         """Cancel a confirmed reservation.

@@ -43,6 +43,7 @@ BODY_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "confirm": {"owner": _NIK, "expected_version": 1},
     "extend": {"owner": _NIK, "extension": 1},
     "release": {"owner": _NIK},
+    "decline": {"owner": _NIK, "expected_version": 2},
     "cancel": {"owner": _NIK},
     "reschedule": {"day": "2026-12-08", **_SELECTION, "owner": _NIK},
     "check-in": {"expected_version": 2},

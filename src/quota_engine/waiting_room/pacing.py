@@ -78,7 +78,7 @@ def count_places_left(days: Sequence[DayView], choices: Sequence[Choice], now_ms
     for day in days:
         if not day.can_be_booked("", now_ms):
             continue
-        available = {name: quota.available for name, quota in day.quotas.items()}
+        available = {name: quota.bookable for name, quota in day.quotas.items()}
         for choice in choices:
             if day.is_session_over(choice.session, now_ms):
                 continue

@@ -345,7 +345,7 @@ def _write_capacities(address: str, preferences: Sequence[Preference]) -> Workfl
 def _row(view: DayView | None, quotas: Sequence[str]) -> Row:
     """Return the units of these quotas; an unknown day or quota has none."""
     known = {} if view is None or view.closed else view.quotas
-    return tuple((quota, known[quota].available if quota in known else 0) for quota in quotas)
+    return tuple((quota, known[quota].bookable if quota in known else 0) for quota in quotas)
 
 
 # --- The result

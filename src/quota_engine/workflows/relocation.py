@@ -187,7 +187,7 @@ class _Rooms:
             views: list[DayView] = yield View(office, days)
             for view in views:
                 if not view.closed:
-                    counters = {name: quota.available for name, quota in view.quotas.items()}
+                    counters = {name: quota.bookable for name, quota in view.quotas.items()}
                     target = RelocationTarget(office, view.day)
                     rooms.available[target], rooms.opens_at_ms[target] = counters, view.opens_at_ms
         rooms.available = {target: rooms.available[target] for target in targets if target in rooms.available}

@@ -165,19 +165,19 @@ async def steps(client: Client) -> None:
         await client.step(confirmed, "extend", extension=extension)
     for reference in (confirmed, moved):
         await client.step(reference, "confirm")
-    for step in ("confirm", "release", "cancel", "check-in", "no-show"):
+    for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show"):
         await client.step(released if step == "confirm" else confirmed, step, expected_version=7)
     await client.step(confirmed, "reschedule", expected_version=7, **move)
     await client.step(confirmed, "release")
     await client.step(confirmed, "extend", extension=1)
-    for step in ("cancel", "check-in", "no-show"):
+    for step in ("decline", "cancel", "check-in", "no-show"):
         await client.step(released, step)
     await client.step(released, "release")
     await client.step(released, "confirm")
     await client.step(released, "reschedule", **move)
     await client.step(moved, "reschedule", **move)
     client.clock.set_ms(start_ms + 900_000)
-    for step in ("confirm", "release", "cancel", "check-in", "no-show"):
+    for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show"):
         await client.step(expired, step)
     await client.step(expired, "extend", extension=1)
     await client.step(expired, "reschedule", **move)
@@ -337,12 +337,13 @@ async def too_many(client: Client) -> None:
 
 
 async def waiting(client: Client) -> None:
-    """Join the wait list of a sold-out day."""
+    """Join the wait list of a sold-out day, and decline nothing, which is a replay."""
     client.clock.set_ms(OPENS_AT_MS)
     for person in (NIK, OTHER):
         body = {"applicants": [person], "session": "am", "channel": "draw", "join_wait_list": True}
         path = f"/v1/offices/sby/days/{MONDAY}/reservations"
-        await client.call("POST", path, body, Role.SERVICE, idempotency_key=f"key-{person}")
+        answer = await client.call("POST", path, body, Role.SERVICE, idempotency_key=f"key-{person}")
+    await client.step(answer.json()["reservation"]["reference"], "decline")
 
 
 @pytest.mark.slow

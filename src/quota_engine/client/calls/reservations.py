@@ -101,6 +101,10 @@ class ReservationCalls(CallBase):
         """See :meth:`quota_engine.QuotaEngine.release`."""
         return self._step("release", reference, owner, expected_version)
 
+    def decline(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> CallFlow[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.decline`."""
+        return self._step("decline", reference, owner, expected_version)
+
     def cancel(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.cancel`."""
         return self._step("cancel", reference, owner, expected_version)

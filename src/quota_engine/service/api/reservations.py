@@ -220,6 +220,10 @@ RESERVATIONS: Final = (
         S.EXTENSIONS_EXCEEDED, body_type=ExtendBody,
     ),
     _step_endpoint("release", "Release a hold, or leave the wait list.", _step("release"), SERVICES),
+    _step_endpoint(
+        "decline", "Decline an offer of the wait list, and keep the place on the list.", _step("decline"), SERVICES,
+        S.DAY_CLOSED, S.DAY_OVER, S.SESSION_OVER, S.DECLINES_EXCEEDED,
+    ),
     _step_endpoint("cancel", "Cancel a confirmed reservation.", _step("cancel"), SERVICES, S.DAY_OVER),
     post(
         _RESERVATION + "/reschedule", "reschedule", "Move to another day or office, or keep the place.", reschedule,

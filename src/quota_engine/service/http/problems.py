@@ -80,6 +80,7 @@ _TITLES: Final = {
     Status.TOO_LATE: (409, "The deadline for this step has passed"),
     Status.MOVES_EXCEEDED: (409, "The reservation has been moved as often as the office allows"),
     Status.EXTENSIONS_EXCEEDED: (409, "The hold has been extended as often as the office allows"),
+    Status.DECLINES_EXCEEDED: (409, "The party has declined as many offers as the office allows"),
     Status.PARTY_TOO_LARGE: (422, "The party is larger than the office allows"),
     Status.BLOCKED: (403, "An applicant is blocked for a time"),
     Status.IDENTITY_LIMIT: (409, "An applicant already has as many places as allowed"),

@@ -17,6 +17,7 @@ from quota_engine.domain.events import Event
 from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, Reservation
+from quota_engine.domain.offers import wait_list_due_ms
 from quota_engine.stores.redis.codecs.office import (
     EVENT_NUMBERS,
     text_of_applicant,
@@ -55,7 +56,7 @@ def writes_between(state: list[Any], wanted: Ledger, number: int, restored: Sequ
         *_claims(claims, wanted, set(texts)),
         *_days(days, wanted, known),
         *_penalties(penalties, updated, wanted),
-        *_due(due, known, records),
+        *_due(due, known, records, indexes),
         *_cooling(cooling, wanted),
         *_waiting(waiting, wanted),
         *_events(number, restored, indexes),
@@ -145,7 +146,7 @@ def _days(days: dict[str, str], wanted: Ledger, known: list[Reservation]) -> Ite
         texts[f"t{number}"] = msgspec.json.encode(day.terms).decode()
         holds = holds_of[number]
         stored = days.get(str(number))
-        if stored is None or not _is_equal(stored, day, holds, wanted.now_ms):
+        if stored is None or not _is_equal(stored, wanted, day, holds):
             texts[str(number)] = _text_of_day(day, holds)
     yield from _hash_writes("days", days, texts)
     for field in days:
@@ -162,6 +163,7 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
         len(day.waiting),
         day.departed,
         day.revision,
+        day.last_wait_list_number,
         terms.opens_at_ms,
         terms.starts_at_ms,
         terms.ends_at_ms,
@@ -175,11 +177,13 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
 def _text_of_quota(name: str, quota: Quota) -> str:
     rule, reallocation = quota.re_release, quota.reallocation
     counters = (quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked)
+    since_ms = quota.free_since_ms
     to, at_ms = (reallocation.to, reallocation.at_ms) if reallocation is not None else ("", 0)
-    return "\t".join(map(str, (name, *counters, rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms)))
+    terms = (rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms, rule.blocks_ms)
+    return "\t".join(map(str, (name, *counters, since_ms, *terms)))
 
 
-def _is_equal(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> bool:
+def _is_equal(stored: str, ledger: Ledger, day: Day, holds: list[Reservation]) -> bool:
     """Return True if a stored day equals the day. Its next_due_ms may be early, and its sets of quotas too many."""
     first, sets, *quotas = stored.split("\n")
     wanted_first, wanted_sets, *wanted_quotas = _text_of_day(day, holds).split("\n")
@@ -188,9 +192,9 @@ def _is_equal(stored: str, day: Day, holds: list[Reservation], now_ms: int) -> b
     moments_ms = [record.deadline_at_ms for record in holds]
     moments_ms += [due_ms for quota in day.quotas.values() for due_ms, _ in quota.cooling_due]
     reallocations_ms = [quota.reallocation.at_ms for quota in day.quotas.values() if quota.reallocation is not None]
-    moments_ms += [at_ms for at_ms in reallocations_ms if at_ms > now_ms]
-    if day.waiting and day.terms.opens_at_ms > now_ms:
-        moments_ms.append(day.terms.opens_at_ms)
+    moments_ms += [at_ms for at_ms in reallocations_ms if at_ms > ledger.now_ms]
+    if day.waiting:
+        moments_ms.append(wait_list_due_ms(ledger, day))
     return (
         (fields, quotas) == (wanted_fields, wanted_quotas)
         and set(wanted_sets.split("\t")) - {""} <= set(sets.split("\t"))
@@ -211,20 +215,32 @@ def _penalties(penalties: dict[str, str], updated: list[str], wanted: Ledger) ->
         yield from (("ZREM", _KEY["updated"], one, "") for one in in_order if one not in texts)
 
 
-def _due(due: list[str], known: list[Reservation], records: dict[str, str]) -> Iterator[Write]:
+def _due(due: list[str], known: list[Reservation], records: dict[str, str], indexes: _Indexes) -> Iterator[Write]:
     wanted = {
         f"{one.day}/{','.join(one.quotas)}/{one.deadline_at_ms:015}/{one.id}"
         for one in known
         if one.state is State.HELD
     }
+    stored = set(due)
+    wanted |= {_wait_queue_member(one, indexes, stored) for one in known if one.state is State.WAITING}
     ids = {one.id for one in known}
-    for member in wanted.difference(due):
+    for member in wanted.difference(stored):
         yield "ZADD", _KEY["due"], "0", member
     for member in due:
         reservation_id = member.rpartition("/")[2]
         is_rest = reservation_id in records and reservation_id not in ids  # of a forgotten day: the purge deletes it
         if member != "~" and member not in wanted and not is_rest:
             yield "ZREM", _KEY["due"], member, ""
+
+
+def _wait_queue_member(record: Reservation, indexes: _Indexes, stored: set[str]) -> str:
+    """Return the member of a waiting party, which may be in either place after its pause; see ``wait_list.lua``."""
+    demand = f"{indexes.of(record.choice, record.day)}:{record.units}"
+    place = f"{demand}/{record.wait_list_number:015}/{record.id}"
+    queued = f"w{record.day}/{place}"
+    if not record.paused_until_ms or queued in stored:
+        return queued
+    return f"p{record.day}/{record.paused_until_ms:015}/{place}"
 
 
 def _cooling(cooling: list[str], wanted: Ledger) -> Iterator[Write]:
@@ -251,11 +267,9 @@ def _waiting(waiting: list[str], wanted: Ledger) -> Iterator[Write]:
     ids = {one for day in wanted.days.values() for one in day.waiting}
     for day in wanted.days.values():
         first = day.number * EVENT_NUMBERS
-        is_of_day = all(first <= scores.get(one, 0) < first + EVENT_NUMBERS for one in day.waiting)
-        if not is_of_day or [one for one in scores if one in day.waiting] != list(day.waiting):
-            # Reservations that join later get higher scores, because those are event numbers.
-            for position, reservation_id in enumerate(day.waiting, 1):
-                yield "ZADD", _KEY["waiting"], str(first + position), reservation_id
+        for reservation_id, wait_list_number in day.waiting.items():
+            if scores.get(reservation_id) != first + wait_list_number:
+                yield "ZADD", _KEY["waiting"], str(first + wait_list_number), reservation_id
     for reservation_id in scores:
         known = known_reservation(wanted, reservation_id)
         if known is not None and reservation_id not in ids:

@@ -52,8 +52,9 @@ from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX,
 from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
-from quota_engine.domain.inventory import OFFERS_MAX, RECLAIM_MAX, SETTLE_MAX, WAITING_READ_MAX
+from quota_engine.domain.inventory import RECLAIM_MAX, SETTLE_MAX
 from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, Rules
+from quota_engine.domain.offers import DEMANDS_MAX, OFFERS_MAX, RESUME_MAX
 from quota_engine.domain.state_machine import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import OFFERED_DAYS_MAX
@@ -90,12 +91,8 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
         "CLAIMS_MAX": CLAIMS_MAX,
     },
     "office/penalties.lua": {"CANCELLATIONS_MAX": CANCELLATIONS_MAX, "ABANDONED_HOLDS_MAX": ABANDONED_HOLDS_MAX},
-    "office/inventory.lua": {
-        "SETTLE_MAX": SETTLE_MAX,
-        "RECLAIM_MAX": RECLAIM_MAX,
-        "OFFERS_MAX": OFFERS_MAX,
-        "WAITING_READ_MAX": WAITING_READ_MAX,
-    },
+    "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX},
+    "office/wait_list.lua": {"DEMANDS_MAX": DEMANDS_MAX, "OFFERS_MAX": OFFERS_MAX, "RESUME_MAX": RESUME_MAX},
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
     "shared/fence.lua": {"LOSS_KEPT_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},
@@ -204,9 +201,11 @@ _RARE_COMMANDS: Final = _Function(
     ("office/deadline_commands.lua", "office/hold_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
 )
 _PENALTIES: Final = _Function("function load_penalties()", ("office/penalties.lua",))
+_WAIT_LIST: Final = _Function("function load_wait_list()", ("office/wait_list.lua",))
 _STATE_MACHINE: Final = (
     "office/ledger.lua",
     "office/inventory.lua",
+    _WAIT_LIST,
     _PENALTIES,
     "office/state_machine.lua",
     _RARE_COMMANDS,
@@ -230,7 +229,7 @@ OFFICE_GUARDED_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_GUARDE
 """
 
 OFFICE_QUERIES: Final = _script(
-    "no-writes", *_FENCED_OFFICE, main=("office/ledger.lua", "office/inventory.lua", "office/queries.lua")
+    "no-writes", *_FENCED_OFFICE, main=("office/ledger.lua", "office/inventory.lua", _WAIT_LIST, "office/queries.lua")
 )
 """Reads reservations, counters and lists."""
 

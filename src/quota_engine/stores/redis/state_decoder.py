@@ -61,6 +61,8 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
                 ledger.days[record.day].reservation_ids.append(reservation_id)
                 if record.state is State.HELD:
                     ledger.days[record.day].push_due(record)
+                if record.state is State.WAITING:
+                    ledger.days[record.day].wait_queues.add(record)
     for applicant, ids in claims.items():
         if applicant != "~":
             claims_of = tuple(ids.split(","))
@@ -80,27 +82,28 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     for reservation_id in waiting:
         known = ledger.reservations.get(reservation_id)
         if known is not None and known.day in ledger.days:
-            ledger.days[known.day].waiting[reservation_id] = None
+            ledger.days[known.day].waiting[reservation_id] = known.wait_list_number
     return ledger
 
 
 def _day(number: int, text: str, terms: DayTerms) -> Day:
     first, _, *rows = text.split("\n")
-    closed, last_queue_number, _, _, departed, revision, *_ = first.split("\t")
+    closed, last_queue_number, _, _, departed, revision, last_wait_list_number, *_ = first.split("\t")
     quotas: list[QuotaTerms] = []
     counters: dict[str, list[int]] = {}
     for row in rows:
         name, *fields = row.split("\t")
-        counters[name] = [int(field) for field in fields[:6]]
-        rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms = fields[6:]
+        counters[name] = [int(field) for field in fields[:7]]
+        rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms, blocks_ms = fields[7:]
         reallocation = Reallocation(reallocate_to, int(reallocate_at_ms)) if reallocate_to else None
-        re_release = ReRelease(ReReleaseRule(rule), int(cooling_ms), int(jitter_ms))
+        re_release = ReRelease(ReReleaseRule(rule), int(cooling_ms), int(jitter_ms), int(blocks_ms))
         quotas.append(QuotaTerms(name, 0, re_release, reallocation))
     day = Day(number, msgspec.structs.replace(terms, quotas=tuple(quotas)))
     day.terms = terms
     day.closed, day.departed = closed == "1", int(departed)
     day.last_queue_number = int(last_queue_number)
-    day.revision = int(revision)
+    day.revision, day.last_wait_list_number = int(revision), int(last_wait_list_number)
     for name, quota in day.quotas.items():
-        quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked = counters[name]
+        quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked = counters[name][:6]
+        quota.free_since_ms = counters[name][6]
     return day

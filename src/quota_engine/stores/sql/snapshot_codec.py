@@ -103,7 +103,6 @@ def _freeze_office(ledger: GuardedLedger) -> Iterator[_Section]:
         msgspec.to_builtins(ledger.abandoned),
         [_day_row(day) for day in days.values()],
     )
-    waiting = [(day.number, one) for day in days.values() for one in day.waiting]
     penalties = list(ledger.penalties.items())
     admission_ms, not_full = ledger.admission.now_ms, ledger.admission.not_full()
 
@@ -111,7 +110,6 @@ def _freeze_office(ledger: GuardedLedger) -> Iterator[_Section]:
         yield head
         yield from _reservation_sections(records)
         yield from _chunks("claims", shared_claims)
-        yield from _chunks("waiting", waiting)
         yield from _chunks(
             "penalties",
             ((key, one.cancelled_at_ms, one.blocked_until_ms, one.abandoned_at_ms) for key, one in penalties),
@@ -131,6 +129,7 @@ def _day_row(day: Day) -> _Section:
             quota.confirmed,
             quota.cooling,
             quota.parked,
+            quota.free_since_ms,
             list(quota.cooling_due),
             msgspec.to_builtins(quota.re_release),
             msgspec.to_builtins(quota.reallocation),
@@ -138,7 +137,8 @@ def _day_row(day: Day) -> _Section:
         for name, quota in day.quotas.items()
     ]
     terms = msgspec.to_builtins(day.terms)
-    return day.number, terms, day.closed, day.departed, day.last_queue_number, day.revision, quotas
+    numbers = (day.last_queue_number, day.last_wait_list_number, day.revision)
+    return day.number, terms, day.closed, day.departed, *numbers, quotas
 
 
 def _reservation_sections(records: list[Reservation]) -> Iterator[_Section]:
@@ -190,14 +190,10 @@ class _OfficeReader:
         ledger.now_ms, ledger.forgotten_day_max = now_ms, forgotten_day_max
         ledger.rules = msgspec.convert(rules, Rules)
         ledger.abandoned = msgspec.convert(abandoned, AbandonedHolds)
-        for number, terms, closed, departed, last_queue_number, revision, quotas in days:
+        for number, terms, closed, departed, last_queue_number, last_wait_list_number, revision, quotas in days:
             day = Day(number, msgspec.convert(terms, DayTerms))
-            day.closed, day.departed, day.last_queue_number, day.revision = (
-                closed,
-                departed,
-                last_queue_number,
-                revision,
-            )
+            day.closed, day.departed, day.revision = closed, departed, revision
+            day.last_queue_number, day.last_wait_list_number = last_queue_number, last_wait_list_number
             day.quotas = dict(map(_quota, quotas))
             ledger.days[number] = day
             ledger.next_forget_ms = min(ledger.next_forget_ms, day.terms.forget_at_ms)
@@ -242,15 +238,16 @@ class _OfficeReader:
             for record in records:
                 if record.state is State.HELD:
                     day.push_due(record)
+        if self._states.index(State.WAITING) in state_codes:
+            for record in records:
+                if record.state is State.WAITING:
+                    day.waiting[record.id] = record.wait_list_number
+                    day.wait_queues.add(record)
 
     def claims(self, rows: list[Any]) -> None:
         for applicant, ids in rows:
             if ids:
                 self._ledger.claims[applicant] = tuple(ids) if len(ids) > 1 else ids[0]
-
-    def waiting(self, rows: list[Any]) -> None:
-        for day, reservation_id in rows:
-            self._ledger.days[day].waiting[reservation_id] = None
 
     def penalties(self, rows: list[Any]) -> None:
         for applicant, cancelled_at_ms, blocked_until_ms, abandoned_at_ms in rows:
@@ -262,12 +259,12 @@ class _OfficeReader:
 
 
 def _quota(row: Sequence[Any]) -> tuple[str, Quota]:
-    name, capacity, free, held, confirmed, cooling, parked, cooling_due, re_release, reallocation = row
+    name, capacity, free, held, confirmed, cooling, parked, free_since_ms, cooling_due, re_release, reallocation = row
     quota = Quota(
         QuotaTerms(name, 0, msgspec.convert(re_release, ReRelease), msgspec.convert(reallocation, Reallocation | None))
     )
     quota.capacity, quota.free, quota.held, quota.confirmed = capacity, free, held, confirmed
-    quota.cooling, quota.parked = cooling, parked
+    quota.cooling, quota.parked, quota.free_since_ms = cooling, parked, free_since_ms
     quota.cooling_due = [(due_at_ms, units) for due_at_ms, units in cooling_due]
     return name, quota
 

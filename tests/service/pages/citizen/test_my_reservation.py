@@ -58,6 +58,53 @@ async def test_the_wait_list_shows_the_position_and_becomes_the_form(full_servic
         assert "Pembukaan berikutnya Jumat, 11 Desember 2026 14.00 WIB" in ended
 
 
+async def test_an_offer_can_be_declined_and_the_position_stays() -> None:
+    """The offer's page says what a decline means; after the last allowed one, it offers none."""
+    async with running(catalog=wait_list_catalog(capacity=1, declines_max=1)) as client:
+        holder, waiting = CitizenBrowser(client), CitizenBrowser(client)
+        async with holder.http, waiting.http:
+            held = await holder.reserve(OTHER)
+            assert citizen_text("offer_note") not in html.unescape(held.text), "a hold that is no offer"
+            assert "/reservation/decline" not in held.text
+            await waiting.reserve()
+            await waiting.submit("/reserve")
+            await holder.submit("/reservation/release")
+            offer = html.unescape((await waiting.get("/reservation")).text)
+            assert citizen_text("offer_note") in offer
+            assert citizen_text("decline_warning_one", count=1, pause="60 menit") in offer
+            listed = await waiting.submit("/reservation/decline")
+            assert heading(listed.text) == citizen_text("waiting_heading")
+            paused = citizen_text("waiting_paused", when="Jumat, 4 Desember 2026 15.00 WIB")
+            assert paused in html.unescape(listed.text)
+            state = (await waiting.http.get("/reservation/state?lang=en")).json()
+            assert (state["phase"], state["texts"]["position"]) == ("waiting 3", "1")
+            client.clock.advance_ms(3_600_000)
+            again = html.unescape((await waiting.get("/reservation")).text)
+            assert heading(again) == citizen_text("held_heading")
+            assert citizen_text("offer_last_note") in again
+            assert "/reservation/decline" not in again
+
+
+async def test_a_second_click_does_not_decline_an_offer_that_was_not_shown(full_service: Client) -> None:
+    client = full_service
+    browser = CitizenBrowser(client)
+    async with browser.http:
+        held = (await client.reserve(OTHER)).json()["reservation"]["reference"]
+        await browser.reserve()
+        await browser.submit("/reserve")
+        await client.step(held, "release")
+        await browser.get("/reservation")
+        fields = browser.fields("/reservation/decline")
+        assert fields == {"version": "2"}
+        await browser.http.post("/reservation/decline", data=fields)
+        client.clock.advance_ms(3_600_000)
+        assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 4"
+        await browser.http.post("/reservation/decline", data=fields)
+        assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 4"
+        await browser.http.post("/reservation/decline", data={"version": "1" * 5_000})  # no version: not checked
+        assert (await browser.http.get("/reservation/state")).json()["phase"] == "waiting 5"
+
+
 async def test_the_stream_offers_a_place_when_a_hold_expires(full_service: Client) -> None:
     """No command reaches the day. The stream's own reads move the wait list on."""
     client = full_service

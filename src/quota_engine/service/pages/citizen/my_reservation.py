@@ -48,6 +48,7 @@ class ReservationPages:
             ("/confirm", self.confirm, "POST"),
             ("/extend", self.extend, "POST"),
             ("/release", self.release, "POST"),
+            ("/decline", self.decline, "POST"),
             ("/cancel", self.cancel, "POST"),
         )
         guarded = self._pages.guarded
@@ -96,6 +97,11 @@ class ReservationPages:
             phase=_phase(reservation, status),
             texts=wait_list_texts(translator, position) if position else {},
             offer=translator.duration(office.rules.offer_ttl_ms),
+            declines_left=max(0, office.rules.declines_max - reservation.declines),
+            decline_pause=translator.duration(office.rules.decline_pause_ms),
+            paused_until=translator.moment(pages.local_time(reservation.paused_until_ms, office))
+            if reservation.paused_until_ms > now_ms
+            else "",
             end_text=_end_text(reservation),
             block_notice=notice.sentence(translator, reservation, now_ms, lambda at_ms: pages.local_time(at_ms, office))
             if notice is not None
@@ -184,6 +190,10 @@ class ReservationPages:
         """Give up the hold or the wait-list position."""
         return await self._execute(request, "release")
 
+    async def decline(self, request: Request) -> Response:
+        """Decline the offer of the wait list that the page has shown, and stay on the list."""
+        return await self._execute(request, "decline")
+
     async def cancel(self, request: Request) -> Response:
         """Cancel the confirmed reservation."""
         return await self._execute(request, "cancel")
@@ -196,9 +206,12 @@ class ReservationPages:
             return RedirectResponse("/", 303)
         if method == "confirm" and dict(form).get("declaration") != "yes":
             return RedirectResponse("/reservation?error=declaration", 303)
+        # A later offer, which this page has not shown, must not be declined by a second click.
+        version = _number(dict(form).get("version", ""))
+        checks = {"expected_version": version} if version else {}
         try:
             arguments = (_number(dict(form).get("extension", "")),) if method == "extend" else ()
-            outcome = await getattr(pages.service.engine, method)(reference, *arguments)
+            outcome = await getattr(pages.service.engine, method)(reference, *arguments, **checks)
         except InvalidRequest:
             return RedirectResponse("/", 303)
         except QuotaEngineError:

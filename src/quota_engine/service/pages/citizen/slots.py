@@ -97,7 +97,7 @@ def list_slots(
         name, time_range = (session.display_name(language), (session.start, session.end)) if session else ("", None)
         for view in views:
             if needed <= view.quotas.keys():
-                places = packed_places(choice.options, {quota: view.quotas[quota].available for quota in needed})
+                places = packed_places(choice.options, {quota: view.quotas[quota].bookable for quota in needed})
                 state = _state(view, session_id, places, now_ms, has_wait_list=session_id in with_wait_list)
                 day = datetime.date.fromordinal(view.day)
                 slots.append(Slot(day, session_id, name, time_range, places, state, view.opens_at_ms))

@@ -45,6 +45,7 @@ from quota_engine.domain.commands import (
     CloseDay,
     Command,
     Confirm,
+    Decline,
     Expire,
     Extend,
     MarkNoShow,
@@ -87,7 +88,7 @@ OfficeQuestion = Lookup | View | ReadWaitListPosition | ReadAbandonedHolds
 """A question about an office that takes one line."""
 
 EVENT_NUMBERS: Final = 2**31
-"""Above every event number of one day's wait list, whose order in the store is day * EVENT_NUMBERS + event number."""
+"""Above every number of one day's wait list, whose order in the store is day * EVENT_NUMBERS + number."""
 
 STATE_OF_LETTER: Final = {
     "W": State.WAITING,
@@ -107,6 +108,7 @@ VERB_OF_LETTER: Final = {
     "R": Verb.RESERVE,
     "W": Verb.WAIT,
     "O": Verb.OFFER,
+    "K": Verb.DECLINE,
     "C": Verb.CONFIRM,
     "Q": Verb.REACQUIRE,
     "D": Verb.EXTEND,
@@ -196,6 +198,8 @@ def text_of_rules(rules: Rules) -> str:
         rules.reschedules_max,
         rules.reschedule_before_ms,
         rules.wait_list_max,
+        rules.declines_max,
+        rules.decline_pause_ms,
     )
     return "\t".join((*map(str, numbers), limits, rules.jitter_seed))
 
@@ -217,6 +221,8 @@ def rules_of_text(text: str) -> Rules:
         moves,
         before,
         waiting,
+        declines,
+        pause,
     ) = map(int, numbers)
     pairs = (limit.split(":") for limit in limits.split(",") if limit)
     return Rules(
@@ -236,6 +242,8 @@ def rules_of_text(text: str) -> Rules:
         reschedules_max=moves,
         reschedule_before_ms=before,
         wait_list_max=waiting,
+        declines_max=declines,
+        decline_pause_ms=pause,
         jitter_seed=seed,
     )
 
@@ -253,7 +261,7 @@ def _sessions_of_text(text: str) -> tuple[SessionTerms, ...]:
 def _text_of_new_day(terms: DayTerms) -> str:
     """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
     rows = [
-        f"0\t0\t0\t0\t0\t1\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}"
+        f"0\t0\t0\t0\t0\t1\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}"
         f"\t{text_of_sessions(terms.sessions)}",
         "",
     ]
@@ -263,8 +271,8 @@ def _text_of_new_day(terms: DayTerms) -> str:
             ("", 0) if quota.reallocation is None else (quota.reallocation.to, quota.reallocation.at_ms)
         )
         rows.append(
-            f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0"
-            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{reallocate_to}\t{reallocate_at_ms}"
+            f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0\t0"
+            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{reallocate_to}\t{reallocate_at_ms}\t{rule.blocks_ms}"
         )
     return "\n".join(rows).replace("\t", "\x01").replace("\n", "\x02")
 
@@ -285,6 +293,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Confirm: _text_of_confirm,
     Extend: lambda one: f"{_step('extend')(one)}\t{one.extension}",
     Release: _step("release"),
+    Decline: _step("decline"),
     Cancel: _step("cancel"),
     CheckIn: _step("check_in"),
     MarkNoShow: _step("mark_no_show"),
@@ -393,6 +402,9 @@ class OfficeDecoder:
             int(fields[7]) if len(fields) > 7 else 0,
             int(fields[8]) if len(fields) > 8 else 0,
             int(fields[9]) if len(fields) > 9 else 0,
+            int(fields[10]) if len(fields) > 10 else 0,
+            int(fields[11]) if len(fields) > 11 else 0,
+            int(fields[12]) if len(fields) > 12 else 0,
         )
 
     def outcome(self, command: Any, line: str) -> Any:
@@ -484,8 +496,8 @@ class OfficeDecoder:
         quotas: dict[str, QuotaView] = {}
         for row in rows:
             name, *numbers = row.split(",")
-            capacity, free, held, confirmed, cooling, parked = map(int, numbers)
-            quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free))
+            capacity, free, held, confirmed, cooling, parked, withheld = map(int, numbers)
+            quotas[name] = QuotaView(capacity, max(0, free), held, confirmed, cooling, parked, max(0, -free), withheld)
         return DayView(
             day,
             int(opens),
@@ -570,7 +582,15 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         f"{choice_index}{option}",
         _text_of_party(record.applicants),
     ]
-    numbers = [record.queue_number, record.moves, record.forced_moves, record.extensions]
+    numbers = [
+        record.queue_number,
+        record.moves,
+        record.forced_moves,
+        record.extensions,
+        record.wait_list_number,
+        record.declines,
+        record.paused_until_ms,
+    ]
     while numbers and not numbers[-1]:
         numbers.pop()
     return "\t".join((*fields, *map(str, numbers)))

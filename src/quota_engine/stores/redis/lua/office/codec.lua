@@ -7,8 +7,8 @@
 -- base 36, and no field follows from another. Applicants arrive in a short form; the scripts only compare them.
 --
 --   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
---            applicants. Then the queue number, the moves, the forced moves and the extensions; the zeros at the end are left
---            out. The deadline is the time since
+--            applicants. Then the queue number, the moves, the forced moves, the extensions, the number on the wait list, the
+--            declined offers and paused_until_ms; the zeros at the end are left out. The deadline is the time since
 --            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields
@@ -45,13 +45,15 @@ local function choice_of_text(text)
 end
 
 local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
-local MORE = "^\t(%d+)\t?(%d*)\t?(%d*)\t?(%d*)$"
+local MORE = "^\t(%d+)" .. string.rep("\t?(%d*)", 6) .. "$"
 
 -- Return a record without its quotas, which follow from its choice. The id is the field that the record is stored under.
 local function record_without_quotas(id, text)
   local letter, version, day, created, ttl, choice, option, party, more = string.match(text, RECORD)
-  local queue_number, moves, forced_moves, extensions
-  if more ~= "" then queue_number, moves, forced_moves, extensions = string.match(more, MORE) end
+  local queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms
+  if more ~= "" then
+    queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms = string.match(more, MORE)
+  end
   local created_at_ms, applicants = tonumber(created, 36), names(party)
   return {
     id = id,
@@ -64,6 +66,9 @@ local function record_without_quotas(id, text)
     moves = tonumber(moves) or 0,
     forced_moves = tonumber(forced_moves) or 0,
     extensions = tonumber(extensions) or 0,
+    wait_list_number = tonumber(wait_list_number) or 0,
+    declines = tonumber(declines) or 0,
+    paused_until_ms = tonumber(paused_until_ms) or 0,
     choice = choice,
     option = option,
     party = party,
@@ -77,6 +82,13 @@ local function text_of_record(record)
     LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
     record.deadline_at_ms > 0 and short(record.deadline_at_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
   }, TAB)
+  if record.wait_list_number > 0 then
+    text = concat({
+      text, int(record.queue_number), int(record.moves), int(record.forced_moves), int(record.extensions), int(record.wait_list_number),
+    }, TAB)
+    if record.paused_until_ms > 0 then return text .. TAB .. int(record.declines) .. TAB .. int(record.paused_until_ms) end
+    return record.declines > 0 and text .. TAB .. int(record.declines) or text
+  end
   if record.extensions > 0 then
     return concat({ text, int(record.queue_number), int(record.moves), int(record.forced_moves), int(record.extensions) }, TAB)
   end
@@ -103,15 +115,16 @@ local function changed(record, fields)
   return copy
 end
 
--- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, opens_at_ms, starts_at_ms,
--- ends_at_ms, forget_at_ms and the sessions ("name:ends_at_ms:book_until_ms" each). The second row has the sets of quotas with holds. Each further row is a quota: name, counters,
+-- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number, opens_at_ms,
+-- starts_at_ms, ends_at_ms, forget_at_ms and the sessions ("name:ends_at_ms:book_until_ms" each). The second row has the sets of quotas with holds. Each further row is a quota: name, counters,
 -- terms.
-local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\n]*))\n([^\n]*)(.*)$"
-local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+))"
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\n]*))\n([^\n]*)(.*)$"
+local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+)\t(%d+))"
 
 -- Parse the rest of a quota's row, which begins at `from`, behind the quota's name.
 local function quota_of_text(name, rows, from)
-  local capacity, free, held, confirmed, cooling, parked, terms, rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms =
+  local capacity, free, held, confirmed, cooling, parked, free_since_ms, terms, rule, cooling_ms, jitter_ms, reallocate_to,
+    reallocate_at_ms, blocks_ms =
     string.match(string.sub(rows, from), QUOTA)
   return {
     name = name,
@@ -121,12 +134,14 @@ local function quota_of_text(name, rows, from)
     confirmed = tonumber(confirmed),
     cooling = tonumber(cooling),
     parked = tonumber(parked),
+    free_since_ms = tonumber(free_since_ms),
     terms = terms,
     rule = rule,
     cooling_ms = tonumber(cooling_ms),
     jitter_ms = tonumber(jitter_ms),
     reallocate_to = reallocate_to,
     reallocate_at_ms = tonumber(reallocate_at_ms),
+    blocks_ms = tonumber(blocks_ms),
   }
 end
 
@@ -143,8 +158,8 @@ local LAZY = {
 }
 
 local function day_of_text(number, text)
-  local closed, last_queue_number, next_due_ms, waiting, departed, revision, times, opens_at_ms, starts_at_ms, ends_at_ms,
-    forget_at_ms, sessions, due, rows =
+  local closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number, times, opens_at_ms,
+    starts_at_ms, ends_at_ms, forget_at_ms, sessions, due, rows =
     string.match(text, DAY)
   local day = {
     number = number,
@@ -155,6 +170,7 @@ local function day_of_text(number, text)
     next_due_ms = tonumber(next_due_ms),
     waiting = tonumber(waiting),
     revision = tonumber(revision),
+    last_wait_list_number = tonumber(last_wait_list_number),
     times = times,
     opens_at_ms = tonumber(opens_at_ms),
     starts_at_ms = tonumber(starts_at_ms),
@@ -193,8 +209,8 @@ local function quotas_of(day)
 end
 
 local function text_of_quota(quota)
-  return format("\n%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s", quota.name, quota.capacity, quota.free, quota.held, quota.confirmed,
-    quota.cooling, quota.parked, quota.terms)
+  return format("\n%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s", quota.name, quota.capacity, quota.free, quota.held,
+    quota.confirmed, quota.cooling, quota.parked, quota.free_since_ms, quota.terms)
 end
 
 -- Return a day as text. Rows that no command parsed are copied as they were.
@@ -211,18 +227,19 @@ local function text_of_day(day)
       return quota and text_of_quota(quota)
     end)
   end
-  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms,
-    day.waiting, day.departed, day.revision, day.times, concat(due, TAB), rows)
+  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms,
+    day.waiting, day.departed, day.revision, day.last_wait_list_number, day.times, concat(due, TAB), rows)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,
--- cancellations_block_ms, abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, identity_limits ("places:days" each),
--- jitter_seed
-local RULES = "^" .. string.rep("(%d+)\t", 15) .. "([^\t]*)\t(.*)$"
+-- cancellations_block_ms, abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, declines_max, decline_pause_ms,
+-- identity_limits ("places:days" each), jitter_seed
+local RULES = "^" .. string.rep("(%d+)\t", 17) .. "([^\t]*)\t(.*)$"
 
 local function rules_of_text(text)
   local hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
-    abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, limits_text, jitter_seed = string.match(text, RULES)
+    abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max,
+    declines_max, decline_pause_ms, limits_text, jitter_seed = string.match(text, RULES)
   local limits = {}
   for places, span in string.gmatch(limits_text, "(%d+):(%d+)") do
     limits[#limits + 1] = { places_max = tonumber(places), span_days = tonumber(span) }
@@ -244,6 +261,8 @@ local function rules_of_text(text)
     reschedules_max = tonumber(reschedules_max),
     reschedule_before_ms = tonumber(reschedule_before_ms),
     wait_list_max = tonumber(wait_list_max),
+    declines_max = tonumber(declines_max),
+    decline_pause_ms = tonumber(decline_pause_ms),
     identity_limits = limits,
     jitter_seed = jitter_seed,
   }

@@ -1,6 +1,6 @@
 -- inventory: finds units for a request, and settles what time alone has decided. Mirrors domain/inventory.py.
 --
--- The loader defines SETTLE_MAX, RECLAIM_MAX, OFFERS_MAX and WAITING_READ_MAX.
+-- The loader defines SETTLE_MAX and RECLAIM_MAX.
 
 local function fits(day, option, units, kept)
   local quotas, needed = day.quotas, option.quotas
@@ -63,7 +63,7 @@ local function release_cooled(day, name, now_ms)
   append(now_ms, concat({ "cooled", int(now_ms), int(day.number), name, int(units), int(due_at_ms) }, TAB))
   call("ZREM", COOLING, member)
   quota.cooling = quota.cooling - units
-  quota.free = quota.free + units
+  add_free(quota, units, now_ms)
   mark_changed(day)
   return true
 end
@@ -76,7 +76,8 @@ local function reallocate(day, quota, now_ms, by_operator)
   }, TAB))
   local target = day.quotas[quota.reallocate_to]
   quota.capacity, quota.free = quota.capacity - units, quota.free - units
-  target.capacity, target.free = target.capacity + units, target.free + units
+  target.capacity = target.capacity + units
+  add_free(target, units, now_ms)
   mark_changed(day)
   return units
 end
@@ -90,52 +91,18 @@ local function served_by_wait_list(day, choice)
   return false
 end
 
--- Return the first entries of a day's wait list. Those of sessions that are over take no part in the bound.
-local function first_waiting(day, now_ms)
-  local first, found = day.number * EVENT_NUMBERS, {}
-  for start = 0, WAITING_READ_MAX - 1, OFFERS_MAX do
-    local ids = call("ZRANGEBYSCORE", WAITING, int(first), int(first + EVENT_NUMBERS - 1), "LIMIT", start, OFFERS_MAX)
-    for _, id in ipairs(ids) do
-      local record = record_of_text(id, record_text(id))
-      if not is_session_over(day, choice_of(record.choice), now_ms) then
-        found[#found + 1] = record
-        if #found == OFFERS_MAX then return found end
-      end
-    end
-    if #ids < OFFERS_MAX then break end
-  end
-  return found
-end
-
-local function serve_wait_list(day, now_ms)
-  if day.closed or now_ms < day.opens_at_ms or now_ms >= day.ends_at_ms then return end
-  for _, record in ipairs(first_waiting(day, now_ms)) do
-    local choice = choice_of(record.choice)
-    if served_by_wait_list(day, choice) then
-      for _, option in ipairs(choice.options) do
-        if fits(day, option, record.units, {}) then
-          reservation_changed("offer", record, changed(record, {
-            quotas = option.text, option = option.letter, state = "HELD", deadline_at_ms = now_ms + ledger.rules.offer_ttl_ms,
-          }), now_ms)
-          break
-        end
-      end
-    end
-  end
-end
-
 -- Reallocate what is due to be reallocated, then serve the wait list. Call it after units may have become free.
 local function distribute_free_units(day, now_ms)
   for _, quota in ipairs(quotas_of(day)) do
     if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms then reallocate(day, quota, now_ms) end
   end
-  if day.waiting > 0 then serve_wait_list(day, now_ms) end
+  if day.waiting > 0 then wait_list().serve(day, now_ms) end
 end
 
 local function next_due_ms(day)
   -- Counted from the last event and not from now: a command without an event may be followed by an earlier one.
   local due_ms, now_ms = day.forget_at_ms, ledger.now_ms
-  if day.waiting > 0 and day.opens_at_ms > now_ms then due_ms = math.min(due_ms, day.opens_at_ms) end
+  if day.waiting > 0 then due_ms = math.min(due_ms, wait_list().due_ms(day)) end
   for _, quotas in ipairs(held_quota_sets(day)) do
     local members, prefix_length = due_holds(day, quotas, ":", "LIMIT", 0, 1)
     if members[1] then
@@ -192,7 +159,6 @@ end
 local function reclaim(day, name, units, now_ms, budget)
   local quota = day.quotas[name]
   while budget > 0 and quota.free < units do
-    budget = budget - 1
     local changed_names = release_cooled(day, name, now_ms) and { name } or nil
     if not changed_names then
       for _, quotas in ipairs(held_quota_sets(day)) do
@@ -204,7 +170,8 @@ local function reclaim(day, name, units, now_ms, budget)
       end
     end
     if not changed_names then return budget end
-    -- While returned units only reduce an overbooking none becomes free, and reading the wait list each time would be wasted.
+    budget = budget - 1
+    -- While returned units only reduce an overbooking none becomes free, and the wait list need not be served.
     local is_free = false
     for _, other in ipairs(changed_names) do is_free = is_free or day.quotas[other].free > 0 end
     if is_free then distribute_free_units(day, now_ms) end
@@ -214,6 +181,7 @@ end
 
 -- Return the first option with enough free units, after reclaiming overdue units of quotas that lack them; or nil.
 local function find_option(day, choice, units, now_ms, kept)
+  if day.waiting > 0 then return wait_list().find_option(day, choice, units, now_ms, kept) end
   local budget, options = RECLAIM_MAX, choice.options
   for index = 1, #options do
     local option = options[index]

@@ -7,9 +7,10 @@
 --       3 records    hash    id -> reservation
 --       4 claims     hash    applicant -> ids of their active reservations
 --       5 penalties  hash    applicant -> the end of their block, and the ends that may lead to one; see penalties.lua
---       6 due        zset    day / quotas / deadline / id of every hold, in the order of the text
+--       6 due        zset    day / quotas / deadline / id of every hold, in the order of the text; and the queues of the wait
+--                            lists: see wait_list.lua
 --       7 cooling    zset    day / quota / due / units / id / version, in the order of the text
---       8 waiting    zset    id, by day * 2^31 + the number of the event that joined the wait list
+--       8 waiting    zset    id, by day * 2^31 + the reservation's number on the wait list
 --       9 events     stream  number-0: e -> the event
 --      10 choices    hash    index -> choice. "=" .. choice -> index and the last day that had a record with it. "n" -> the
 --                            last index. "x" .. index -> the event after which no record has the choice.
@@ -23,8 +24,7 @@
 -- No function below can fail: a handler checks everything before its first write. Records, claims, due holds and events are
 -- read and written for all commands of a call together, because one server call costs about as much as a whole command.
 --
--- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every event number of one day's wait list)
--- and CLAIMS_MAX.
+-- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every number of one day's wait list) and CLAIMS_MAX.
 
 local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
@@ -283,11 +283,30 @@ local function due_member(record)
   return concat({ int(record.day), record.quotas, padded(record.deadline_at_ms), record.id }, SLASH)
 end
 
+-- Return the member of a waiting record in the queue of its demand; see wait_list.lua.
+local function queue_member(record)
+  return concat({ "w" .. int(record.day), record.choice .. ":" .. int(record.units), padded(record.wait_list_number), record.id }, SLASH)
+end
+
+-- Return the member of a waiting record among the paused ones.
+local function paused_member(record)
+  return concat({
+    "p" .. int(record.day), padded(record.paused_until_ms), record.choice .. ":" .. int(record.units),
+    padded(record.wait_list_number), record.id,
+  }, SLASH)
+end
+
+local function leave_wait_list(record)
+  call("ZREM", WAITING, record.id)
+  ledger.due[queue_member(record)] = false
+  if record.paused_until_ms > 0 then ledger.due[paused_member(record)] = false end
+end
+
 -- Delete the index entries of a record whose day is forgotten, which the purge has not reached yet.
 local function purge_record(rest)
   if ACTIVE[rest.state] then unclaim(rest) end
   if rest.state == "HELD" then ledger.due[due_member(rest)] = false end
-  if rest.state == "WAITING" then call("ZREM", WAITING, rest.id) end
+  if rest.state == "WAITING" then leave_wait_list(rest) end
 end
 
 local function push_due(day, record)
@@ -310,10 +329,16 @@ local function split_returned_units(quota, units, record, at_ms)
   return worked_off, rest, 0, at_ms + quota.cooling_ms + jitter_ms
 end
 
+-- Add free units, and note when the first one is there.
+local function add_free(quota, units, at_ms)
+  if quota.free <= 0 and quota.free + units > 0 then quota.free_since_ms = at_ms end
+  quota.free = quota.free + units
+end
+
 local function give_back(day, name, units, record, at_ms)
   local quota = day.quotas[name]
   local free, cooling, parked, due_at_ms = split_returned_units(quota, units, record, at_ms)
-  quota.free = quota.free + free
+  add_free(quota, free, ledger.now_ms)
   quota.cooling = quota.cooling + cooling
   quota.parked = quota.parked + parked
   if cooling > parked then
@@ -359,6 +384,13 @@ local function penalties()
   return penalty_functions
 end
 
+-- Return the functions of wait_list.lua, for the same reason.
+local load_wait_list, wait_list_functions
+local function wait_list()
+  if not wait_list_functions then wait_list_functions = load_wait_list() end
+  return wait_list_functions
+end
+
 local TOUCHES_PENALTIES = { cancel = true, mark_no_show = true, release = true, expire = true, reacquire = true }
 
 -- Apply a reservation's step. old is its record before, or nil for a new one; new is the record after.
@@ -397,12 +429,14 @@ local function reservation_changed(verb, old, new, at_ms)
   if old and old.state == "WAITING" then
     mark_changed(old_day)
     old_day.waiting = old_day.waiting - 1
-    call("ZREM", WAITING, old.id)
+    leave_wait_list(old)
   end
   if new.state == "HELD" then push_due(day, new) end
   if new.state == "WAITING" then
     day.waiting = day.waiting + 1
-    call("ZADD", WAITING, new.day * EVENT_NUMBERS + ledger.number, new.id)
+    day.last_wait_list_number = math.max(day.last_wait_list_number, new.wait_list_number)
+    call("ZADD", WAITING, new.day * EVENT_NUMBERS + new.wait_list_number, new.id)
+    ledger.due[new.paused_until_ms > 0 and paused_member(new) or queue_member(new)] = true
   end
   if new.queue_number > 0 then
     day.last_queue_number = math.max(day.last_queue_number, new.queue_number + new.units - 1)

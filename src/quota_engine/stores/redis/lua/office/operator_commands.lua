@@ -45,6 +45,7 @@ local function publish(fields, now_ms)
         old.terms = quota.terms
         old.rule, old.cooling_ms, old.jitter_ms = quota.rule, quota.cooling_ms, quota.jitter_ms
         old.reallocate_to, old.reallocate_at_ms = quota.reallocate_to, quota.reallocate_at_ms
+        old.blocks_ms = quota.blocks_ms
       else
         order[#order + 1] = quota
         day.quotas[quota.name] = quota
@@ -103,7 +104,7 @@ local set_capacity = with_quota(function(day, quota, fields, now_ms)
   if quota.capacity ~= capacity then
     flags = ""
     append(now_ms, concat({ "capacity_set", int(now_ms), int(day.number), quota.name, int(capacity) }, TAB))
-    quota.free = quota.free + capacity - quota.capacity
+    add_free(quota, capacity - quota.capacity, now_ms)
     quota.capacity = capacity
     count_change(day)
     distribute_free_units(day, now_ms)
@@ -129,7 +130,8 @@ local release_parked = with_quota(function(day, quota, fields, now_ms)
   if stale and units > 0 then return stale end
   if units > 0 then
     append(now_ms, concat({ "parked_released", int(now_ms), int(day.number), quota.name, int(units) }, TAB))
-    quota.parked, quota.cooling, quota.free = 0, quota.cooling - units, quota.free + units
+    quota.parked, quota.cooling = 0, quota.cooling - units
+    add_free(quota, units, now_ms)
     count_change(day)
     distribute_free_units(day, now_ms)
   end
@@ -165,7 +167,7 @@ end
 handlers.set_rules, handlers.publish, handlers.set_capacity = set_rules, publish, set_capacity
 handlers.close_day, handlers.open_day = set_closed(true, "day_closed"), set_closed(false, "day_opened")
 handlers.reallocate_unused, handlers.release_parked, handlers.expire = reallocate_unused, release_parked, expire_overdue
-forms.set_rules = string.rep(NUMBER .. "\t", 15) .. "[%d:,]*\t[%w_%-]*"
+forms.set_rules = string.rep(NUMBER .. "\t", 17) .. "[%d:,]*\t[%w_%-]*"
 forms.publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+"
 forms.set_capacity = concat({ NUMBER, NAME, NUMBER, NUMBER }, TAB)
 forms.close_day, forms.open_day = NUMBER .. "\t" .. NUMBER, NUMBER .. "\t" .. NUMBER

@@ -17,7 +17,7 @@
 --         wait_list_position   how many joined the day's wait list earlier and still wait, and how many wait in all
 --         abandoned_holds      holds released, holds expired, and blocks that followed
 --         view                 opens_at_ms, starts_at_ms, ends_at_ms, closed, waiting, revision, sessions; then for each quota its
---                              name, capacity, free, held, confirmed, cooling, parked
+--                              name, capacity, free, held, confirmed, cooling, parked, withheld
 --         other questions      see their functions
 --       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
@@ -71,7 +71,8 @@ local function project(day, now_ms)
         quota.held = quota.held - record.units
         local free, cooling, parked, due_at_ms = split_returned_units(quota, record.units, expired, record.deadline_at_ms)
         if cooling > parked and due_at_ms <= now_ms then free, cooling = free + cooling, 0 end
-        quota.free, quota.cooling, quota.parked = quota.free + free, quota.cooling + cooling, quota.parked + parked
+        add_free(quota, free, now_ms)
+        quota.cooling, quota.parked = quota.cooling + cooling, quota.parked + parked
       end
     end
   end
@@ -79,14 +80,16 @@ local function project(day, now_ms)
     local prefix = int(day.number) .. SLASH .. quota.name .. SLASH
     for _, member in ipairs(call("ZRANGEBYLEX", COOLING, "[" .. prefix, "(" .. prefix .. padded(now_ms + 1))) do
       local units = tonumber(string.match(member, "^%d+/(%d+)/", #prefix + 1))
-      quota.cooling, quota.free = quota.cooling - units, quota.free + units
+      quota.cooling = quota.cooling - units
+      add_free(quota, units, now_ms)
     end
   end
   for _, quota in ipairs(quotas_of(day)) do
     if quota.reallocate_to ~= "" and quota.reallocate_at_ms <= now_ms and quota.free > 0 then
       local target, units = day.quotas[quota.reallocate_to], quota.free
       quota.free, quota.capacity = quota.free - units, quota.capacity - units
-      target.free, target.capacity = target.free + units, target.capacity + units
+      target.capacity = target.capacity + units
+      add_free(target, units, now_ms)
     end
   end
 end
@@ -131,9 +134,20 @@ local function projected_day(number, now_ms)
   return projected[number] or nil
 end
 
+-- Return the units that the wait list withholds, by quota. Without a quota in strict order there are none.
+local function withheld_of(day, now_ms)
+  if day.waiting > 0 then
+    for _, quota in ipairs(quotas_of(day)) do
+      if quota.blocks_ms > 0 then return wait_list().withheld_units(day, now_ms) or {} end
+    end
+  end
+  return {}
+end
+
 local function view(number, now_ms)
   local day = projected_day(number, now_ms)
   if not day then return "" end
+  local withheld = withheld_of(day, now_ms)
   local parts = {
     int(day.opens_at_ms), int(day.starts_at_ms), int(day.ends_at_ms), day.closed and "1" or "0", int(day.waiting),
     int(day.revision), day.sessions,
@@ -141,7 +155,7 @@ local function view(number, now_ms)
   for _, quota in ipairs(quotas_of(day)) do
     parts[#parts + 1] = concat({
       quota.name, int(quota.capacity), int(quota.free), int(quota.held), int(quota.confirmed), int(quota.cooling),
-      int(quota.parked),
+      int(quota.parked), int(math.min(math.max(quota.free, 0), withheld[quota.name] or 0)),
     }, COMMA)
   end
   return concat(parts, TAB)
@@ -181,8 +195,13 @@ local function is_sold_out(number, units, join_wait_list, choice, now_ms)
       if not day.quotas[name] then return "0" end
     end
   end
+  local withheld = withheld_of(day, now_ms)
   for _, option in ipairs(choice.options) do
-    if fits(day, option, units, {}) then return "0" end
+    local is_fitting = true
+    for _, name in ipairs(option.quotas) do
+      is_fitting = is_fitting and day.quotas[name].free - (withheld[name] or 0) >= units
+    end
+    if is_fitting then return "0" end
   end
   if join_wait_list == "1" and served_by_wait_list(day, choice) then return "0" end
   return "1"
@@ -206,6 +225,7 @@ local ANSWERS = {
 }
 
 load_head()
+ledger.is_read_only = true
 local now_ms, _, checks_fence, seen = call_time()
 local fences, fence
 if checks_fence == "@" then

@@ -8,14 +8,14 @@
 local NOTHING = {}
 local RESULT_OF_VERB = {
   confirm = "CONFIRMED", release = "RELEASED", cancel = "CANCELLED", check_in = "ATTENDED", mark_no_show = "NO_SHOW",
-  move_out = "MOVED", undo_move = "RELEASED",
+  move_out = "MOVED", undo_move = "RELEASED", decline = "WAITING",
 }
 local FROM = { -- the life cycle: which states a verb leads out of
   confirm = { HELD = true }, extend = { HELD = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
   check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
-  move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true },
+  move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true }, decline = { HELD = true },
 }
-local GIVING_BACK = { release = true, cancel = true, move_out = true, undo_move = true }
+local GIVING_BACK = { release = true, decline = true, cancel = true, move_out = true, undo_move = true }
 
 local function outcome(status, record, more)
   local result = more or {}
@@ -156,7 +156,9 @@ local function reserve(fields, now_ms, now)
   local option = find_option(day, choice, units, now_ms, NOTHING)
   if not option then
     if join_wait_list ~= "1" or not served_by_wait_list(day, choice) then return SOLD_OUT end
-    if day.waiting >= rules.wait_list_max then return outcome("WAIT_LIST_FULL") end
+    if day.waiting >= rules.wait_list_max or not wait_list().has_room_for_demand(day, choice, units, now_ms) then
+      return outcome("WAIT_LIST_FULL")
+    end
   end
 
   -- From here on it must succeed.
@@ -164,9 +166,11 @@ local function reserve(fields, now_ms, now)
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_at_ms = 0, queue_number = 0,
-      moves = 0, forced_moves = 0, extensions = 0, choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
+      moves = 0, forced_moves = 0, extensions = 0, wait_list_number = day.last_wait_list_number + 1, declines = 0, paused_until_ms = 0,
+      choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
+    wait_list().note_due(day)
     return outcome("WAITING", waiting)
   end
   local deadline = ledger.deadlines[hold_ttl_ms]
@@ -262,14 +266,21 @@ local function step(fields, now_ms)
     return outcome("HOLD_EXPIRED", record)
   end
   if version > 0 and version ~= record.version then return outcome("STALE", record) end
-  if not FROM[verb][record.state] then return outcome("WRONG_STATE", record) end
+  if not FROM[verb][record.state] or (verb == "decline" and record.wait_list_number == 0) then
+    return outcome("WRONG_STATE", record)
+  end
   local day = day_of(record.day)
   local refusal = GUARDS[verb](day, now_ms, record)
   if refusal then return outcome(refusal, record) end
+  if verb == "decline" and record.declines >= ledger.rules.declines_max then return outcome("DECLINES_EXCEEDED", record) end
 
   -- From here on it must succeed.
   local after = changed(record, { state = goal })
   if verb == "confirm" then after.queue_number = day.last_queue_number + 1 end
+  if verb == "decline" then
+    after.quotas, after.option, after.deadline_at_ms, after.extensions = "", "", 0, 0
+    after.declines, after.paused_until_ms = record.declines + 1, now_ms + ledger.rules.decline_pause_ms
+  end
   reservation_changed(verb, record, after, now_ms)
   if GIVING_BACK[verb] then distribute_free_units(day, now_ms) end
   local result = outcome(goal, after)
