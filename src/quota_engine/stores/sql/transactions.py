@@ -187,9 +187,7 @@ class Transactions:
             pause_ms = next(pauses, None) if repeats or not is_unknown else None
             if pause_ms is None:
                 if is_unknown:
-                    raise OutcomeUnknown(
-                        f"the answer to a commit was lost ({last}); repeat it with the same key"
-                    ) from last
+                    raise OutcomeUnknown(f"{_LOST} ({last})") from last
                 raise BackendUnavailable(f"nothing was done: {last}") from last
             yield Pause(pause_ms)
 
