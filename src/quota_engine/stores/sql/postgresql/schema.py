@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ["VERSION", "advisory_lock_key", "create_statements", "grant_statements"]
+__all__ = ["TABLES", "VERSION", "VERSION_NAME", "advisory_lock_key", "create_statements", "grant_statements"]
 
 import hashlib
 from typing import Final
@@ -24,6 +24,8 @@ _RIGHTS: Final = {
     "consumer_groups": "SELECT, INSERT, UPDATE, DELETE",
 }
 """All that the store does to a table that exists."""
+TABLES: Final = tuple(_RIGHTS)
+"""The tables, in the order of their creation."""
 
 
 def create_statements(schema: str) -> list[str]:
