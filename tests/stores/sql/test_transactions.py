@@ -173,7 +173,7 @@ def test_a_ledger_that_is_far_behind_is_caught_up(world: World, monkeypatch: pyt
 
 
 def test_a_batch_of_threads_is_one_entry(world: World) -> None:
-    """Calls that come while a transaction is under way share the next one."""
+    """Calls that come while a transaction is in progress share the next one."""
     world.store.apply(OFFICE, SetCapacity(DAY, "online", 50))
     entered, go_on = threading.Event(), threading.Event()
 

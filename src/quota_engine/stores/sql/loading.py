@@ -90,7 +90,7 @@ class Loader:
         Args:
             address: Its address.
             sink: Receives the events that are read.
-            from_snapshot: False to read all entries, if none was dropped.
+            from_snapshot: False to read all entries instead, if none was dropped.
 
         Raises:
             DamagedLedger: An entry or a part of the snapshot is missing or was altered.

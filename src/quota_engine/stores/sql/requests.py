@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView, Lease
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import Event
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.queries import (
@@ -79,6 +79,22 @@ class Call(NamedTuple):
     run: Callable[[LedgerState, int], Any]
     writes: bool = False
     creates: bool = False
+
+
+class _Audited(NamedTuple):
+    """An office's ledger that was read for an audit.
+
+    Attributes:
+        ledger: The state, with the events that are kept.
+        findings: The audit's findings.
+        complete: True if no event was trimmed and no entry dropped, so that the events alone make the ledger.
+        wrong_snapshot: True if the snapshot cannot be read, or differs from the entries.
+    """
+
+    ledger: CachedLedger
+    findings: list[str]
+    complete: bool
+    wrong_snapshot: bool
 
 
 def command_call(address: str, command: Any) -> Call:
@@ -300,36 +316,41 @@ class Requests:
         if row is None:
             return []
         try:
-            _, findings, _ = yield from self._audited(office, row)
+            audited = yield from self._audited(office)
         except DamagedLedger as error:
-            findings = [f"office {office}: {error}"]
-        return findings
+            return [f"office {office}: {error}"]
+        return audited.findings
 
-    def _audited(self, office: str, row: LedgerRow) -> Steps[tuple[CachedLedger, list[str], bool]]:
-        """Return the office's ledger with all kept events, the audit's findings, and True if the events are complete.
-
-        The events are complete if none was trimmed, and no entry was dropped. They alone make the ledger then, and the
-        snapshot must agree.
-        """
-        complete = not row.trimmed_event_number and row.first_number == 1
+    def _audited(self, office: str) -> Steps[_Audited]:
+        """Read an office's whole ledger, and audit it."""
         events: list[Event] = []
-        loaded = yield from self._loader.load(
-            office, sink=lambda _, more: events.extend(more), from_snapshot=not complete
-        )
+        loaded = yield from self._loader.load(office, sink=lambda _, more: events.extend(more), from_snapshot=False)
         assert loaded is not None
         ledger, row = loaded
         findings: list[str] = []
-        if complete and row.snapshot_number:
-            from_snapshot = yield from self._loader.load(office)
-            if from_snapshot is not None and describe(from_snapshot[0].state.state) != describe(ledger.state.state):
-                findings.append(f"office {office}: the snapshot differs from the entries")
+        complete = not row.trimmed_event_number and row.first_number == 1
+        wrong_snapshot = False
+        if row.snapshot_number and row.first_number == 1:
+            problem = yield from self._compare_snapshot(office, describe(ledger.state.state))
+            wrong_snapshot = bool(problem)
+            findings += problem
         if not complete:
             findings += yield from self._check_chain(office, row)
             kept = yield from self._events(office, row.id, row.trimmed_event_number + 1, _ALL_EVENTS)
             events = [one.event for one in kept if one.number <= ledger.event_number]
         ledger.state.state.events = events
         findings += audit(ledger.state.state, from_events=complete)
-        return ledger, findings, complete
+        return _Audited(ledger, findings, complete, wrong_snapshot)
+
+    def _compare_snapshot(self, office: str, expected: dict[str, Any]) -> Steps[list[str]]:
+        """Return a finding if the state from the snapshot differs from the one that all entries lead to."""
+        try:
+            loaded = yield from self._loader.load(office)
+        except DamagedLedger as error:
+            return [f"office {office}: {error}"]
+        if loaded is None or describe(loaded[0].state.state) == expected:
+            return []
+        return [f"office {office}: the snapshot differs from the entries"]
 
     def _check_chain(self, office: str, row: LedgerRow) -> Steps[list[str]]:
         """Return a finding for each kept entry with events whose checksum does not follow from the one before it."""
@@ -356,20 +377,17 @@ class Requests:
             return Reconciliation(address, 0 if row is None else 1)
         if row is None:
             return (yield from _roll_back(Reconciliation(address, 0)))
-        ledger, findings, complete = yield from self._audited(address, row)
+        ledger, findings, complete, wrong_snapshot = yield from self._audited(address)
         damaged = ledger.state.state
         repaired = recompute(damaged, from_events=complete)
         repaired.events = list(damaged.events)
-        is_repaired = describe(repaired) != describe(damaged) or any("the snapshot differs" in one for one in findings)
+        is_wrong = describe(repaired) != describe(damaged)
         numbered = [(one.number, one.event) for one in events]
         restored = restore_events(repaired, row.last_event_number, numbered)
         statements = [Statement("raise_epoch", (row.id,))]
-        if is_repaired:
-            if not complete:
-                raise BackendUnavailable(
-                    f"{address}: the records and counters differ, and trimmed events cannot repair them: "
-                    "restore the database from a backup"
-                )
+        if is_wrong:
+            raise DamagedLedger(f"{address}: the records and counters differ: restore the database from a backup")
+        if wrong_snapshot:  # all entries are kept, and make another one
             statements.append(Statement("set_snapshot", (0, row.id)))
         if restored:
             new = repaired.events[-restored:]
@@ -382,7 +400,7 @@ class Requests:
                 Statement("update_ledger", (number, last_event, repaired.now_ms, checksum, row.id)),
             ]
         yield RoundTrip(tuple(statements), end="commit")
-        return Reconciliation(address, row.epoch + 1, tuple(findings), int(is_repaired), restored)
+        return Reconciliation(address, row.epoch + 1, tuple(findings), int(wrong_snapshot), restored)
 
     # --- Snapshots ---------------------------------------------------------------------------------------------------
 

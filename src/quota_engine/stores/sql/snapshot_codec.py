@@ -37,6 +37,8 @@ _STATE_CODES: Final = {state: code for code, state in enumerate(State)}
 _STATE_NAMES: Final = tuple(str(state) for state in State)
 _INTEGERS: Final = Reservation.__struct_fields__[7:]
 """The fields of a record from its version on, all of them integers."""
+_DAY_COUNTERS: Final = ("departed", "last_queue_number", "last_wait_list_number", "revision")
+_QUOTA_COUNTERS: Final = ("capacity", "free", "held", "confirmed", "cooling", "parked", "free_since_ms")
 _Section = tuple[Any, ...]
 
 
@@ -123,22 +125,15 @@ def _day_row(day: Day) -> _Section:
     quotas = [
         (
             name,
-            quota.capacity,
-            quota.free,
-            quota.held,
-            quota.confirmed,
-            quota.cooling,
-            quota.parked,
-            quota.free_since_ms,
+            {counter: getattr(quota, counter) for counter in _QUOTA_COUNTERS},
             list(quota.cooling_due),
             msgspec.to_builtins(quota.re_release),
             msgspec.to_builtins(quota.reallocation),
         )
         for name, quota in day.quotas.items()
     ]
-    terms = msgspec.to_builtins(day.terms)
-    numbers = (day.last_queue_number, day.last_wait_list_number, day.revision)
-    return day.number, terms, day.closed, day.departed, *numbers, quotas
+    counters = {counter: getattr(day, counter) for counter in _DAY_COUNTERS}
+    return day.number, msgspec.to_builtins(day.terms), day.closed, counters, quotas
 
 
 def _reservation_sections(records: list[Reservation]) -> Iterator[_Section]:
@@ -190,10 +185,11 @@ class _OfficeReader:
         ledger.now_ms, ledger.forgotten_day_max = now_ms, forgotten_day_max
         ledger.rules = msgspec.convert(rules, Rules)
         ledger.abandoned = msgspec.convert(abandoned, AbandonedHolds)
-        for number, terms, closed, departed, last_queue_number, last_wait_list_number, revision, quotas in days:
+        for number, terms, closed, counters, quotas in days:
             day = Day(number, msgspec.convert(terms, DayTerms))
-            day.closed, day.departed, day.revision = closed, departed, revision
-            day.last_queue_number, day.last_wait_list_number = last_queue_number, last_wait_list_number
+            day.closed = closed
+            for name, count in counters.items():
+                setattr(day, name, count)
             day.quotas = dict(map(_quota, quotas))
             ledger.days[number] = day
             ledger.next_forget_ms = min(ledger.next_forget_ms, day.terms.forget_at_ms)
@@ -259,12 +255,12 @@ class _OfficeReader:
 
 
 def _quota(row: Sequence[Any]) -> tuple[str, Quota]:
-    name, capacity, free, held, confirmed, cooling, parked, free_since_ms, cooling_due, re_release, reallocation = row
+    name, counters, cooling_due, re_release, reallocation = row
     quota = Quota(
         QuotaTerms(name, 0, msgspec.convert(re_release, ReRelease), msgspec.convert(reallocation, Reallocation | None))
     )
-    quota.capacity, quota.free, quota.held, quota.confirmed = capacity, free, held, confirmed
-    quota.cooling, quota.parked, quota.free_since_ms = cooling, parked, free_since_ms
+    for counter, value in counters.items():
+        setattr(quota, counter, value)
     quota.cooling_due = [(due_at_ms, units) for due_at_ms, units in cooling_due]
     return name, quota
 

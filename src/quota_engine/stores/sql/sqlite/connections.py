@@ -170,7 +170,7 @@ def patiently(run: Callable[[], T]) -> T:
         try:
             return run()
         except sqlite3.OperationalError as error:
-            is_locked = (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            is_locked = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             if not is_locked or monotonic_ms() >= ends_at_ms:
                 raise
             time.sleep(random.uniform(*_BUSY_PAUSE_S))
