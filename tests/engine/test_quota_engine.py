@@ -106,6 +106,36 @@ def test_extend_gives_a_hold_more_time(engine: QuotaEngine, clock: ManualClock) 
     assert engine.confirm(held.reference).status is Status.HOLD_EXPIRED
 
 
+def test_an_applicant_leaves_a_party(engine: QuotaEngine) -> None:
+    """The rest keep their places and numbers, and the key of the reserve still finds them."""
+    held = book(engine, [NIK, OTHER, nik(1)], idempotency_key="three")
+    assert engine.remove_applicant(held.reference, nik(2)).status is Status.NOT_IN_PARTY
+    assert list(engine.confirm(held.reference).queue_numbers) == [1, 2, 3]
+    left = engine.remove_applicant(held.reference, OTHER, owner=OTHER)
+    assert (left.status, list(left.queue_numbers)) == (Status.CONFIRMED, [1, 3])
+    assert engine.remove_applicant(held.reference, OTHER, owner=OTHER).replayed
+    assert book(engine, [NIK, OTHER, nik(1)], idempotency_key="three").replayed
+    assert engine.confirm(held.reference, owner=OTHER).status is Status.NOT_OWNER
+    assert list(engine.confirm(book(engine, OTHER).reference).queue_numbers) == [4]
+    assert engine.remove_applicant(held.reference, NIK).ok
+    assert engine.remove_applicant(held.reference, nik(1)).status is Status.PARTY_TOO_SMALL
+    assert engine.audit().ok
+
+
+def test_an_operator_replaces_an_applicant(engine: QuotaEngine) -> None:
+    held = book(engine, [NIK, OTHER])
+    numbers = engine.confirm(held.reference).queue_numbers
+    swapped = engine.replace_applicant(held.reference, OTHER, nik(1), expected_version=2)
+    assert (swapped.status, swapped.queue_numbers) == (Status.CONFIRMED, numbers)
+    assert engine.replace_applicant(held.reference, OTHER, nik(1), expected_version=2).replayed
+    assert engine.cancel(held.reference, owner=OTHER).status is Status.NOT_OWNER
+    assert book(engine, nik(1)).status is Status.IDENTITY_LIMIT
+    assert book(engine, OTHER).status is Status.HELD
+    shown = [getattr(one.event, "reservation", None) for one in engine.events("surabaya")]
+    assert swapped.reservation in shown
+    assert engine.audit().ok
+
+
 def test_release_cancel_and_reschedule(engine: QuotaEngine) -> None:
     """The other ways out of a hold and of a place."""
     reference = book(engine).reference
@@ -477,6 +507,8 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("list_reservations", ("surabaya", DAY), {}),
         ("hold_remaining_histogram", ("surabaya", DAY, [99, 900_000]), {}),
         ("abandoned_holds", ("surabaya",), {}),
+        ("remove_applicant", ("surabaya~pair", OTHER), {"owner": OTHER, "expected_version": 1}),
+        ("replace_applicant", ("surabaya~pair", nik(1), OTHER), {"expected_version": 2}),
         ("release", ("surabaya~pair",), {}),
         ("decline", ("surabaya~pair",), {"owner": OTHER, "expected_version": 2}),
         ("cancel", ("surabaya~made-up-0",), {}),

@@ -124,7 +124,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Reservation):
         fields = msgspec.structs.asdict(value)
         units = {"applicants": value.units, "reference": value.reference, "numbers": list(value.queue_numbers)}
-        return {name: plain(one) for name, one in fields.items()} | units
+        return {name: plain(one) for name, one in fields.items() if name != "former_applicants"} | units
     if isinstance(value, Choice):
         return (value.service, value.service_unit, value.session, value.channel, value.group)
     if isinstance(value, TicketStatus):
@@ -256,6 +256,21 @@ async def _reservations(recorder: Recorder) -> None:
     moved = await recorder.reschedule(fresh.reference, MONDAY, office="mlg", session="pm", channel="draw")
     assert moved.ok, moved
     await recorder.find_moved(fresh.reference)
+    pair = ["gita", "hana"]
+    party = await recorder.reserve("mlg", TUESDAY, pair, idempotency_key="wish-11", session="am", channel="draw")
+    assert party.ok, party
+    await recorder.remove_applicant(party.reference, "budi")
+    await recorder.remove_applicant(party.reference, "hana", owner="budi")
+    await recorder.confirm(party.reference)
+    await recorder.remove_applicant(party.reference, "hana", owner="hana", expected_version=2)
+    await recorder.remove_applicant(party.reference, "hana", owner="hana")
+    await recorder.remove_applicant(party.reference, "gita")
+    await recorder.replace_applicant(party.reference, "gita", "joko", expected_version=2)
+    await recorder.replace_applicant(party.reference, "gita", "joko", expected_version=3)
+    await recorder.replace_applicant(party.reference, "gita", "joko")
+    await recorder.replace_applicant(party.reference, "joko", "joko")
+    await recorder.lookup(party.reference)
+    await recorder.cancel(party.reference)
     await recorder.find_moved(held.reference)
     await recorder.lookup(fresh.reference)
     await recorder.confirm(moved.reference, reacquire=True, caller=caller)

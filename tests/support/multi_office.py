@@ -18,7 +18,7 @@ from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.generators import Request
 from quota_engine.ports import Describe, Lookup, Query, Store
 from quota_engine.stores.memory import MemoryStore
-from quota_engine.workflows import entries, national_claims, office_moves
+from quota_engine.workflows import entries, national_claims, office_moves, party_changes
 from quota_engine.workflows.admission_gate import CallAdmission
 from quota_engine.workflows.generator_drivers import Workflow, execute, run
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
@@ -210,7 +210,7 @@ class RandomInterleaving:
             for one in nation.backend.execute(Describe(name))["reservations"]
         ]
         record = random.choice(records) if records else None
-        kind = random.randrange(10)
+        kind = random.randrange(12)
         if record is None or kind < 4:
             party = random.choice(([ANI], [BUDI], [ANI], [ANI, BUDI], [BUDI, ANI, CITRA]))
             key = random.choice(("k1", "k2", None, None))
@@ -232,6 +232,13 @@ class RandomInterleaving:
             )
         elif kind == 8:
             workflow = office_moves.recover_moves(requests, 0, 10)
+        elif kind == 9:
+            workflow = party_changes.remove_applicant(
+                requests, record.reference, random.choice((ANI, BUDI, CITRA)), None, 0
+            )
+        elif kind == 10:
+            leaving, newcomer = random.sample((ANI, BUDI, CITRA), 2)
+            workflow = party_changes.replace_applicant(requests, record.reference, leaving, newcomer, 0)
         else:
             step = random.choice((nation.engine.confirm, nation.engine.release, nation.engine.cancel))
             self.results.append(step(record.reference))

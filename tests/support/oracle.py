@@ -34,6 +34,8 @@ from quota_engine.domain.commands import (
     ReallocateUnused,
     Release,
     ReleaseParked,
+    RemoveApplicant,
+    ReplaceApplicant,
     Reschedule,
     Reserve,
     SetCapacity,
@@ -74,13 +76,15 @@ class Record:
     state: State = State.WAITING
     version: int = 1
     deadline_at_ms: int = 0
-    queue_number: int = 0
     moves: int = 0
     forced_moves: int = 0
     extensions: int = 0
     wait_list_number: int = 0
     declines: int = 0
     paused_until_ms: int = 0
+    former_applicants: tuple[str, ...] = ()
+    numbers: tuple[int, ...] = ()
+    """The queue numbers of the applicants."""
 
     @property
     def units(self) -> int:
@@ -303,6 +307,8 @@ class Oracle:
             command,
             Confirm
             | Extend
+            | RemoveApplicant
+            | ReplaceApplicant
             | Release
             | Decline
             | Cancel
@@ -402,14 +408,21 @@ class Oracle:
             version=record.version + overdue,
             created_at_ms=record.created_at_ms,
             deadline_at_ms=record.deadline_at_ms,
-            queue_number=record.queue_number,
+            queue_number=record.numbers[0] if record.numbers else 0,
             moves=record.moves,
             forced_moves=record.forced_moves,
             extensions=record.extensions,
             wait_list_number=record.wait_list_number,
             declines=record.declines,
             paused_until_ms=record.paused_until_ms,
+            former_applicants=record.former_applicants,
+            queue_offsets=self._offsets(record.numbers),
         )
+
+    def _offsets(self, numbers: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the distances to the first number, if there is a gap between the numbers."""
+        has_gap = bool(numbers) and numbers[-1] - numbers[0] >= len(numbers)
+        return tuple(number - numbers[0] for number in numbers) if has_gap else ()
 
     # ------------------------------------------------------------------ units that move
 
@@ -418,11 +431,14 @@ class Oracle:
         record.version += 1
         self._changed()
 
-    def _return_units(self, record: Record, day: Day, quotas: Iterable[str], from_ms: int) -> None:
+    def _return_units(
+        self, record: Record, day: Day, quotas: Iterable[str], from_ms: int, units: int | None = None
+    ) -> None:
         """Return units of ``quotas``: they reduce the overbooking first, and the quota's rule applies to the rest."""
+        units = record.units if units is None else units
         for name in quotas:
-            overbooked_before = max(-(self._free(day, name) - record.units), 0)
-            rest = record.units - min(record.units, overbooked_before)
+            overbooked_before = max(-(self._free(day, name) - units), 0)
+            rest = units - min(units, overbooked_before)
             re_release = day.quotas[name].terms.re_release
             if rest and re_release.rule is ReReleaseRule.COOLING:
                 key = f"{self.rules.jitter_seed}:{record.id}:{record.version}:{name}"
@@ -564,10 +580,12 @@ class Oracle:
         until_ms = self.now_ms + duration_ms
         self.blocked_until_ms[applicant] = max(until_ms, self.blocked_until_ms.get(applicant, 0))
 
-    def _abandon(self, record: Record, ended_at_ms: int) -> None:
+    def _abandon(self, record: Record, ended_at_ms: int, leaving: tuple[str, ...] = ()) -> None:
         """Count a hold that ended without a confirm."""
         counts, rules = self.abandoned_counts, self.rules
-        if record.state is State.EXPIRED:
+        if leaving:
+            pass  # the hold continues without the applicant
+        elif record.state is State.EXPIRED:
             self.abandoned_counts = replace(counts, expired=counts.expired + 1)
         else:
             self.abandoned_counts = replace(counts, released=counts.released + 1)
@@ -575,7 +593,7 @@ class Oracle:
             return
         # New lists, because the projection of a view shares the old ones.
         forgotten_ms = self.now_ms - rules.abandoned_holds_window_ms - rules.abandoned_holds_block_ms
-        for applicant in record.applicants:
+        for applicant in leaving or record.applicants:
             kept = [(who, at) for who, at in self.abandoned if who != applicant or at > forgotten_ms]
             self.abandoned = [*kept, (applicant, ended_at_ms)]
             ends_ms = [at_ms for who, at_ms in self.abandoned if who == applicant]
@@ -628,6 +646,10 @@ class Oracle:
                 return self._confirm(command)
             case Extend():
                 return self._extend(command)
+            case RemoveApplicant():
+                return self._remove_applicant(command)
+            case ReplaceApplicant():
+                return self._replace_applicant(command)
             case Release():
                 return self._release(command)
             case Decline():
@@ -734,7 +756,9 @@ class Oracle:
             record.deadline_at_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
         elif not command.join_wait_list or not self._can_wait_for(day, command.choice):
             return ExpectedOutcome(Status.SOLD_OUT)
-        elif len(self._waiting(day)) >= self.rules.wait_list_max or self._has_too_many_demands(day, command):
+        elif len(self._waiting(day)) >= self.rules.wait_list_max or self._has_too_many_demands(
+            day, command.choice, units
+        ):
             return ExpectedOutcome(Status.WAIT_LIST_FULL)
         else:
             day.last_wait_list_number += 1
@@ -744,12 +768,17 @@ class Oracle:
         expected = self._expect(Status(record.state), record)
         return self._announce(expected, record) if record.state is State.HELD else expected
 
-    def _has_too_many_demands(self, day: Day, command: Reserve) -> bool:
+    def _is_wait_list_full(self, day: Day) -> bool:
+        return len(self._waiting(day)) >= self.rules.wait_list_max
+
+    def _has_too_many_demands(self, day: Day, choice: Choice, units: int) -> bool:
         demands = {(one.choice, one.units) for one in self._waiting(day) if one.paused_until_ms <= self.now_ms}
-        return len(demands) >= DEMANDS_MAX and (command.choice, len(command.applicants)) not in demands
+        return len(demands) >= DEMANDS_MAX and (choice, units) not in demands
 
     def _replay(self, known: Record, command: Reserve | MoveIn) -> ExpectedOutcome:
-        if known.party != frozenset(command.applicants):
+        party = frozenset(command.applicants)
+        was_of_party = bool(known.former_applicants) and party <= known.party | frozenset(known.former_applicants)
+        if known.party != party and not was_of_party:
             return ExpectedOutcome(Status.CONFLICT)
         if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
             return self._expect(Status.CONFLICT, known, or_none=True)
@@ -912,7 +941,7 @@ class Oracle:
         return self._expect(Status.CONFIRMED, record)
 
     def _assign_queue_numbers(self, record: Record, day: Day) -> None:
-        record.queue_number = day.queue_number_next
+        record.numbers = tuple(range(day.queue_number_next, day.queue_number_next + record.units))
         day.queue_number_next += record.units
 
     def _extend(self, command: Extend) -> ExpectedOutcome:
@@ -944,6 +973,89 @@ class Oracle:
         record.extensions = command.extension
         self._step(record, State.HELD)
         return self._announce(self._expect(Status.HELD, record), record)
+
+    def _remove_applicant(self, command: RemoveApplicant) -> ExpectedOutcome:
+        record = self.records.get(command.id)
+        if record is None:
+            return ExpectedOutcome(Status.NOT_FOUND)
+        day, applicant = self.days[record.day], command.applicant
+        has_left = applicant in record.former_applicants and applicant not in record.applicants
+        owners = {*record.applicants, applicant} if has_left else record.party
+        if command.owner and command.owner not in owners:
+            return ExpectedOutcome(Status.NOT_OWNER)
+        is_active = record.state not in ENDED and not record.is_overdue(self.now_ms)
+        if has_left and is_active:
+            return self._expect(Status(record.state), record, replayed=True)
+        if applicant not in record.applicants:
+            return self._expect(Status.NOT_IN_PARTY, record)
+        if refusal := self._refuse_party_change(record, command.expected_version):
+            return refusal
+        if record.state is State.CONFIRMED and day.ends_at_ms <= self.now_ms and not day.closed:
+            return self._expect(Status.DAY_OVER, record)
+        if len(record.applicants) == 1:
+            return self._expect(Status.PARTY_TOO_SMALL, record)
+        if record.state is State.WAITING and self._has_too_many_demands(day, record.choice, record.units - 1):
+            return self._expect(Status.WAIT_LIST_FULL, record)
+        if record.numbers:
+            pairs = zip(record.applicants, record.numbers, strict=True)
+            record.numbers = tuple(number for one, number in pairs if one != applicant)
+        record.applicants = tuple(one for one in record.applicants if one != applicant)
+        self._has_left(record, applicant)
+        self._step(record, record.state)
+        self._return_units(record, day, record.quotas, self.now_ms, units=1)
+        if day.closed:
+            day.departed += record.state is State.CONFIRMED
+        elif record.state is State.CONFIRMED:
+            self.cancellations.append((applicant, self.now_ms))
+            self._block_if_cancelled_too_often(applicant)
+        elif record.state is State.HELD:
+            self._abandon(record, self.now_ms, (applicant,))
+        self._distribute(day)
+        return self._expect(Status(record.state), record)
+
+    def _refuse_party_change(self, record: Record, expected_version: int) -> ExpectedOutcome | None:
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._expect(Status.HOLD_EXPIRED, record)
+        if expected_version not in (0, record.version):
+            return self._expect(Status.STALE, record)
+        if record.state not in (State.WAITING, State.HELD, State.CONFIRMED):
+            return self._expect(Status.WRONG_STATE, record)
+        return None
+
+    def _has_left(self, record: Record, applicant: str, newcomer: str = "") -> None:
+        others = [one for one in record.former_applicants if one not in (applicant, newcomer)]
+        record.former_applicants = (*others, applicant)[-100:]
+
+    def _replace_applicant(self, command: ReplaceApplicant) -> ExpectedOutcome:
+        record = self.records.get(command.id)
+        if record is None:
+            return ExpectedOutcome(Status.NOT_FOUND)
+        day, applicant, newcomer = self.days[record.day], command.applicant, command.replacement
+        has_left = applicant in record.former_applicants and applicant not in record.applicants
+        is_active = record.state not in ENDED and not record.is_overdue(self.now_ms)
+        if has_left and is_active and newcomer in record.applicants:
+            return self._expect(Status(record.state), record, replayed=True)
+        if self._is_past(command.valid_until_ms):
+            return self._expect(Status.COMMAND_EXPIRED, record)
+        if applicant not in record.applicants:
+            return self._expect(Status.NOT_IN_PARTY, record)
+        self._expire_own_holds((newcomer,))
+        if refusal := self._refuse_party_change(record, command.expected_version):
+            return refusal
+        if day.closed:
+            return self._expect(Status.DAY_CLOSED, record)
+        if day.ends_at_ms <= self.now_ms:
+            return self._expect(Status.DAY_OVER, record)
+        if blocked_until_ms := self._blocked_until((newcomer,)):
+            return dataclasses.replace(self._expect(Status.BLOCKED, record), retry_at_ms=blocked_until_ms)
+        if newcomer in record.applicants or self._conflicting_claims((newcomer,), day, except_record=record):
+            return self._expect(Status.IDENTITY_LIMIT, record)
+        record.applicants = tuple(newcomer if one == applicant else one for one in record.applicants)
+        self._has_left(record, applicant, newcomer)
+        self._step(record, record.state)
+        if record.state is State.WAITING:
+            self._distribute(day)
+        return self._expect(Status(record.state), record)
 
     def _release(self, command: Release) -> ExpectedOutcome:
         record = self.records.get(command.id)

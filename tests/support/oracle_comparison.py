@@ -85,10 +85,22 @@ class OracleComparison:
         assert TRANSITIONS.get(step) is new.state, self._report(f"no such step: {step} to {new.state}")
         assert new.version == (old.version if old else 0) + 1, self._report(f"a version is missing: {new!r}")
         self.last_records[new.id] = new
-        if new.queue_number and (old is None or (old.day, old.queue_number) != (new.day, new.queue_number)):
+        if event.verb in (Verb.REMOVE_APPLICANT, Verb.REPLACE_APPLICANT):
+            assert old is not None
+            self._check_party_change(old, new)
+        elif new.queue_number and (old is None or (old.day, old.queue_number) != (new.day, new.queue_number)):
             given = self.queue_numbers_given.setdefault(new.day, set())
             assert given.isdisjoint(new.queue_numbers), self._report(f"a queue number is given twice: {new!r}")
             given.update(new.queue_numbers)
+
+    def _check_party_change(self, old: Reservation, new: Reservation) -> None:
+        """Check that one applicant has left, and that all remaining ones keep their queue numbers."""
+        before = dict(zip(old.applicants, old.queue_numbers, strict=False))
+        after = dict(zip(new.applicants, new.queue_numbers, strict=False))
+        stayed = set(old.applicants) & set(new.applicants)
+        assert len(stayed) == len(old.applicants) - 1, self._report(f"not one applicant left: {new!r}")
+        assert all(before.get(one) == after.get(one) for one in stayed), self._report(f"a number moved: {new!r}")
+        assert set(after.values()) <= set(before.values()), self._report(f"a number is new: {new!r}")
 
     def _check_reads(self, now_ms: int) -> None:
         events_before = len(self.ledger.events)

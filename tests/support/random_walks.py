@@ -29,6 +29,8 @@ from quota_engine.domain.commands import (
     ReallocateUnused,
     Release,
     ReleaseParked,
+    RemoveApplicant,
+    ReplaceApplicant,
     Reschedule,
     Reserve,
     SetCapacity,
@@ -285,6 +287,22 @@ class Walker:
         extension = max(record.extensions + self.choose((1, 1, 1, 0, 2)), 1)
         return Extend(record.id, self.owner(record), self.version(record), extension)
 
+    def remove_applicant(self) -> Command:
+        record = self.record(State.HELD, State.CONFIRMED, State.WAITING)
+        if record is None:
+            return RemoveApplicant("r99", applicant="ana")
+        applicant = self.choose(APPLICANTS if self.one_in(4) else (*record.applicants, *record.former_applicants))
+        owner = self.choose((applicant, self.owner(record)))
+        return RemoveApplicant(record.id, owner, self.version(record), applicant)
+
+    def replace_applicant(self) -> Command:
+        record = self.record(State.HELD, State.CONFIRMED, State.WAITING)
+        if record is None:
+            return ReplaceApplicant("r99", "ana", "budi")
+        applicant = self.choose(APPLICANTS if self.one_in(4) else record.applicants)
+        newcomer = self.choose([one for one in APPLICANTS if one != applicant])
+        return ReplaceApplicant(record.id, applicant, newcomer, self.version(record), self.valid_until_ms())
+
     def release(self) -> Command:
         record = self.record(State.HELD, State.WAITING)
         return Release(record.id, self.owner(record), self.version(record)) if record else Release("r99")
@@ -386,6 +404,8 @@ APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.reserve,) * 9,
     *(Walker.confirm,) * 6,
     *(Walker.extend,) * 3,
+    *(Walker.remove_applicant,) * 2,
+    *(Walker.replace_applicant,) * 2,
     *(Walker.cancel,) * 2,
     *(Walker.reschedule,) * 3,
     Walker.release,

@@ -16,7 +16,7 @@ from quota_engine.domain.cross_office_registry import Claim, Drop, RegistryResul
 from quota_engine.engine.quota_engine import QuotaEngine
 from quota_engine.ports import Describe, Store, StoreRequest
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
-from quota_engine.workflows import entries, national_claims
+from quota_engine.workflows import entries, national_claims, party_changes
 from quota_engine.workflows.admission_gate import AdmissionGate
 from quota_engine.workflows.generator_drivers import Workflow, run
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
@@ -152,6 +152,61 @@ class TestOnePlace:
         assert nation.claimed(ANI) == ""
         nation.clock.advance_ms(60_000)
         assert engine.reserve("east", DAY, ANI).status is Status.HELD
+        nation.check()
+
+
+class TestPartyChanges:
+    def test_one_who_leaves_a_party_may_go_elsewhere_at_once(self) -> None:
+        """The registry drops the claim; no lease has to end."""
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        nation.engine.confirm(pair.reference)
+        assert nation.engine.remove_applicant(pair.reference, BUDI, owner=BUDI).ok
+        assert (nation.claimed(ANI), nation.claimed(BUDI)) == (pair.reference, "")
+        second = nation.engine.reserve("west", DAY, BUDI)
+        assert second.status is Status.HELD
+        assert nation.engine.remove_applicant(pair.reference, BUDI, owner=BUDI).replayed
+        assert nation.claimed(BUDI) == second.reference
+        nation.check()
+
+    def test_one_who_comes_into_a_party_is_claimed(self) -> None:
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        assert nation.engine.replace_applicant(pair.reference, BUDI, CITRA).ok
+        assert (nation.claimed(CITRA), nation.claimed(BUDI)) == (pair.reference, "")
+        assert nation.engine.reserve("west", DAY, CITRA).status is Status.IDENTITY_LIMIT
+        assert nation.engine.reserve("west", DAY, BUDI).status is Status.HELD
+        assert nation.engine.replace_applicant(pair.reference, BUDI, CITRA).replayed
+        nation.check()
+
+    def test_one_with_a_place_elsewhere_replaces_nobody(self) -> None:
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        elsewhere = nation.engine.reserve("west", DAY, CITRA)
+        assert nation.engine.replace_applicant(pair.reference, BUDI, CITRA).status is Status.IDENTITY_LIMIT
+        assert nation.engine.replace_applicant("east~nothing", BUDI, CITRA).status is Status.NOT_FOUND
+        assert (nation.claimed(CITRA), nation.claimed(BUDI)) == (elsewhere.reference, pair.reference)
+        nation.check()
+
+    def test_a_refused_replacement_gives_its_claim_back(self) -> None:
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        assert nation.engine.replace_applicant(pair.reference, BUDI, CITRA, expected_version=7).status is Status.STALE
+        assert nation.claimed(CITRA) == ""
+        assert nation.engine.reserve("west", DAY, CITRA).status is Status.HELD
+        nation.check()
+
+    def test_a_client_that_dies_before_the_replacement_excludes_for_one_lease(self) -> None:
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        dead = SteppedWorkflow(
+            party_changes.replace_applicant(nation.requests, pair.reference, BUDI, CITRA, 0), nation.backend
+        )
+        dead.run(2)
+        assert nation.engine.reserve("west", DAY, CITRA).status is Status.IDENTITY_LIMIT
+        nation.clock.advance_ms(LEASE_MS)
+        assert nation.engine.reserve("west", DAY, CITRA).status is Status.HELD
+        assert dead.run().status is Status.COMMAND_EXPIRED
         nation.check()
 
 

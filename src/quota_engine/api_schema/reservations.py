@@ -9,6 +9,8 @@ __all__ = [
     "ExtendBody",
     "MovedToBody",
     "OutcomeBody",
+    "RemoveApplicantBody",
+    "ReplaceApplicantBody",
     "RescheduleBody",
     "ReservationBody",
     "ReserveBody",
@@ -89,6 +91,20 @@ class ExtendBody(StepBody, frozen=True, kw_only=True):
     extension: Annotated[int, Meta(ge=1, le=EXTENSIONS_MAX)]
 
 
+class RemoveApplicantBody(StepBody, frozen=True, kw_only=True):
+    """The applicant who leaves the party. ``owner`` may be the same one."""
+
+    applicant: Identity
+
+
+class ReplaceApplicantBody(RequestBody, frozen=True, kw_only=True):
+    """The applicant who leaves the party, and the one who takes their place and queue number."""
+
+    applicant: Identity
+    replacement: Identity
+    expected_version: Version = 0
+
+
 class RescheduleBody(SelectionBody, frozen=True, kw_only=True):
     """The new day and selection; ``office`` moves the reservation to another office.
 
@@ -115,6 +131,8 @@ class WaitListPositionBody(ResponseBody, frozen=True, kw_only=True):
 
 class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     """A reservation. ``deadline_at_ms`` is the end of its hold; ``queue_numbers`` has one number for each applicant.
+
+    The numbers have gaps if an applicant has left the party since they were given.
 
     ``forced_moves`` of its ``moves`` left a day that the office had closed; they do not count toward the limit.
     ``extensions`` is how often its latest hold has been extended.

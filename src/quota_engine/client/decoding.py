@@ -98,6 +98,7 @@ def reservation_of(body: ReservationBody) -> Reservation:
         created_at_ms=body.created_at_ms,
         deadline_at_ms=body.deadline_at_ms,
         queue_number=body.queue_numbers[0] if body.queue_numbers else 0,
+        queue_offsets=_offsets(body.queue_numbers),
         moves=body.moves,
         forced_moves=body.forced_moves,
         extensions=body.extensions,
@@ -105,6 +106,12 @@ def reservation_of(body: ReservationBody) -> Reservation:
         declines=body.declines,
         paused_until_ms=body.paused_until_ms,
     )
+
+
+def _offsets(numbers: list[int]) -> tuple[int, ...]:
+    """Return the distances to the first queue number; nothing for consecutive numbers."""
+    offsets = tuple(number - numbers[0] for number in numbers)
+    return () if offsets == tuple(range(len(offsets))) else offsets
 
 
 def outcome_of(body: OutcomeBody) -> Outcome:

@@ -53,6 +53,8 @@ from quota_engine.domain.commands import (
     ReallocateUnused,
     Release,
     ReleaseParked,
+    RemoveApplicant,
+    ReplaceApplicant,
     Reschedule,
     Reserve,
     SetCapacity,
@@ -108,6 +110,8 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
             ),
         ),
         (8, lambda r: Extend(ids.any(), _owner(r), r.choice((0, 0, 0, 1, 2)), r.choice((1, 1, 2, 3)))),
+        (12, lambda r: RemoveApplicant(ids.any(), _owner(r), r.choice((0, 0, 1, 2)), _applicant(r))),
+        (12, lambda r: _replace_applicant(r, ids.any(), now_ms)),
         (10, lambda r: Release(ids.any(), _owner(r))),
         (8, lambda r: Decline(ids.any(), _owner(r), r.choice((0, 0, 0, 2)))),
         (8, lambda r: Cancel(ids.any())),
@@ -155,6 +159,13 @@ def _applicant(rng: random.Random) -> str:
 
 def _owner(rng: random.Random) -> str:
     return _applicant(rng) if rng.random() < 0.1 else ""
+
+
+def _replace_applicant(rng: random.Random, reservation_id: str, now_ms: int) -> ReplaceApplicant:
+    applicant_, newcomer = (applicant(f"p{number}") for number in rng.sample(range(14), 2))
+    return ReplaceApplicant(
+        reservation_id, applicant_, newcomer, rng.choice((0, 0, 1, 2)), _valid_until_ms(rng, now_ms)
+    )
 
 
 def _valid_until_ms(rng: random.Random, now_ms: int) -> int:

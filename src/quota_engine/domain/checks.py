@@ -8,6 +8,7 @@ __all__ = [
     "DayCheck",
     "conflicting_claim",
     "end_of_block_ms",
+    "is_party_of",
     "is_same_party",
     "not_closed",
     "not_over",
@@ -94,6 +95,17 @@ def end_of_block_ms(ledger: Ledger, applicants: Sequence[str], now_ms: int) -> i
 def is_same_party(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Return True if both have the same applicants, in any order."""
     return one == other or sorted(one) == sorted(other)
+
+
+def is_party_of(record: Reservation, applicants: tuple[str, ...]) -> bool:
+    """Return True if the reservation was made for these applicants, as far as its record says.
+
+    Of a party that has changed since, each of them must belong to it or have left it.
+    """
+    former = record.former_applicants
+    if not former:
+        return is_same_party(record.applicants, applicants)
+    return all(one in record.applicants or one in former for one in applicants)
 
 
 def conflicting_claim(

@@ -30,6 +30,8 @@ __all__ = [
     "ReallocateUnused",
     "Release",
     "ReleaseParked",
+    "RemoveApplicant",
+    "ReplaceApplicant",
     "Reschedule",
     "Reserve",
     "SetCapacity",
@@ -170,6 +172,48 @@ class Extend(_OnReservation, frozen=True, gc=False):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer(self.extension, "extension", 1, EXTENSIONS_MAX)
+
+
+class RemoveApplicant(_OnReservation, frozen=True, gc=False):
+    """Take one applicant out of a party, and return their units. The rest keep their places and queue numbers.
+
+    Attributes:
+        applicant: the keyed hash of the applicant who leaves.
+    """
+
+    applicant: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_name(self.applicant, "applicant")
+
+
+class ReplaceApplicant(msgspec.Struct, frozen=True, gc=False):
+    """Put another applicant in the place of one of a party. An operator's command: it has no owner.
+
+    Attributes:
+        id: the reservation's id.
+        applicant: the keyed hash of the applicant who leaves.
+        replacement: the keyed hash of the applicant who takes their place.
+        expected_version: as for the other steps of a reservation.
+        valid_until_ms: after this time the command is refused with ``COMMAND_EXPIRED``; 0 means never. See
+            :class:`Reserve`.
+    """
+
+    id: str
+    applicant: str
+    replacement: str
+    expected_version: int = 0
+    valid_until_ms: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "id")
+        check_name(self.applicant, "applicant")
+        check_name(self.replacement, "replacement")
+        if self.applicant == self.replacement:
+            raise InvalidRequest("replacement", "the same applicant", "another applicant")
+        check_integer(self.expected_version, "expected_version", 0, 2**31)
+        check_integer(self.valid_until_ms, "valid_until_ms", 0, TIME_MS_MAX)
 
 
 class Release(_OnReservation, frozen=True, gc=False):
@@ -383,6 +427,8 @@ Command = (
     Reserve
     | Confirm
     | Extend
+    | RemoveApplicant
+    | ReplaceApplicant
     | Release
     | Decline
     | Cancel

@@ -25,7 +25,7 @@ __all__ = [
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
@@ -66,6 +66,7 @@ _WAITING: Final = State.WAITING
 _CONSUMING: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 _ABANDONING: Final = frozenset({Verb.RELEASE, Verb.EXPIRE})
 """Verbs that abandon a hold. A move is not among them: the hold continues at another office, with the same deadline."""
+_PARTY_CHANGES: Final = frozenset({Verb.REMOVE_APPLICANT, Verb.REPLACE_APPLICANT})
 _NEVER_MS: Final = 2**62
 
 
@@ -303,9 +304,10 @@ def active_claims(ledger: Ledger, applicant: str, now_ms: int) -> Iterator[Reser
             yield record
 
 
-def _claim(ledger: Ledger, record: Reservation) -> None:
+def _claim(ledger: Ledger, record: Reservation, newcomers: Sequence[str] = ()) -> None:
+    """Add the claims of all applicants, or of ``newcomers`` alone."""
     claims, reservation_id = ledger.claims, record.id
-    for applicant in record.applicants:
+    for applicant in newcomers or record.applicants:
         others = claims.get(applicant)
         if others is None:
             claims[applicant] = reservation_id
@@ -313,9 +315,10 @@ def _claim(ledger: Ledger, record: Reservation) -> None:
             claims[applicant] = (*((others,) if isinstance(others, str) else others), reservation_id)
 
 
-def _unclaim(ledger: Ledger, record: Reservation) -> None:
+def _unclaim(ledger: Ledger, record: Reservation, leaving: Sequence[str] = ()) -> None:
+    """Delete the claims of all applicants, or of those ``leaving`` alone."""
     claims = ledger.claims
-    for applicant in record.applicants:
+    for applicant in leaving or record.applicants:
         ids = claims[applicant]
         left = () if isinstance(ids, str) else tuple(other for other in ids if other != record.id)
         if not left:
@@ -425,7 +428,7 @@ def _reservation_changed(ledger: Ledger, event: ReservationChanged) -> None:
 def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:
     new = event.reservation
     old_day = ledger.days[old.day]
-    units = len(new.applicants)
+    units, old_units = len(new.applicants), len(old.applicants)
     old_quotas = old.quotas if old.state in _CONSUMING else ()
     new_quotas = new.quotas if new.state in _CONSUMING else ()
     # A quota that the reservation keeps must not see its units returned and taken again: the re-release rule would
@@ -439,14 +442,16 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
     # A hold ends at its deadline, not when a later sweep expires it.
     ended_at_ms = old.deadline_at_ms if event.verb is Verb.EXPIRE else event.at_ms
     for name in old_quotas:
-        _add_units(old_day.quotas[name], old.state, -units)
-        if name not in kept:
-            _give_back(ledger, old_day, name, units, new, ended_at_ms)
+        _add_units(old_day.quotas[name], old.state, -old_units)
+        returned = old_units - units if name in kept else old_units
+        if returned:
+            _give_back(ledger, old_day, name, returned, new, ended_at_ms)
 
     if old.state is _WAITING:
-        del old_day.waiting[new.id]
         old_day.wait_queues.discard(old)
-    elif new.state is _WAITING:
+        if new.state is not _WAITING:
+            del old_day.waiting[new.id]
+    if new.state is _WAITING:
         day.waiting[new.id] = new.wait_list_number
         day.wait_queues.add(new)
     if new.state is _HELD:
@@ -454,23 +459,41 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
     if old_day is not day:
         day.reservation_ids.append(new.id)
     if new.queue_number:
-        day.last_queue_number = max(day.last_queue_number, new.queue_number + units - 1)
+        day.last_queue_number = max(day.last_queue_number, new.queue_numbers[-1])
     if old.state in ACTIVE and new.state not in ACTIVE:
         _unclaim(ledger, old)
     elif new.state in ACTIVE and old.state not in ACTIVE:
         _claim(ledger, new)
+    elif event.verb in _PARTY_CHANGES:
+        _party_changed(ledger, day, old, event)
+        return
     if old_day.closed:  # the office has ended the reservation: no step counts against the applicants
         if old.state in _CONSUMING and old.state is not _HELD and (old_day is not day or new.state not in _CONSUMING):
             old_day.departed += units
         return
     if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
-        _update_penalties(ledger, event, event.at_ms)
+        _update_penalties(ledger, new.applicants, event.verb, event.at_ms, event.at_ms)
     elif old.state is _HELD and event.verb in _ABANDONING:
         _count_abandoned_hold(ledger, event.verb)
         if ledger.rules.abandoned_holds_max:
-            _update_penalties(ledger, event, ended_at_ms)
+            _update_penalties(ledger, new.applicants, event.verb, event.at_ms, ended_at_ms)
     elif event.verb is Verb.REACQUIRE and ledger.rules.abandoned_holds_max:
-        _update_penalties(ledger, event, old.deadline_at_ms)
+        _update_penalties(ledger, new.applicants, event.verb, event.at_ms, old.deadline_at_ms)
+
+
+def _party_changed(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:
+    new, at_ms = event.reservation, event.at_ms
+    leaving = tuple(one for one in old.applicants if one not in new.applicants)
+    _unclaim(ledger, old, leaving)
+    if event.verb is Verb.REPLACE_APPLICANT:
+        _claim(ledger, new, tuple(one for one in new.applicants if one not in old.applicants))
+        return
+    if day.closed:
+        day.departed += len(leaving) if old.state is State.CONFIRMED else 0
+    elif old.state is State.CONFIRMED:
+        _update_penalties(ledger, leaving, Verb.CANCEL, at_ms, at_ms)
+    elif old.state is _HELD and ledger.rules.abandoned_holds_max:
+        _update_penalties(ledger, leaving, Verb.RELEASE, at_ms, at_ms)
 
 
 def _count_abandoned_hold(ledger: Ledger, verb: Verb) -> None:
@@ -481,17 +504,17 @@ def _count_abandoned_hold(ledger: Ledger, verb: Verb) -> None:
         ledger.abandoned = replace(counts, expired=counts.expired + 1)
 
 
-def _update_penalties(ledger: Ledger, event: ReservationChanged, ended_at_ms: int) -> None:
-    rules, penalties, at_ms = ledger.rules, ledger.penalties, event.at_ms
-    for applicant in event.reservation.applicants:
+def _update_penalties(ledger: Ledger, applicants: Sequence[str], verb: Verb, at_ms: int, ended_at_ms: int) -> None:
+    rules, penalties = ledger.rules, ledger.penalties
+    for applicant in applicants:
         old = penalties.pop(applicant, PenaltyRecord())
-        new = updated(old, event.verb, at_ms, ended_at_ms, rules)
-        if new.blocked_until_ms > old.blocked_until_ms and event.verb in _ABANDONING:
+        new = updated(old, verb, at_ms, ended_at_ms, rules)
+        if new.blocked_until_ms > old.blocked_until_ms and verb in _ABANDONING:
             ledger.abandoned = replace(ledger.abandoned, blocks=ledger.abandoned.blocks + 1)
         if new.blocked_until_ms > at_ms or new.cancelled_at_ms or new.abandoned_at_ms:
             penalties[applicant] = new
     # The dictionary is in order of the last change. Two removals per written entry keep outdated entries bounded.
-    for _ in range(2 * len(event.reservation.applicants)):
+    for _ in range(2 * len(applicants)):
         applicant = next(iter(penalties), "")
         if applicant not in penalties or not is_outdated(penalties[applicant], at_ms, rules):
             break

@@ -45,6 +45,8 @@ class Verb(enum.StrEnum):
     CONFIRM = "confirm"
     REACQUIRE = "reacquire"
     EXTEND = "extend"
+    REMOVE_APPLICANT = "remove_applicant"
+    REPLACE_APPLICANT = "replace_applicant"
     RELEASE = "release"
     EXPIRE = "expire"
     CANCEL = "cancel"
@@ -67,6 +69,11 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (State.HELD, Verb.DECLINE): State.WAITING,
     (State.HELD, Verb.CONFIRM): State.CONFIRMED,
     (State.HELD, Verb.EXTEND): State.HELD,
+    **{
+        (state, verb): state
+        for state in (State.WAITING, State.HELD, State.CONFIRMED)
+        for verb in (Verb.REMOVE_APPLICANT, Verb.REPLACE_APPLICANT)
+    },
     (State.HELD, Verb.RELEASE): State.RELEASED,
     (State.HELD, Verb.EXPIRE): State.EXPIRED,
     (State.HELD, Verb.RESCHEDULE): State.HELD,

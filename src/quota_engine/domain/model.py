@@ -14,6 +14,7 @@ __all__ = [
     "CANCELLATIONS_MAX",
     "CLAIMS_MAX",
     "EXTENSIONS_MAX",
+    "FORMER_APPLICANTS_MAX",
     "Choice",
     "DayTerms",
     "IdentityLimit",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -193,6 +195,10 @@ ABANDONED_HOLDS_MAX: Final = 100
 """The highest ``abandoned_holds_max`` that an office may set."""
 
 
+FORMER_APPLICANTS_MAX: Final = 100
+"""The most applicants who have left a party that its reservation remembers, the last ones."""
+
+
 EXTENSIONS_MAX: Final = 100
 """The highest ``extensions_max`` that an office may set."""
 
@@ -332,7 +338,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         office, id: the office's id, and the idempotency key of the reserve.
         day: the booked day.
-        applicants: keyed hashes, in the order of the reserve.
+        applicants: keyed hashes, in the order of the reserve. One who is replaced gives their position to the newcomer.
         choice: the selection.
         quotas: the option that the choice was served from. Each applicant consumes one unit of each. Empty on the wait
             list.
@@ -340,14 +346,17 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
         version: 1 for a new reservation, and one more after each change.
         created_at_ms: the time of the reserve.
         deadline_at_ms: the end of the latest hold; 0 if there was none.
-        queue_number: the first of ``units`` consecutive queue numbers; 0 before it is confirmed.
+        queue_number: the queue number of the first applicant; 0 before it is confirmed.
         moves: how often it has been rescheduled or moved.
         forced_moves: how many of these moves left a day that the office had closed. They do not count toward the limit.
-        extensions: how often its latest hold has been extended.
+        extensions: how often its hold has been extended.
         wait_list_number: the number under which it joined the day's wait list. The list is in the order of the numbers.
             0 if it never waited, or if it was rescheduled since.
         declines: how many offers of the wait list it has declined.
         paused_until_ms: the wait list passes over it until then, because it has declined an offer; 0 if it has not.
+        former_applicants: keyed hashes of those who have left the party, in the order in which they left, the last
+            :data:`FORMER_APPLICANTS_MAX`.
+        queue_offsets: what to add to ``queue_number`` for each applicant; empty if the numbers are consecutive.
     """
 
     office: str
@@ -367,6 +376,8 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     wait_list_number: int = 0
     declines: int = 0
     paused_until_ms: int = 0
+    former_applicants: tuple[str, ...] = ()
+    queue_offsets: tuple[int, ...] = ()
 
     @property
     def units(self) -> int:
@@ -384,6 +395,11 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
         return self.state is State.HELD and self.wait_list_number > 0
 
     @property
-    def queue_numbers(self) -> range:
-        """One queue number per applicant, in the order of ``applicants``. Empty before it is confirmed."""
+    def queue_numbers(self) -> Sequence[int]:
+        """One queue number per applicant, in the order of ``applicants``. Empty before it is confirmed.
+
+        They have gaps if an applicant has left the party since: all others keep their own number.
+        """
+        if self.queue_offsets and self.queue_number:
+            return tuple(self.queue_number + offset for offset in self.queue_offsets)
         return range(self.queue_number, self.queue_number + self.units) if self.queue_number else range(0)

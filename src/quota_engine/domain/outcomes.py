@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["PRECEDENCE", "SUCCESSES", "AbandonedHolds", "DayView", "Outcome", "QuotaView", "Status", "WaitListPosition"]
 
 import enum
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -39,6 +40,8 @@ class Status(enum.StrEnum):
     """The day has no quota of this name."""
     NOT_OWNER = "NOT_OWNER"
     """The given owner is not one of the reservation's applicants."""
+    NOT_IN_PARTY = "NOT_IN_PARTY"
+    """The applicant is not one of the reservation's applicants."""
     HOLD_EXPIRED = "HOLD_EXPIRED"
     """The hold's deadline has passed."""
     STALE = "STALE"
@@ -65,6 +68,8 @@ class Status(enum.StrEnum):
     """The party has declined as many offers of the wait list as the office allows."""
     PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
     """The party has more applicants than the office allows."""
+    PARTY_TOO_SMALL = "PARTY_TOO_SMALL"
+    """The party would have no applicant left. Release or cancel the reservation instead."""
     BLOCKED = "BLOCKED"
     """An applicant is blocked until ``retry_at_ms``."""
     IDENTITY_LIMIT = "IDENTITY_LIMIT"
@@ -157,7 +162,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         return self.reservation.deadline_at_ms if self.reservation is not None else 0
 
     @property
-    def queue_numbers(self) -> range:
+    def queue_numbers(self) -> Sequence[int]:
         """The reservation's queue numbers, one per applicant; empty if it has none."""
         return self.reservation.queue_numbers if self.reservation is not None else range(0)
 

@@ -45,6 +45,7 @@ from quota_engine.domain.checks import (
     DayCheck,
     conflicting_claim,
     end_of_block_ms,
+    is_party_of,
     is_same_party,
     not_closed,
     not_over,
@@ -72,6 +73,8 @@ from quota_engine.domain.commands import (
     ReallocateUnused,
     Release,
     ReleaseParked,
+    RemoveApplicant,
+    ReplaceApplicant,
     Reschedule,
     Reserve,
     SetCapacity,
@@ -101,6 +104,7 @@ from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, DayTerms, Reservation
 from quota_engine.domain.offers import has_room_for_demand, served_by_wait_list, wait_list_due_ms
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.party_changes import remove_applicant, replace_applicant
 
 PURGE_MAX: Final = 64
 """The most records of forgotten days whose memory one command frees."""
@@ -234,7 +238,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
 def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveIn, now_ms: int) -> Outcome:
     """Return the outcome of a command whose idempotency key is known."""
     record = settle_reservation(ledger, known, now_ms)
-    if not is_same_party(record.applicants, command.applicants) or (
+    if not is_party_of(record, command.applicants) or (
         record.moves == 0 and (record.day != command.day or record.choice != command.choice)
     ):
         return REFUSED[Status.CONFLICT]
@@ -554,6 +558,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
         state=TRANSITIONS[record.state, Verb.RESCHEDULE],
         version=record.version + 1,
         queue_number=day.last_queue_number + 1 if is_renumbered else record.queue_number,
+        queue_offsets=() if is_renumbered else record.queue_offsets,
         moves=record.moves + 1,
         forced_moves=record.forced_moves + ledger.days[record.day].closed,
         wait_list_number=0,
@@ -719,6 +724,8 @@ HANDLERS.update(
     {
         Reserve: _reserve,
         Extend: extend,
+        RemoveApplicant: remove_applicant,
+        ReplaceApplicant: replace_applicant,
         Confirm: _step(Verb.CONFIRM, State.CONFIRMED, not_closed, not_over, session_not_over),
         Release: _step(Verb.RELEASE, State.RELEASED),
         Decline: _step(Verb.DECLINE, State.WAITING, not_closed, not_over, session_not_over),

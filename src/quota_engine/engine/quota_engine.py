@@ -219,6 +219,8 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
 
     confirm = sync_method(ReservationMethods.confirm)
     extend = sync_method(ReservationMethods.extend)
+    remove_applicant = sync_method(ReservationMethods.remove_applicant)
+    replace_applicant = sync_method(ReservationMethods.replace_applicant)
     release = sync_method(ReservationMethods.release)
     decline = sync_method(ReservationMethods.decline)
     cancel = sync_method(ReservationMethods.cancel)
@@ -349,6 +351,8 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
 
     confirm = async_method(ReservationMethods.confirm)
     extend = async_method(ReservationMethods.extend)
+    remove_applicant = async_method(ReservationMethods.remove_applicant)
+    replace_applicant = async_method(ReservationMethods.replace_applicant)
     release = async_method(ReservationMethods.release)
     decline = async_method(ReservationMethods.decline)
     cancel = async_method(ReservationMethods.cancel)

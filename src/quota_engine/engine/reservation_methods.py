@@ -11,7 +11,7 @@ from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.generators import Request
 from quota_engine.ports import StoreRequest
-from quota_engine.workflows import day_workflows, entries, office_moves
+from quota_engine.workflows import day_workflows, entries, office_moves, party_changes
 from quota_engine.workflows.admission_gate import AdmissionGate, CallAdmission
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
@@ -80,6 +80,46 @@ class ReservationMethods:
             ``extension`` is not the next one, ``DAY_CLOSED``, ``DAY_OVER``, ``EXTENSIONS_EXCEEDED``.
         """
         return self.requests.reservation_command(Extend, reference, owner, expected_version, extension)
+
+    def remove_applicant(
+        self, reference: str, applicant: str, *, owner: str | None = None, expected_version: int = 0
+    ) -> Workflow[Outcome] | Request[Outcome]:
+        """Take one applicant out of a party. It returns their units. The rest keep their places and numbers.
+
+        It counts for that applicant as a cancellation, or as a hold that was let go.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            applicant: identity of the applicant who leaves.
+            owner: as for :meth:`confirm`; it may be the applicant who leaves.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            The reservation's state. Refusals, in this order: ``NOT_FOUND``, ``NOT_OWNER``, ``NOT_IN_PARTY``,
+            ``HOLD_EXPIRED``, ``STALE``, ``WRONG_STATE``, ``DAY_OVER``, ``PARTY_TOO_SMALL`` for the last applicant, and
+            ``WAIT_LIST_FULL``.
+        """
+        return party_changes.remove_applicant(self.requests, reference, applicant, owner, expected_version)
+
+    def replace_applicant(
+        self, reference: str, applicant: str, replacement: str, *, expected_version: int = 0
+    ) -> Workflow[Outcome] | Request[Outcome]:
+        """Put another applicant in the place of one of a party, with their queue number.
+
+        For operators only. A booking service must never offer it to applicants: with it, a broker could sell places.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            applicant: identity of the applicant who leaves.
+            replacement: identity of the applicant who takes their place.
+            expected_version: as for :meth:`confirm`.
+
+        Returns:
+            The reservation's state. Refusals, in this order: ``NOT_FOUND``, ``COMMAND_EXPIRED`` (the call took too
+            long), ``NOT_IN_PARTY``, ``HOLD_EXPIRED``, ``STALE``, ``WRONG_STATE``, ``DAY_CLOSED``, ``DAY_OVER``, and
+            ``BLOCKED`` and ``IDENTITY_LIMIT`` of the replacement.
+        """
+        return party_changes.replace_applicant(self.requests, reference, applicant, replacement, expected_version)
 
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
         """Release a hold, or leave the wait list.

@@ -42,6 +42,8 @@ BODY_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "reserve": {"applicants": [_NIK], **_SELECTION, "caller": {"network": "203.0.113.7"}},
     "confirm": {"owner": _NIK, "expected_version": 1},
     "extend": {"owner": _NIK, "extension": 1},
+    "remove-applicant": {"owner": _NIK, "applicant": _NIK},
+    "replace-applicant": {"applicant": _NIK, "replacement": "3578012345678902"},
     "release": {"owner": _NIK},
     "decline": {"owner": _NIK, "expected_version": 2},
     "cancel": {"owner": _NIK},

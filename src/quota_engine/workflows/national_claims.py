@@ -20,6 +20,7 @@ __all__ = [
     "ClaimConflict",
     "ClaimsTaken",
     "audit_claims",
+    "drop_claim",
     "lookup_reference",
     "reacquire",
     "redirect_claims",
@@ -190,6 +191,24 @@ def release_claims(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) ->
             yield Apply(shard_of(applicant), Drop(applicant, number))
         except QuotaEngineError:
             return
+
+
+def drop_claim(requests: RequestBuilder, applicant: str, record: Reservation) -> Workflow[None]:
+    """Drop the claim of an applicant who has left a party, if it still points to its reservation.
+
+    A claim that cannot be reached excludes the applicant until its lease ends.
+    """
+    if applicant in record.applicants:
+        return
+    forget_at_ms = requests.ends_at_ms(record.office, record.day) + 2 * CLOCKS_MARGIN_MS
+    # Only a renewed claim returns its number, and a claim is dropped by its number.
+    claim = Claim(applicant, record.reference, requests.national_lease_ms, forget_at_ms)
+    try:
+        found: RegistryResult = yield Apply(shard_of(applicant), claim)
+        if found.ok and found.secondary_reference in ("", record.reference):
+            yield Apply(shard_of(applicant), Drop(applicant, found.number))
+    except QuotaEngineError:
+        return
 
 
 def redirect_claims(

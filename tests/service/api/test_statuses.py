@@ -170,6 +170,7 @@ async def steps(client: Client) -> None:
     await client.step(confirmed, "reschedule", expected_version=7, **move)
     await client.step(confirmed, "release")
     await client.step(confirmed, "extend", extension=1)
+    await party_changes(client, await held(nik(20)))
     for step in ("decline", "cancel", "check-in", "no-show"):
         await client.step(released, step)
     await client.step(released, "release")
@@ -180,6 +181,8 @@ async def steps(client: Client) -> None:
     for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show"):
         await client.step(expired, step)
     await client.step(expired, "extend", extension=1)
+    await client.step(expired, "remove-applicant", applicant=nik(0))
+    await client.step(expired, "replace-applicant", Role.OPERATOR, applicant=nik(0), replacement=nik(30))
     await client.step(expired, "reschedule", **move)
     await client.step(moved, "cancel")
     range_ = f"first_day={tuesday}&last_day={wednesday}"
@@ -204,6 +207,24 @@ async def steps(client: Client) -> None:
     client.clock.set_ms(days[1]["starts_at_ms"] + 3 * HOUR_MS)
     await client.operate("PUT", f"{path[wednesday]}/quotas/kiosk/capacity", {"capacity": 1})
     await client.reserve(nik(8), path=path[tuesday])
+
+
+async def party_changes(client: Client, reference: str) -> None:
+    """Remove and replace an applicant: a known, an unknown and the last one, with an old version, by another owner."""
+    for applicant, more in (
+        (nik(21), {}),
+        (nik(20), {"owner": NIK}),
+        (nik(20), {"expected_version": 7}),
+        (nik(20), {}),
+    ):
+        await client.step(reference, "remove-applicant", applicant=applicant, **more)
+    for applicant, newcomer, version in ((nik(22), nik(21), 0), (nik(20), nik(21), 7), (nik(20), nik(21), 0)):
+        body = {"applicant": applicant, "replacement": newcomer, "expected_version": version}
+        await client.step(reference, "replace-applicant", Role.OPERATOR, **body)
+    party = {"applicants": [nik(23), nik(24)], "service": "new", "session": "morning"}
+    path = "/v1/offices/surabaya/days/2026-12-08/reservations"
+    pair = await client.call("POST", path, party, Role.SERVICE, idempotency_key="a-pair")
+    await client.step(pair.json()["reservation"]["reference"], "remove-applicant", applicant=nik(24))
 
 
 async def tagged(client: Client, path: str) -> None:

@@ -22,6 +22,7 @@ from quota_engine.ledger_kinds import OFFICE as OFFICE_KIND
 from quota_engine.stores.sql import snapshot_codec
 from quota_engine.stores.sql.entry_codec import DamagedLedger
 from quota_engine.stores.sql.ledger_state import LedgerState, new_state
+from quota_engine.stores.sql.office_codec import PARTY_FIELDS
 from quota_engine.stores.sql.snapshot_codec import Position
 
 Walk = Iterator[tuple[int, Any]]
@@ -173,4 +174,5 @@ def test_the_counts_of_a_record_are_integers() -> None:
     """Entries and snapshots store the fields after the state as integers, by their names."""
     types = {field.name: field.type for field in msgspec.structs.fields(Reservation)}
     assert list(types)[:7] == ["office", "id", "day", "applicants", "choice", "quotas", "state"]
-    assert {types[name] for name in list(types)[7:]} == {int}
+    assert list(types)[-2:] == list(PARTY_FIELDS)
+    assert {types[name] for name in list(types)[7:-2]} == {int}

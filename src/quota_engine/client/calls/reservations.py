@@ -97,6 +97,19 @@ class ReservationCalls(CallBase):
         """See :meth:`quota_engine.QuotaEngine.extend`."""
         return self._step("extend", reference, owner, expected_version, extension=extension)
 
+    def remove_applicant(
+        self, reference: str, applicant: str, *, owner: str | None = None, expected_version: int = 0
+    ) -> CallFlow[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.remove_applicant`."""
+        return self._step("remove-applicant", reference, owner, expected_version, applicant=applicant)
+
+    def replace_applicant(
+        self, reference: str, applicant: str, replacement: str, *, expected_version: int = 0
+    ) -> CallFlow[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.replace_applicant`."""
+        body = {"applicant": applicant, "replacement": replacement, "expected_version": expected_version}
+        return self._command("POST", _reservation_path(reference, "/replace-applicant"), body)
+
     def release(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> CallFlow[Outcome]:
         """See :meth:`quota_engine.QuotaEngine.release`."""
         return self._step("release", reference, owner, expected_version)

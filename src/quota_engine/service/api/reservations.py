@@ -17,6 +17,8 @@ from quota_engine.api_schema.reservations import (
     DayListBody,
     ExtendBody,
     MovedToBody,
+    RemoveApplicantBody,
+    ReplaceApplicantBody,
     RescheduleBody,
     ReservationBody,
     ReserveBody,
@@ -30,6 +32,7 @@ from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.api.common import (
     DAY,
     OFFICES,
+    OPERATORS,
     SERVICES,
     STAFF,
     STEP_REFUSALS,
@@ -140,6 +143,22 @@ async def extend(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     return outcome_response(context, request, outcome)
 
 
+async def remove_applicant(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: RemoveApplicantBody = request.body
+    outcome = await context.engine.remove_applicant(
+        request.path["reference"], body.applicant, owner=body.owner or None, expected_version=body.expected_version
+    )
+    return outcome_response(context, request, outcome)
+
+
+async def replace_applicant(context: ServiceContext, request: ApiRequest) -> ApiResponse:
+    body: ReplaceApplicantBody = request.body
+    outcome = await context.engine.replace_applicant(
+        request.path["reference"], body.applicant, body.replacement, expected_version=body.expected_version
+    )
+    return outcome_response(context, request, outcome)
+
+
 def _step(method: str) -> Any:
     """Return a handler that calls the engine's method with the reference, its owner and its expected version."""
 
@@ -182,6 +201,10 @@ _RESCHEDULE_REFUSALS: Final = (
     S.SESSION_OVER, S.NOT_OPEN, S.TOO_LATE, S.MOVES_EXCEEDED, S.IDENTITY_LIMIT, S.SOLD_OUT, S.MOVING,
     S.COMMAND_EXPIRED, S.RESERVATION_ENDED, S.CONFLICT, S.PARTY_TOO_LARGE, S.BLOCKED,
 )  # fmt: skip
+_REPLACE_REFUSALS: Final = (
+    S.OVERLOADED, S.COMMAND_EXPIRED, S.NOT_FOUND, S.NOT_IN_PARTY, S.HOLD_EXPIRED, S.STALE, S.WRONG_STATE, S.DAY_CLOSED,
+    S.DAY_OVER, S.BLOCKED, S.IDENTITY_LIMIT,
+)  # fmt: skip
 _RESERVATION: Final = "/v1/reservations/{reference}"
 
 
@@ -218,6 +241,15 @@ RESERVATIONS: Final = (
     _step_endpoint(
         "extend", "Give a hold more time.", extend, SERVICES, S.DAY_CLOSED, S.DAY_OVER, S.SESSION_OVER,
         S.EXTENSIONS_EXCEEDED, body_type=ExtendBody,
+    ),
+    _step_endpoint(
+        "remove-applicant", "Take one applicant out of a party.", remove_applicant, SERVICES, S.NOT_IN_PARTY,
+        S.DAY_OVER, S.PARTY_TOO_SMALL, S.WAIT_LIST_FULL, body_type=RemoveApplicantBody,
+    ),
+    post(
+        _RESERVATION + "/replace-applicant", "replace-applicant",
+        "Put another applicant in the place of one of a party; for operators only.", replace_applicant,
+        roles=OPERATORS, body_type=ReplaceApplicantBody, refusals=_REPLACE_REFUSALS,
     ),
     _step_endpoint("release", "Release a hold, or leave the wait list.", _step("release"), SERVICES),
     _step_endpoint(

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from quota_engine.admission.guarded_command import GuardedCommand
 from quota_engine.admission.token_bucket import TakeOutcome
-from quota_engine.domain.commands import Cancel, Decline, Expire, MoveOut, Release, UndoMove
+from quota_engine.domain.commands import Cancel, Decline, Expire, MoveOut, Release, RemoveApplicant, UndoMove
 from quota_engine.domain.cross_office_registry import PREFIX, CloseMove, Drop, RegistryResult, RegistryStatus
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.draws.ledger import DrawOutcome, DrawStatus, WithdrawApplication
@@ -72,7 +72,9 @@ class LedgerFormat(NamedTuple):
 
 
 _OFFICE_SCRIPTS: Final[dict[type, Script]] = {
-    **dict.fromkeys((Release, Decline, Cancel, MoveOut, UndoMove, Expire), scripts.OFFICE_FREEING_COMMANDS),
+    **dict.fromkeys(
+        (Release, RemoveApplicant, Decline, Cancel, MoveOut, UndoMove, Expire), scripts.OFFICE_FREEING_COMMANDS
+    ),
     GuardedCommand: scripts.OFFICE_GUARDED_COMMANDS,
 }
 

@@ -53,7 +53,7 @@ from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
 from quota_engine.domain.inventory import RECLAIM_MAX, SETTLE_MAX
-from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, Rules
+from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, FORMER_APPLICANTS_MAX, Rules
 from quota_engine.domain.offers import DEMANDS_MAX, OFFERS_MAX, RESUME_MAX
 from quota_engine.domain.state_machine import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
@@ -90,6 +90,7 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
         "EVENT_NUMBERS": EVENT_NUMBERS,
         "CLAIMS_MAX": CLAIMS_MAX,
     },
+    "office/party_commands.lua": {"FORMER_APPLICANTS_MAX": FORMER_APPLICANTS_MAX},
     "office/penalties.lua": {"CANCELLATIONS_MAX": CANCELLATIONS_MAX, "ABANDONED_HOLDS_MAX": ABANDONED_HOLDS_MAX},
     "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX},
     "office/wait_list.lua": {"DEMANDS_MAX": DEMANDS_MAX, "OFFERS_MAX": OFFERS_MAX, "RESUME_MAX": RESUME_MAX},
@@ -198,7 +199,13 @@ _CALL: Final = ("shared/text.lua", "shared/call.lua")
 _FENCED_OFFICE: Final = (*_CALL, OFFICE_FENCE, "office/codec.lua")
 _RARE_COMMANDS: Final = _Function(
     "function rare_commands(handlers, forms)",
-    ("office/deadline_commands.lua", "office/hold_commands.lua", "office/moves.lua", "office/operator_commands.lua"),
+    (
+        "office/deadline_commands.lua",
+        "office/hold_commands.lua",
+        "office/moves.lua",
+        "office/party_commands.lua",
+        "office/operator_commands.lua",
+    ),
 )
 _PENALTIES: Final = _Function("function load_penalties()", ("office/penalties.lua",))
 _WAIT_LIST: Final = _Function("function load_wait_list()", ("office/wait_list.lua",))

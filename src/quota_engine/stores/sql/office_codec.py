@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "COUNTS",
+    "PARTY_FIELDS",
     "AdmissionChange",
     "ChoiceTable",
     "JournaledBuckets",
@@ -31,9 +32,12 @@ from quota_engine.stores.sql.entry_codec import DamagedLedger, decode, encode
 AdmissionChange = tuple[Any, ...]
 """``("take", now_ms, charges)`` or ``("mark", name, until_ms, now_ms)``."""
 
-COUNTS: Final = Reservation.__struct_fields__[10:]
-"""The fields of a record from its queue number on, all of them integers. An entry names those that it has: a field that
-a later version adds is 0 in an entry of an earlier one.
+PARTY_FIELDS: Final = ("former_applicants", "queue_offsets")
+"""The last fields of a record, which are tuples and mostly empty: its party has changed if they are not."""
+
+COUNTS: Final = tuple(name for name in Reservation.__struct_fields__[10:] if name not in PARTY_FIELDS)
+"""The fields of a record from its queue number to :data:`PARTY_FIELDS`, all of them integers. An entry names those that
+it has: a field that a later version adds is 0 in an entry of an earlier one.
 """
 _STATES: Final = {str(state): state for state in State}
 _VERBS: Final = {str(verb): verb for verb in Verb}
@@ -155,6 +159,7 @@ def encode_entry(base_ms: int, events: Sequence[Event], admission: Sequence[Admi
                 record.created_at_ms - base_ms,
                 record.deadline_at_ms - base_ms if record.deadline_at_ms else None,
                 *[getattr(record, name) for name in COUNTS],
+                *((record.former_applicants, record.queue_offsets) if record.former_applicants else ()),
             )
         )
     choice_rows = [choice_row(one) for one in choices.indexes]
@@ -201,6 +206,10 @@ def _event(
         event: Event = msgspec.convert(row, Event)
         return event
     verb, at_ms, key, day, applicants, choice, quota, state, version, created_ms, deadline_ms, *counts = row
+    party: tuple[tuple[Any, ...], ...] = ()
+    count = len(COUNTS if names is None else names)
+    if len(counts) > count:
+        party, counts = tuple(map(tuple, counts[count:])), counts[:count]
     if names is not None:
         stored = dict(zip(names, counts, strict=True))
         counts = [stored.get(name, 0) for name in COUNTS]
@@ -219,5 +228,6 @@ def _event(
             base_ms + created_ms,
             0 if deadline_ms is None else base_ms + deadline_ms,
             *counts,
+            *party,
         ),
     )

@@ -15,6 +15,7 @@ from itertools import compress, islice, repeat
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from quota_engine.admission.guarded_command import GuardedLedger
 from quota_engine.admission.token_bucket import Buckets
@@ -27,7 +28,7 @@ from quota_engine.domain.penalties import PenaltyRecord
 from quota_engine.draws.ledger import DrawConfig, DrawLedger, FrozenInputs, StoredApplication
 from quota_engine.draws.lottery import Preference
 from quota_engine.stores.sql.entry_codec import DamagedLedger, encode, open_part, seal_part
-from quota_engine.stores.sql.office_codec import ChoiceTable, choice_row
+from quota_engine.stores.sql.office_codec import PARTY_FIELDS, ChoiceTable, choice_row
 from quota_engine.waiting_room.machine import RoomConfig, RoomState, TicketCall
 
 PART_ITEMS: Final = 10_000
@@ -35,8 +36,8 @@ PART_ITEMS: Final = 10_000
 
 _STATE_CODES: Final = {state: code for code, state in enumerate(State)}
 _STATE_NAMES: Final = tuple(str(state) for state in State)
-_INTEGERS: Final = Reservation.__struct_fields__[7:]
-"""The fields of a record from its version on, all of them integers."""
+_INTEGERS: Final = tuple(name for name in Reservation.__struct_fields__[7:] if name not in PARTY_FIELDS)
+"""The fields of a record from its version to the party's, all of them integers."""
 _DAY_COUNTERS: Final = ("departed", "last_queue_number", "last_wait_list_number", "revision")
 _QUOTA_COUNTERS: Final = ("capacity", "free", "held", "confirmed", "cooling", "parked", "free_since_ms")
 _Section = tuple[Any, ...]
@@ -161,6 +162,11 @@ def _columns(day: int, is_single: bool, records: list[Reservation]) -> _Section:
         _packed([quotas[record.quotas] for record in records], len(quotas)),
         bytes([_STATE_CODES[record.state] for record in records]),
         {name: [getattr(record, name) for record in records] for name in _INTEGERS},
+        [
+            (index, record.former_applicants, record.queue_offsets)
+            for index, record in enumerate(records)
+            if record.former_applicants
+        ],
     )
 
 
@@ -206,6 +212,7 @@ class _OfficeReader:
         quota_indexes: Iterable[int],
         state_codes: bytes,
         integers: dict[str, list[int]],
+        changed_parties: Iterable[tuple[int, list[str], list[int]]] = (),
     ) -> None:
         ledger, day = self._ledger, self._ledger.days[day_number]
         records = list(
@@ -221,6 +228,9 @@ class _OfficeReader:
                 *[integers.get(name) or repeat(0) for name in _INTEGERS],
             )
         )
+        for index, former, offsets in changed_parties:
+            party = {"former_applicants": tuple(former), "queue_offsets": tuple(offsets)}
+            records[index] = replace(records[index], **party)
         ledger.reservations.update(zip(ids, records, strict=True))
         day.reservation_ids += ids
         is_active = [self._active[code] for code in state_codes]

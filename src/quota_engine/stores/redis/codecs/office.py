@@ -57,6 +57,8 @@ from quota_engine.domain.commands import (
     ReallocateUnused,
     Release,
     ReleaseParked,
+    RemoveApplicant,
+    ReplaceApplicant,
     Reschedule,
     Reserve,
     SetCapacity,
@@ -112,6 +114,8 @@ VERB_OF_LETTER: Final = {
     "C": Verb.CONFIRM,
     "Q": Verb.REACQUIRE,
     "D": Verb.EXTEND,
+    "P": Verb.REMOVE_APPLICANT,
+    "S": Verb.REPLACE_APPLICANT,
     "L": Verb.RELEASE,
     "E": Verb.EXPIRE,
     "X": Verb.CANCEL,
@@ -292,6 +296,11 @@ def _text_of_confirm(one: Confirm) -> str:
 _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Confirm: _text_of_confirm,
     Extend: lambda one: f"{_step('extend')(one)}\t{one.extension}",
+    RemoveApplicant: lambda one: f"{_step('remove_applicant')(one)}\t{text_of_applicant(one.applicant)}",
+    ReplaceApplicant: lambda one: (
+        f"replace_applicant\t{one.id}\t{one.expected_version}\t{one.valid_until_ms}"
+        f"\t{text_of_applicant(one.applicant)}\t{text_of_applicant(one.replacement)}"
+    ),
     Release: _step("release"),
     Decline: _step("decline"),
     Cancel: _step("cancel"),
@@ -405,6 +414,8 @@ class OfficeDecoder:
             int(fields[10]) if len(fields) > 10 else 0,
             int(fields[11]) if len(fields) > 11 else 0,
             int(fields[12]) if len(fields) > 12 else 0,
+            tuple(map(applicant_of_text, fields[13].split(","))) if len(fields) > 13 else (),
+            tuple(map(int, fields[14].split(","))) if len(fields) > 14 else (),
         )
 
     def outcome(self, command: Any, line: str) -> Any:
@@ -582,7 +593,7 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         f"{choice_index}{option}",
         _text_of_party(record.applicants),
     ]
-    numbers = [
+    numbers = (
         record.queue_number,
         record.moves,
         record.forced_moves,
@@ -590,10 +601,11 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         record.wait_list_number,
         record.declines,
         record.paused_until_ms,
-    ]
-    while numbers and not numbers[-1]:
-        numbers.pop()
-    return "\t".join((*fields, *map(str, numbers)))
+    )
+    more = [*map(str, numbers), _text_of_party(record.former_applicants), ",".join(map(str, record.queue_offsets))]
+    while more and more[-1] in ("", "0"):
+        more.pop()
+    return "\t".join((*fields, *more))
 
 
 def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:

@@ -8,7 +8,8 @@
 --
 --   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
 --            applicants. Then the queue number, the moves, the forced moves, the extensions, the number on the wait list, the
---            declined offers and paused_until_ms; the zeros at the end are left out. The deadline is the time since
+--            declined offers, paused_until_ms, the former applicants and the queue offsets; what is zero or empty at the end is left
+--            out. The deadline is the time since
 --            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields
@@ -45,14 +46,15 @@ local function choice_of_text(text)
 end
 
 local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
-local MORE = "^\t(%d+)" .. string.rep("\t?(%d*)", 6) .. "$"
+local MORE = "^\t(%d+)" .. string.rep("\t?(%d*)", 6) .. "\t?([^\t]*)\t?([%d,]*)$"
 
 -- Return a record without its quotas, which follow from its choice. The id is the field that the record is stored under.
 local function record_without_quotas(id, text)
   local letter, version, day, created, ttl, choice, option, party, more = string.match(text, RECORD)
-  local queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms
+  local queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms, former, queue_offsets
   if more ~= "" then
-    queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms = string.match(more, MORE)
+    queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms, former, queue_offsets =
+      string.match(more, MORE)
   end
   local created_at_ms, applicants = tonumber(created, 36), names(party)
   return {
@@ -69,6 +71,8 @@ local function record_without_quotas(id, text)
     wait_list_number = tonumber(wait_list_number) or 0,
     declines = tonumber(declines) or 0,
     paused_until_ms = tonumber(paused_until_ms) or 0,
+    former = former or "",
+    queue_offsets = queue_offsets or "",
     choice = choice,
     option = option,
     party = party,
@@ -82,6 +86,13 @@ local function text_of_record(record)
     LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
     record.deadline_at_ms > 0 and short(record.deadline_at_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
   }, TAB)
+  if record.former ~= "" then
+    text = concat({
+      text, int(record.queue_number), int(record.moves), int(record.forced_moves), int(record.extensions), int(record.wait_list_number),
+      int(record.declines), int(record.paused_until_ms), record.former,
+    }, TAB)
+    return record.queue_offsets ~= "" and text .. TAB .. record.queue_offsets or text
+  end
   if record.wait_list_number > 0 then
     text = concat({
       text, int(record.queue_number), int(record.moves), int(record.forced_moves), int(record.extensions), int(record.wait_list_number),

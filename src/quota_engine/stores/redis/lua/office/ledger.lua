@@ -262,15 +262,17 @@ local function find_claim(applicant, now_ms, visit)
   return nil
 end
 
-local function claim(record)
-  for _, applicant in ipairs(record.applicants) do
+-- Add the claims of a record's applicants, or of these ones alone.
+local function claim(record, newcomers)
+  for _, applicant in ipairs(newcomers or record.applicants) do
     local others = claims_text(applicant)
     write_claims(applicant, others and (others .. COMMA .. record.id) or record.id)
   end
 end
 
-local function unclaim(record)
-  for _, applicant in ipairs(record.applicants) do
+-- Delete the claims of a record's applicants, or of these ones alone.
+local function unclaim(record, leaving)
+  for _, applicant in ipairs(leaving or record.applicants) do
     local left = {}
     for _, id in ipairs(names(claims_text(applicant) or "")) do
       if id ~= record.id then left[#left + 1] = id end
@@ -391,6 +393,8 @@ local function wait_list()
   return wait_list_functions
 end
 
+local party_changed -- of party_commands.lua, which its own commands load
+local CHANGES_PARTY = { remove_applicant = true, replace_applicant = true }
 local TOUCHES_PENALTIES = { cancel = true, mark_no_show = true, release = true, expire = true, reacquire = true }
 
 -- Apply a reservation's step. old is its record before, or nil for a new one; new is the record after.
@@ -422,7 +426,8 @@ local function reservation_changed(verb, old, new, at_ms)
     for _, name in ipairs(names(old.quotas)) do
       local quota = old_day.quotas[name]
       quota[old_bucket] = quota[old_bucket] - old.units
-      if not kept[name] then give_back(old_day, name, new.units, new, ended_at_ms) end
+      local returned = kept[name] and old.units - new.units or old.units
+      if returned > 0 then give_back(old_day, name, returned, new, ended_at_ms) end
     end
     if old.state == "HELD" then ledger.due[due_member(old)] = false end
   end
@@ -439,11 +444,16 @@ local function reservation_changed(verb, old, new, at_ms)
     ledger.due[new.paused_until_ms > 0 and paused_member(new) or queue_member(new)] = true
   end
   if new.queue_number > 0 then
-    day.last_queue_number = math.max(day.last_queue_number, new.queue_number + new.units - 1)
+    local last_offset = tonumber(string.match(new.queue_offsets, "%d+$") or new.units - 1)
+    day.last_queue_number = math.max(day.last_queue_number, new.queue_number + last_offset)
   end
   local was_active, is_active = old and ACTIVE[old.state] or false, ACTIVE[new.state] or false
   if was_active and not is_active then unclaim(old) end
   if is_active and not was_active then claim(new) end
+  if CHANGES_PARTY[verb] then
+    party_changed(verb, old, new, at_ms)
+    return
+  end
   if old_day and old_day.closed then -- the office has ended the reservation: no step counts
     if old_bucket == "confirmed" and (old_day ~= day or not new_bucket) then old_day.departed = old_day.departed + old.units end
   elseif old and TOUCHES_PENALTIES[verb] then

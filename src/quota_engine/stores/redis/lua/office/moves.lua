@@ -54,7 +54,7 @@ local function move_in(fields, now_ms)
   local record = {
     id = id, day = number, version = 1, state = confirmed and "CONFIRMED" or "HELD", created_at_ms = now_ms,
     deadline_at_ms = deadline_at_ms, queue_number = confirmed and day.last_queue_number + 1 or 0, moves = moves,
-    forced_moves = tonumber(fields[8]), extensions = tonumber(fields[9]), wait_list_number = 0, declines = 0, paused_until_ms = 0,
+    forced_moves = tonumber(fields[8]), extensions = tonumber(fields[9]), wait_list_number = 0, declines = 0, paused_until_ms = 0, former = "", queue_offsets = "",
     choice = index_of(choice, number), option = option.letter, quotas = option.text, party = party, applicants = applicants,
     units = #applicants,
   }
@@ -99,7 +99,9 @@ local function reschedule(fields, now_ms)
     day = number, choice = index_of(choice, number), quotas = option.text, option = option.letter, moves = record.moves + 1,
     forced_moves = record.forced_moves + (day_of(record.day).closed and 1 or 0), wait_list_number = 0, declines = 0,
   })
-  if record.state == "CONFIRMED" and record.day ~= number then moved.queue_number = day.last_queue_number + 1 end
+  if record.state == "CONFIRMED" and record.day ~= number then
+    moved.queue_number, moved.queue_offsets = day.last_queue_number + 1, ""
+  end
   reservation_changed("reschedule", record, moved, now_ms)
   distribute_free_units(day_of(record.day), now_ms)
   return outcome(moved.state, moved)

@@ -187,4 +187,4 @@ local function announce(result, now_ms)
   return result
 end
 
-return { apply_step = apply_step, expire_own_holds = expire_own_holds, announcement = announcement, announce = announce }
+return { update = update, apply_step = apply_step, expire_own_holds = expire_own_holds, announcement = announcement, announce = announce }

@@ -11,7 +11,9 @@ local RESULT_OF_VERB = {
   move_out = "MOVED", undo_move = "RELEASED", decline = "WAITING",
 }
 local FROM = { -- the life cycle: which states a verb leads out of
-  confirm = { HELD = true }, extend = { HELD = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
+  confirm = { HELD = true }, extend = { HELD = true },
+  remove_applicant = { WAITING = true, HELD = true, CONFIRMED = true },
+  replace_applicant = { WAITING = true, HELD = true, CONFIRMED = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
   check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
   move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true }, decline = { HELD = true },
 }
@@ -78,9 +80,21 @@ local function conflicting_claim(applicants, number, now_ms, except_id)
   return nil
 end
 
+-- Return true if the record was made for the command's party, as far as the record says.
+local function is_party_of(record, command)
+  if record.former == "" then return same_party(record, command) end
+  local members = {}
+  for _, applicant in ipairs(record.applicants) do members[applicant] = true end
+  for _, applicant in ipairs(names(record.former)) do members[applicant] = true end
+  for _, applicant in ipairs(command.applicants) do
+    if not members[applicant] then return false end
+  end
+  return true
+end
+
 local function replay_reserve(known, command, now_ms)
   local record = settle_reservation(known, now_ms)
-  if not same_party(record, command) or (record.moves == 0
+  if not is_party_of(record, command) or (record.moves == 0
       and (record.day ~= command.day or choice_of(record.choice).text ~= command.choice.text)) then
     return outcome("CONFLICT")
   end
@@ -167,6 +181,7 @@ local function reserve(fields, now_ms, now)
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_at_ms = 0, queue_number = 0,
       moves = 0, forced_moves = 0, extensions = 0, wait_list_number = day.last_wait_list_number + 1, declines = 0, paused_until_ms = 0,
+      former = "", queue_offsets = "",
       choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
