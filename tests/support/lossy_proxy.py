@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+_SCRIPT_CALLS = (b"\r\nEVAL", b"\r\nFCALL\r\n")
+
 
 class LossyProxy:
     """Passes everything on, except the next ``losses`` replies and the next ``holds`` requests of a kind.
@@ -23,13 +25,13 @@ class LossyProxy:
     Attributes:
         losses: replies to lose.
         holds: requests to hold.
-        marker: a request of this kind contains these bytes; the default is a script call.
+        marker: a request of this kind contains these bytes; b"" stands for a call of a script or a function.
         is_silent: True to leave the connection of a held request open.
         on_loss: called before the connection of a lost reply is cut.
         on_hold: called when a request is held, before the client sees anything.
     """
 
-    def __init__(self, server: Path | tuple[str, int], marker: bytes = b"EVAL") -> None:
+    def __init__(self, server: Path | tuple[str, int], marker: bytes = b"") -> None:
         """Lead to a server, given by its Unix socket, or by host and port."""
         self._server = server
         self.marker = marker
@@ -113,7 +115,7 @@ class LossyProxy:
     def _forward(self, client: socket.socket, server: socket.socket, state: dict[str, bool]) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 20):
-                if self.marker in data:
+                if any(marker in data for marker in (self.marker and (self.marker,)) or _SCRIPT_CALLS):
                     state["script"] = True
                     with self._lock:
                         self.scripts_seen += 1

@@ -56,6 +56,7 @@ from quota_engine.stores.redis.retrying_calls import Attempt, Call, RetryPolicy,
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import (
     CONSUMER_GROUPS,
+    FUNCTION_LIBRARY,
     OFFICE_COMMANDS,
     OFFICE_EVENTS,
     OFFICE_GUARDED_COMMANDS,
@@ -133,8 +134,12 @@ class LuaServer:
         server: the id of its history, which a promotion changes.
     """
 
-    def __init__(self, scan_max: int = 64) -> None:
-        """``scan_max``: the most fields that ``HSCAN`` returns, regardless of COUNT."""
+    def __init__(self, scan_max: int = 64, *, functions: bool = True) -> None:
+        """
+        Args:
+            scan_max: the most fields that ``HSCAN`` returns, regardless of COUNT.
+            functions: run scripts as functions, which outlive a call, where the library has them.
+        """
         self.ttl_ms: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.time_ms = 0
@@ -146,6 +151,8 @@ class LuaServer:
         self._writes = 0
         self._lua = lua51.LuaRuntime(unpack_returned_tuples=False, register_eval=False)
         self._chunks: dict[str, Any] = {}
+        self._functions: dict[str, Any] = {}
+        self._has_functions = functions
         self._commands: dict[str, Callable[..., Any]] = {
             name.removeprefix("_do_").upper(): getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
@@ -160,11 +167,14 @@ class LuaServer:
               if type(problem) == "table" then error(problem.err, 0) end
               error(problem, (level or 1) + 1)
             end
-            return function(text, name)
+            return function(text, name, register)
               local chunk, problem = loadstring(text, name)
               if not chunk then error(problem) end
               return function(keys, arguments)
                 local globals = { redis = redis, KEYS = keys, ARGV = arguments }
+                if register then
+                  redis.register_function = function(it) register(it.function_name, it.callback) end
+                end
                 for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
                     "type", "next", "select", "setmetatable", "rawget" }) do
                   globals[known] = _G[known]
@@ -185,16 +195,23 @@ class LuaServer:
         )
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
-        """Run a script as ``EVALSHA`` would; returns its reply.
+        """Run a script as ``EVALSHA`` or ``FCALL`` would; returns its reply.
 
         Raises:
             Refused: by a command of the script, before anything was written; so are errors of Lua.
             HalfDone: the same, after something was written.
         """
-        chunk = self._chunks.get(script.sha1)
         first, _, rest = script.text.partition("\n")
+        chunk: Any
+        if self._has_functions and script.function:
+            if not self._functions:
+                library = FUNCTION_LIBRARY.text.partition("\n")[2]
+                self._make("\n" + library, "@user_function", self._functions.__setitem__)(None, None)
+            chunk = self._functions[script.function]
+        else:
+            chunk = self._chunks.get(script.sha1)
         if chunk is None:
-            chunk = self._chunks[script.sha1] = self._make("\n" + rest, "@script")
+            chunk = self._chunks[script.sha1] = self._make("\n" + rest, "@script", None)
         self._may_write = "no-writes" not in first
         self._declared = frozenset(keys)
         self._writes = 0

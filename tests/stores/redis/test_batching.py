@@ -58,7 +58,7 @@ def batches(server: Server) -> list[int]:
     sizes = []
     for entry in reversed(entries):
         words = [str(word) for word in entry["command"].split()] if isinstance(entry, dict) else entry[3]
-        if words[0] not in ("EVALSHA", "EVAL"):
+        if words[0] not in ("EVALSHA", "EVAL", "FCALL"):
             continue
         more = re.search(r"\((\d+) more arguments\)", str(words[-1]))
         arguments = len(words) - 1 + int(more[1]) if more else len(words)
@@ -69,7 +69,7 @@ def batches(server: Server) -> list[int]:
 def script_calls(server: Server) -> int:
     """Return the number of scripts that the server has run, by its own count."""
     statistics = server.info("commandstats")
-    return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+    return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "fcall"))
 
 
 class Opened:

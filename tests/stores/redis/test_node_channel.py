@@ -31,7 +31,8 @@ def attempt(replies: asyncio.Future[list[object]]) -> WaitingAttempt:
 
 def script_calls(server: Server) -> int:
     """Return the number of scripts that the server has run."""
-    return int(server.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+    statistics = server.info("commandstats")
+    return sum(int(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"]) for name in ("evalsha", "fcall"))
 
 
 async def reserve_everywhere(store: AsyncRedisStore, offices: Sequence[str], callers: int) -> list[Outcome]:

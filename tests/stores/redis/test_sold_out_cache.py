@@ -121,7 +121,7 @@ class Scene:
 
     def _scripts(self) -> int:
         statistics = self.server.info("commandstats")
-        return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+        return sum(statistics.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "fcall"))
 
 
 @pytest.fixture(params=["valkey", "redis"])

@@ -48,6 +48,7 @@ _STORE_OPTIONS: Final = frozenset(
         "wait_ms",
         "sold_out_ms",
         "fence",
+        "functions",
     }
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
@@ -104,6 +105,9 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
     wait_ms = _integer(options, "wait_ms", RetryPolicy().wait_ms, 1, 600_000)
     sold_out_ms = _integer(options, "sold_out_ms", BOUND_MS_DEFAULT if clock is None else 0, 0, BOUND_MS_MAX)
     fence = _fence(options, may_fail_over=bool(kind) or durability is Durability.REPLICATED)
+    functions = options.pop("functions", "auto")
+    if functions not in ("auto", "off"):
+        raise InvalidRequest("url, option functions", repr(functions[:40]), "auto or off")
     namespace = options.pop("namespace", "")
     if namespace:
         check_name(namespace, "url, option namespace")
@@ -126,6 +130,7 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
         wait_ms=wait_ms,
         fence=fence,
         attempt_valid_ms=min(attempt_valid_ms, timeout_ms),
+        functions=functions == "auto",
     )
     cache = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
     return _Target(first, url_to, router, settings, policy, namespace, cache, _FORMS[kind])

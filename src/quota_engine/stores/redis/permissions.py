@@ -4,15 +4,16 @@ from __future__ import annotations
 
 __all__ = ["PERMISSIONS", "VERSIONS_MIN", "check_server"]
 
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
 from redis.exceptions import NoPermissionError
 
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.stores.redis.retrying_calls import Call, Durability, Fence
+from quota_engine.stores.redis.retrying_calls import NO_FUNCTION, Call, Durability, Fence
 from quota_engine.stores.redis.script_runner import ScriptRunner, pairs
-from quota_engine.stores.redis.scripts import CHECK_PERMISSIONS
+from quota_engine.stores.redis.scripts import CHECK_PERMISSIONS, FUNCTION_LIBRARY
 
 VERSIONS_MIN: Final = {"redis": (7, 0), "valkey": (7, 2)}
 """Older servers do not know ``#!lua`` scripts, which are refused whole or run whole."""
@@ -62,6 +63,8 @@ def check_server(runner: ScriptRunner) -> Call[None]:
     if tuple(int(part) for part in version.split(".")[:2]) < oldest:
         raise BackendUnavailable(f"{name} {version} is too old: use {name} {'.'.join(map(str, oldest))} or newer")
     yield from _check_permissions(runner)
+    if runner.policy.functions:
+        runner.uses_functions = yield from _has_functions(runner)
     if runner.policy.durability is Durability.FSYNC:
         yield from _check_fsync(runner)
 
@@ -85,6 +88,21 @@ def _check_permissions(runner: ScriptRunner) -> Call[None]:
             f"the store's user lacks the permissions {permissions}: grant them with ACL SETUSER; "
             "docs/backends.md lists all that are needed"
         )
+
+
+def _has_functions(runner: ScriptRunner) -> Call[bool]:
+    """Return True if the server runs the functions for this user. Sends them if it does not have them yet."""
+    key = runner.offices_key
+    for _ in range(2):
+        try:
+            yield from runner.run_plain(("FCALL", FUNCTION_LIBRARY.probe, 0), key=key, attempts_max=1)
+            return True
+        except BackendUnavailable as error:
+            if not str(error.__cause__).startswith(NO_FUNCTION):
+                return False
+        with contextlib.suppress(BackendUnavailable):
+            yield from runner.run_plain(("FUNCTION", "LOAD", FUNCTION_LIBRARY.text), key=key, attempts_max=1)
+    return False
 
 
 def _check_fsync(runner: ScriptRunner) -> Call[None]:

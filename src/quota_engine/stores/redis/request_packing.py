@@ -21,8 +21,8 @@ def pack_requests(requests: Requests) -> bytes:
     """Return requests, each given as words, in the form in which they travel."""
     parts: list[bytes] = []
     for words in requests:
-        # EVALSHA, the script, the number of keys, and the keys.
-        constant = 3 + int(words[2]) if words[0] == "EVALSHA" else 0
+        # The command, the script or function, the number of keys, and the keys.
+        constant = 3 + int(words[2]) if words[0] in ("EVALSHA", "FCALL") else 0
         parts.append(b"*%d\r\n" % len(words))
         if constant:
             parts.append(_pack_prefix(tuple(words[:constant])))

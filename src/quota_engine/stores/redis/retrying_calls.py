@@ -12,6 +12,7 @@ therefore final: no earlier copy of the call can run after it.
 from __future__ import annotations
 
 __all__ = [
+    "NO_FUNCTION",
     "Attempt",
     "Behind",
     "BlockingWork",
@@ -57,7 +58,7 @@ from redis.exceptions import (
 
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.call_end import CallEnd
-from quota_engine.stores.redis.scripts import TOUCH, Script
+from quota_engine.stores.redis.scripts import FUNCTION_LIBRARY, TOUCH, Script
 from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         fence: The treatment of a ledger after a failover.
         attempt_valid_ms: The time that an attempt that writes has from its sending to its start on the server, at
             least 1. After a lost reply the call waits until it has passed.
+        functions: True to run scripts as functions where the server allows it.
     """
 
     attempts_max: int = 8
@@ -141,6 +143,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     wait_ms: int = 1000
     fence: Fence = Fence.OFF
     attempt_valid_ms: int = 1000
+    functions: bool = False
 
 
 class Node(NamedTuple):
@@ -225,6 +228,8 @@ class Router:
 # The server refuses the script whole with these errors, and may accept it in a moment.
 _TRANSIENT: Final = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
 _TRANSIENT_CODES: Final = ("BEHIND", "BUSY", "LATE", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+NO_FUNCTION: Final = "Function not found"
+"""Beginning of the error of a server that does not have the functions."""
 _REFUSED_CODES: Final = ("ILLFORMED", "NOAUTH", "ERR unknown command", "ERR wrong number")
 _REMEDIES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (OutOfMemoryError, "the server's memory is full: raise maxmemory, and keep maxmemory-policy at noeviction"),
@@ -273,6 +278,7 @@ def call_script(
     *,
     writes: bool,
     shown_head: str = "",
+    as_function: bool = False,
 ) -> Call[list[Any]]:
     """Run a script until it is answered or the policy is used up; returns its reply.
 
@@ -290,6 +296,7 @@ def call_script(
         clocks: The clocks of the servers.
         writes: True if it may change something.
         shown_head: The head of the ledger whose state a question shows; ``""`` to show it without waiting.
+        as_function: True to run it as a function, if the library has it.
 
     Raises:
         BackendUnavailable: The script was not applied, or only reads (``writes=False``) and was not answered, or its
@@ -305,6 +312,8 @@ def call_script(
     def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
         name, code, touch = ("EVAL", script.text, TOUCH.text) if by_text else ("EVALSHA", script.sha1, TOUCH.sha1)
         touches = ((name, touch, "1", shown_head),) if waits and not writes else ()
+        if as_function and script.function and not by_text:
+            name, code = "FCALL", script.function
         return ((name, code, count, *keys, header.text(valid_until_ms), *lines), *touches, *wait)
 
     last_moment = LastMoment(clocks, policy.attempt_valid_ms) if writes else None
@@ -360,7 +369,7 @@ def _call_with_retries(
     by_text = False
     node: Node | None = None
     redirected: Node | None = None
-    asking = was_redirected = False
+    asking = was_redirected = has_loaded = False
     attempts = 0
     while attempts < policy.attempts_max:
         attempts += 1
@@ -397,6 +406,12 @@ def _call_with_retries(
         except (ResponseError, BusyLoadingError) as error:
             if str(error).startswith("FENCED"):
                 raise Fenced(error, is_unknown=unknown is not None) from error
+            if str(error).startswith(NO_FUNCTION):
+                # A new server, or a flush. The attempt does not count, unless the server does not take the functions.
+                attempts -= not has_loaded
+                by_text = has_loaded or not (yield from _load_functions(node))
+                has_loaded = True
+                continue
             reason = error
             if not isinstance(error, _TRANSIENT) and not str(error).startswith(_TRANSIENT_CODES):
                 # No script expects this error, and it may have come after the first write.
@@ -407,7 +422,7 @@ def _call_with_retries(
                 last_moment.clocks.of(node).record(float(str(error).split()[1]), last_moment.clocks.now_ms())
         if not isinstance(reason, TryAgainError) and not str(reason).startswith("LATE"):  # they come from the owner
             router.invalidate()
-        by_text, redirected, asking, was_redirected = False, None, False, False
+        by_text, redirected, asking, was_redirected, has_loaded = False, None, False, False, False
         yield RetryPause(max(pause_ms, 0 if last_moment is None else last_moment.wait_ms()))
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if str(reason).startswith("BEHIND"):
@@ -416,6 +431,15 @@ def _call_with_retries(
     if unknown is not None:
         raise OutcomeUnknown(_explain_unknown(unknown, reason)) from reason
     raise BackendUnavailable(_explain_unavailable(reason, writes=last_moment is not None)) from reason
+
+
+def _load_functions(node: Node | None) -> Call[bool]:
+    """Send the functions to a server; returns False if it does not take them."""
+    try:
+        yield from send_to(node, lambda _: (("FUNCTION", "LOAD", FUNCTION_LIBRARY.text),))
+    except (ResponseError, NotSent, ReplyLost) as error:
+        return "already exists" in str(error)
+    return True
 
 
 def _send(

@@ -28,6 +28,7 @@ class ScriptRunner:
         policy: Retries and acknowledgment of calls.
         offices_key: The key of the list of offices.
         identity_key_key: The key of the identity key's fingerprint.
+        uses_functions: True to run scripts as functions. A check of the server may turn it off.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ScriptRunner:
             monotonic: This process's monotonic clock in milliseconds, which counts the time that an attempt has.
         """
         self.policy = policy
+        self.uses_functions = policy.functions
         self.offices_key = offices_key(namespace)
         self.identity_key_key = identity_key_key(namespace)
         self._clock = clock
@@ -101,6 +103,7 @@ class ScriptRunner:
             self._clocks,
             writes=writes,
             shown_head=shown_head,
+            as_function=self.uses_functions,
         )
 
     def read_state(self, handle: LedgerHandle) -> Call[list[Any]]:

@@ -19,6 +19,7 @@ __all__ = [
     "DRAW_FREEING_COMMANDS",
     "DRAW_QUERIES",
     "DRAW_STATE",
+    "FUNCTION_LIBRARY",
     "OFFICE_COMMANDS",
     "OFFICE_EVENTS",
     "OFFICE_FREEING_COMMANDS",
@@ -38,6 +39,7 @@ __all__ = [
     "TAKE_OVER_REGISTRY",
     "TAKE_OVER_ROOM",
     "TOUCH",
+    "FunctionLibrary",
     "Script",
 ]
 
@@ -125,10 +127,31 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
 
 
 class Script(NamedTuple):
-    """A script's text, and the SHA-1 by which servers know it."""
+    """A script, in the two forms in which a server can run it.
+
+    Attributes:
+        text: Its text, for ``EVAL``.
+        sha1: The SHA-1 by which servers know it, for ``EVALSHA``.
+        function: The name of the same code in :data:`FUNCTION_LIBRARY`, for ``FCALL``; ``""`` if it is not there.
+    """
 
     text: str
     sha1: str
+    function: str = ""
+
+
+class FunctionLibrary(NamedTuple):
+    """Scripts that a server keeps as functions: it makes their Lua functions once, not in each call.
+
+    Attributes:
+        text: The text for ``FUNCTION LOAD``.
+        version: The beginning of the text's SHA-256, which the names of library and functions contain.
+        probe: A function without keys that does nothing, to find out whether the library is there.
+    """
+
+    text: str
+    version: str
+    probe: str
 
 
 class _Function(NamedTuple):
@@ -169,7 +192,25 @@ def _source(file: str | FenceFields) -> str:
     return "\n".join([*lines, body])
 
 
-def _script(flags: str, *files: str | FenceFields, main: tuple[str | _Function, ...] = ()) -> Script:
+def _lines(files: tuple[str | FenceFields, ...], main: tuple[str | _Function, ...]) -> list[str]:
+    """Join files, and files that form the body of ``run()``; see :func:`_script`."""
+    parts = [*map(_source, files)]
+    if main:
+        parts.append("local function run()")
+        for part in main:
+            if isinstance(part, _Function):
+                parts += [part.header, *map(_source, part.files), "end"]
+            else:
+                parts.append(_source(part))
+        if _MAIN in main:
+            parts.append("return main")
+        parts.append("end")
+    return parts
+
+
+def _script(
+    flags: str, *files: str | FenceFields, main: tuple[str | _Function, ...] = (), function: str = ""
+) -> Script:
     """Join files into a script.
 
     Args:
@@ -178,18 +219,37 @@ def _script(flags: str, *files: str | FenceFields, main: tuple[str | _Function, 
         main: Files and functions that form the body of one function, which the script calls last. Lua finds captured
             variables of the surrounding function at once. Those of the same function it searches for, again for each
             function in each call. This order saves a seventh of the time of a lone call.
+        function: Name of the same code in the function library.
     """
-    parts = [f"#!lua flags={flags}", *map(_source, files)]
-    if main:
-        parts.append("local function run()")
-        for part in main:
-            if isinstance(part, _Function):
-                parts += [part.header, *map(_source, part.files), "end"]
-            else:
-                parts.append(_source(part))
-        parts.append("end\nreturn run()")
-    text = "\n".join(parts)
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    call = "" if not main else "return run()()" if _MAIN in main else "return run()"
+    text = "\n".join([f"#!lua flags={flags}", *_lines(files, main), call])
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), function)
+
+
+def _function_library(*parts: tuple[tuple[str | _Function, ...], Mapping[str, str]]) -> FunctionLibrary:
+    """Join command scripts of offices into a library.
+
+    ``KEYS`` and ``ARGV`` are local variables there, which each call sets, so that the files are the same in both forms.
+    The name of the library contains the version of its text: processes of several versions may share a server.
+
+    Args:
+        parts: Files that form the body of ``run()``, and the names of its functions with their flags.
+    """
+    probe = 'redis.register_function{function_name="quota_engine_probeVERSION", callback=function() return 1 end'
+    lines = [f'{probe}, flags={{"no-writes"}}}}', "local KEYS, ARGV"]
+    for main, functions in parts:
+        lines += ["do", "local function load()", *_lines(_FENCED_OFFICE, main), "return run()", "end"]
+        # While a library is loaded, the server has not even the functions of strings. So the first call makes ours.
+        lines += ["local main", "local function call(keys, arguments)", "KEYS, ARGV = keys, arguments"]
+        lines += ["if not main then main = load() end", "return main()", "end"]
+        for name, flag in functions.items():
+            flags = f'"{flag}"' if flag else ""
+            lines.append(f'redis.register_function{{function_name="{name}VERSION", callback=call, flags={{{flags}}}}}')
+        lines.append("end")
+    text = "\n".join(lines)
+    version = hashlib.sha256(text.encode()).hexdigest()[:12]
+    text = text.replace('VERSION", callback', f'_{version}", callback')
+    return FunctionLibrary(f"#!lua name=quota_engine_{version}\n{text}", version, f"quota_engine_probe_{version}")
 
 
 _CALL: Final = ("shared/text.lua", "shared/call.lua")
@@ -217,21 +277,41 @@ _STATE_MACHINE: Final = (
     "office/state_machine.lua",
     _RARE_COMMANDS,
 )
-_APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua")
+_MAIN: Final = _Function("local function main()", ("office/run_commands.lua",))
+_APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua", _MAIN)
 _APPLY_GUARDED_COMMANDS: Final = (
     *_STATE_MACHINE,
     "buckets/token_bucket.lua",
     "office/guarded_command.lua",
     "office/apply_commands.lua",
+    _MAIN,
 )
 
-OFFICE_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_COMMANDS)
+FUNCTION_LIBRARY: Final = _function_library(
+    (_APPLY_COMMANDS, {"quota_engine_commands": "", "quota_engine_freeing_commands": "allow-oom"}),
+    (_APPLY_GUARDED_COMMANDS, {"quota_engine_guarded_commands": ""}),
+)
+"""The command scripts of offices as functions."""
+
+OFFICE_COMMANDS: Final = _script(
+    "", *_FENCED_OFFICE, main=_APPLY_COMMANDS, function=f"quota_engine_commands_{FUNCTION_LIBRARY.version}"
+)
 """Applies commands. The server refuses it whole when memory is out, on a read-only replica, or on a stale one."""
 
-OFFICE_FREEING_COMMANDS: Final = _script("allow-oom", *_FENCED_OFFICE, main=_APPLY_COMMANDS)
+OFFICE_FREEING_COMMANDS: Final = _script(
+    "allow-oom",
+    *_FENCED_OFFICE,
+    main=_APPLY_COMMANDS,
+    function=f"quota_engine_freeing_commands_{FUNCTION_LIBRARY.version}",
+)
 """The same for commands that return units: they must run when memory is out, or no memory would ever become free."""
 
-OFFICE_GUARDED_COMMANDS: Final = _script("", *_FENCED_OFFICE, main=_APPLY_GUARDED_COMMANDS)
+OFFICE_GUARDED_COMMANDS: Final = _script(
+    "",
+    *_FENCED_OFFICE,
+    main=_APPLY_GUARDED_COMMANDS,
+    function=f"quota_engine_guarded_commands_{FUNCTION_LIBRARY.version}",
+)
 """Applies all commands, guarded ones included. A separate script, so that a plain reserve pays nothing for admission.
 """
 

@@ -73,6 +73,7 @@ local function parse(line)
   return target and { name = name, target = target }
 end
 
+begin_gate()
 local now_ms, touches, checks_fence, seen = call_time()
 local fences, fence
 if checks_fence == "@" then

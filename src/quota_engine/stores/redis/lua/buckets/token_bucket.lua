@@ -12,11 +12,16 @@
 --
 -- The loader defines BUCKETS_MAX, CHARGES_MAX, CAPACITY_TICKS_MAX and WINDOW_UNITS_MAX.
 
-local GATE, TICKS = KEYS[#KEYS - 1], KEYS[#KEYS]
 local SWEPT_PER_CALL_MAX = 64
 local CHARGE = "^([%w_%-]+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):(%d%d?%d?%d?%d?%d?%d?%d?%d?%d?):(%d+):([0-3])$"
 
-local gate = { added = 0 }
+local GATE, TICKS, gate
+
+-- Begin a call: nothing of an earlier one may remain.
+local function begin_gate()
+  GATE, TICKS = KEYS[#KEYS - 1], KEYS[#KEYS]
+  gate = { added = 0 }
+end
 
 -- Return the charges of a text, name:amount:per_ms:burst:cost:flags with commas between; nil if one is invalid. A sliding
 -- window has the burst 0. The flags are 1 for a charge in shadow, plus 2 if it counts refusals.

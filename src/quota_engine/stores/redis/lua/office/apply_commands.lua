@@ -1,4 +1,4 @@
--- apply_commands: applies commands to one office's ledger, one after the other, at one time. Ends the command scripts.
+-- apply_commands: applies commands to one office's ledger, one after the other, at one time. run_commands.lua, which follows, runs a call.
 --
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua. Each line is a command: its name and its fields, separated by tabs.
@@ -85,7 +85,7 @@ end
 local function write_back(number_before, cursor_before, now_ms)
   flush()
   for number in pairs(ledger.changed) do
-    call("HSET", DAYS, int(number), text_of_day(ledger.days[number]))
+    write_day(ledger.days[number])
   end
   local last_ms
   if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
@@ -118,42 +118,3 @@ local function line_of(result)
   end
   return concat(parts, TAB)
 end
-
-load_head()
-local now_ms, touches, checks_fence, seen = call_time()
-local fences, fence
-if checks_fence == "@" then
-  fences = load_fence()
-  fence = fences.check(seen, now_ms)
-  if fence.problem then return redis.error_reply(fence.problem) end
-end
-local commands, error_reply = parse_commands(parse)
-if not commands then return error_reply end
-local ids, applicants = {}, {}
-for _, fields in ipairs(commands) do
-  fields = fields.command or fields -- of a guarded one: the command itself
-  if fields[1] == "reserve" then
-    for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
-  end
-  if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
-end
-read_ahead(RECORDS, ledger.records, ids)
-read_ahead(CLAIMS, ledger.claims, applicants)
-local number_before, cursor_before = ledger.number, ledger.cursor
-now_ms = math.max(now_ms, ledger.now_ms)
-local now = { text = int(now_ms), short = short(now_ms) }
-local lines = {}
-for index, fields in ipairs(commands) do
-  if now_ms >= ledger.next_forget_ms then
-    forget(now_ms)
-    ledger.next_forget_ms = next_forget_ms()
-  end
-  if ledger.cursor ~= "" then purge() end
-  local result, before = HANDLERS[fields[1]](fields, now_ms, now)
-  lines[index] = before and before .. line_of(result) or line_of(result)
-end
-write_back(number_before, cursor_before, now_ms)
-if ledger.write_back_more then ledger.write_back_more() end
-if touches == "+" and ledger.number > 0 then call("HSET", HEAD, "~", "") end
-if fence then lines[#lines + 1] = number_before == 0 and fences.write(fence) or fences.line(fence) end
-return lines

@@ -116,7 +116,10 @@ function HANDLERS.guarded(fields, now_ms, now)
   return result, guarded_line(-1, in_shadow)
 end
 
-ledger.write_back_more = gate_write_back
+BEGINNINGS[#BEGINNINGS + 1] = function()
+  begin_gate()
+  ledger.write_back_more = gate_write_back
+end
 
 local parse_other = parse
 

@@ -26,29 +26,44 @@
 --
 -- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every number of one day's wait list) and CLAIMS_MAX.
 
-local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-local call = redis.call
+local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED
+local call, ledger
 
 local NEVER_MS = 2 ^ 52
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"
+local KNOWN_TEXTS_MAX = 500 -- rules, choices and days that a server remembers from call to call
 local ARGUMENTS_MAX = 256 -- of one server call; even, because some arguments come in pairs
 
-local ledger = {
-  days = {}, choices = {}, by_text = {}, indexes = {}, changed = {}, deadlines = {},
-  records = {}, records_changed = {}, -- id -> text, or false if there is none; the ids to write
-  claims = {}, claims_changed = {}, -- applicant -> ids, or false; the applicants to write
-  penalties = {}, -- applicant -> text, or false if there is none
-  due = {}, events = {}, -- member -> true to add it, false to delete it; the events to append
-}
+-- Functions of other files that make their state new.
+local BEGINNINGS = {}
+
+-- Begin a call. The server may keep these functions, so nothing of an earlier call may remain.
+local function begin_call()
+  call = redis.call
+  HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+  DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+  ledger = {
+    days = {}, choices = {}, indexes = {}, changed = {}, deadlines = {},
+    records = {}, records_changed = {}, -- id -> text, or false if there is none; the ids to write
+    claims = {}, claims_changed = {}, -- applicant -> ids, or false; the applicants to write
+    penalties = {}, -- applicant -> text, or false if there is none
+    due = {}, events = {}, -- member -> true to add it, false to delete it; the events to append
+  }
+  for _, begin in ipairs(BEGINNINGS) do begin() end
+end
+
+local known_rules = remembering(rules_of_text, KNOWN_TEXTS_MAX)
+
+-- The choice of a text. At an opening nearly all callers want the same few.
+local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
 
 local function load_head()
   local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor", "abandoned")
   ledger.now_ms = tonumber(head[1] or "0")
   ledger.number = tonumber(head[2] or "0")
-  ledger.rules = rules_of_text(head[3] or DEFAULT_RULES)
+  ledger.rules = known_rules(head[3] or DEFAULT_RULES)
   ledger.forgotten_day_max = tonumber(head[4] or "0")
   ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
   ledger.cursor = head[6] or ""
@@ -61,15 +76,29 @@ local function call_with(name, key, arguments)
   end
 end
 
+-- Days as this server wrote them last, by key and number: the next call need not parse them again. A call takes its day out,
+-- because a call that fails leaves it half changed.
+local written_days, written_count = {}, 0
+
 -- Return the day of this number, or nil. It is read once and written back at the end of the call if it changed.
 local function day_of(number)
   local day = ledger.days[number]
   if day == nil then
-    local text = call("HGET", DAYS, int(number))
-    day = text and day_of_text(number, text) or false
+    local text, place = call("HGET", DAYS, int(number)), DAYS .. int(number)
+    local written = written_days[place]
+    written_days[place] = nil
+    day = written and written.text == text and written.day or text and day_of_text(number, text) or false
     ledger.days[number] = day
   end
   return day or nil
+end
+
+-- Write a day, and remember it for the next call.
+local function write_day(day)
+  local text, place = text_of_day(day), DAYS .. day.text
+  call("HSET", DAYS, day.text, text)
+  if written_count >= KNOWN_TEXTS_MAX then written_days, written_count = {}, 0 end
+  written_days[place], written_count = { text = text, day = day }, written_count + 1
 end
 
 local function mark_changed(day)
@@ -81,7 +110,7 @@ local function choice_of(index)
   if not choice then
     local text = call("HGET", CHOICES, index)
     -- The choice of a record that a forgotten day left behind may be deleted already.
-    choice = text and choice_of_text(text) or { text = "", options = {} }
+    choice = text and choice_by_text(text) or { text = "", options = {} }
     ledger.choices[index] = choice
   end
   return choice
@@ -92,16 +121,6 @@ local function record_of_text(id, text)
   local option = record.option ~= "" and choice_of(record.choice).options[string.byte(record.option) - 96]
   record.quotas = option and option.text or ""
   return record
-end
-
--- Return the choice of this text. It is parsed once for each call: at an opening nearly all callers want the same few.
-local function choice_by_text(text)
-  local choice = ledger.by_text[text]
-  if not choice then
-    choice = choice_of_text(text)
-    ledger.by_text[text] = choice
-  end
-  return choice
 end
 
 -- Return the index of a choice, for a record on this day. A new choice is stored here, so call this only before the record

@@ -224,6 +224,7 @@ local ANSWERS = {
   end,
 }
 
+begin_call()
 load_head()
 ledger.is_read_only = true
 local now_ms, _, checks_fence, seen = call_time()

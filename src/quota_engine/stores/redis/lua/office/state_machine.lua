@@ -334,8 +334,7 @@ local function parse(line)
   local id, number, party, join_wait_list, hold_ttl_ms, choice_text = string.match(line, RESERVE)
   if id then
     if #number > DIGITS_MAX or #hold_ttl_ms > DIGITS_MAX then return nil end
-    if not ledger.by_text[choice_text] and not string.match(choice_text, CHOICE_ONLY) then return nil end
-    choice_by_text(choice_text)
+    if not string.match(choice_text, CHOICE_ONLY) then return nil end
     local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
     return { "reserve", id, number, party, join_wait_list, hold_ttl_ms, choice_text, applicants = applicants }
   end

@@ -26,6 +26,21 @@ local function split(text, separator)
   end
 end
 
+-- Return a function that parses a text once and remembers the value, which nobody may change. A server that keeps the
+-- functions remembers it from call to call, up to `values_max` values.
+local function remembering(parse, values_max)
+  local values, count = {}, 0
+  return function(text)
+    local value = values[text]
+    if value == nil then
+      value = parse(text)
+      if count >= values_max then values, count = {}, 0 end
+      values[text], count = value, count + 1
+    end
+    return value
+  end
+end
+
 -- Return the names of a list; an empty text has none.
 local function names(text)
   if text == "" then return {} end
