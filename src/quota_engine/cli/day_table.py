@@ -57,4 +57,6 @@ def day_table(found: dict[str, list[DayView]], now_ms: int) -> Table:
 
 def _notes(view: DayView, now_ms: int) -> list[str]:
     notes = {DayState.CLOSED: ["closed"], DayState.NOT_OPEN: ["not open"], DayState.OVER: ["over"], DayState.OPEN: []}
-    return [*notes[day_state(view, now_ms)], *([f"{view.waiting} waiting"] if view.waiting else [])]
+    withheld = sum(quota.withheld for quota in view.quotas.values())
+    counts = {"waiting": view.waiting, "withheld": withheld}
+    return [*notes[day_state(view, now_ms)], *(f"{count} {name}" for name, count in counts.items() if count)]

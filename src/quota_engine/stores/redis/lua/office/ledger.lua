@@ -304,30 +304,18 @@ local function due_member(record)
   return concat({ int(record.day), record.quotas, padded(record.deadline_at_ms), record.id }, SLASH)
 end
 
--- Return the member of a waiting record in the queue of its demand; see wait_list.lua.
-local function queue_member(record)
-  return concat({ "w" .. int(record.day), record.choice .. ":" .. int(record.units), padded(record.wait_list_number), record.id }, SLASH)
-end
-
--- Return the member of a waiting record among the paused ones.
-local function paused_member(record)
-  return concat({
-    "p" .. int(record.day), padded(record.paused_until_ms), record.choice .. ":" .. int(record.units),
-    padded(record.wait_list_number), record.id,
-  }, SLASH)
-end
-
-local function leave_wait_list(record)
-  call("ZREM", WAITING, record.id)
-  ledger.due[queue_member(record)] = false
-  if record.paused_until_ms > 0 then ledger.due[paused_member(record)] = false end
+-- Return the functions of wait_list.lua. They are created when one of them is called, like those of penalties.lua below.
+local load_wait_list, wait_list_functions
+local function wait_list()
+  if not wait_list_functions then wait_list_functions = load_wait_list() end
+  return wait_list_functions
 end
 
 -- Delete the index entries of a record whose day is forgotten, which the purge has not reached yet.
 local function purge_record(rest)
   if ACTIVE[rest.state] then unclaim(rest) end
   if rest.state == "HELD" then ledger.due[due_member(rest)] = false end
-  if rest.state == "WAITING" then leave_wait_list(rest) end
+  if rest.state == "WAITING" then wait_list().leave(rest) end
 end
 
 local function push_due(day, record)
@@ -405,13 +393,6 @@ local function penalties()
   return penalty_functions
 end
 
--- Return the functions of wait_list.lua, for the same reason.
-local load_wait_list, wait_list_functions
-local function wait_list()
-  if not wait_list_functions then wait_list_functions = load_wait_list() end
-  return wait_list_functions
-end
-
 local party_changed -- of party_commands.lua, which its own commands load
 local CHANGES_PARTY = { remove_applicant = true, replace_applicant = true }
 local TOUCHES_PENALTIES = { cancel = true, mark_no_show = true, release = true, expire = true, reacquire = true }
@@ -453,14 +434,13 @@ local function reservation_changed(verb, old, new, at_ms)
   if old and old.state == "WAITING" then
     mark_changed(old_day)
     old_day.waiting = old_day.waiting - 1
-    leave_wait_list(old)
+    wait_list().leave(old)
   end
   if new.state == "HELD" then push_due(day, new) end
   if new.state == "WAITING" then
     day.waiting = day.waiting + 1
     day.last_wait_list_number = math.max(day.last_wait_list_number, new.wait_list_number)
-    call("ZADD", WAITING, new.day * EVENT_NUMBERS + new.wait_list_number, new.id)
-    ledger.due[new.paused_until_ms > 0 and paused_member(new) or queue_member(new)] = true
+    wait_list().join(new)
   end
   if new.queue_number > 0 then
     local last_offset = tonumber(string.match(new.queue_offsets, "%d+$") or new.units - 1)

@@ -1,5 +1,5 @@
 -- wait_list: offers free units to the parties that wait, and withholds units from others. Mirrors domain/offers.py and
--- domain/wait_list.py. Body of load_wait_list(), so that the functions are created only when a party waits.
+-- domain/wait_list.py. Body of load_wait_list(), so that the functions are created only when a party waits or waited.
 --
 -- The key `due` has two members for wait lists beside its holds. Each waiting party has one of them:
 --   "w" .. day / demand / number / id          the queue of its demand
@@ -9,6 +9,30 @@
 -- The loader defines DEMANDS_MAX, OFFERS_MAX and RESUME_MAX.
 
 local EVERYTHING = 2 ^ 52
+
+-- Return the member of a waiting record in the queue of its demand.
+local function queue_member(record)
+  return concat({ "w" .. int(record.day), record.choice .. ":" .. int(record.units), padded(record.wait_list_number), record.id }, SLASH)
+end
+
+-- Return the member of a waiting record among the paused ones.
+local function paused_member(record)
+  return concat({
+    "p" .. int(record.day), padded(record.paused_until_ms), record.choice .. ":" .. int(record.units),
+    padded(record.wait_list_number), record.id,
+  }, SLASH)
+end
+
+local function join(record)
+  call("ZADD", WAITING, record.day * EVENT_NUMBERS + record.wait_list_number, record.id)
+  ledger.due[record.paused_until_ms > 0 and paused_member(record) or queue_member(record)] = true
+end
+
+local function leave(record)
+  call("ZREM", WAITING, record.id)
+  ledger.due[queue_member(record)] = false
+  if record.paused_until_ms > 0 then ledger.due[paused_member(record)] = false end
+end
 
 local function is_served(day, now_ms)
   return not day.closed and now_ms >= day.opens_at_ms and now_ms < day.ends_at_ms
@@ -248,6 +272,6 @@ local function find_option_behind(day, choice, units, now_ms, kept)
 end
 
 return {
-  serve = serve, note_due = note_due, due_ms = due_ms, withheld_units = withheld_units, has_room_for_demand = has_room_for_demand,
+  join = join, leave = leave, serve = serve, note_due = note_due, due_ms = due_ms, withheld_units = withheld_units, has_room_for_demand = has_room_for_demand,
   find_option = find_option_behind,
 }
