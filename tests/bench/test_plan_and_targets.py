@@ -38,6 +38,7 @@ def test_case_names_are_unique(settings: BenchSettings, kind: BackendKind) -> No
     [
         (BackendKind.MEMORY, {Implementation.ENGINE, Implementation.DICT}),
         (BackendKind.REDIS, set(Implementation)),
+        (BackendKind.SQL, {Implementation.ENGINE, Implementation.LIMIT, Implementation.BY_HAND}),
         (BackendKind.OTHER, {Implementation.ENGINE}),
     ],
 )
@@ -52,6 +53,7 @@ def test_each_kind_of_backend_has_its_yardsticks(kind: BackendKind, subjects: se
         ("memory://", "memory://", (), ()),
         ("valkey+embedded://", "valkey+embedded://", (), ()),
         ("valkey+embedded:///a/b?appendfsync=always", "valkey+embedded:///a/b", (), ()),
+        ("sqlite:///a/b.db?durability=memory", "sqlite:///a/b.db memory", (), ()),
         ("unix:///a/socket?db=2", "unix:///a/socket", (), ()),
         ("redis://", "redis://", ("localhost",), ()),
         ("redis://me:secret@127.0.0.2:6380/1", "redis://127.0.0.2:6380/1", ("127.0.0.2",), ()),

@@ -7,6 +7,7 @@ __all__ = ["HANDWRITTEN_CONNECTIONS", "Store"]
 import asyncio
 import contextlib
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
@@ -15,8 +16,16 @@ from urllib.parse import quote
 
 from quota_engine.bench.cluster_cleanup import create_cleanup_client
 from quota_engine.bench.host_info import pinned
+from quota_engine.bench.plain_sql import remove_offices
 from quota_engine.bench.plan import BackendKind
-from quota_engine.bench.target_url import EMBEDDED_SCHEME, ENGINE_OPTIONS, SOLD_OUT_MS, BenchTarget, with_sold_out_ms
+from quota_engine.bench.target_url import (
+    EMBEDDED_SCHEME,
+    ENGINE_OPTIONS,
+    SOLD_OUT_MS,
+    SQLITE_SCHEME,
+    BenchTarget,
+    with_sold_out_ms,
+)
 from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.engine.store_discovery import store_factory
@@ -73,6 +82,8 @@ class BenchStore:
             elif self.target.has_several_servers:
                 self._cleanup_client = create_cleanup_client(self.target.url, ENGINE_OPTIONS)
                 undo.callback(self._cleanup_client.close)
+            elif self.target.kind is BackendKind.SQL:
+                self.server = f"sqlite {sqlite3.sqlite_version}"
             elif self.target.kind is BackendKind.OTHER:
                 self.cleanup_problem = "the benchmark has no client for this backend"
             undo.callback(lambda: self.remove(sorted(self._offices)))
@@ -122,8 +133,17 @@ class BenchStore:
         """Register keys of a yardstick before they are written, so that they are removed even after an error."""
         self._plain_keys.update(dict.fromkeys(keys))
 
+    @property
+    def url(self) -> str:
+        """URL that the engine uses: the one of the target, with the path of a temporary file."""
+        return self._url
+
     def remove(self, offices: list[str]) -> None:
-        """Remove all keys of these offices. If the store does not allow it, set :attr:`cleanup_problem`."""
+        """Remove all data of these offices. If the store does not allow it, set :attr:`cleanup_problem`."""
+        if self.target.kind is BackendKind.SQL:
+            remove_offices(self._url, offices)
+            self._offices.difference_update(offices)
+            return
         from quota_engine.stores.redis.keys import keys_of, offices_key
 
         with self._cleaning_up() as client:
@@ -166,6 +186,11 @@ class BenchStore:
 
     def _start_server(self, undo: contextlib.ExitStack) -> tuple[str, str]:
         """Start or join the embedded server, if it is one. Return the URLs for the engine and for the plain clients."""
+        if self.target.kind is BackendKind.SQL and self.target.is_temporary:
+            _, _, query = self.target.url.partition("?")
+            directory = tempfile.mkdtemp(prefix="quota-bench-")
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            return f"{SQLITE_SCHEME}{quote(directory)}/bench.db{query and f'?{query}'}", ""
         if not self.target.is_embedded:
             return self.target.url, self.target.client_url
         try:

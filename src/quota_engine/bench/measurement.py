@@ -11,6 +11,7 @@ from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.dict_workload import DictWorkload
 from quota_engine.bench.engine_workload import EngineWorkload
 from quota_engine.bench.load_drivers import CallTimes, run_single, run_tasks, run_threads
+from quota_engine.bench.plain_sql import PlainSqlWorkload
 from quota_engine.bench.plan import SOLD_OUT, ApiStyle, BackendKind, BenchCase, Implementation
 
 _CALLS_PER_TIMING = 16
@@ -55,6 +56,8 @@ def create_workload(store: BenchStore, case: BenchCase) -> BenchWorkload:
         return EngineWorkload(store, case)
     if case.implementation is Implementation.DICT:
         return DictWorkload(case)
+    if store.target.kind is BackendKind.SQL:
+        return PlainSqlWorkload(store.url, case)
     from quota_engine.bench.plain_redis import PlainRedisWorkload
 
     return PlainRedisWorkload(store, case)

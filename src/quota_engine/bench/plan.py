@@ -42,6 +42,7 @@ class BackendKind(StrEnum):
 
     MEMORY = "memory"
     REDIS = "redis"
+    SQL = "sql"
     OTHER = "other"
 
 

@@ -6,6 +6,7 @@ __all__ = [
     "EMBEDDED_SCHEME",
     "ENGINE_OPTIONS",
     "SOLD_OUT_MS",
+    "SQLITE_SCHEME",
     "BenchTarget",
     "check_backend_exists",
     "is_loopback",
@@ -21,6 +22,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from quota_engine.bench.plan import BackendKind
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.engine.store_discovery import store_factory
+
+SQLITE_SCHEME: Final = "sqlite://"
+"""URL of a SQLite file. Without a path, a file in a temporary directory is used."""
 
 EMBEDDED_SCHEME: Final = "valkey+embedded://"
 """URL of the embedded server. Without a directory, a temporary one is used."""
@@ -63,8 +67,8 @@ class BenchTarget(NamedTuple):
 
     @property
     def is_temporary(self) -> bool:
-        """True if the server uses a temporary directory."""
-        return self.url.partition("?")[0] == EMBEDDED_SCHEME
+        """True if the server or the file is in a temporary directory."""
+        return self.url.partition("?")[0] in (EMBEDDED_SCHEME, SQLITE_SCHEME)
 
     @property
     def has_several_servers(self) -> bool:
@@ -101,6 +105,8 @@ def parse_target(url: str) -> BenchTarget:
         return BenchTarget(BackendKind.MEMORY, label, url, "", "", ())
     if url.startswith(EMBEDDED_SCHEME):
         return BenchTarget(BackendKind.REDIS, label, url, "", "", (), durability)
+    if scheme == "sqlite":
+        return BenchTarget(BackendKind.SQL, label, url, "", "", (), durability)
     namespace = f"bench-{secrets.token_hex(4)}"
     base = url.partition("?")[0]
     if scheme in _SEVERAL_SERVERS:

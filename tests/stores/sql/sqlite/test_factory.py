@@ -146,7 +146,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_removed_file_is_noticed(tmp_path: Path) -> None:
-    """Otherwise this process would write into a file that nobody else sees."""
+    """Otherwise this process would write into a file that no other process sees."""
     store = open_office(tmp_path / "quota.db")
     (tmp_path / "quota.db").unlink()
     with pytest.raises(BackendUnavailable, match="was removed or replaced while it was open: restart every process"):
