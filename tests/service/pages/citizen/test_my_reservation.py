@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.browser_service import wait_list_catalog
 from tests.support.form_browser import DECLARED, CitizenBrowser, heading
-from tests.support.in_process_service import OTHER, Client, connected, listening, running
+from tests.support.identities import nik
+from tests.support.in_process_service import NIK, OTHER, Client, connected, listening, running
 from tests.support.page_texts import citizen_text
 
 
@@ -142,6 +143,27 @@ async def test_a_person_asks_for_more_time(browser: CitizenBrowser, client: Clie
     assert (await browser.http.get("/reservation/state")).json()["phase"] == "held 3"
     client.clock.advance_ms(600_999)
     assert (await browser.submit("/reservation/confirm", DECLARED)).status_code == 200
+
+
+async def test_one_of_a_party_does_not_come(browser: CitizenBrowser, client: Client) -> None:
+    """The page takes a person out by their NIK, and keeps the numbers of the rest."""
+    await browser.reserve(NIK, OTHER, nik(1))
+    held = await browser.get("/reservation")
+    assert citizen_text("leave_party") in html.unescape(held.text)
+    await browser.submit("/reservation/confirm", DECLARED)
+    wrong = await browser.submit("/reservation/leave-party", {"nik": nik(2)})
+    assert wrong.status_code == 422
+    assert citizen_text("error_not_member") in html.unescape(wrong.text)
+    for text in ("", "x"):
+        assert (await browser.submit("/reservation/leave-party", {"nik": text})).status_code == 422
+    left = await browser.submit("/reservation/leave-party", {"nik": OTHER})
+    assert left.status_code == 200
+    assert "<strong>1, 3</strong>" in left.text
+    last = await browser.submit("/reservation/leave-party", {"nik": nik(1)})
+    assert citizen_text("leave_party") not in html.unescape(last.text)
+    assert (await browser.http.post("/reservation/leave-party", data={"nik": NIK})).status_code == 200
+    assert (await browser.http.get("/reservation/state")).json()["state"] == "CONFIRMED"
+    assert "leave-party" not in (await browser.get("/")).text
 
 
 async def test_an_expired_hold_cannot_be_confirmed(browser: CitizenBrowser, client: Client) -> None:

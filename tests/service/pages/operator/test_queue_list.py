@@ -135,6 +135,32 @@ async def test_the_list_can_be_searched_filtered_and_paged(browser: OperatorBrow
     assert await numbers("from=-1") == await numbers("")
 
 
+async def test_an_operator_replaces_a_person(browser: OperatorBrowser, client: Client) -> None:
+    """The page shows no identity, and names the field that is wrong."""
+    (reference,) = await _confirmed(client, NIK)
+    await browser.sign_in(Role.OFFICE)
+    assert "queue/replace" not in await browser.get(f"/operator/queue?day={DAY}")
+    forbidden = await browser.submit("queue/replace", number=reference, applicant=NIK, replacement=OTHER)
+    assert forbidden.status_code == 403
+    await browser.sign_in(Role.OPERATOR)
+    assert f"/operator/queue/replace?office=surabaya&day={DAY}" in await browser.get(f"/operator/queue?day={DAY}")
+    form = await browser.get(f"/operator/queue/replace?office=surabaya&day={DAY}&number={reference}")
+    assert operator_text("replace_question", number=1) in form
+    for applicant, replacement, text in (
+        (OTHER, nik(1), operator_text("refused", why=operator_text("why_NOT_IN_PARTY"))),
+        (NIK, NIK, operator_text("replace_niks")),
+        ("", nik(1), operator_text("replace_niks")),
+    ):
+        wrong = await browser.submit("queue/replace", number=reference, applicant=applicant, replacement=replacement)
+        assert (wrong.status_code, text in html.unescape(wrong.text)) == (409, True), text
+        assert NIK not in wrong.text
+    done = await browser.submit("queue/replace", number=reference, applicant=NIK, replacement=OTHER)
+    assert operator_text("done_replaced", number=1) in html.unescape(done.text)
+    assert (await client.step(reference, "cancel", owner=NIK)).status_code == 403
+    unknown = await browser.submit("queue/replace", number="77", applicant=NIK, replacement=OTHER)
+    assert unknown.status_code == 404
+
+
 def test_no_cell_of_a_file_is_a_formula() -> None:
     texts = ("=1+1", "-a", "@x", "+1", "\tx", "-12", "12 13", "")
     assert [escape_formula(text) for text in texts] == ["'=1+1", "'-a", "'@x", "'+1", "'\tx", "-12", "12 13", ""]

@@ -17,7 +17,7 @@ from quota_engine.catalog import departed_office, extensions_left, name_of
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView, WaitListPosition
+from quota_engine.domain.outcomes import DayView, Status, WaitListPosition
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.citizen.base import NO_STORE_HEADERS, STORE_UNAVAILABLE, CitizenPages
@@ -47,6 +47,7 @@ class ReservationPages:
             ("/stream", self.stream, "GET"),
             ("/confirm", self.confirm, "POST"),
             ("/extend", self.extend, "POST"),
+            ("/leave-party", self.leave_party, "POST"),
             ("/release", self.release, "POST"),
             ("/decline", self.decline, "POST"),
             ("/cancel", self.cancel, "POST"),
@@ -83,14 +84,14 @@ class ReservationPages:
         office = offices.get(reservation.office) or departed_office(reservation.office)
         session = office.sessions.get(session_id)
         now_ms = pages.service.now_ms()
-        has_error = request.query_params.get("error") == "declaration" and status == "held"
+        errors = _errors(translator, request.query_params.get("error", ""), status)
         is_confirmed = status == "confirmed"
         notice = pages.notice(request, reservation)
         response = pages.render(
             request,
             f"{status}.html",
             translator,
-            422 if has_error else 200,
+            422 if errors else 200,
             here="/reservation?",
             selection=BookingSelection(office, reservation.choice.service, reservation.choice.group),
             reservation=reservation,
@@ -115,7 +116,7 @@ class ReservationPages:
             now_ms=now_ms,
             extensions_left=extensions_left(pages.service.catalog, reservation),
             extension=translator.duration(office.rules.extension_ms),
-            errors=[("declaration", translator("error_not_declared"))] if has_error else [],
+            errors=errors,
             can_change=await pages.can_change(reservation),
             is_day_closed=is_confirmed and await pages.is_day_closed(reservation),
             qr_code=segno.make(reservation.reference, error="m").svg_inline(scale=5, border=4) if is_confirmed else "",
@@ -198,6 +199,22 @@ class ReservationPages:
         """Cancel the confirmed reservation."""
         return await self._execute(request, "cancel")
 
+    async def leave_party(self, request: Request) -> Response:
+        """Take the person with the submitted NIK out of the party. Nobody can be put in their place here."""
+        pages = self._pages
+        form, reference = await read_form(request), pages.reference(request)
+        if form is None or not reference:
+            return RedirectResponse("/", 303)
+        try:
+            outcome = await pages.service.engine.remove_applicant(reference, dict(form).get("nik", ""))
+        except InvalidRequest:
+            return RedirectResponse("/reservation?error=member", 303)
+        except QuotaEngineError:
+            return RedirectResponse("/reservation", 303)
+        pages.service.metrics.record_outcome(outcome.status)
+        is_unknown = outcome.status is Status.NOT_IN_PARTY
+        return RedirectResponse("/reservation?error=member" if is_unknown else "/reservation", 303)
+
     async def _execute(self, request: Request, method: str) -> Response:
         """Call a method of the engine for this browser's reservation, and redirect to the reservation."""
         pages = self._pages
@@ -222,6 +239,15 @@ class ReservationPages:
         if method in ("release", "extend"):
             pages.remember_notice(request, response, outcome)
         return response
+
+
+def _errors(translator: Translator, error: str, status: str) -> list[tuple[str, str]]:
+    """Return the errors of the reservation's page as field and text."""
+    if error == "declaration" and status == "held":
+        return [("declaration", translator("error_not_declared"))]
+    if error == "member" and status in ("held", "confirmed"):
+        return [("member", translator("error_not_member"))]
+    return []
 
 
 def _number(text: str) -> int:

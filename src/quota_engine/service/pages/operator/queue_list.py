@@ -97,6 +97,46 @@ class QueueListPages:
         outcome = await self._pages.service.engine.mark_no_show(reservation.reference)
         return await self._finish(request, day, reservation, outcome, "no-show", "")
 
+    async def ask_replace(self, request: OperatorRequest) -> Response:
+        """Ask the operator who leaves the party of a reservation, and who takes their place."""
+        return await self._render_replace(request)
+
+    async def replace(self, request: OperatorRequest) -> Response:
+        """Put another person in the place of one of a party."""
+        day = self._pages.day(request)
+        reservation = await self._find(request, day, request.fields.get("number", ""))
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        leaving, newcomer = request.field("applicant"), request.field("replacement")
+        try:
+            outcome = await self._pages.service.engine.replace_applicant(
+                reference=reservation.reference, applicant=leaving, replacement=newcomer
+            )
+        except InvalidRequest:
+            return await self._render_replace(
+                request, FieldError("replacement", request.translator("replace_niks"), "")
+            )
+        self._cache.invalidate(request.office.id, day)
+        self._pages.service.metrics.record_outcome(outcome.status)
+        if not outcome.ok:
+            text = request.translator("refused", why=refusal_reason(request.translator, outcome.status))
+            field = "applicant" if outcome.status is Status.NOT_IN_PARTY else "replacement"
+            return await self._render_replace(request, FieldError(field, text, ""))
+        return self._pages.redirect(
+            request, "/operator/queue", day=day, done="replaced", number=reservation.queue_number
+        )
+
+    async def _render_replace(self, request: OperatorRequest, error: FieldError | None = None) -> Response:
+        """Render the form. It never shows an identity again, not even the one that was just entered."""
+        day = self._pages.day(request)
+        reservation = await self._find(request, day, request.fields.get("number", ""))
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        status = 200 if error is None else 409
+        return self._pages.render(
+            request, "replace.html", "queue", status, day=day, reservation=reservation, error=error
+        )
+
     async def _find(self, request: OperatorRequest, day: datetime.date, text: str) -> Reservation | None:
         """Return the reservation of the day with this queue number, reference or id."""
         text = text.strip()[:_SEARCH_LENGTH_MAX]
@@ -162,7 +202,7 @@ class QueueListPages:
         start = queue_number(request.fields.get("from", "")) or 0
         end = start + _ROWS_PER_PAGE
         today = pages.today(request.office)
-        done, number = request.done("check-in", "no-show"), request.fields.get("number", "")
+        done, number = request.done("check-in", "no-show", "replaced"), request.fields.get("number", "")
         return pages.render(
             request,
             template,

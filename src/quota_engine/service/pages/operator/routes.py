@@ -49,6 +49,10 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue.csv", queue.csv),
         ("/queue/no-show", queue.ask_no_show),
     ]
+    replacements: list[tuple[list[tuple[str, Handler]], str]] = [
+        ([("/queue/replace", queue.ask_replace)], "GET"),
+        ([("/queue/replace", queue.replace)], "POST"),
+    ]
     staff_changes: list[tuple[str, Handler]] = [
         ("/queue/check-in", queue.check_in),
         ("/queue/no-show", queue.no_show),
@@ -60,6 +64,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         (staff_reads, STAFF_ROLES, "GET"),
         (staff_changes, STAFF_ROLES, "POST"),
         ([("/audit", audit.audit_again)], READ_ROLES, "POST"),
+        *((handlers, CHANGE_ROLES, method) for handlers, method in replacements),
     ]
     return [
         *(
