@@ -142,6 +142,6 @@ def replace_applicant(ledger: Ledger, command: ReplaceApplicant, now_ms: int) ->
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.REPLACE_APPLICANT, changed))
     if changed.state is State.WAITING:
-        distribute_free_units(ledger, day, now_ms)  # the list has put the party in anew
+        distribute_free_units(ledger, day, now_ms)  # the change has queued the party again
         changed = ledger.reservations[record.id]
     return show_extensions_left(ledger, Outcome(STATUS_OF[changed.state], changed))

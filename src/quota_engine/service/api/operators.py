@@ -129,6 +129,10 @@ async def publish(context: ServiceContext, request: ApiRequest) -> ApiResponse:
 async def relocate_day(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     plan: RelocateDayBody = request.body
     path = request.path
+    for target in plan.targets:
+        if target.office and request.grant is not None:
+            # The path names the office of the closed day; the token has to cover the other ones as well.
+            context.access.authorize(request.grant, OPERATORS, target.office)
     report = await context.engine.relocate_day(
         path["office"],
         path["day"],

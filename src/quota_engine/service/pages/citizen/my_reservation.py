@@ -200,7 +200,7 @@ class ReservationPages:
         return await self._execute(request, "cancel")
 
     async def leave_party(self, request: Request) -> Response:
-        """Take the person with the submitted NIK out of the party. Nobody can be put in their place here."""
+        """Take the person with the submitted NIK out of the party. This page puts no other person in their place."""
         pages = self._pages
         form, reference = await read_form(request), pages.reference(request)
         if form is None or not reference:

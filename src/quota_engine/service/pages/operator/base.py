@@ -48,7 +48,17 @@ _TABS: Final = (
     ("/audit", "audit", READ_ROLES),
 )
 _RETRY_S: Final = 5
-_LOGGED_FIELDS: Final = ("day", "quota", "capacity", "room", "per_minute_min", "per_minute_max", "reference", "number")
+_LOGGED_FIELDS: Final = (
+    "day",
+    "quota",
+    "capacity",
+    "room",
+    "per_minute_min",
+    "per_minute_max",
+    "reference",
+    "number",
+    "targets",
+)
 """Fields of a form that the audit log records beside the name of the operator."""
 
 Handler = Callable[[OperatorRequest], Awaitable["Response | EventStream"]]

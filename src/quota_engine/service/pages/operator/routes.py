@@ -13,6 +13,7 @@ from quota_engine.service.pages.operator.dashboard import DashboardPages
 from quota_engine.service.pages.operator.day import DayPages
 from quota_engine.service.pages.operator.opening import OpeningPages
 from quota_engine.service.pages.operator.queue_list import QueueListPages
+from quota_engine.service.pages.operator.relocation import RelocationPages
 from quota_engine.service.pages.operator.request import CHANGE_ROLES, READ_ROLES, STAFF_ROLES
 from quota_engine.service.pages.operator.waiting_room import RoomPages
 
@@ -20,6 +21,7 @@ from quota_engine.service.pages.operator.waiting_room import RoomPages
 def operator_routes(pages: OperatorPages) -> list[Route]:
     """Return the routes of all operators' pages."""
     dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
+    relocation = RelocationPages(pages)
     queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
     reads: list[tuple[str, Handler]] = [
         ("/dashboard", dashboard.days),
@@ -49,9 +51,9 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue.csv", queue.csv),
         ("/queue/no-show", queue.ask_no_show),
     ]
-    replacements: list[tuple[list[tuple[str, Handler]], str]] = [
-        ([("/queue/replace", queue.ask_replace)], "GET"),
-        ([("/queue/replace", queue.replace)], "POST"),
+    asked_changes: list[tuple[list[tuple[str, Handler]], str]] = [
+        ([("/queue/replace", queue.ask_replace), ("/day/relocate", relocation.plan)], "GET"),
+        ([("/queue/replace", queue.replace), ("/day/relocate", relocation.run)], "POST"),
     ]
     staff_changes: list[tuple[str, Handler]] = [
         ("/queue/check-in", queue.check_in),
@@ -64,7 +66,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         (staff_reads, STAFF_ROLES, "GET"),
         (staff_changes, STAFF_ROLES, "POST"),
         ([("/audit", audit.audit_again)], READ_ROLES, "POST"),
-        *((handlers, CHANGE_ROLES, method) for handlers, method in replacements),
+        *((handlers, CHANGE_ROLES, method) for handlers, method in asked_changes),
     ]
     return [
         *(

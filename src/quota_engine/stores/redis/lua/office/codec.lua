@@ -8,8 +8,8 @@
 --
 --   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
 --            applicants. Then the queue number, the moves, the forced moves, the extensions, the number on the wait list, the
---            declined offers, paused_until_ms, the former applicants and the queue offsets; what is zero or empty at the end is left
---            out. The deadline is the time since
+--            declined offers and paused_until_ms. Then the former applicants and the queue offsets. Zeros and empty texts at
+--            the end are left out. The deadline is the time since
 --            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields

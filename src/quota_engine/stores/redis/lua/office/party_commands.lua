@@ -136,7 +136,7 @@ local function replace_applicant(fields, now_ms)
   local after = with_applicants(record, applicants, former_with(record, applicant, newcomer))
   reservation_changed("replace_applicant", record, after, now_ms)
   if after.state == "WAITING" then
-    distribute_free_units(day, now_ms) -- the list has put the party in anew
+    distribute_free_units(day, now_ms) -- the change has queued the party again
     after = record_of(record.id)
   end
   return outcome(after.state, after)
