@@ -39,6 +39,7 @@ def test_case_names_are_unique(settings: BenchSettings, kind: BackendKind) -> No
         (BackendKind.MEMORY, {Implementation.ENGINE, Implementation.DICT}),
         (BackendKind.REDIS, set(Implementation)),
         (BackendKind.SQL, {Implementation.ENGINE, Implementation.LIMIT, Implementation.BY_HAND}),
+        (BackendKind.POSTGRESQL, {Implementation.ENGINE, Implementation.LIMIT, Implementation.BY_HAND}),
         (BackendKind.OTHER, {Implementation.ENGINE}),
     ],
 )

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -35,6 +36,8 @@ from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
+
+    from quota_engine.bench.plain_postgresql import PlainPostgresql
 
 T = TypeVar("T")
 
@@ -65,6 +68,7 @@ class BenchStore:
         self._client: redis.Redis | None = None
         self._async_client: redis.asyncio.Redis | None = None
         self._cleanup_client: Any = None
+        self._postgresql: PlainPostgresql | None = None
         self._offices: set[str] = set()
         self._plain_keys: dict[str, None] = {}
 
@@ -84,6 +88,8 @@ class BenchStore:
                 undo.callback(self._cleanup_client.close)
             elif self.target.kind is BackendKind.SQL:
                 self.server = f"sqlite {sqlite3.sqlite_version}"
+            elif self.target.kind is BackendKind.POSTGRESQL:
+                self._open_postgresql(undo)
             elif self.target.kind is BackendKind.OTHER:
                 self.cleanup_problem = "the benchmark has no client for this backend"
             undo.callback(lambda: self.remove(sorted(self._offices)))
@@ -120,6 +126,12 @@ class BenchStore:
         """Plain redis-py client for asyncio."""
         assert self._async_client is not None
         return self._async_client
+
+    @property
+    def postgresql(self) -> PlainPostgresql:
+        """Plain connections to the PostgreSQL server."""
+        assert self._postgresql is not None
+        return self._postgresql
 
     def run_coroutine(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of this store's asyncio clients, and return its result."""
@@ -191,6 +203,8 @@ class BenchStore:
             directory = tempfile.mkdtemp(prefix="quota-bench-")
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             return f"{SQLITE_SCHEME}{quote(directory)}/bench.db{query and f'?{query}'}", ""
+        if self.target.url.startswith("postgresql+embedded://"):
+            return self._start_postgresql(undo), ""
         if not self.target.is_embedded:
             return self.target.url, self.target.client_url
         try:
@@ -211,6 +225,27 @@ class BenchStore:
             server = undo.enter_context(open_embedded(url))
         self.is_pinned = undo.enter_context(pinned(server.pid, self._server_core))
         return url, server.url
+
+    def _start_postgresql(self, undo: contextlib.ExitStack) -> str:
+        """Start or join the embedded PostgreSQL, and return a URL of it with the schema of this run."""
+        from quota_engine.stores.sql.postgresql.embedded import SCHEME, open_embedded_postgresql
+
+        base, _, query = self.target.url.partition("?")
+        if base == f"{SCHEME}://":
+            directory = tempfile.mkdtemp(prefix="quota-bench-")
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            Path(directory).chmod(0o755)
+            base += quote(f"{directory}/data")
+        server = undo.enter_context(open_embedded_postgresql(base))
+        self.is_pinned = undo.enter_context(pinned(server.pid, self._server_core))
+        return f"{server.url}&{query}"
+
+    def _open_postgresql(self, undo: contextlib.ExitStack) -> None:
+        from quota_engine.bench.plain_postgresql import PlainPostgresql
+
+        self._postgresql = PlainPostgresql(self._url, HANDWRITTEN_CONNECTIONS, self.run_coroutine)
+        undo.callback(self._postgresql.close)
+        self.server = self._postgresql.server
 
     def _open_clients(self, undo: contextlib.ExitStack, url: str) -> None:
         import redis

@@ -58,6 +58,10 @@ def create_workload(store: BenchStore, case: BenchCase) -> BenchWorkload:
         return DictWorkload(case)
     if store.target.kind is BackendKind.SQL:
         return PlainSqlWorkload(store.url, case)
+    if store.target.kind is BackendKind.POSTGRESQL:
+        from quota_engine.bench.plain_postgresql import PlainPostgresqlWorkload
+
+        return PlainPostgresqlWorkload(store.postgresql, store.run_coroutine, case)
     from quota_engine.bench.plain_redis import PlainRedisWorkload
 
     return PlainRedisWorkload(store, case)

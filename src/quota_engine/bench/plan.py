@@ -43,6 +43,7 @@ class BackendKind(StrEnum):
     MEMORY = "memory"
     REDIS = "redis"
     SQL = "sql"
+    POSTGRESQL = "postgresql"
     OTHER = "other"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "EMBEDDED_SCHEME",
     "ENGINE_OPTIONS",
+    "POSTGRESQL_SCHEMES",
     "SOLD_OUT_MS",
     "SQLITE_SCHEME",
     "BenchTarget",
@@ -34,6 +35,8 @@ ENGINE_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max", "durability"
 
 SOLD_OUT_MS: Final = 250
 """Lifetime of the sold-out cache in the case that measures it."""
+
+POSTGRESQL_SCHEMES: Final = ("postgresql", "postgres", "postgresql+embedded")
 
 _SEVERAL_SERVERS: Final = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 """Schemes without yardsticks. Their keys are the same, and are removed."""
@@ -107,6 +110,9 @@ def parse_target(url: str) -> BenchTarget:
         return BenchTarget(BackendKind.REDIS, label, url, "", "", (), durability)
     if scheme == "sqlite":
         return BenchTarget(BackendKind.SQL, label, url, "", "", (), durability)
+    if scheme in POSTGRESQL_SCHEMES:
+        hosts = _hosts(parts.netloc) if "host" not in options else ()
+        return BenchTarget(BackendKind.POSTGRESQL, label, with_new_schema(url), "", "", hosts, durability)
     namespace = f"bench-{secrets.token_hex(4)}"
     base = url.partition("?")[0]
     if scheme in _SEVERAL_SERVERS:
@@ -119,6 +125,13 @@ def parse_target(url: str) -> BenchTarget:
     engine_url = f"{base}?{urlencode({**options, 'namespace': namespace})}"
     hosts = () if scheme == "unix" else (_host_for_client(client_url),)
     return BenchTarget(BackendKind.REDIS, label, engine_url, client_url, namespace, hosts, durability)
+
+
+def with_new_schema(url: str) -> str:
+    """Return the URL of a PostgreSQL store with a schema of this run, which is dropped at the end."""
+    base, _, query = url.partition("?")
+    options = {**dict(parse_qsl(query, keep_blank_values=True)), "schema": f"bench_{secrets.token_hex(4)}"}
+    return f"{base}?{urlencode(options)}"
 
 
 def with_sold_out_ms(url: str, sold_out_ms: int) -> str:
