@@ -88,6 +88,27 @@ def test_released_places_go_to_the_wait_list(tmp_path: pathlib.Path) -> None:
     assert engine.confirmed == 100
 
 
+def test_declined_offers_go_to_the_next_applicant(tmp_path: pathlib.Path) -> None:
+    """Half of the offers are declined. The engine and the applicants agree about every place all the same."""
+    result = run(
+        scenario_with(
+            sale={"catalog": catalog_with_wait_list(tmp_path)},
+            agents={
+                "abandon_share": 0.3,
+                "wait_list_share": 0.8,
+                "retry_share": 0.0,
+                "wait_list_patience_s_mean": 40_000.0,
+                "decline_share": 0.5,
+            },
+        )
+    )
+    engine = result.engine
+    _check_consistency(engine)
+    assert result.ok
+    assert engine.offers_declined >= 10
+    assert engine.confirmed == 100
+
+
 def test_late_forms_end_after_a_bounded_number_of_attempts(tmp_path: pathlib.Path) -> None:
     """The form takes longer than the hold, so nothing is sold, and attempts are bounded."""
     result = run(scenario_with(20, agents={"form_s_median": 1_000.0, "form_sigma": 0.0, "attempts_max": 3}))

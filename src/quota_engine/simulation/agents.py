@@ -53,6 +53,7 @@ class Agents:
         self._pause_draw = stream(seed, "agents/pause").random
         self._refusal_draw = stream(seed, "agents/choice").random
         self._share_draw = stream(seed, "agents/fate").random
+        self._decline_draw = stream(seed, "agents/decline").random
         self._patience = stream(seed, "agents/patience").expovariate
 
     def reaction_us(self) -> int:
@@ -76,6 +77,11 @@ class Agents:
     def abandons(self) -> bool:
         """Return True if the applicant never submits the form."""
         return self._share_draw() < self._traits.abandon_share
+
+    def declines(self) -> bool:
+        """Return True if an applicant declines an offer of the wait list."""
+        share = self._traits.decline_share
+        return share > 0 and self._decline_draw() < share
 
     def wait_patience_us(self) -> int:
         """Return the time for which an applicant stays on the wait list."""

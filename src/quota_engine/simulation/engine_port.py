@@ -65,6 +65,10 @@ class SimulatedEngine(Protocol):
         """Release a hold, or leave the wait list."""
         ...
 
+    def decline(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Outcome:
+        """Decline an offer of the wait list, and keep the place on the list."""
+        ...
+
     def cancel(self, reference: str, *, owner: str | None = None) -> Outcome:
         """Cancel a confirmed reservation."""
         ...

@@ -50,6 +50,7 @@ class Metrics:
     holds_lost: int = 0
     waited: int = 0
     offers_seen: int = 0
+    offers_declined: int = 0
     holds_expired: int = 0
     queue_max: int = 0
     last_final_us: int = 0

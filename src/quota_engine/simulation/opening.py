@@ -327,12 +327,25 @@ class Opening:
                 reservation.deadline_at_ms - self._supply.catalog.offices[reservation.office].rules.offer_ttl_ms
             )
             self.metrics.taken.add((offered_ms - self._opening_ms) * 1000, reservation.units)
+            if self._agents.declines() and self._decline(index, reply_us, reservation):
+                return self._agents.pause_us(self._scenario.agents.wait_check_s_mean)
             del self._holds[index]
             return self._fill_in_form(index, office_day, reply_us, reservation)
         if reply_us >= self._leaves_us[index]:
             self._steps[index] = _Step.LEAVE
             return self._agents.reaction_us()
         return self._agents.pause_us(self._scenario.agents.wait_check_s_mean)
+
+    def _decline(self, index: int, reply_us: int, offer: Reservation) -> bool:
+        """Decline an offer. Return False if the office allows no more of them, so that the applicant takes it."""
+        owner = self._population.identity(index)
+        outcome = self._engine.decline(offer.reference, owner=owner, expected_version=offer.version)
+        self._statuses[outcome.status] += 1
+        if outcome.status is not Status.WAITING:
+            return False
+        self.metrics.offers_declined += 1
+        self.metrics.taken.add(reply_us, -offer.units)
+        return True
 
     def _leave(self, index: int, office_day: int, reply_us: int) -> int:
         outcome = self._engine.release(self._holds[index].reference, owner=self._population.identity(index))

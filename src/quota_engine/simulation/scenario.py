@@ -157,6 +157,8 @@ class AgentTraits(ConfigTable, frozen=True, kw_only=True):
     wait_check_s_mean: Interval = 300.0
     """Interval at which an applicant on the wait list checks for an offer."""
     wait_list_patience_s_mean: Seconds = 7200.0
+    decline_share: Share = 0.0
+    """Share of the offers of the wait list that an applicant declines, to wait for another one."""
     retry_share: Share = 0.15
     """Share of the refused applicants, other than those on a wait list, who come back later."""
     retry_s_median: Interval = 1200.0
