@@ -282,8 +282,24 @@ def _follow_the_wait_list(visit: Visit, holder: str, ahead: list[str]) -> None:
     assert phone.driver.execute_script("return window.isSame"), "the page was loaded again"
     visit.release(holder)
     phone.wait_for_heading(citizen_text("held_heading", "en"))
+    _decline_the_offer(visit)
     phone.press("form[action='/reservation/release'] button")
     phone.wait_for_heading(citizen_text("ended_heading", "en"))
+
+
+def _decline_the_offer(visit: Visit) -> None:
+    """Check the page of an offer, decline it, and see the next offer an hour later without a reload by hand."""
+    phone = visit.phone
+    phone.press("summary")
+    visit.check_present("held_heading", "en")
+    assert citizen_text("offer_note", "en") in phone.find("main").text
+    phone.press("form[action='/reservation/decline'] button")
+    phone.wait_for_heading(citizen_text("waiting_heading", "en"))
+    visit.check_present("waiting_heading", "en")
+    assert phone.find("[data-text=position]").text == "1"
+    assert citizen_text("waiting_paused", "en").split("{")[0] in phone.find("main").text
+    visit.service.advance_ms(HOUR_MS)
+    phone.wait_for_heading(citizen_text("held_heading", "en"))
 
 
 # --- Live updates ---
