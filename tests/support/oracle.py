@@ -40,6 +40,7 @@ from quota_engine.domain.commands import (
     Reserve,
     SetCapacity,
     SetRules,
+    Stay,
     UndoMove,
 )
 from quota_engine.domain.lifecycle import State
@@ -316,6 +317,7 @@ class Oracle:
             | MarkNoShow
             | Reschedule
             | PrepareMove
+            | Stay
             | MoveOut
             | UndoMove,
         ):
@@ -660,6 +662,8 @@ class Oracle:
                 return self._record_attendance(command)
             case Reschedule():
                 return self._reschedule(command)
+            case Stay():
+                return self._stay(command)
             case PrepareMove():
                 return self._prepare_move(command)
             case MoveIn():
@@ -806,6 +810,21 @@ class Oracle:
         if record.state not in (State.HELD, State.CONFIRMED):
             return self._expect(Status.WRONG_STATE, record)
         return self._expect(self._move_refusal(record) or Status(record.state), record)
+
+    def _stay(self, command: Stay) -> ExpectedOutcome:
+        record = self.records.get(command.id)
+        if record is None:
+            return ExpectedOutcome(Status.NOT_FOUND)
+        if command.owner and command.owner not in record.applicants:
+            return ExpectedOutcome(Status.NOT_OWNER)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._expect(Status.HOLD_EXPIRED, record)
+        if command.expected_version not in (0, record.version):
+            return self._expect(Status.STALE, record)
+        if record.state is not State.CONFIRMED or not self.days[record.day].closed:
+            return self._expect(Status.WRONG_STATE, record)
+        self._step(record, State.CONFIRMED)
+        return self._expect(Status.CONFIRMED, record)
 
     def _move_refusal(self, record: Record) -> Status | None:
         """Return the status that keeps a reservation on its day. Nothing keeps it on a closed one."""

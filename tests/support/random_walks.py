@@ -35,6 +35,7 @@ from quota_engine.domain.commands import (
     Reserve,
     SetCapacity,
     SetRules,
+    Stay,
     UndoMove,
 )
 from quota_engine.domain.lifecycle import State
@@ -336,6 +337,10 @@ class Walker:
         record = self.record(State.HELD, State.CONFIRMED)
         return PrepareMove(record.id, self.owner(record), self.version(record)) if record else PrepareMove("r99")
 
+    def stay(self) -> Command:
+        record = self.record(State.CONFIRMED)
+        return Stay(record.id, self.owner(record), self.version(record)) if record else Stay("r99")
+
     def move_in(self) -> Command:
         asked = [command for _, command in self.steps if isinstance(command, MoveIn)]
         if asked and self.one_in(6):
@@ -413,6 +418,7 @@ APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     Walker.check_in,
     Walker.mark_no_show,
     Walker.prepare_move,
+    Walker.stay,
     *(Walker.move_in,) * 2,
     *(Walker.move_out,) * 2,
 )

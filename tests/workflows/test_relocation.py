@@ -8,6 +8,7 @@ import pytest
 
 from quota_engine import InvalidRequest, QuotaEngine, RelocationTarget, Status, UnknownName
 from quota_engine.clocks import ManualClock
+from quota_engine.domain.events import ReservationChanged
 from tests.support.daily_releases import DULL, OPENS_AT_MS, RELEASE, catalog_of
 
 KEY = b"0123456789abcdef"
@@ -45,6 +46,26 @@ def test_people_move_in_the_order_of_their_queue_numbers(engine: QuotaEngine) ->
     assert left is not None
     assert left.day == DAY_BEFORE.toordinal()
     assert engine.availability("east", DAY_BEFORE)[0].closed
+
+
+def test_each_party_leaves_an_event_moved_or_not(engine: QuotaEngine) -> None:
+    """A dry run leaves none. Each run reports again who still stays."""
+    moved, left = book(engine, "ani"), book(engine, "budi")
+    engine.set_capacity("east", DULL, "online", 1)
+    number = engine.events("east")[-1].number
+    engine.relocate_day("east", DAY_BEFORE, [DULL], dry_run=True)
+    assert engine.events("east", after=number) == []
+
+    def reported() -> list[tuple[str, str]]:
+        events = [one.event for one in engine.events("east", after=number)]
+        return [(one.verb, one.reservation.reference) for one in events if isinstance(one, ReservationChanged)]
+
+    engine.relocate_day("east", DAY_BEFORE, [DULL])
+    assert reported() == [("reschedule", moved), ("stay", left)]
+    report = engine.relocate_day("east", DAY_BEFORE, [DULL])
+    assert reported() == [("reschedule", moved), ("stay", left), ("stay", left)]
+    assert (report.people_moved, report.people_left) == (0, 1)
+    assert engine.audit().ok
 
 
 def test_a_dry_run_changes_nothing_and_says_the_same(engine: QuotaEngine) -> None:

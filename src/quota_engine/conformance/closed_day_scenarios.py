@@ -16,6 +16,7 @@ from quota_engine.conformance.world import (
     OPENS_AT_MS,
     PUBLIC,
     STARTS_AT_MS,
+    applicant,
     published,
     reserve,
 )
@@ -31,6 +32,7 @@ from quota_engine.domain.commands import (
     PrepareMove,
     Release,
     Reschedule,
+    Stay,
 )
 from quota_engine.domain.model import IdentityLimit
 from quota_engine.domain.outcomes import Status as S
@@ -104,6 +106,25 @@ CLOSED_DAY_SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
             Step(4 + _LATE, reserve("f", ONLINE, "budi", day=NEXT_DAY), S.HELD),
         ),
         published(abandoned_holds_max=1, abandoned_holds_window_ms=_DAY_MS, abandoned_holds_block_ms=_DAY_MS),
+    ),
+    ConformanceScenario(
+        "a party without a place elsewhere stays on its closed day",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Stay("a"), S.WRONG_STATE),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(1, Stay("a"), S.WRONG_STATE),
+            Step(1, Stay("unknown"), S.NOT_FOUND),
+            Step(2, CloseDay(DAY), S.DONE),
+            Step(3, Stay("a", owner=applicant("budi")), S.NOT_OWNER),
+            Step(3, Stay("a", expected_version=2), S.CONFIRMED),
+            Step(3, Stay("a", expected_version=2), S.STALE),
+            Step(4, Cancel("a"), S.CANCELLED),
+            Step(4, Stay("a"), S.WRONG_STATE),
+            Step(4, OpenDay(DAY), S.DONE),
+            Step(5, reserve("b", ONLINE, "budi"), S.HELD),
+            Step(5 + _LATE, Stay("b"), S.HOLD_EXPIRED),
+        ),
     ),
     ConformanceScenario(
         "claims on a closed day do not count until it opens again",

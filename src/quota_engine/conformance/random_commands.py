@@ -59,6 +59,7 @@ from quota_engine.domain.commands import (
     Reserve,
     SetCapacity,
     SetRules,
+    Stay,
     UndoMove,
 )
 
@@ -116,6 +117,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (8, lambda r: Decline(ids.any(), _owner(r), r.choice((0, 0, 0, 2)))),
         (8, lambda r: Cancel(ids.any())),
         (7, lambda r: Reschedule(ids.any(), r.choice(_DAYS), r.choice(_CHOICES))),
+        (2, lambda r: Stay(ids.any(), _owner(r), r.choice((0, 0, 1, 2)))),
         (2, lambda r: PrepareMove(ids.any(), _owner(r), r.choice((0, 0, 1, 2)))),
         (5, lambda r: _move_in(r, ids.maybe_new(), now_ms)),
         (4, lambda r: MoveOut(ids.any(), expected_version=r.choice((0, 0, 1, 2)))),

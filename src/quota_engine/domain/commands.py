@@ -36,6 +36,7 @@ __all__ = [
     "Reserve",
     "SetCapacity",
     "SetRules",
+    "Stay",
     "UndoMove",
 ]
 
@@ -260,6 +261,13 @@ class Reschedule(msgspec.Struct, frozen=True):
         check_integer(self.expected_version, "expected_version", 0, 2**31)
 
 
+class Stay(_OnReservation, frozen=True, gc=False):
+    """Record that a confirmed party of a closed day has no place elsewhere. It keeps its place, and the event says so.
+
+    Each command leaves an event. Give ``expected_version``, so that a repeated one is refused with ``STALE``.
+    """
+
+
 class PrepareMove(_OnReservation, frozen=True, gc=False):
     """Check if the reservation may be moved to another office. Changes nothing; the outcome shows the record."""
 
@@ -435,6 +443,7 @@ Command = (
     | CheckIn
     | MarkNoShow
     | Reschedule
+    | Stay
     | PrepareMove
     | MoveIn
     | MoveOut

@@ -53,6 +53,7 @@ class Verb(enum.StrEnum):
     RESCHEDULE = "reschedule"
     CHECK_IN = "check_in"
     MARK_NO_SHOW = "mark_no_show"
+    STAY = "stay"
     MOVE_IN = "move_in"
     MOVE_IN_CONFIRMED = "move_in_confirmed"
     MOVE_OUT = "move_out"
@@ -80,6 +81,7 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (State.HELD, Verb.MOVE_OUT): State.MOVED,
     (State.HELD, Verb.UNDO_MOVE): State.RELEASED,
     (State.CONFIRMED, Verb.RESCHEDULE): State.CONFIRMED,
+    (State.CONFIRMED, Verb.STAY): State.CONFIRMED,
     (State.CONFIRMED, Verb.MOVE_OUT): State.MOVED,
     (State.CONFIRMED, Verb.UNDO_MOVE): State.RELEASED,
     (State.CONFIRMED, Verb.CANCEL): State.CANCELLED,

@@ -79,6 +79,7 @@ from quota_engine.domain.commands import (
     Reserve,
     SetCapacity,
     SetRules,
+    Stay,
     UndoMove,
 )
 from quota_engine.domain.events import (
@@ -451,6 +452,22 @@ def _prepare_move(ledger: Ledger, command: PrepareMove, now_ms: int) -> Outcome:
     return show_extensions_left(ledger, outcome)
 
 
+def _stay(ledger: Ledger, command: Stay, now_ms: int) -> Outcome:
+    record = owned_reservation(ledger, command, now_ms)
+    if isinstance(record, Outcome):
+        return record
+    refusal = refuse_transition(record, command.expected_version, Verb.STAY)
+    if refusal is not None:
+        return refusal
+    if not ledger.days[record.day].closed:
+        return Outcome(Status.WRONG_STATE, record)
+
+    # From here on it must succeed.
+    record = replace(record, version=record.version + 1)
+    evolve(ledger, ReservationChanged(now_ms, Verb.STAY, record))
+    return Outcome(Status.CONFIRMED, record)
+
+
 def _refuse_move(ledger: Ledger, record: Reservation, now_ms: int) -> Status | None:
     """Return the status that keeps the record on its day and choice, or ``None``. The target does not matter."""
     rules, day = ledger.rules, ledger.days[record.day]
@@ -733,6 +750,7 @@ HANDLERS.update(
         CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, not_over, started),
         MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, not_closed, started),
         Reschedule: _reschedule,
+        Stay: _stay,
         PrepareMove: _prepare_move,
         MoveIn: _move_in,
         MoveOut: _step(Verb.MOVE_OUT, State.MOVED),

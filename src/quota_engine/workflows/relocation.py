@@ -1,7 +1,8 @@
 """Close a day with a plan: move its people to other days or offices, in the order of their queue numbers.
 
-Each move is an ordinary reschedule, with its events. A call moves a bounded number of parties and returns where the
-next one continues. Repeating a call moves no party twice, because a party that has moved is no longer on the day.
+Each move is an ordinary reschedule, with its events, and each party that stays leaves an event as well. A call moves a
+bounded number of parties and returns where the next one continues. Repeating a call moves no party twice, because a
+party that has moved is no longer on the day.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from quota_engine.catalog import Selection, get_office
-from quota_engine.domain.commands import CloseDay
+from quota_engine.domain.commands import CloseDay, Stay
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, Reservation
@@ -234,7 +236,18 @@ def _relocate(
             if status in _TARGET_REFUSED:
                 del rooms.available[target]
                 break
+    if not dry_run:
+        # The event lets a consumer inform the party. A repeated copy is stale and leaves no second event.
+        noted: Outcome = yield Apply(record.office, Stay(record.id, expected_version=record.version))
+        if noted.status in _HAS_LEFT and not _has_stayed(noted, record):
+            return None
     return _stays(record, status)
+
+
+def _has_stayed(noted: Outcome, record: Reservation) -> bool:
+    """Return True if the first copy of the command, whose answer was lost, has left the event."""
+    present = noted.reservation
+    return present is not None and present == replace(record, version=record.version + 1)
 
 
 def _choices(

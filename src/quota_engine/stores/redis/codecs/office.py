@@ -63,6 +63,7 @@ from quota_engine.domain.commands import (
     Reserve,
     SetCapacity,
     SetRules,
+    Stay,
     UndoMove,
 )
 from quota_engine.domain.consumer_groups import ConsumerGroup, Lease
@@ -122,6 +123,7 @@ VERB_OF_LETTER: Final = {
     "M": Verb.RESCHEDULE,
     "A": Verb.CHECK_IN,
     "N": Verb.MARK_NO_SHOW,
+    "Y": Verb.STAY,
     "I": Verb.MOVE_IN,
     "J": Verb.MOVE_IN_CONFIRMED,
     "U": Verb.MOVE_OUT,
@@ -309,6 +311,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Reschedule: lambda one: (
         f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.expected_version}\t{text_of_choice(one.choice)}"
     ),
+    Stay: _step("stay"),
     PrepareMove: _step("prepare_move"),
     MoveIn: lambda one: (
         f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_at_ms}\t{one.moves}"

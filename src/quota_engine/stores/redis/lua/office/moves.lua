@@ -23,6 +23,23 @@ local function prepare_move(fields, now_ms)
   return outcome(refuse_move(record, now_ms) or record.state, record)
 end
 
+-- fields: name, id, owner, version
+local function stay(fields, now_ms)
+  local owner, version = fields[3], tonumber(fields[4])
+  local known = record_of(fields[2])
+  if not known then return outcome("NOT_FOUND") end
+  local record = settle_reservation(known, now_ms)
+  if not is_owner(record, owner) then return outcome("NOT_OWNER") end
+  if record.state == "EXPIRED" then return outcome("HOLD_EXPIRED", record) end
+  if version > 0 and version ~= record.version then return outcome("STALE", record) end
+  if not FROM.stay[record.state] or not day_of(record.day).closed then return outcome("WRONG_STATE", record) end
+
+  -- From here on it must succeed.
+  local after = changed(record, {})
+  reservation_changed("stay", record, after, now_ms)
+  return outcome("CONFIRMED", after)
+end
+
 -- fields: name, id, day, applicants, deadline_at_ms ("0" for a confirmed one), moves, valid_until_ms, forced_moves,
 -- extensions, choice (six fields)
 local function move_in(fields, now_ms)
@@ -108,7 +125,8 @@ local function reschedule(fields, now_ms)
 end
 
 handlers.prepare_move, handlers.move_in, handlers.undo_move, handlers.reschedule = prepare_move, move_in, step, reschedule
-forms.prepare_move, forms.undo_move = STEP, STEP
+handlers.stay = stay
+forms.prepare_move, forms.undo_move, forms.stay = STEP, STEP, STEP
 handlers.decline, forms.decline, GUARDS.decline = step, STEP, GUARDS.confirm
 forms.move_in = concat({ NAME, NUMBER, PARTY, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, CHOICE }, TAB)
 forms.reschedule = NAME .. "\t" .. NUMBER .. "\t" .. MAYBE_APPLICANT .. "\t" .. NUMBER .. "\t" .. CHOICE

@@ -15,7 +15,7 @@ local FROM = { -- the life cycle: which states a verb leads out of
   remove_applicant = { WAITING = true, HELD = true, CONFIRMED = true },
   replace_applicant = { WAITING = true, HELD = true, CONFIRMED = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
   check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
-  move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true }, decline = { HELD = true },
+  move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true }, decline = { HELD = true }, stay = { CONFIRMED = true },
 }
 local GIVING_BACK = { release = true, decline = true, cancel = true, move_out = true, undo_move = true }
 
