@@ -8,6 +8,14 @@ import sys
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from tests.support.effort import LONG_EXAMPLES, PROFILE
+from tests.support.left_out import (  # noqa: F401 - hooks
+    pytest_deselected,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
+
 # Some machines forbid compiled files. Each worker and each service that a test starts would then compile every module
 # again, which takes longer than most tests.
 sys.dont_write_bytecode = False
@@ -19,25 +27,26 @@ _PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 _LARGE_INPUTS = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
 
 # No deadline: a time limit measures the machine that runs the tests, not the code.
-settings.register_profile(
-    "ci",
-    derandomize=True,
-    deadline=None,
-    max_examples=150,
-    phases=_PHASES,
-    report_multiple_bugs=False,
-    suppress_health_check=_LARGE_INPUTS,
-)
+for _profile in ("gate", "thorough"):
+    settings.register_profile(
+        _profile,
+        derandomize=True,
+        deadline=None,
+        max_examples=50 if _profile == "gate" else 150,
+        phases=_PHASES,
+        report_multiple_bugs=False,
+        suppress_health_check=_LARGE_INPUTS,
+    )
 settings.register_profile(
     "long",
     derandomize=False,
     deadline=None,
-    max_examples=5_000,
+    max_examples=LONG_EXAMPLES,
     phases=_PHASES,
     print_blob=True,
     suppress_health_check=_LARGE_INPUTS,
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.load_profile(PROFILE)
 
 _SERVERS = ("valkey", "redis", "postgresql")
 _SERVER_FIXTURES = frozenset(
@@ -49,22 +58,32 @@ _POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_p
 """Fixtures of ``tests/stores/sql/postgresql/conftest.py`` that start a server."""
 
 
-def is_for_other_form(item: pytest.Item) -> bool:
-    """Return True for a seeded test of the conformance suite whose seed belongs to the other form of the store.
+_FURTHER_TOPOLOGIES = frozenset({"on_redis", "on_valkey_cluster", "on_redis_sentinels"})
+_FURTHER_SEEDS_FROM = 3
+"""In the gate, further topologies and asyncio take the seeds below this one of the conformance suite."""
 
-    Here each seed runs on one form, which halves the time. Even seeds are for the synchronous form.
+
+def _is_for_thorough_runs(item: pytest.Item) -> bool:
+    """Return True if the gate leaves this seed of the conformance suite to ``make test-thorough``.
+
+    In the gate, each seed runs on one form of a store that has two. Even seeds are for the synchronous form.
     """
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     form, seed = parameters.get("quota_engine_backend"), parameters.get("seed")
-    return form in ("sync", "async") and isinstance(seed, int) and (form == "async") != bool(seed % 2)
+    suite = getattr(getattr(item, "function", None), "__module__", "")
+    if PROFILE != "gate" or suite != "quota_engine.conformance.test_backend" or not isinstance(seed, int):
+        return False
+    if form in ("sync", "async"):
+        return (form == "async") != bool(seed % 2)
+    return (form in _FURTHER_TOPOLOGIES or item.path.name == "test_batching.py") and seed >= _FURTHER_SEEDS_FROM
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests with ``store`` that use a server's fixture, or a parameter that names a server."""
-    others = [item for item in items if is_for_other_form(item)]
-    if others:
-        items[:] = [item for item in items if not is_for_other_form(item)]
-        config.hook.pytest_deselected(items=others)
+    left = [item for item in items if _is_for_thorough_runs(item)]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not _is_for_thorough_runs(item)]
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()

@@ -6,7 +6,6 @@ leaves out commands and reduces a failure in a second; Hypothesis' own shrinking
 
 from __future__ import annotations
 
-import os
 from random import Random
 
 import pytest
@@ -19,14 +18,15 @@ from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Rules
 from quota_engine.domain.queries import lookup, view
 from quota_engine.domain.state_machine import apply
 from tests.support.command_source import Step, shrink
+from tests.support.effort import PROFILE, seeds
 from tests.support.oracle import Oracle
 from tests.support.oracle_comparison import OFFICE, failure_report
 from tests.support.random_walks import choice_of, walk
 
 pytestmark = pytest.mark.slow
 
-WALKS_PER_TEST = 30
-TESTS = 500 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 10
+WALKS_PER_TEST = 10
+TESTS = 1_500 if PROFILE == "long" else len(seeds(10, 30))
 
 
 def check(steps: list[Step]) -> None:
@@ -50,7 +50,7 @@ def test_any_walk_has_the_outcomes_of_the_oracle(random: Random, steps_max: int)
     check(walk(random, steps_max))
 
 
-@pytest.mark.parametrize("seed", range(TESTS // 2))
+@pytest.mark.parametrize("seed", seeds(2, 5))
 def test_more_overdue_holds_than_a_sweep_handles_change_no_outcome(seed: int) -> None:
     """Hundreds of holds expire together. Every outcome is as if all had expired at once (G5)."""
     random = Random(seed)

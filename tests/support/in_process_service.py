@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import hashlib
 import itertools
 import socket
@@ -47,11 +48,16 @@ def grants() -> tuple[Grant, ...]:
     return tuple(Grant(role, role, hashlib.sha256(token.encode()).hexdigest()) for role, token in TOKENS.items())
 
 
+@functools.cache
+def _surabaya() -> Catalog:
+    return load_catalog("surabaya")
+
+
 def configuration(catalog: Catalog | None = None, **changes: Any) -> ServiceConfig:
     settings = ServiceConfig(
         backend="memory://",
         catalog_name="surabaya",
-        catalog=catalog or load_catalog("surabaya"),
+        catalog=catalog or _surabaya(),
         identity_key=IdentityKey(b"a key for tests, and only them"),
         host="127.0.0.1",
         port=0,

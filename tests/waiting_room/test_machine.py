@@ -33,6 +33,7 @@ from quota_engine.waiting_room.machine import (
     tickets_ordered,
 )
 from tests.support import room_oracle
+from tests.support.effort import examples
 
 
 def person(number: int) -> str:
@@ -67,7 +68,7 @@ def call_tickets(
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100, 300), deadline=None)
 def test_random_walks_match_the_oracle(seed: int) -> None:
     """Outcomes and all fields of the state agree."""
     state, oracle = RoomState(), room_oracle.Room()
@@ -89,7 +90,7 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70, 200), deadline=None)
 def test_lost_tickets_are_told_apart_by_their_epoch(seed: int) -> None:
     """A store takes the room over with a copy that lacks the last joins, several times, and sometimes an older copy."""
     random = Random(seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["STAGING_HEADER", "ServiceApp", "create_app"]
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from time import perf_counter_ns
 from typing import Final
@@ -46,6 +47,13 @@ _API_PREFIXES: Final = ("/v", "/health")
 """Unknown paths under these get a problem document; all others get a page."""
 
 
+@functools.cache
+def _openapi_response() -> ApiResponse:
+    """Return the response with the OpenAPI document. It takes most of an application's construction, so it is kept."""
+    content = msgspec.json.format(msgspec.json.encode(openapi_document(API_SECTIONS)), indent=2)
+    return ApiResponse(200, content, etag=etag_of(content))
+
+
 class ServiceApp:
     """ASGI application that routes the API's requests itself, and everything else to Starlette's pages."""
 
@@ -69,8 +77,7 @@ class ServiceApp:
                 app = tracing.wrap(app, endpoint.name, endpoint.path, office_in_path)
             self.routes.add(endpoint.method, endpoint.path, app)
             self.load_shedder.register(app, endpoint)
-        content = msgspec.json.format(msgspec.json.encode(openapi_document(API_SECTIONS)), indent=2)
-        self._openapi = ApiResponse(200, content, etag=etag_of(content))
+        self._openapi = _openapi_response()
         self.routes.add("GET", "/openapi.json", self._serve_openapi)
         self.routes.add("GET", "/metrics", self._serve_metrics)
 

@@ -20,6 +20,7 @@ import schemathesis
 from hypothesis import settings
 from schemathesis.checks import load_all_checks
 from schemathesis.core.failures import Failure
+from schemathesis.core.result import Ok
 from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
 from schemathesis.generation.feedback import FeedbackSources
@@ -37,6 +38,7 @@ from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
+from tests.support.effort import examples
 from tests.support.identities import nik
 from tests.support.in_process_service import DAY, TOKENS, configuration
 
@@ -45,7 +47,7 @@ pytestmark = pytest.mark.slow
 _TERMS = day_terms(load_catalog("surabaya"), "surabaya", DAY)
 assert _TERMS is not None
 OPENS_AT_MS = _TERMS.opens_at_ms
-EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "20"))
+EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "0")) or examples(8, 20)
 OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
 
 TICKETS: list[str] = []
@@ -195,7 +197,7 @@ def aim(case: schemathesis.Case[Any]) -> None:
 
 
 def test_each_endpoint_is_an_operation_of_the_document() -> None:
-    operations = [result.ok() for result in SCHEMA.get_all_operations()]
+    operations = [result.ok() for result in SCHEMA.get_all_operations() if isinstance(result, Ok)]
     assert sorted((one.method.upper(), one.path) for one in operations) == sorted(
         (one.method, one.path) for one in ENDPOINTS
     )

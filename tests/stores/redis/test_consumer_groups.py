@@ -29,6 +29,7 @@ from quota_engine.ports import (
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from tests.stores.redis.test_outages import CLOCK
+from tests.support.effort import examples
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.servers import Server, until
@@ -70,7 +71,7 @@ def play(backend: Store, clock: ManualClock, steps: list[tuple[int, StoreRequest
     assert backend.execute(ReadEvents(office, 0, 100)) == memory.execute(ReadEvents(office, 0, 100))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100, 300))
 @given(steps=STEPS)
 def test_scripts_match_the_model(steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
     """Without a server: any requests, at times that may also run backwards."""

@@ -4,7 +4,7 @@ Three ways in: one command after the other, batches, and concurrent calls; on a 
 (``tests/support/lua_store.py``), where a seed takes milliseconds. A failure is cut down to as few commands as it takes,
 and printed as a test that replays them without a server.
 
-A default run takes about 25,000 commands on servers and as many without. For a long campaign say how many seeds each
+A default run takes about 8,000 commands on servers and as many without. For a long campaign say how many seeds each
 test is to take, and cut Hypothesis loose::
 
     QUOTA_ENGINE_SEEDS=20000 HYPOTHESIS_PROFILE=long python -m pytest -n 2 tests/stores/redis/test_differential.py
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from random import Random
@@ -66,12 +65,11 @@ from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import office_script_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_FREEING_COMMANDS, Script
 from tests.support.command_source import Step, format_steps, shrink
+from tests.support.effort import examples, seeds
 from tests.support.lua_store import HalfDone, LuaServer, LuaStore, Refused
 from tests.support.random_walks import choice_of, walk
 from tests.support.servers import Server
 
-SEEDS: Final = int(os.environ.get("QUOTA_ENGINE_SEEDS", "0"))
-"""The number of seeds of each test; 0 stands for as many as a default run has time for."""
 COMPARED_EVERY: Final = 8
 """Commands from one look at the whole state to the next; one that failed is found by cutting the steps down."""
 EVENTS_MAX: Final = 1_000_000
@@ -79,16 +77,12 @@ EVENTS_MAX: Final = 1_000_000
 # Leaving out commands cuts a failure down in a second; Hypothesis' own shrinking takes minutes.
 _SHRUNK_BY_US = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    max_examples=5_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 20,
+    max_examples=examples(10, 20),
     suppress_health_check=[HealthCheck.function_scoped_fixture, *settings().suppress_health_check],
 )
 
 _offices = (f"office{number}" for number in count())
 """A new one for each walk, so that none needs an empty store."""
-
-
-def seeds(by_default: int) -> range:
-    return range(SEEDS or by_default)
 
 
 class SideBySide:
@@ -242,13 +236,13 @@ def on_server(server: Server) -> Iterator[Opened]:
 
 def test_walks_on_a_server(on_server: Opened) -> None:
     """Thousands of commands, one call each: outcomes, states, views, events and audits are the machine's."""
-    for seed in seeds(90):
+    for seed in seeds(30, 90):
         insist_on_steps(steps_of(seed), on_server)
 
 
 def test_batches_on_a_server(on_server: Opened) -> None:
     """Commands of one batch have the same outcomes as the same commands sent one after the other at one time."""
-    for seed in seeds(60):
+    for seed in seeds(20, 60):
         insist_on_batches(steps_of(10_000_000 + seed), seed, on_server)
 
 
@@ -261,7 +255,7 @@ async def test_concurrent_calls_on_a_server(server: Server) -> None:
     clock = ManualClock(0)
     backend = await open_async_store(server.url, clock)
     try:
-        for seed in seeds(50):
+        for seed in seeds(20, 50):
             await _press(backend, clock, seed)
     finally:
         await backend.close()
@@ -311,14 +305,14 @@ def test_any_walk_on_a_server(valkey_process: Server, random: Random, steps_max:
 def test_walks_without_a_server() -> None:
     """The same commands in milliseconds a seed: nothing undeclared is touched, and no script ends half done."""
     opened = without_server()
-    for seed in seeds(150):
+    for seed in seeds(50, 150):
         insist_on_steps(steps_of(30_000_000 + seed), opened)
 
 
 def test_batches_without_a_server() -> None:
     """Batches, too."""
     opened = without_server()
-    for seed in seeds(150):
+    for seed in seeds(50, 150):
         insist_on_batches(steps_of(40_000_000 + seed), seed, opened)
 
 
@@ -375,7 +369,7 @@ def crowd(seed: int) -> list[Step]:
 def test_crowds_without_a_server() -> None:
     """The limits of one command (64 expiries, 64 offers) are the same on both sides, and so is the rest."""
     opened = without_server()
-    for seed in seeds(6):
+    for seed in seeds(3, 6):
         insist(lambda some: check_steps(some, opened, 60), crowd(seed))
 
 
@@ -515,7 +509,7 @@ def spoiled(line: str, random: Random) -> str:
 def test_no_line_leaves_a_command_half_applied() -> None:
     """Any call is refused before the first write, or applied completely."""
     refused = 0
-    for seed in seeds(60):
+    for seed in seeds(60, 60):
         random, store, keys = Random(seed), LuaServer(), keys_of("", "office")
         for now_ms, command in walk(Random(seed), 30):
             good, bad = encode(command), spoiled(encode(command), random)

@@ -6,7 +6,6 @@ Without a server (``tests/support/lua_store.py``), and on a Valkey and a Redis, 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
 from itertools import count
 from random import Random
@@ -56,15 +55,11 @@ from quota_engine.stores.redis.ledger_formats import format_of
 from quota_engine.stores.redis.scripts import DRAW_COMMANDS, DRAW_QUERIES, DRAW_STATE, Script
 from tests.support.draw_runs import KEY, catalog, whole_draw
 from tests.support.draw_samples import DRAW, SEED
+from tests.support.effort import seeds
 from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
-SEEDS = int(os.environ.get("QUOTA_ENGINE_SEEDS", "0"))
 _draws = (f"draw{number}" for number in count())
-
-
-def seeds(by_default: int) -> range:
-    return range(SEEDS or by_default)
 
 
 class WithoutServer:
@@ -99,7 +94,7 @@ class WithoutServer:
 
 def test_scripts_match_the_ledger() -> None:
     """Batches of up to four, the whole state and every question after each of them."""
-    for seed in seeds(60):
+    for seed in seeds(20, 60):
         random = Random(seed)
         ledger, store = DrawLedger(address_of(DRAW)), WithoutServer(address_of(DRAW))
         steps = list(walk(random))
@@ -228,7 +223,7 @@ def backend(server: Server, clock: ManualClock) -> Iterator[Store]:
 
 
 def test_server_matches_the_ledger(backend: Store, clock: ManualClock) -> None:
-    for seed in seeds(20):
+    for seed in seeds(8, 20):
         place = address_of(next(_draws))
         ledger = DrawLedger(place)
         for now_ms, command in walk(Random(seed)):

@@ -52,6 +52,7 @@ from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import BUCKET_COMMANDS, OFFICE_GUARDED_COMMANDS, Script
+from tests.support.effort import seeds
 from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 from tests.support.servers import Server
@@ -363,7 +364,7 @@ def test_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Outcome, ledger and buckets are the same in Lua as in Python, for any passes and charges."""
     statuses, refused = set(), set()
     shadows = 0
-    for seed in range(250):
+    for seed in seeds(80, 250):
         steps = guarded_steps(seed)
         for (_, command), answer in zip(steps, check_guarded(without_server, steps), strict=True):
             if isinstance(command, GuardedCommand) and answer.outcome.status is Status.NOT_ADMITTED:
@@ -388,14 +389,14 @@ def test_guarded_commands_without_a_server(without_server: Opened) -> None:
 
 def test_batches_of_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Together with other commands in one call they have the same outcomes as one after the other."""
-    for seed in range(1000, 1150):
-        check_guarded(without_server, guarded_steps(seed), Random(seed))
+    for seed in seeds(50, 150):
+        check_guarded(without_server, guarded_steps(1000 + seed), Random(seed))
 
 
 def test_guarded_commands_on_a_server(on_server: Opened) -> None:
     """The same on a server, one by one and in batches."""
-    for seed in range(2000, 2030):
-        check_guarded(on_server, guarded_steps(seed), Random(seed) if seed % 2 else None)
+    for seed in seeds(12, 30):
+        check_guarded(on_server, guarded_steps(2000 + seed), Random(seed) if seed % 2 else None)
 
 
 @pytest.mark.parametrize("together", [False, True])

@@ -25,6 +25,7 @@ from quota_engine.stores.redis.ledger_formats import OFFICE as KIND
 from quota_engine.stores.redis.repair import writes_between
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, RECONCILE
 from tests.support.command_source import Step
+from tests.support.effort import examples
 from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 
@@ -72,7 +73,7 @@ def state_of(walked: Walked) -> list[Any]:
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["from-events", "from-records"])
-@settings(max_examples=40)
+@settings(max_examples=examples(14, 40))
 @given(seed=SEEDS)
 def test_correct_office_is_left_alone(whole: bool, seed: int) -> None:
     """After any walk nothing is found to repair, whether the events decide or the records."""
@@ -239,7 +240,7 @@ def test_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random], 
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
-@settings(max_examples=30)
+@settings(max_examples=examples(10, 30))
 @given(seed=SEEDS, data=st.data())
 def test_lost_events_are_restored(trimmed: bool, seed: int, data: st.DataObject) -> None:
     """A store that has only the beginning of a walk, and the events of the rest: it becomes what it would be."""

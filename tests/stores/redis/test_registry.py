@@ -30,6 +30,7 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import REGISTRY
 from quota_engine.stores.redis.scripts import REGISTRY_COMMANDS
+from tests.support.effort import seeds
 from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
@@ -91,7 +92,7 @@ class LuaShard:
 @pytest.mark.parametrize("size", [1, 7])
 def test_walks_without_a_server(size: int) -> None:
     """Thousands of commands, alone and in batches: nothing undeclared is touched, no script ends half done."""
-    for seed in range(60):
+    for seed in seeds(20, 60):
         random, registry, shard = Random(1_000 + seed), Registry(SHARD), LuaShard()
         steps = list(registry_walk(random, 140))
         for start in range(0, len(steps), size):

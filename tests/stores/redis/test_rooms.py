@@ -37,6 +37,7 @@ from quota_engine.waiting_room.machine import (
     describe,
 )
 from tests.stores.redis.conftest import cluster_url, empty_members
+from tests.support.effort import examples
 from tests.support.lua_store import LuaServer, Refused
 from tests.support.paths import DOCS
 from tests.support.servers import Cluster, Server
@@ -70,7 +71,7 @@ class Scripts:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50, 150), deadline=None)
 def test_scripts_match_the_machine(seed: int) -> None:
     """Any history is the same outcome by outcome and field by field, views included (G10)."""
     scripts, state = Scripts(), RoomState()
@@ -81,7 +82,7 @@ def test_scripts_match_the_machine(seed: int) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(33, 100), deadline=None)
 def test_batch_equals_its_commands_in_sequence(seed: int) -> None:
     """Commands of one call have the same results as the same commands one by one."""
     scripts, state, random = Scripts(), RoomState(), Random(seed)
