@@ -26,7 +26,14 @@ from tests.support.in_process_service import DAY_PATH, NIK, TOKENS, connected, l
 
 pytestmark = pytest.mark.slow
 
-LIMITS = RequestLimits(header_timeout_ms=200, body_timeout_ms=200, write_timeout_ms=300, header_bytes_max=2_048)
+LIMITS = RequestLimits(
+    header_timeout_ms=20_000, body_timeout_ms=20_000, write_timeout_ms=20_000, header_bytes_max=2_048
+)
+"""Time-outs that no test reaches, also on a machine that is busy."""
+SHORT_LIMITS = RequestLimits(
+    header_timeout_ms=400, body_timeout_ms=400, write_timeout_ms=400, header_bytes_max=LIMITS.header_bytes_max
+)
+"""For tests that wait for a time-out."""
 LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 BODY = json.dumps({"applicants": [NIK], "service": "new", "session": "morning"}).encode()
 HEAD = (
@@ -52,15 +59,27 @@ class Served:
             assert (await raw.until(b"\r\n\r\n")).startswith((b"HTTP/1.1 201 ", b"HTTP/1.1 200 "))
 
 
-@pytest.fixture
-async def served(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
+@contextlib.asynccontextmanager
+async def serving(limits: RequestLimits, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
     """Yield a service, and check afterwards that it serves and that the log has no traceback."""
-    async with running(limits=LIMITS) as client, listening(client.app) as port:
+    async with running(limits=limits) as client, listening(client.app) as port:
         found = Served(client.app, port)
         yield found
         await found.still_serves()
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
     assert NIK not in caplog.text
+
+
+@pytest.fixture
+async def served(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
+    async with serving(LIMITS, caplog) as found:
+        yield found
+
+
+@pytest.fixture
+async def impatient(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Served]:
+    async with serving(SHORT_LIMITS, caplog) as found:
+        yield found
 
 
 def problem_in(answer: bytes) -> tuple[int, str]:
@@ -78,11 +97,6 @@ def problem_in(answer: bytes) -> tuple[int, str]:
 
 
 BAD: dict[str, tuple[list[bytes], int, str]] = {
-    "a head that stops": ([b"GET /health/live HTTP/1.1\r\nhost"], 408, "request-timeout"),
-    "a body that stops": ([HEAD + b"content-length: 99\r\n\r\n{"], 408, "request-timeout"),
-    "a body shorter than it says": ([HEAD + b"content-length: %d\r\n\r\n%b" % (len(BODY) + 1, BODY)], 408,
-                                    "request-timeout"),
-    "chunks that stop": ([HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{"], 408, "request-timeout"),
     "a head without end": ([b"GET / HTTP/1.1\r\n", *[b"x-%d: y\r\n" % number for number in range(500)]], 431,
                            "headers-too-large"),
     "one header without end": ([b"GET / HTTP/1.1\r\nx: ", b"y" * 20_000], 431, "headers-too-large"),
@@ -106,6 +120,24 @@ BAD: dict[str, tuple[list[bytes], int, str]] = {
 }  # fmt: skip
 
 
+STALLED: dict[str, bytes] = {
+    "a head that stops": b"GET /health/live HTTP/1.1\r\nhost",
+    "a body that stops": HEAD + b"content-length: 99\r\n\r\n{",
+    "a body shorter than it says": HEAD + b"content-length: %d\r\n\r\n%b" % (len(BODY) + 1, BODY),
+    "chunks that stop": HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{",
+}
+
+
+@pytest.mark.parametrize("case", STALLED)
+async def test_stalled_requests_time_out_and_close(impatient: Served, case: str) -> None:
+    """Nothing changes in the store."""
+    before = await impatient.state()
+    async with connected(impatient.port) as raw:
+        await raw.send(STALLED[case])
+        assert problem_in(await raw.rest()) == (408, "request-timeout")
+    assert await impatient.state() == before
+
+
 @pytest.mark.parametrize("case", BAD)
 async def test_malformed_bytes_get_a_problem_and_close(served: Served, case: str) -> None:
     """Nothing changes in the store."""
@@ -119,13 +151,13 @@ async def test_malformed_bytes_get_a_problem_and_close(served: Served, case: str
     assert await served.state() == before
 
 
-async def test_silent_connection_closes_without_a_response(served: Served) -> None:
-    async with connected(served.port) as raw:
+async def test_silent_connection_closes_without_a_response(impatient: Served) -> None:
+    async with connected(impatient.port) as raw:
         assert await raw.rest() == b""
 
 
-async def test_trickling_headers_do_not_extend_the_timeout(served: Served) -> None:
-    async with connected(served.port) as raw:
+async def test_trickling_headers_do_not_extend_the_timeout(impatient: Served) -> None:
+    async with connected(impatient.port) as raw:
         for byte in HEAD + b"x: " + b"y" * 200:
             await raw.send(bytes([byte]))
             await asyncio.sleep(0.005)
@@ -211,28 +243,29 @@ async def test_other_http_features(served: Served) -> None:
         assert problem_in(await raw.rest()) == (404, "unknown-path")
 
 
-async def test_slow_senders_delay_no_other_client(served: Served) -> None:
+async def test_slow_senders_delay_no_other_client(impatient: Served) -> None:
     """A hundred trickling connections all end."""
     async with contextlib.AsyncExitStack() as stack:
-        slow = [await stack.enter_async_context(connected(served.port)) for _ in range(100)]
-        for number, raw in enumerate(slow):
-            await raw.send((HEAD, HEAD + b"content-length: 50\r\n\r\n{", b"")[number % 3])
+        slow = []
+        for number in range(100):
+            slow.append(await stack.enter_async_context(connected(impatient.port)))
+            await slow[-1].send((HEAD, HEAD + b"content-length: 50\r\n\r\n{", b"")[number % 3])
         for _ in range(10):
-            async with connected(served.port) as raw:
+            async with connected(impatient.port) as raw:
                 await raw.send(LIVE)
                 assert (await raw.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
         answers = [await raw.rest() for raw in slow]
     assert [answer[9:12] for answer in answers] == [(b"408", b"408", b"")[number % 3] for number in range(100)]
 
 
-async def test_client_that_does_not_read_is_aborted(served: Served) -> None:
+async def test_client_that_does_not_read_is_aborted(impatient: Served) -> None:
     """Memory does not grow meanwhile."""
     many = b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 200
     with socket.socket() as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, ("127.0.0.1", served.port))
+        await loop.sock_connect(sock, ("127.0.0.1", impatient.port))
 
         async def send_until_cut_off() -> None:
             while True:
