@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
+# Neighboring tests share servers, so each worker takes a run of them, and steals from the other at the end.
+WORKERS ?= -n 2 --dist worksteal
 FUZZ_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
 # Without compiled files, each process of a test run would compile every module again.
@@ -14,10 +16,10 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast check coverage fuzz bench generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage fuzz bench generate format lock clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,10 +35,16 @@ loadtest: $(READY) ## Load-test a staging service started here, or HOST=... TOKE
 	@$(BIN)/quota-engine loadtest run $(if $(filter command,$(firstword $(origin HOST))),--host $(HOST) --remote) $(LOADTEST_ARGUMENTS)
 
 test: $(READY) ## Run all tests, and list the skipped ones with their remedy.
-	$(BIN)/python -m pytest -n 2 -q $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest $(WORKERS) -q $(TEST_ARGUMENTS)
 
-test-fast: $(READY) ## Run the tests that need no server and no browser, in about a minute.
-	$(BIN)/python -m pytest -n 2 -q -m "not store and not browser and not slow" $(TEST_ARGUMENTS)
+test-fast: $(READY) ## Run the tests that need no server and no browser and are not slow, in about a minute.
+	$(BIN)/python -m pytest $(WORKERS) -q -m "not store and not browser and not slow" $(TEST_ARGUMENTS)
+
+test-thorough: export HYPOTHESIS_PROFILE = thorough
+test-thorough: test ## Run all tests, with more random examples and seeds; see tests/README.md.
+
+collect: $(READY) ## Import all tests, which also compiles them for the next run.
+	@$(BIN)/python -m pytest --collect-only -q >/dev/null
 
 coverage: $(READY) ## Run the deterministic tests of the rules; fail unless they take every branch of domain/.
 	$(BIN)/coverage run -m pytest -q tests/domain tests/stores/test_memory.py --ignore tests/domain/test_state_machine_properties.py

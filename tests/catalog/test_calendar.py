@@ -134,6 +134,7 @@ def test_weekly_openings_equal_a_naive_search(
     assert opens_at_ms(schedule, zone, data.draw(calendars(day)), day) == wall_time_ms(walked, at, zone)
 
 
+@pytest.mark.slow
 @given(st.data(), DAYS, TIMES, ZONES)
 def test_monthly_openings_equal_a_naive_search(data: st.DataObject, day: date, at: time, zone: ZoneInfo) -> None:
     calendar = data.draw(calendars(day))

@@ -36,6 +36,7 @@ def test_arbitrary_data_raises_only_catalog_errors(raw: Any) -> None:
         catalog_from(raw)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(_PATHS), _JSON), min_size=1, max_size=4))
 def test_a_valid_file_with_arbitrary_parts_raises_only_catalog_errors(changes: list[tuple[Any, Any]]) -> None:
     raw = sample()

@@ -239,6 +239,7 @@ def test_catalog_show_lists_offices(capsys: pytest.CaptureFixture[str]) -> None:
     assert offices[0]["sessions"]["morning"] == {"id": "Pagi", "en": "Morning"}
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_exits_without_a_traceback() -> None:
     """The exit code is 0 or 141, so it is not mistaken for a finding; a full device gives 2."""
     code = "import sys; from quota_engine.cli.main import main; sys.exit(main())"

@@ -84,6 +84,7 @@ def test_a_scenario_policy_adds_agents(tmp_path: pathlib.Path, capsys: pytest.Ca
     assert (figures["policy"], figures["re_release"], figures["broker_identities"]) == ("draw", "immediate", 0)
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = []
     for name in ("first", "second"):
@@ -156,6 +157,7 @@ def _tree(text: str) -> ET.Element:
     return ET.fromstring(text.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
 
 
+@pytest.mark.slow
 def test_the_report_has_no_external_resources(comparison: PolicyComparison) -> None:
     for text in (html_report(comparison), picture(comparison)):
         tree = _tree(text)

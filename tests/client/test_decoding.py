@@ -125,6 +125,7 @@ async def test_one_booking_service_runs_with_an_engine_or_a_client(client: Clien
         assert await client_booking.book_async(service, "surabaya", DAY, nik(1)) == [2]
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named() -> None:
     """With the extra, the client imports nothing of the service."""
     code = "import sys; sys.modules['httpx'] = None\ntry: import quota_engine.client\nexcept ImportError as e: print(e)"
@@ -141,6 +142,7 @@ def service(tmp_path: Any) -> Iterator[tuple[str, str]]:
         yield running.url, running.token("operator")["authorization"].removeprefix("Bearer ")
 
 
+@pytest.mark.slow
 def test_threads_share_a_client(service: tuple[str, str]) -> None:
     """Eight threads, one client over a real connection, and as many places as there are."""
     url, token = service

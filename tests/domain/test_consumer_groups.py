@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +125,7 @@ def numbers_of(ranges: list[Range]) -> set[int]:
     return {number for first, last in ranges for number in range(first, last + 1)}
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_every_number_is_delivered_and_acknowledged_once(data: st.DataObject) -> None:
     """A naive model with sets of numbers is the reference."""

@@ -270,6 +270,7 @@ def test_invalid_entropy_is_rejected(entropy: object) -> None:
         check_entropy(entropy)
 
 
+@pytest.mark.slow
 def test_invalid_capacities_are_rejected() -> None:
     with pytest.raises(UnknownName, match="the day has no quota pm"):
         Capacities(DRAW, {("sby", DAY): {"am": 1}}, {"c1": make_preference("sby", ("pm",))})

@@ -67,6 +67,7 @@ def test_several_days_are_sold_at_once() -> None:
     assert result.engine.confirmed == 500
 
 
+@pytest.mark.slow
 def test_released_places_go_to_the_wait_list(tmp_path: pathlib.Path) -> None:
     """A third of the holds are abandoned: their places are offered to those who wait, and sold."""
     result = run(

@@ -1,7 +1,7 @@
 """The number of random examples and seeds, by the profile of the run.
 
 The environment variable ``HYPOTHESIS_PROFILE`` names the profile: ``gate`` (the default), ``thorough`` or ``long``. The
-same seeds run in each gate, so more of them find little. ``make test-thorough`` runs three times as many.
+same seeds run in each gate, so more of them find little. ``make test-thorough`` runs more: see tests/README.md.
 ``QUOTA_ENGINE_SEEDS`` gives each test that uses :func:`seeds` another number.
 """
 

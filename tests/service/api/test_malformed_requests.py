@@ -83,6 +83,7 @@ def assert_log_is_clean(caplog: pytest.LogCaptureFixture, *more: str) -> None:
         assert secret not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
 async def test_malformed_requests_are_problems(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
     """Hundreds of malformed requests of each endpoint get the right status and change nothing."""
@@ -121,6 +122,7 @@ async def test_malformed_requests_are_problems(endpoint: Endpoint, caplog: pytes
     assert_log_is_clean(caplog, names["ticket"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["reserve", "ticket"])
 async def test_malformed_requests_on_a_socket_are_problems(name: str, caplog: pytest.LogCaptureFixture) -> None:
     """The connection checks headers and body before the endpoint does."""

@@ -579,6 +579,7 @@ def open_connections(backend: RedisStore | AsyncRedisStore) -> int:
 # --- Threads -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> None:
     """Threads start and stop at random: each is answered, none waits forever, and they share calls."""
     backend = opened.sync(BatchLimits(in_flight_max=2))

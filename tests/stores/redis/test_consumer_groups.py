@@ -71,6 +71,7 @@ def play(backend: Store, clock: ManualClock, steps: list[tuple[int, StoreRequest
     assert backend.execute(ReadEvents(office, 0, 100)) == memory.execute(ReadEvents(office, 0, 100))
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100, 300))
 @given(steps=STEPS)
 def test_scripts_match_the_model(steps: list[tuple[int, StoreRequest[object] | None]]) -> None:
@@ -94,6 +95,7 @@ def test_server_matches_the_model(kind: str, request: pytest.FixtureRequest) -> 
     backend.close()
 
 
+@pytest.mark.slow
 def test_scripts_have_the_limits_of_the_model() -> None:
     """At the most open numbers, each second one acknowledged, nothing new is given; the group's text stays small."""
     clock = ManualClock(OPENS_AT_MS)

@@ -302,6 +302,7 @@ def test_any_walk_on_a_server(valkey_process: Server, random: Random, steps_max:
 # --- Without a server ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_walks_without_a_server() -> None:
     """The same commands in milliseconds a seed: nothing undeclared is touched, and no script ends half done."""
     opened = without_server()
@@ -309,6 +310,7 @@ def test_walks_without_a_server() -> None:
         insist_on_steps(steps_of(30_000_000 + seed), opened)
 
 
+@pytest.mark.slow
 def test_batches_without_a_server() -> None:
     """Batches, too."""
     opened = without_server()
@@ -316,6 +318,7 @@ def test_batches_without_a_server() -> None:
         insist_on_batches(steps_of(40_000_000 + seed), seed, opened)
 
 
+@pytest.mark.slow
 @_SHRUNK_BY_US
 @given(random=st.randoms(use_true_random=False), steps_max=st.integers(1, 50))
 def test_any_walk_without_a_server(random: Random, steps_max: int) -> None:
@@ -366,6 +369,7 @@ def crowd(seed: int) -> list[Step]:
     return steps + [(700 + number, later()) for number in range(8)]  # the days are forgotten, and purged bit by bit
 
 
+@pytest.mark.slow
 def test_crowds_without_a_server() -> None:
     """The limits of one command (64 expiries, 64 offers) are the same on both sides, and so is the rest."""
     opened = without_server()
@@ -382,6 +386,7 @@ def overbooked_crowd(holds: int) -> list[Step]:
     return steps + [(20, Reserve(f"late{number}", 1, (f"b{number}",), choice_of(("a",)))) for number in range(4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holds", [1063, 1064, 1065, 1066])
 def test_search_for_units_has_the_same_limit(holds: int) -> None:
     """64 holds that every command expires and 1,000 more that a reserve may: both sides stop at the same one."""
@@ -506,6 +511,7 @@ def spoiled(line: str, random: Random) -> str:
     return "\t".join(fields)
 
 
+@pytest.mark.slow
 def test_no_line_leaves_a_command_half_applied() -> None:
     """Any call is refused before the first write, or applied completely."""
     refused = 0
@@ -521,6 +527,7 @@ def test_no_line_leaves_a_command_half_applied() -> None:
     assert refused > 30
 
 
+@pytest.mark.slow
 def test_forgotten_days_leave_nothing() -> None:
     """When all days have been forgotten, and their records purged, no key has more than it had before them."""
     for seed in range(40):

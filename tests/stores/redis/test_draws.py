@@ -92,6 +92,7 @@ class WithoutServer:
 # --- Without a server ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scripts_match_the_ledger() -> None:
     """Batches of up to four, the whole state and every question after each of them."""
     for seed in seeds(20, 60):

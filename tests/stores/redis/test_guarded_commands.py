@@ -360,11 +360,12 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
     return found_all
 
 
+@pytest.mark.slow
 def test_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Outcome, ledger and buckets are the same in Lua as in Python, for any passes and charges."""
     statuses, refused = set(), set()
-    shadows = 0
-    for seed in seeds(80, 250):
+    shadows, chosen = 0, seeds(50, 250)
+    for seed in chosen:
         steps = guarded_steps(seed)
         for (_, command), answer in zip(steps, check_guarded(without_server, steps), strict=True):
             if isinstance(command, GuardedCommand) and answer.outcome.status is Status.NOT_ADMITTED:
@@ -384,9 +385,10 @@ def test_guarded_commands_without_a_server(without_server: Opened) -> None:
     assert (Status.HELD, True, False) in statuses
     assert (Status.HELD, False, True) in statuses
     assert refused == {Reserve, Reschedule, Confirm, MoveIn}
-    assert shadows > 100
+    assert shadows > 2 * len(chosen) // 5
 
 
+@pytest.mark.slow
 def test_batches_of_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Together with other commands in one call they have the same outcomes as one after the other."""
     for seed in seeds(50, 150):

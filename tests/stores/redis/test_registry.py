@@ -89,6 +89,7 @@ class LuaShard:
         return describe(codec.registry_of_state(SHARD, state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 7])
 def test_walks_without_a_server(size: int) -> None:
     """Thousands of commands, alone and in batches: nothing undeclared is touched, no script ends half done."""

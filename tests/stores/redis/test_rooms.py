@@ -70,6 +70,7 @@ class Scripts:
         return describe(ROOM.decode_ledger(PLACE, hashes))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=examples(50, 150), deadline=None)
 def test_scripts_match_the_machine(seed: int) -> None:
@@ -81,6 +82,7 @@ def test_scripts_match_the_machine(seed: int) -> None:
         assert scripts.ask(QUESTIONS, now_ms) == [answer_query(state, one, now_ms) for one in QUESTIONS]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=examples(33, 100), deadline=None)
 def test_batch_equals_its_commands_in_sequence(seed: int) -> None:
