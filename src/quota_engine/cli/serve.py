@@ -31,8 +31,8 @@ def serve(
 ) -> int:
     """Serve bookings over HTTP.
 
-    Without options: an embedded Valkey in ./quota-engine-data, the catalog of Surabaya and generated tokens, at
-    http://127.0.0.1:8000. Options override the configuration file.
+    Without options: an embedded Valkey in ./quota-engine-data, or SQLite where its wheel is missing, the catalog of
+    Surabaya and generated tokens, at http://127.0.0.1:8000. Options override the configuration file.
 
     Args:
         host: address to listen on; default: 127.0.0.1.

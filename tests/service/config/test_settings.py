@@ -38,6 +38,37 @@ def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
     assert found.identity_key == b"0123456789abcdef"
 
 
+def default_backend(monkeypatch: pytest.MonkeyPatch, *, has_wheel: bool) -> str:
+    """Return the store of a service without settings."""
+    with monkeypatch.context() as patch:
+        if not has_wheel:
+            patch.setattr("importlib.util.find_spec", lambda name: None)
+        return load_config(None, {}, {}, grants=TOKENS).backend
+
+
+def test_sqlite_is_the_default_where_the_wheel_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory with data of one store never gets another, empty one."""
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "quota-engine-data"
+    sqlite = f"sqlite://{data}/quota.db"
+    assert default_backend(monkeypatch, has_wheel=False) == sqlite
+    assert (data / "identity.key").exists()
+    (data / "appendonlydir").mkdir()
+    assert default_backend(monkeypatch, has_wheel=False) == f"valkey+embedded://{data}"
+    (data / "appendonlydir").rmdir()
+    (data / "quota.db").touch()
+    assert default_backend(monkeypatch, has_wheel=True) == sqlite
+
+
+def test_sqlite_without_a_path_keeps_its_key_beside_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = configured(tmp_path, 'backend = "sqlite://"', {})
+    assert found.backend == f"sqlite://{tmp_path}/quota-engine-data/quota.db"
+    elsewhere = configured(tmp_path, f'backend = "sqlite://{tmp_path}/other/quota.db"', {})
+    assert elsewhere.identity_key != found.identity_key
+    assert (tmp_path / "other" / "identity.key").exists()
+
+
 def test_defaults_use_an_embedded_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its identity key is kept beside the data, for its owner only."""
     monkeypatch.chdir(tmp_path)

