@@ -18,7 +18,7 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 from quota_engine.stores.sql.requests import Call, as_call, command_call
 from quota_engine.stores.sql.steps import Rows, Step, Steps, ThreadWork
-from quota_engine.stores.sql.store_base import CLOSED_ERROR, QueuedCall, SqlStoreBase
+from quota_engine.stores.sql.store_base import CLOSED_ERROR, SOLD_OUT, QueuedCall, SqlStoreBase
 
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ _FORKED_ERROR: Final = (
 _OTHER_LOOP_ERROR: Final = (
     "this engine belongs to another event loop: open one engine in each loop with AsyncQuotaEngine.open"
 )
+_REFUSED_IN_A_ROW_MAX: Final = 64
 _log = logging.getLogger("quota_engine")
 
 
@@ -57,6 +58,7 @@ class AsyncSqlStore(SqlStoreBase[_TaskCall]):
     def _prepare_waiting(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_writing_snapshots = False
+        self._refused_in_a_row = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -132,6 +134,9 @@ class AsyncSqlStore(SqlStoreBase[_TaskCall]):
         """Queue a command or question; return its result when a batch with it is done."""
         address = call.address
         queue = self._queue(address)
+        if queue.is_idle() and self._is_sold_out(address, call.reserve):
+            await self._let_others_run()
+            return SOLD_OUT
         if queue.is_full():
             queue.drop_abandoned(_TaskCall.is_done)
             if queue.is_full():
@@ -148,10 +153,18 @@ class AsyncSqlStore(SqlStoreBase[_TaskCall]):
             queue.has_abandoned = True
             raise
 
+    async def _let_others_run(self) -> None:
+        """Run other tasks of the loop after some refusals: a call that is answered at once awaits nothing."""
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row >= _REFUSED_IN_A_ROW_MAX:
+            self._refused_in_a_row = 0
+            await asyncio.sleep(0)
+
     def _send_batches(self, address: str, queue: BatchQueue[_TaskCall]) -> None:
         """Start a task for each batch that may be in flight."""
         while queue.can_send():
             batch = [call for call in queue.take_batch() if not call.is_done()]  # cancelled calls are dropped
+            batch = self._refuse_sold_out(address, batch)
             if not batch:
                 queue.batch_done()
                 continue

@@ -27,12 +27,14 @@ class CachedLedger:
         epoch: Epoch of the ledger's row. A reconciliation raises it, and may change the state without an entry.
         unsaved_bytes: Bytes of the entries after the ledger's last snapshot.
         has_other_writers: True if another process has written the ledger since this one used it last.
-        checked_at_ms: Monotonic time at which the database was last asked for later entries.
+        checked_at_ms: Monotonic time at which the state was certainly the last one.
+        clock_ahead_ms: The time of the calls, less this process's monotonic time, in milliseconds.
     """
 
     __slots__ = (
         "checked_at_ms",
         "checksum",
+        "clock_ahead_ms",
         "epoch",
         "event_number",
         "has_other_writers",
@@ -52,6 +54,7 @@ class CachedLedger:
         self.unsaved_bytes = 0
         self.has_other_writers = False
         self.checked_at_ms = 0.0
+        self.clock_ahead_ms = 0.0
 
     @property
     def position(self) -> Position:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Reserve
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView, Lease
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import Event
@@ -73,12 +74,14 @@ class Call(NamedTuple):
         run: Answers it from the state at a time.
         writes: True if it may change the ledger.
         creates: True if it may create the ledger.
+        reserve: The command, if it is a plain reserve.
     """
 
     address: str
     run: Callable[[LedgerState, int], Any]
     writes: bool = False
     creates: bool = False
+    reserve: Reserve | None = None
 
 
 class _Audited(NamedTuple):
@@ -100,7 +103,8 @@ class _Audited(NamedTuple):
 def command_call(address: str, command: Any) -> Call:
     """Return the call that applies a command."""
     creates = type(command) in kind_of(address).creating_commands
-    return Call(address, lambda ledger, now_ms: ledger.apply(command, now_ms), True, creates)
+    reserve = command if type(command) is Reserve else None
+    return Call(address, lambda ledger, now_ms: ledger.apply(command, now_ms), True, creates, reserve)
 
 
 def as_call(request: StoreRequest[Any]) -> Call | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSED_ERROR", "DEFAULT_LIMITS", "QueuedCall", "SqlStoreBase"]
+__all__ = ["CLOSED_ERROR", "DEFAULT_LIMITS", "SOLD_OUT", "QueuedCall", "SqlStoreBase"]
 
 import abc
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from quota_engine.admission.token_bucket import TakeOutcome
+from quota_engine.domain.commands import Reserve
 from quota_engine.domain.cross_office_registry import RegistryResult, RegistryStatus
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
@@ -29,6 +30,7 @@ CLOSED_ERROR: Final = "the engine has been closed: open it again to make calls"
 DEFAULT_LIMITS: Final = BatchLimits(batch_max=1024, in_flight_max=1)
 """One batch of a ledger is in flight at a time, because the database runs them one after the other in any case."""
 
+SOLD_OUT: Final = Outcome(Status.SOLD_OUT)
 _OVERLOADED: Final[dict[str, Any]] = {
     OFFICE.prefix: Outcome(Status.OVERLOADED),
     ROOM.prefix: RoomResult(RoomStatus.OVERLOADED),
@@ -44,15 +46,16 @@ class QueuedCall(abc.ABC):
 
     Attributes:
         run, writes, creates: See :class:`~quota_engine.stores.sql.transactions.Work`.
+        reserve: The command, if it is a plain reserve.
         token: The observer's correlation token.
         end: The end of the call, if it has one.
         line: Unused here.
     """
 
-    __slots__ = ("creates", "end", "line", "run", "token", "writes")
+    __slots__ = ("creates", "end", "line", "reserve", "run", "token", "writes")
 
     def __init__(self, call: Call, token: Any, end: CallEnd | None) -> None:
-        _, self.run, self.writes, self.creates = call
+        _, self.run, self.writes, self.creates, self.reserve = call
         self.token = token
         self.end = end
         self.line = ""
@@ -84,6 +87,7 @@ class SqlStoreBase(abc.ABC, Generic[P]):
         limits: BatchLimits = DEFAULT_LIMITS,
         attempts: Attempts = Attempts(),  # noqa: B008 - immutable
         cache_bytes_max: int = CACHE_BYTES_MAX,
+        sold_out_ms: float = 0,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         """Create a store.
@@ -95,10 +99,12 @@ class SqlStoreBase(abc.ABC, Generic[P]):
             limits: Limits of each batch queue.
             attempts: Bounds of the attempts of a call.
             cache_bytes_max: Bound of the ledgers in memory, in estimated bytes.
+            sold_out_ms: A reserve that was sold out within this time is refused without the database; 0 for never.
             on_close: Called once, after the connections are closed.
         """
         self._connections = connections
         self._limits = limits
+        self._sold_out_ms = sold_out_ms
         self._on_close = on_close
         self._transactions = Transactions(LedgerCache(cache_bytes_max), clock, attempts)
         self._requests = Requests(self._transactions)
@@ -133,6 +139,31 @@ class SqlStoreBase(abc.ABC, Generic[P]):
                 self._queues = {key: queue for key, queue in self._queues.items() if not queue.is_idle()}
             queue = self._queues[address] = BatchQueue(self._limits)
         return queue
+
+    def _is_sold_out(self, address: str, reserve: Reserve | None) -> bool:
+        """Return True if a call is refused without the database, and notify the observer.
+
+        No batch of the ledger may be in flight, and none may begin meanwhile.
+        """
+        if not self._sold_out_ms or reserve is None:
+            return False
+        if not self._transactions.is_sold_out(address, reserve, self._sold_out_ms):
+            return False
+        if self._observer is not None:
+            self._observer.on_sold_out(address)
+        return True
+
+    def _refuse_sold_out(self, address: str, batch: list[P]) -> list[P]:
+        """Refuse the calls of a batch that are sold out, and return the rest. Conditions as above."""
+        if not self._sold_out_ms:
+            return batch
+        rest = []
+        for call in batch:
+            if self._is_sold_out(address, call.reserve):
+                call.set_result(SOLD_OUT)
+            else:
+                rest.append(call)
+        return rest
 
     def _overloaded(self, call: Call) -> Any:
         """Return the outcome of a command that finds the ledger's queue full.

@@ -20,7 +20,7 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 from quota_engine.stores.sql.requests import Call, as_call, command_call
 from quota_engine.stores.sql.steps import Rows, Step, Steps, ThreadWork
-from quota_engine.stores.sql.store_base import CLOSED_ERROR, QueuedCall, SqlStoreBase
+from quota_engine.stores.sql.store_base import CLOSED_ERROR, SOLD_OUT, QueuedCall, SqlStoreBase
 
 T = TypeVar("T")
 
@@ -141,6 +141,9 @@ class SqlStore(SqlStoreBase[_ThreadCall]):
         pending = _ThreadCall(call, self._token(), end)
         with self._lock:
             queue = self._queue(call.address)
+            # The lock keeps a batch from starting, which would change the state.
+            if queue.is_idle() and self._is_sold_out(call.address, call.reserve):
+                return SOLD_OUT
             if queue.is_full():
                 return self._overloaded(call)
             queue.waiting.append(pending)
@@ -177,8 +180,11 @@ class SqlStore(SqlStoreBase[_ThreadCall]):
         failure = None
         began_ns = perf_counter_ns()
         try:
-            end = BatchEnd(batch)
-            self._resolve(self._drive(self._steps(address, end)))
+            # This is the ledger's only batch in flight, and it has not begun.
+            rest = self._refuse_sold_out(address, batch)
+            if rest:
+                end = BatchEnd(rest)
+                self._resolve(self._drive(self._steps(address, end)))
         except BaseException as error:
             failure = error
             self._fail(batch, error, sender)

@@ -19,7 +19,9 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.sold_out import is_certainly_sold_out
 from quota_engine.ports import Clock
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.entry_codec import FORMAT, DamagedLedger, entry_checksum
@@ -199,11 +201,14 @@ class Transactions:
         ledger, row = yield from self._current(address)
         state = new_state(address) if ledger is None else ledger.state
         now_ms = yield from self.read_time(row)
+        if ledger is not None:
+            ledger.clock_ahead_ms = now_ms - monotonic_ms()
         return [(one, _run(one, state, now_ms)) for one in work]
 
     def _current(self, address: str) -> Steps[tuple[CachedLedger | None, LedgerRow | None]]:
         """Return the ledger in memory, up to date, and its row; ``None`` for both if there is no ledger."""
         ledger = self.cache.get(address)
+        asked_at_ms = monotonic_ms()
         if ledger is not None:
             try:
                 row = yield from self.loader.catch_up(ledger)
@@ -211,7 +216,7 @@ class Transactions:
                 self.cache.drop(address)
                 raise
             if row is not None:
-                ledger.checked_at_ms = monotonic_ms()
+                ledger.checked_at_ms = asked_at_ms
                 self.cache.put(address, ledger)
                 return ledger, row
             self.cache.drop(address)
@@ -219,7 +224,7 @@ class Transactions:
         if loaded is None:
             return None, None
         ledger, row = loaded
-        ledger.checked_at_ms = monotonic_ms()
+        ledger.checked_at_ms = asked_at_ms
         self.cache.put(address, ledger)
         return ledger, row
 
@@ -282,10 +287,12 @@ class Transactions:
                 yield RoundTrip((), end="rollback")
                 raise _Poisoned
             results.append((one, result))
+        if ledger is not None:
+            ledger.clock_ahead_ms = now_ms - monotonic_ms()
         if not state.changes or ledger is None:
-            yield RoundTrip((), end="rollback")
             if ledger is not None:
-                self._touch(address, ledger)
+                self._touch(address, ledger)  # before another process can get the lock
+            yield RoundTrip((), end="rollback")
             return results
         yield from self._commit(address, ledger, now_ms, results, end, pending)
         return results
@@ -367,6 +374,19 @@ class Transactions:
         # Only the process whose own entry passes a multiple of the period writes the snapshot.
         if ledger.unsaved_bytes // period > before // period:
             self.request_snapshot(address, ledger)
+
+    def is_sold_out(self, address: str, command: Reserve, bound_ms: float) -> bool:
+        """Return True if a reserve was certainly sold out at a moment within the last ``bound_ms``.
+
+        No batch of the ledger may be in flight: the state is then as of the last commit.
+        """
+        ledger = self.cache.get(address)
+        if ledger is None:
+            return False
+        now_ms = monotonic_ms()
+        if now_ms - ledger.checked_at_ms >= bound_ms:
+            return False
+        return is_certainly_sold_out(ledger.state.state, command, int(now_ms + ledger.clock_ahead_ms))
 
     def request_snapshot(self, address: str, ledger: CachedLedger) -> None:
         """Note that a snapshot of a state is due. The state must be committed."""

@@ -21,6 +21,8 @@ SCHEME: Final = "sqlite"
 EXAMPLE: Final = f"{SCHEME}:///var/lib/quota/quota.db"
 VERSION_MIN: Final = (3, 24)
 """The first SQLite with ``ON CONFLICT``."""
+SOLD_OUT_MS: Final = 250
+"""A place that another process releases is seen within this time, as on Redis."""
 _SYNCHRONOUS: Final[dict[str, Synchronous]] = {"fsync": "FULL", "memory": "OFF"}
 _has_drive = re.compile(r"/[A-Za-z]:/").match
 
@@ -29,9 +31,10 @@ class _Target(NamedTuple):
     path: str
     synchronous: Synchronous
     cache_bytes_max: int
+    sold_out_ms: int
 
 
-def _target(url: str) -> _Target:
+def _target(url: str, clock: Clock | None) -> _Target:
     parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
     if parts.scheme != SCHEME or not url.startswith(f"{SCHEME}://"):
         raise InvalidRequest("url", "not the URL of a SQLite file", EXAMPLE)
@@ -47,6 +50,7 @@ def _target(url: str) -> _Target:
     if ".." in path.split("/"):
         raise InvalidRequest("url", "has '..' in its path", EXAMPLE)
     synchronous, cache_mb = _SYNCHRONOUS["fsync"], CACHE_BYTES_MAX // 1_000_000
+    sold_out_ms = SOLD_OUT_MS if clock is None else 0
     seen: set[str] = set()
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in seen:
@@ -60,9 +64,13 @@ def _target(url: str) -> _Target:
             if not value.isdecimal() or not 1 <= int(value) <= 1_000_000:
                 raise InvalidRequest("url", f"cache_mb={value}", "1 to 1000000")
             cache_mb = int(value)
+        elif name == "sold_out_ms":
+            if not value.isdecimal() or int(value) > 60_000:
+                raise InvalidRequest("url", f"sold_out_ms={value}", "0 to 60000")
+            sold_out_ms = int(value)
         else:
-            raise InvalidRequest("url", f"the unknown option {name!r}", "durability, cache_mb, or none")
-    return _Target(path[1:] if _has_drive(path) else path, synchronous, cache_mb * 1_000_000)
+            raise InvalidRequest("url", f"the unknown option {name!r}", "durability, cache_mb, sold_out_ms, or none")
+    return _Target(path[1:] if _has_drive(path) else path, synchronous, cache_mb * 1_000_000, sold_out_ms)
 
 
 def _check_version() -> None:
@@ -84,15 +92,17 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
         InvalidRequest: The URL has another form, or the file belongs to another application.
         BackendUnavailable: The file cannot be used.
     """
-    target = _target(url)
+    target = _target(url, clock)
     _check_version()
     connections = SqliteConnections(target.path, target.synchronous)
-    return SqlStore(connections, clock or SystemClock(), cache_bytes_max=target.cache_bytes_max)
+    return SqlStore(
+        connections, clock or SystemClock(), cache_bytes_max=target.cache_bytes_max, sold_out_ms=target.sold_out_ms
+    )
 
 
 async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
     """Open the store in a file for asyncio. See :func:`open_store`."""
-    target = _target(url)
+    target = _target(url, clock)
     _check_version()
     connections = AsyncSqliteConnections(target.path, target.synchronous)
     try:
@@ -100,4 +110,6 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
     except BaseException:
         await connections.close()
         raise
-    return AsyncSqlStore(connections, clock or SystemClock(), cache_bytes_max=target.cache_bytes_max)
+    return AsyncSqlStore(
+        connections, clock or SystemClock(), cache_bytes_max=target.cache_bytes_max, sold_out_ms=target.sold_out_ms
+    )
