@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +22,7 @@ from quota_engine.stores.sql.steps import (
     RoundTrip,
     Statement,
 )
+from tests.support.paths import ROOT
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.postgresql_servers import PostgresqlServer
 from tests.support.postgresql_steps import ADDRESS, append_entry, create_ledger, opened, read_bodies
@@ -194,3 +197,30 @@ async def test_cancelled_task_leaves_no_transaction(postgresql: PostgresqlServer
     assert await connections.run(append_entry(b"one")) == 1
     assert await connections.run(read_bodies()) == [b"one"]
     await connections.close()
+
+
+# The child uses the store after a fork, and then the parent does.
+FORKING = """
+import os, sys
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.stores.sql.postgresql.factory import open_store
+
+store = open_store(sys.argv[1], ManualClock(OPENS_AT_MS))
+for command in published():
+    store.apply(OFFICE, command)
+child = os.fork()
+if not child:
+    print(store.apply(OFFICE, reserve("child", ONLINE)).status, flush=True)
+    store.close()
+    os._exit(0)
+os.waitpid(child, 0)
+print(store.apply(OFFICE, reserve("parent", ONLINE)).status, flush=True)
+store.close()
+"""
+
+
+def test_forked_child_has_its_own_connections(postgresql: PostgresqlServer, schema: str) -> None:
+    command = [sys.executable, "-c", FORKING, postgresql.url(schema=schema)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout.split(), done.stderr) == (["HELD", "HELD"], "")
