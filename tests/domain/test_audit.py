@@ -60,6 +60,10 @@ def damage_wait_list(ledger: Ledger) -> None:
     ledger.days[DAY].waiting.clear()
 
 
+def damage_wait_list_number(ledger: Ledger) -> None:
+    ledger.days[DAY].last_wait_list_number = 0
+
+
 def damage_claims(ledger: Ledger) -> None:
     ledger.claims.popitem()
 
@@ -80,6 +84,7 @@ def damage_events(ledger: Ledger) -> None:
         (damage_numbers, f"day {DAY}: queue number 1 was given twice"),
         (damage_next_number, f"day {DAY}: a reservation has a queue number above the last one given"),
         (damage_wait_list, f"day {DAY}: the wait list differs from the records"),
+        (damage_wait_list_number, f"day {DAY}: a reservation has a wait-list number above the last one given"),
         (damage_claims, "the index of identity claims differs from the records"),
         (damage_events, "replaying the events leads to a different state"),
     ],
