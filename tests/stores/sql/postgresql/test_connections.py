@@ -12,6 +12,7 @@ import pytest
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.sql.postgresql.connections import AsyncConnections, Connections
 from quota_engine.stores.sql.postgresql.opening import RoundTrips
+from quota_engine.stores.sql.postgresql.protocol import Prepared
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import (
     CommitUnknown,
@@ -197,6 +198,23 @@ async def test_cancelled_task_leaves_no_transaction(postgresql: PostgresqlServer
     assert await connections.run(append_entry(b"one")) == 1
     assert await connections.run(read_bodies()) == [b"one"]
     await connections.close()
+
+
+SETTINGS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "synchronous_commit")
+
+
+def test_settings_hold_for_a_transaction_and_not_for_the_session(postgresql: PostgresqlServer, schema: str) -> None:
+    """A pooler gives the session to other clients after the transaction."""
+    columns = ", ".join(f"current_setting('{name}')" for name in SETTINGS)
+    with opened(postgresql, schema, options="-csynchronous_commit%3Doff") as connections:
+        connections._statements["settings"] = Prepared(f"SELECT {columns}")
+        with connections.session() as handle:
+            (inside,) = handle(RoundTrip((Statement("settings"),), begin=True))
+            handle(RoundTrip((), end="commit"))
+            (outside,) = handle(RoundTrip((Statement("settings"),)))
+        assert len(connections._idle) == 1
+    assert inside == [("4s", "3s", "5s", "on")]
+    assert outside == [("0", "0", "0", "off")]
 
 
 # The child uses the store after a fork, and then the parent does.
