@@ -14,13 +14,13 @@ Type checkers and ``help()`` see the arguments, the result and the docstring of 
 
 from __future__ import annotations
 
-__all__ = ["AsyncBound", "AsyncResource", "SyncBound", "SyncResource", "async_method", "sync_method"]
+__all__ = ["AsyncBound", "AsyncResource", "SyncBound", "SyncResource", "async_method", "long_method", "sync_method"]
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import GeneratorType, TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
 from quota_engine.generators import Request, drive, drive_async
 
@@ -33,19 +33,37 @@ MethodsT_co = TypeVar("MethodsT_co", covariant=True)
 class SyncBound(Generic[MethodsT_co]):
     """Base of a synchronous class that binds the methods of ``MethodsT_co``."""
 
-    def __init__(self, methods: MethodsT_co, handle: Callable[[Any], Any]) -> None:
-        """Bind ``methods``; ``handle`` answers one request."""
+    def __init__(
+        self,
+        methods: MethodsT_co,
+        handle: Callable[[Any], Any],
+        begin: Callable[[], Callable[[Any], Any]] | None = None,
+    ) -> None:
+        """Bind ``methods``.
+
+        Args:
+            methods: the methods.
+            handle: answers one request.
+            begin: returns the function that answers the requests of one call of several steps; ``None`` for ``handle``.
+        """
         self._methods = methods
         self._handle = handle
+        self._begin = begin or (lambda: handle)
 
 
 class AsyncBound(Generic[MethodsT_co]):
     """Base of an asynchronous class that binds the methods of ``MethodsT_co``."""
 
-    def __init__(self, methods: MethodsT_co, handle: Callable[[Any], Awaitable[Any]]) -> None:
-        """Bind ``methods``; ``handle`` answers one request."""
+    def __init__(
+        self,
+        methods: MethodsT_co,
+        handle: Callable[[Any], Awaitable[Any]],
+        begin: Callable[[], Callable[[Any], Awaitable[Any]]] | None = None,
+    ) -> None:
+        """Bind ``methods``; arguments as for :class:`SyncBound`."""
         self._methods = methods
         self._handle = handle
+        self._begin = begin or (lambda: handle)
 
 
 class SyncResource(ABC):
@@ -80,14 +98,30 @@ class AsyncResource(ABC):
         await self.close()
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+_LONG_METHODS: Final[set[Callable[..., Any]]] = set()
+
+
+def long_method(method: _F) -> _F:
+    """Mark a method that works through a list: each of its requests has the time of a call, and the method has more."""
+    _LONG_METHODS.add(method)
+    return method
+
+
 def sync_method(
     method: Callable[Concatenate[MethodsT, P], Request[T] | Generator[Any, Any, T]],
 ) -> Callable[Concatenate[SyncBound[MethodsT], P], T]:
     """Bind ``method`` to a class: call it, and drive the work that it returns."""
 
+    is_long = method in _LONG_METHODS
+
     def bound(self: SyncBound[MethodsT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         work = method(self._methods, *args, **kwargs)
-        result: T = drive(work, self._handle) if isinstance(work, GeneratorType) else self._handle(work)
+        result: T
+        if isinstance(work, GeneratorType):
+            result = drive(work, self._handle if is_long else self._begin())
+        else:
+            result = self._handle(work)
         return result
 
     return _described_as(bound, method)
@@ -98,17 +132,18 @@ def async_method(
 ) -> Callable[Concatenate[AsyncBound[MethodsT], P], Coroutine[Any, Any, T]]:
     """Bind ``method`` to an asyncio class: call it, and drive the work that it returns."""
 
+    is_long = method in _LONG_METHODS
+
     async def bound(self: AsyncBound[MethodsT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         work = method(self._methods, *args, **kwargs)
-        result: T = (
-            await drive_async(work, self._handle) if isinstance(work, GeneratorType) else await self._handle(work)
-        )
+        result: T
+        if isinstance(work, GeneratorType):
+            result = await drive_async(work, self._handle if is_long else self._begin())
+        else:
+            result = await self._handle(work)
         return result
 
     return _described_as(bound, method)
-
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def _described_as(bound: _F, method: Callable[..., Any]) -> _F:

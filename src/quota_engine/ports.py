@@ -36,6 +36,7 @@ __all__ = [
     "StoreFactory",
     "StoreObserver",
     "StoreRequest",
+    "TimedStore",
     "TrimEvents",
     "View",
 ]
@@ -372,6 +373,18 @@ class AsyncStore(Protocol):
     async def close(self) -> None:
         """See :meth:`Store.close`."""
         ...
+
+
+@runtime_checkable
+class TimedStore(Protocol):
+    """A store that bounds calls without another end. A store need not be one.
+
+    Attributes:
+        call_timeout_ms: the time that such a call has, in milliseconds, 200 to 3,600,000. An engine gives all requests
+            of one of its calls this time together, and sets it if the engine was opened with another time.
+    """
+
+    call_timeout_ms: int
 
 
 class StoreFactory(Protocol):

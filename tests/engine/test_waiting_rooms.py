@@ -190,7 +190,7 @@ def test_a_ticket_that_missed_its_turn_is_replaced_at_the_end(engine: QuotaEngin
     with pytest.raises(InvalidRequest, match="another person"):
         room.join(PEOPLE[1], replaces_ticket=tickets[0])
     behind = room.join(PEOPLE[0], replaces_ticket=tickets[0])
-    assert (read_ticket_index(behind.ticket).index, behind.replayed) == (20, False)
+    assert (read_ticket_index(behind.ticket).offset, behind.replayed) == (20, False)
     assert room.status(behind.ticket).phase is TicketPhase.SHUFFLING
     for _ in range(2):
         clock.advance_ms(1_000)

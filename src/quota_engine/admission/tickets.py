@@ -176,18 +176,18 @@ def _derive(secret: bytes, use: bytes) -> bytes:
 
 
 class TicketIndex(NamedTuple):
-    """Names a ticket of a room: its index (from 0), and the epoch in which the room gave it.
+    """Names a ticket of a room: its index as ``offset`` (from 0), and the epoch in which the room gave it.
 
     The number of a ticket, which applicants see, is its index plus 1.
     """
 
-    index: int
+    offset: int
     epoch: int
 
     @property
     def number(self) -> int:
         """Number of the ticket, from 1."""
-        return self.index + 1
+        return self.offset + 1
 
 
 class RoomTickets:

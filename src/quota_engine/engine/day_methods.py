@@ -11,6 +11,7 @@ from quota_engine.domain.commands import CloseDay, Expire, OpenDay, ReallocateUn
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
+from quota_engine.method_binding import long_method
 from quota_engine.ports import ListOffices, RecordedEvent, StoreRequest
 from quota_engine.workflows import day_workflows, relocation
 from quota_engine.workflows.arguments import Day, day_number
@@ -25,6 +26,7 @@ class DayMethods:
 
     requests: RequestBuilder
 
+    @long_method
     def publish(
         self,
         catalog: Catalog,
@@ -128,6 +130,7 @@ class DayMethods:
         """
         return self.requests.day_command(CloseDay, office, day, expected_revision)
 
+    @long_method
     def relocate_day(
         self,
         office: str,
@@ -226,6 +229,7 @@ class DayMethods:
         """Return the offices that the store has a ledger of, sorted."""
         return ListOffices()
 
+    @long_method
     def audit(self, office: str | None = None) -> Workflow[AuditReport]:
         """Recompute every counter from records and events, and report the differences.
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawView, ReadDraw, address_of
 from quota_engine.draws.lottery import commitment_of
-from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
+from quota_engine.method_binding import AsyncBound, SyncBound, async_method, long_method, sync_method
 from quota_engine.ports import AsyncStore, Query, Store
 from quota_engine.workflows import draws
 from quota_engine.workflows.arguments import Applicants
 from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles, SubmittedApplication
-from quota_engine.workflows.generator_drivers import Compute, Workflow, async_handler_of, handler_of
+from quota_engine.workflows.generator_drivers import Compute, Workflow, async_handler_of, call_handlers, handler_of
 from quota_engine.workflows.request_builder import RequestBuilder
 
 
@@ -108,6 +108,7 @@ class DrawMethods:
         """
         return draws.find(self._requests, self.id, applicant)
 
+    @long_method
     def close(self, *, epoch: int = 0) -> Workflow[DrawOutcome]:
         """After the closing time: record the offered places, and freeze them and the applications.
 
@@ -124,6 +125,7 @@ class DrawMethods:
         """
         return draws.close(self._requests, self.id, epoch)
 
+    @long_method
     def run(self, seed: str, entropy: str = "", *, epoch: int = 0) -> Workflow[DrawOutcome]:
         """Reveal the seed. This decides the draw.
 
@@ -139,6 +141,7 @@ class DrawMethods:
         """
         return draws.run(self._requests, self.id, seed, entropy, epoch)
 
+    @long_method
     def files(self) -> Workflow[DrawFiles | None]:
         """Return the files to publish: applications, capacities, and after :meth:`run` the result.
 
@@ -151,6 +154,7 @@ class DrawMethods:
         files: DrawFiles = yield Compute(functools.partial(draws.drawn, record))
         return files
 
+    @long_method
     def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> Workflow[AwardReport]:
         """Hold the winners' places. Safe to repeat.
 
@@ -177,7 +181,8 @@ class Draw(SyncBound[DrawMethods]):
     """
 
     def __init__(self, store: Store, requests: RequestBuilder, draw: str) -> None:
-        super().__init__(DrawMethods(requests, draw), handler_of(store))
+        handle = handler_of(store)
+        super().__init__(DrawMethods(requests, draw), handle, call_handlers(store, handle))
         self.id = draw
 
     def commitment(self, seed: str) -> str:
@@ -205,7 +210,8 @@ class AsyncDraw(AsyncBound[DrawMethods]):
     """:class:`Draw` for asyncio: the same methods, awaited."""
 
     def __init__(self, store: AsyncStore, requests: RequestBuilder, draw: str) -> None:
-        super().__init__(DrawMethods(requests, draw), async_handler_of(store))
+        handle = async_handler_of(store)
+        super().__init__(DrawMethods(requests, draw), handle, call_handlers(store, handle))
         self.id = draw
 
     def commitment(self, seed: str) -> str:

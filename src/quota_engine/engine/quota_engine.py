@@ -25,12 +25,13 @@ from quota_engine.engine.reservation_methods import ReservationMethods
 from quota_engine.engine.room_cache import RoomCache
 from quota_engine.engine.store_discovery import identity_key_for, open_async_store, open_store, store_factory
 from quota_engine.engine.waiting_rooms import AsyncWaitingRoom, WaitingRoom
+from quota_engine.generators import Request, drive, drive_async
 from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, SyncResource, async_method, sync_method
 from quota_engine.ports import AsyncStore, Clock, Observer, Store
 from quota_engine.workflows.admission_gate import AdmissionGate
 from quota_engine.workflows.arguments import Applicants, Day, random_id
 from quota_engine.workflows.entries import reserve
-from quota_engine.workflows.generator_drivers import async_handler_of, handler_of, run, run_async
+from quota_engine.workflows.generator_drivers import async_handler_of, call_handlers, handler_of
 from quota_engine.workflows.request_builder import RequestBuilder
 from quota_engine.workflows.room_view_cache import RoomViewCache
 
@@ -73,7 +74,8 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         rooms: RoomCache[WaitingRoom] | None = None,
     ) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
-        super().__init__(EngineMethods(requests, gate), handler_of(store))
+        handle = handler_of(store)
+        super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle))
         self._store = store
         local_ms = _local_clock(clock)
         self._rooms = (
@@ -96,6 +98,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         admission: Policy | None = None,
         observer: Observer | None = None,
         ticket_keys: TicketKeys | None = None,
+        call_timeout_ms: int | None = None,
     ) -> Self:
         """Open the store at ``url``.
 
@@ -112,15 +115,18 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
                 batches and refusals from the sold-out cache.
             ticket_keys: sign tickets and passes of waiting rooms, the same for all processes on a store; ``None``
                 derives them from the identity key.
+            call_timeout_ms: time that a call has with all attempts, in milliseconds, 200 to 3,600,000. A call that has
+                not ended by then raises ``BackendUnavailable`` if nothing was sent, else ``OutcomeUnknown``. ``None``
+                for the store's setting: 5,000 for one server, 10,000 behind Sentinels and in a cluster.
 
         Raises:
-            InvalidRequest: the URL, the identity key or the catalog is not valid.
+            InvalidRequest: the URL, the identity key, the catalog or the time is not valid.
             WrongIdentityKey: the store was first opened with another identity key.
             BackendUnavailable: no server answers there.
         """
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
-        store = open_store(factory, url, clock, requests.identity_key, observer)
+        store = open_store(factory, url, clock, requests.identity_key, observer, call_timeout_ms)
         return cls(store, requests, _gate(admission, observer, clock, requests), clock=clock)
 
     def close(self) -> None:
@@ -197,7 +203,9 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
             outcome: Outcome = self._store.apply(office, command)
             return outcome
         work = reserve(requests, self._methods.gate, office, command, caller, admission_pass)
-        return run(work, self._store)
+        handle = self._begin()
+        result: Outcome = handle(work) if isinstance(work, Request) else drive(work, handle)
+        return result
 
     def room(self, room: str) -> WaitingRoom:
         """Return the waiting room of this name. Sends nothing.
@@ -269,7 +277,8 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         rooms: RoomCache[AsyncWaitingRoom] | None = None,
     ) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
-        super().__init__(EngineMethods(requests, gate), async_handler_of(store))
+        handle = async_handler_of(store)
+        super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle))
         self._store = store
         local_ms = _local_clock(clock)
         self._rooms = (
@@ -293,11 +302,12 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         admission: Policy | None = None,
         observer: Observer | None = None,
         ticket_keys: TicketKeys | None = None,
+        call_timeout_ms: int | None = None,
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
-        store = await open_async_store(factory, url, clock, requests.identity_key, observer)
+        store = await open_async_store(factory, url, clock, requests.identity_key, observer, call_timeout_ms)
         return cls(store, requests, _gate(admission, observer, clock, requests), clock=clock)
 
     async def close(self) -> None:
@@ -337,7 +347,9 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
             outcome: Outcome = await self._store.apply(office, command)
             return outcome
         work = reserve(requests, self._methods.gate, office, command, caller, admission_pass)
-        return await run_async(work, self._store)
+        handle = self._begin()
+        result: Outcome = await (handle(work) if isinstance(work, Request) else drive_async(work, handle))
+        return result
 
     def room(self, room: str) -> AsyncWaitingRoom:
         """See :meth:`QuotaEngine.room`."""

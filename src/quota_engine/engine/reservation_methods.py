@@ -10,6 +10,7 @@ from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Decline, Exte
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.generators import Request
+from quota_engine.method_binding import long_method
 from quota_engine.ports import StoreRequest
 from quota_engine.workflows import day_workflows, entries, office_moves, party_changes
 from quota_engine.workflows.admission_gate import AdmissionGate, CallAdmission
@@ -243,6 +244,7 @@ class ReservationMethods:
             self.requests, admission, reference, day, office, selection, owner, expected_version
         )
 
+    @long_method
     def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Workflow[MovesReport]:
         """Finish cross-office moves whose caller died. Call periodically.
 

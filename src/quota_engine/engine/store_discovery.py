@@ -11,7 +11,8 @@ from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.ports import AsyncStore, Clock, Observable, Observer, Store, StoreFactory, StoreObserver
+from quota_engine.engine.bounded_store import AsyncTimeoutStore, TimeoutStore, check_timeout
+from quota_engine.ports import AsyncStore, Clock, Observable, Observer, Store, StoreFactory, StoreObserver, TimedStore
 from quota_engine.workflows.generator_drivers import run, run_async
 from quota_engine.workflows.identity_key_check import check_identity_key
 
@@ -59,15 +60,35 @@ def identity_key_for(url: str, identity_key: bytes | None) -> bytes:
 
 
 def open_store(
-    factory: StoreFactory, url: str, clock: Clock | None, identity_key: bytes, observer: Observer | None = None
+    factory: StoreFactory,
+    url: str,
+    clock: Clock | None,
+    identity_key: bytes,
+    observer: Observer | None = None,
+    call_timeout_ms: int | None = None,
 ) -> Store:
     """Open the store at ``url``, which must have this identity key. It notifies ``observer``.
 
+    Args:
+        factory: opens it.
+        url: its URL.
+        clock: source of the time; ``None`` for the store's own clock.
+        identity_key: the identity key.
+        observer: is notified of batches and refusals.
+        call_timeout_ms: time that a call has, in milliseconds; ``None`` for the store's own setting.
+
     Raises:
+        InvalidRequest: the time is not an integer from 200 to 3,600,000.
         WrongIdentityKey: the store was first opened with another key. It is closed again.
         BackendUnavailable: no server answers there.
     """
+    if call_timeout_ms is not None:
+        check_timeout(call_timeout_ms, "call_timeout_ms")
     store = _attach_observer(factory.open_store(url, clock), observer)
+    if isinstance(store, TimedStore):
+        store.call_timeout_ms = call_timeout_ms or store.call_timeout_ms
+    elif call_timeout_ms is not None:
+        store = TimeoutStore(store, call_timeout_ms)
     try:
         run(check_identity_key(identity_key, _namespace_of(url)), store)
     except BaseException:
@@ -77,10 +98,21 @@ def open_store(
 
 
 async def open_async_store(
-    factory: StoreFactory, url: str, clock: Clock | None, identity_key: bytes, observer: Observer | None = None
+    factory: StoreFactory,
+    url: str,
+    clock: Clock | None,
+    identity_key: bytes,
+    observer: Observer | None = None,
+    call_timeout_ms: int | None = None,
 ) -> AsyncStore:
     """See :func:`open_store`."""
+    if call_timeout_ms is not None:
+        check_timeout(call_timeout_ms, "call_timeout_ms")
     store = _attach_observer(await factory.open_async_store(url, clock), observer)
+    if isinstance(store, TimedStore):
+        store.call_timeout_ms = call_timeout_ms or store.call_timeout_ms
+    elif call_timeout_ms is not None:
+        store = AsyncTimeoutStore(store, call_timeout_ms)
     try:
         await run_async(check_identity_key(identity_key, _namespace_of(url)), store)
     except BaseException:

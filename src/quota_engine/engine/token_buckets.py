@@ -13,7 +13,7 @@ from quota_engine.engine.store_discovery import identity_key_for, open_async_sto
 from quota_engine.method_binding import AsyncBound, AsyncResource, SyncBound, SyncResource, async_method, sync_method
 from quota_engine.ports import AsyncStore, Clock, Store
 from quota_engine.workflows.bucket_requests import BucketKeys, BucketRequestBuilder, TakeResult
-from quota_engine.workflows.generator_drivers import Apply, Workflow, async_handler_of, handler_of
+from quota_engine.workflows.generator_drivers import Apply, Workflow, async_handler_of, call_handlers, handler_of
 
 _UNCHECKED: Final = TakeResult(True, unchecked=True)
 
@@ -73,7 +73,8 @@ class TokenBuckets(SyncBound[TokenBucketMethods], SyncResource):
 
     def __init__(self, store: Store, requests: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
-        super().__init__(TokenBucketMethods(requests, admit_in_outage), handler_of(store))
+        handle = handler_of(store)
+        super().__init__(TokenBucketMethods(requests, admit_in_outage), handle, call_handlers(store, handle))
         self._store = store
 
     @classmethod
@@ -121,7 +122,8 @@ class AsyncTokenBuckets(AsyncBound[TokenBucketMethods], AsyncResource):
 
     def __init__(self, store: AsyncStore, requests: BucketRequestBuilder, *, admit_in_outage: bool = False) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
-        super().__init__(TokenBucketMethods(requests, admit_in_outage), async_handler_of(store))
+        handle = async_handler_of(store)
+        super().__init__(TokenBucketMethods(requests, admit_in_outage), handle, call_handlers(store, handle))
         self._store = store
 
     @classmethod

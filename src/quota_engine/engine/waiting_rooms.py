@@ -7,7 +7,9 @@ __all__ = ["AsyncWaitingRoom", "RoomMethods", "WaitingRoom"]
 import threading
 from typing import Any
 
-from quota_engine.generators import Request
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.generators import Request, drive, drive_async
 from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Store
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
@@ -15,12 +17,13 @@ from quota_engine.waiting_room.ticket_status import TicketStatus
 from quota_engine.waiting_room.transcript import RoomTranscript, transcript_of
 from quota_engine.workflows import waiting_rooms
 from quota_engine.workflows.arguments import Day, Moment
-from quota_engine.workflows.generator_drivers import Workflow, async_handler_of, handler_of, run, run_async
+from quota_engine.workflows.generator_drivers import Workflow, async_handler_of, call_handlers, handler_of
 from quota_engine.workflows.room_config import RoomArguments, RoomSettings
 from quota_engine.workflows.room_view_cache import EnterResult, RoomViewCache, RoomViewSnapshot
 from quota_engine.workflows.waiting_rooms import JoinResult, Refresh
 
 _DEFAULT_SETTINGS = RoomSettings()
+_OVERDUE_ERROR = "the call's time is over while another caller reads the room; nothing was applied"
 
 
 class RoomMethods:
@@ -183,9 +186,9 @@ class WaitingRoom(SyncBound[RoomMethods]):
     """
 
     def __init__(self, store: Store, cache: RoomViewCache) -> None:
-        super().__init__(RoomMethods(cache), self._answer)
+        super().__init__(RoomMethods(cache), self._answer, call_handlers(store, self._answer))
         self._answer_from_store = handler_of(store)
-        self._store = store
+        self._ends_at_ms: float | None = getattr(store, "ends_at_ms", None)
 
     create = sync_method(RoomMethods.create)
     join = sync_method(RoomMethods.join)
@@ -197,20 +200,24 @@ class WaitingRoom(SyncBound[RoomMethods]):
     view = sync_method(RoomMethods.view)
     transcript = sync_method(RoomMethods.transcript)
 
-    def _answer(self, request: Request[Any]) -> Any:
+    def _answer(self, request: Request[Any], ends_at_ms: float | None = None) -> Any:
         if isinstance(request, Refresh):
-            self._refresh(request)
+            self._refresh(request, self._ends_at_ms if ends_at_ms is None else ends_at_ms)
             return None
-        return self._answer_from_store(request)
+        return self._answer_from_store(request, ends_at_ms)
 
-    def _refresh(self, request: Refresh) -> None:
+    def _refresh(self, request: Refresh, ends_at_ms: float | None) -> None:
         cache = self._methods.cache
         refreshing = cache.shared_lock(threading.Lock)
-        if not refreshing.acquire(blocking=not cache.is_usable()):
+        waits = not cache.is_usable()
+        wait_s = -1.0 if ends_at_ms is None or not waits else max(0.0, ends_at_ms - monotonic_ms()) / 1000
+        if not refreshing.acquire(waits, wait_s):
+            if waits:
+                raise BackendUnavailable(_OVERDUE_ERROR)
             return
         try:
             if not cache.is_fresh(request.max_age_ms):  # another thread may have read it while this one waited
-                run(waiting_rooms.refresh(cache), self._store)
+                drive(waiting_rooms.refresh(cache), lambda one: self._answer_from_store(one, ends_at_ms))
         finally:
             refreshing.release()
 
@@ -221,9 +228,9 @@ class AsyncWaitingRoom(AsyncBound[RoomMethods]):
     def __init__(self, store: AsyncStore, cache: RoomViewCache) -> None:
         import asyncio  # its caller has an event loop; synchronous callers never import it
 
-        super().__init__(RoomMethods(cache), self._answer)
+        super().__init__(RoomMethods(cache), self._answer, call_handlers(store, self._answer))
         self._answer_from_store = async_handler_of(store)
-        self._store = store
+        self._ends_at_ms: float | None = getattr(store, "ends_at_ms", None)
         self._refreshing: asyncio.Lock = cache.shared_lock(asyncio.Lock)
 
     create = async_method(RoomMethods.create)
@@ -236,16 +243,26 @@ class AsyncWaitingRoom(AsyncBound[RoomMethods]):
     view = async_method(RoomMethods.view)
     transcript = async_method(RoomMethods.transcript)
 
-    async def _answer(self, request: Request[Any]) -> Any:
+    async def _answer(self, request: Request[Any], ends_at_ms: float | None = None) -> Any:
         if isinstance(request, Refresh):
-            await self._refresh(request)
+            await self._refresh(request, self._ends_at_ms if ends_at_ms is None else ends_at_ms)
             return None
-        return await self._answer_from_store(request)
+        return await self._answer_from_store(request, ends_at_ms)
 
-    async def _refresh(self, request: Refresh) -> None:
+    async def _refresh(self, request: Refresh, ends_at_ms: float | None) -> None:
+        import asyncio  # its caller has an event loop; synchronous callers never import it
+
         cache = self._methods.cache
         if self._refreshing.locked() and cache.is_usable():
             return
-        async with self._refreshing:
+        left_s = None if ends_at_ms is None else max(0.0, ends_at_ms - monotonic_ms()) / 1000
+        try:
+            async with asyncio.timeout(left_s):
+                await self._refreshing.acquire()
+        except TimeoutError:
+            raise BackendUnavailable(_OVERDUE_ERROR) from None
+        try:
             if not cache.is_fresh(request.max_age_ms):  # another task may have read it while this one waited
-                await run_async(waiting_rooms.refresh(cache), self._store)
+                await drive_async(waiting_rooms.refresh(cache), lambda one: self._answer_from_store(one, ends_at_ms))
+        finally:
+            self._refreshing.release()

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.api_schema.headers import REQUEST_TIMEOUT_PATTERN
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.domain.outcomes import Status
 from quota_engine.ledger_kinds import KINDS
@@ -264,7 +265,13 @@ def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         )
         parameter = _optional_header("X-Quota-Engine-Valid-Until-Ms", description)
         parameters.append({**parameter, "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"}})
-    return parameters
+    description = (
+        "The longest time that the caller waits, in seconds from 0.3; more than 3600 count as 3600. It counts from the "
+        "complete request. "
+        "Nothing of the request takes effect later."
+    )
+    parameter = _optional_header("Request-Timeout", description)
+    return [*parameters, {**parameter, "schema": {"type": "string", "pattern": f"^{REQUEST_TIMEOUT_PATTERN}$"}}]
 
 
 def _optional_header(name: str, description: str) -> dict[str, Any]:

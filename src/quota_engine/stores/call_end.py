@@ -23,16 +23,31 @@ class CallEnd:
 
     Attributes:
         ends_at_ms: The end, by this process's monotonic clock in milliseconds.
-        is_sent: True if an attempt that writes may have been sent.
+        cut_at_ms: The time at which the thread that carries the call out stops, wherever it waits. For a batch it is
+            the end of its sender: the other callers wait until their ends.
+        is_sent: True if an attempt that writes may have been sent, and the server has not refused it.
+        is_unknown: True if the reply to such an attempt was lost.
+        reason: The error of the last attempt, or ``""``.
     """
 
+    is_sent = False
+    is_unknown = False
+    reason = ""
+
     def __init__(self, ends_at_ms: float) -> None:
-        self.ends_at_ms = ends_at_ms
-        self.is_sent = False
+        self.ends_at_ms = self.cut_at_ms = ends_at_ms
 
     def record_sent(self) -> None:
         """Note that an attempt that writes is being sent."""
         self.is_sent = True
+
+    def record_unknown(self) -> None:
+        """Note that the attempt that was sent last may have been applied."""
+        self.is_sent = self.is_unknown = True
+
+    def record_refused(self) -> None:
+        """Note that the server has refused the attempt that was sent last, so that it was not applied."""
+        self.is_sent = self.is_unknown
 
     def begin_attempt(self, now_ms: float) -> None:
         """Check that there is time for another attempt.
@@ -49,9 +64,12 @@ class CallEnd:
 
     def error(self) -> BackendUnavailable | OutcomeUnknown:
         """Return the error of the call at its end."""
+        reason = f" ({self.reason})" if self.reason else ""
         if self.is_sent:
-            return OutcomeUnknown("the call's time is over before the store's answer; repeat it with the same key")
-        return BackendUnavailable("the call's time is over, and nothing was sent to the store")
+            return OutcomeUnknown(
+                f"the call's time is over before the store's answer{reason}; repeat it with the same key"
+            )
+        return BackendUnavailable(f"the call's time is over{reason}; nothing was applied")
 
 
 class EndingCall(Protocol):
@@ -80,15 +98,22 @@ class BatchEnd(CallEnd, Generic[C]):
         lines: Their lines. The attempt reads this list when it is sent.
     """
 
-    def __init__(self, calls: list[C], on_sending: Callable[[], Sequence[C]] | None = None) -> None:
+    def __init__(
+        self,
+        calls: list[C],
+        on_sending: Callable[[], Sequence[C]] | None = None,
+        sender_ends_at_ms: float = math.inf,
+    ) -> None:
         """Begin a batch.
 
         Args:
             calls: Its calls.
             on_sending: Called just before the first attempt is sent. Returns calls that join the batch.
+            sender_ends_at_ms: The end of the thread that sends the batch, which makes no attempt later.
         """
-        super().__init__(_earliest(calls))
+        super().__init__(min(_earliest(calls), sender_ends_at_ms))
         self.calls = calls
+        self.cut_at_ms = sender_ends_at_ms
         self.lines = [call.line for call in calls]
         self._on_sending = on_sending
 
@@ -110,29 +135,53 @@ class BatchEnd(CallEnd, Generic[C]):
             if call.end is not None:
                 call.end.is_sent = True
 
+    def record_unknown(self) -> None:
+        """See :meth:`CallEnd.record_unknown`."""
+        self.is_sent = self.is_unknown = True
+        for call in self.calls:
+            if call.end is not None:
+                call.end.is_sent = call.end.is_unknown = True
+
+    def record_refused(self) -> None:
+        """See :meth:`CallEnd.record_refused`."""
+        self.is_sent = self.is_unknown
+        for call in self.calls:
+            if call.end is not None:
+                call.end.is_sent = call.end.is_unknown
+
     def begin_attempt(self, now_ms: float) -> None:
         """Drop the calls whose callers have given up, and answer and drop those with too little time left.
 
         Raises:
-            BackendUnavailable: No call is left, and nothing was sent.
-            OutcomeUnknown: No call is left, and an attempt was sent.
+            BackendUnavailable: No call is left, or the sender has too little time left, and nothing was sent.
+            OutcomeUnknown: The same, and an attempt was sent.
         """
-        has_time = self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN
-        if has_time and not any(call.is_done() for call in self.calls):
-            return  # nearly always
+        if self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN:
+            for call in self.calls:
+                if call.is_done():
+                    break
+            else:
+                return  # nearly always
         kept = []
         for call in self.calls:
             if call.is_done():
                 continue
             if call.end is not None and call.end.ends_at_ms - now_ms < TIME_LEFT_MS_MIN:
-                call.set_error(self.error())
+                call.end.reason = self.reason
+                call.set_error(call.end.error())
             else:
                 kept.append(call)
-        if not kept:
+        if kept:
+            self.calls, self.lines[:] = kept, [call.line for call in kept]
+            self.ends_at_ms = min(_earliest(kept), self.cut_at_ms)
+        if not kept or self.cut_at_ms - now_ms < TIME_LEFT_MS_MIN:
             raise self.error()
-        self.calls, self.lines[:] = kept, [call.line for call in kept]
-        self.ends_at_ms = _earliest(kept)
 
 
 def _earliest(calls: Sequence[EndingCall]) -> float:
-    return min([call.end.ends_at_ms for call in calls if call.end is not None], default=math.inf)
+    earliest_ms = math.inf
+    for call in calls:
+        end = call.end
+        if end is not None and end.ends_at_ms < earliest_ms:
+            earliest_ms = end.ends_at_ms
+    return earliest_ms

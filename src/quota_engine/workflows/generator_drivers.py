@@ -5,13 +5,25 @@ A workflow is a generator that yields requests and returns a result. It performs
 
 from __future__ import annotations
 
-__all__ = ["Apply", "Compute", "Workflow", "async_handler_of", "execute", "handler_of", "run", "run_async"]
+__all__ = [
+    "Apply",
+    "Compute",
+    "StoreHandler",
+    "Workflow",
+    "async_handler_of",
+    "call_handlers",
+    "execute",
+    "handler_of",
+    "run",
+    "run_async",
+]
 
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Protocol, TypeVar
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.generators import Request, drive, drive_async
-from quota_engine.ports import AsyncStore, Store, StoreRequest
+from quota_engine.ports import AsyncStore, Store, StoreRequest, TimedStore
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -46,14 +58,29 @@ def execute(request: Request[T]) -> Workflow[T]:
     return answer
 
 
-def handler_of(store: Store) -> Callable[[Request[Any]], Any]:
+class StoreHandler(Protocol):
+    """Answers the requests of workflows from a store."""
+
+    def __call__(self, request: Request[Any], ends_at_ms: float | None = None) -> Any:
+        """Answer a request.
+
+        Args:
+            request: The request.
+            ends_at_ms: The end of the call that it belongs to; see :meth:`quota_engine.ports.Store.apply`.
+        """
+        ...
+
+
+def handler_of(store: Store) -> StoreHandler:
     """Return the function that answers the requests of workflows from ``store``."""
 
-    def handle(request: Request[Any]) -> Any:
+    def handle(request: Request[Any], ends_at_ms: float | None = None) -> Any:
         if type(request) is Apply:
-            return store.apply(request.address, request.command)
+            if ends_at_ms is None:
+                return store.apply(request.address, request.command)
+            return store.apply(request.address, request.command, ends_at_ms=ends_at_ms)
         if isinstance(request, StoreRequest):
-            return store.execute(request)
+            return store.execute(request) if ends_at_ms is None else store.execute(request, ends_at_ms=ends_at_ms)
         if isinstance(request, Compute):
             return request.function()
         raise TypeError(f"no driver answers a {type(request).__name__}")
@@ -61,14 +88,18 @@ def handler_of(store: Store) -> Callable[[Request[Any]], Any]:
     return handle
 
 
-def async_handler_of(store: AsyncStore) -> Callable[[Request[Any]], Awaitable[Any]]:
+def async_handler_of(store: AsyncStore) -> StoreHandler:
     """Return the function that answers the requests of workflows from ``store``, for asyncio."""
 
-    async def handle(request: Request[Any]) -> Any:
+    async def handle(request: Request[Any], ends_at_ms: float | None = None) -> Any:
         if type(request) is Apply:
-            return await store.apply(request.address, request.command)
+            if ends_at_ms is None:
+                return await store.apply(request.address, request.command)
+            return await store.apply(request.address, request.command, ends_at_ms=ends_at_ms)
         if isinstance(request, StoreRequest):
-            return await store.execute(request)
+            if ends_at_ms is None:
+                return await store.execute(request)
+            return await store.execute(request, ends_at_ms=ends_at_ms)
         if isinstance(request, Compute):
             import asyncio  # its caller has an event loop; synchronous callers never import it
 
@@ -76,6 +107,34 @@ def async_handler_of(store: AsyncStore) -> Callable[[Request[Any]], Awaitable[An
         raise TypeError(f"no driver answers a {type(request).__name__}")
 
     return handle
+
+
+def call_handlers(store: object, handle: StoreHandler) -> Callable[[], Callable[[Request[Any]], Any]]:
+    """Return a function that returns the handler of one call: all requests of the call share its end.
+
+    The end counts from the call's first request. A store without :attr:`~quota_engine.ports.TimedStore.call_timeout_ms`
+    gets no end.
+
+    Args:
+        store: The store.
+        handle: Answers the requests from it.
+    """
+    if not isinstance(store, TimedStore):
+        return lambda: handle
+    timeout_ms = store.call_timeout_ms
+
+    def begin() -> Callable[[Request[Any]], Any]:
+        ends_at_ms: float | None = None
+
+        def handle_until(request: Request[Any]) -> Any:
+            nonlocal ends_at_ms
+            if ends_at_ms is None:
+                ends_at_ms = monotonic_ms() + timeout_ms
+            return handle(request, ends_at_ms)
+
+        return handle_until
+
+    return begin
 
 
 def run(work: Workflow[T] | Request[T], store: Store) -> T:

@@ -175,8 +175,8 @@ class EndpointApp:
             body = decode_body(content, headers, self._decoder)
         if endpoint.needs_idempotency_key and not headers.get(b"idempotency-key"):
             raise Problem("bad-request", "send an Idempotency-Key header: a new key for each booking")
-        if endpoint.method != "GET":
-            left_ms = find_time_left_ms(headers)
+        if not endpoint.is_stream:
+            left_ms = find_time_left_ms(headers, is_read=endpoint.method == "GET")
             if left_ms is not None:
                 context = context.with_timeout(left_ms)
         try:

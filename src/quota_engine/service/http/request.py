@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive
 
-from quota_engine.api_schema.headers import VALID_UNTIL_HEADER
+from quota_engine.api_schema.headers import REQUEST_TIMEOUT_HEADER, VALID_UNTIL_HEADER
 from quota_engine.api_schema.problems import FieldProblem
 from quota_engine.service.http.auth import Grant
 from quota_engine.service.http.limits import RequestLimits
@@ -28,6 +28,7 @@ _UNIQUE_HEADERS: Final = (
     b"content-type",
     b"idempotency-key",
     b"if-none-match",
+    REQUEST_TIMEOUT_HEADER.encode(),
     VALID_UNTIL_HEADER.encode(),
 )
 """Headers that the service reads. A proxy in front might use the other one of two."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["AsyncRedisStore"]
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
@@ -48,6 +49,9 @@ T = TypeVar("T")
 _CACHED_IN_A_ROW_MAX = 64
 """Cached outcomes in a row before other tasks of the loop run: a call that is answered at once awaits nothing."""
 
+_WATCHED_MAX: Final = 1024
+"""Watched calls from which those that have ended are removed."""
+
 _FORKED_ERROR: Final = (
     "this engine was opened before the process was forked, and works in the parent only: open another one in the child "
     "with AsyncQuotaEngine.open"
@@ -87,6 +91,9 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop of the first call. Futures, connections and tasks of one loop do not work in another."""
         self._is_forked = False
+        self._watched: deque[tuple[_TaskCall, CallEnd]] = deque()
+        self._watched_max = _WATCHED_MAX
+        self._watch_timer: asyncio.TimerHandle | None = None
         self._channels: dict[Node | None, NodeChannel] = {}
         self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
 
@@ -113,11 +120,11 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                     self._cached_in_a_row = 0
                     await asyncio.sleep(0)
                 return known
+        end = self._new_end(ends_at_ms)
         try:
-            if ends_at_ms is None:
-                outcome = await self._send(address, command, None)
+            if ends_at_ms is None and not self._executor.offices.must_register(address, command):
+                outcome = await self._send(address, command, end, watches=True)
             else:
-                end = CallEnd(ends_at_ms)
                 outcome = await self._run_until(end, self._send(address, command, end))
         except BaseException:
             cache.record_unknown(address, command)
@@ -129,12 +136,14 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
 
     async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.AsyncStore.execute`."""
+        end, query = self._end_of(request, ends_at_ms), as_query(request)
         answer: T
-        if ends_at_ms is None:
-            answer = await self._execute(request, None)
+        if end is None:
+            answer = await self._execute(request, query, None)
+        elif query is not None and ends_at_ms is None:
+            answer = await self._execute(request, query, end, watches=True)
         else:
-            end = CallEnd(ends_at_ms)
-            answer = await self._run_until(end, self._execute(request, end))
+            answer = await self._run_until(end, self._execute(request, query, end))
         return answer
 
     async def check_server(self) -> None:
@@ -143,7 +152,8 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         Raises:
             BackendUnavailable: The server does not answer or does not qualify.
         """
-        await self._drive(self._executor.check_server())
+        end = self._new_end(None)
+        await self._run_until(end, self._drive(self._executor.check_server(), end))
 
     async def close(self) -> None:
         """Wait for the calls in flight, and close the connections. Later calls are refused."""
@@ -158,23 +168,24 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         if on_close is not None:
             await asyncio.to_thread(on_close)
 
-    async def _send(self, address: str, command: Any, end: CallEnd | None) -> Any:
+    async def _send(self, address: str, command: Any, end: CallEnd, *, watches: bool = False) -> Any:
         self._begin_call()
         try:
             if self._executor.offices.must_register(address, command):
                 await self._drive(self._executor.offices.register(address, command), end)
             handle = self._executor.handle(address)
-            return await self._enqueue(handle, handle.format.script_of(command), command, end)
+            return await self._enqueue(handle, handle.format.script_of(command), command, end, watches=watches)
         finally:
             self._end_call()
 
-    async def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
-        query = as_query(request)
+    async def _execute(
+        self, request: StoreRequest[Any], query: tuple[str, Any] | None, end: CallEnd | None, *, watches: bool = False
+    ) -> Any:
         self._begin_call()
         try:
             if query is not None:
                 handle = self._executor.handle(query[0])
-                return await self._enqueue(handle, handle.format.queries, query[1], end)
+                return await self._enqueue(handle, handle.format.queries, query[1], end, watches=watches)
             return await self._drive(self._requests.execute(request), end)
         finally:
             self._end_call()
@@ -192,8 +203,48 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         except TimeoutError:
             raise end.error() from None
 
-    async def _enqueue(self, handle: LedgerHandle, script: Script, command: Any, end: CallEnd | None) -> Any:
-        """Queue a command or question; return its result when a batch with it has been answered."""
+    def _watch(self, call: _TaskCall, end: CallEnd, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer a call at its end, with one timer for all calls: a timer for each would cost as much as the call.
+
+        The calls have the same time-out, so they end in the order in which they came.
+        """
+        watched = self._watched
+        while watched and watched[0][0].is_done():
+            watched.popleft()
+        if len(watched) >= self._watched_max:  # calls behind one that is stuck
+            watched = self._watched = deque(one for one in watched if not one[0].is_done())
+            self._watched_max = max(_WATCHED_MAX, 2 * len(watched))
+        watched.append((call, end))
+        if self._watch_timer is None:
+            self._watch_timer = loop.call_later((end.ends_at_ms - self._monotonic_ms()) / 1000, self._end_watched, loop)
+
+    def _end_watched(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer the calls whose end has come, and set the timer for the next end."""
+        self._watch_timer = None
+        watched, now_ms = self._watched, self._monotonic_ms()
+        while watched:
+            call, end = watched[0]
+            if not call.is_done():
+                if end.ends_at_ms > now_ms:
+                    self._watch_timer = loop.call_later((end.ends_at_ms - now_ms) / 1000, self._end_watched, loop)
+                    return
+                call.set_error(end.error())
+                for queue in self._queues.values():
+                    queue.has_abandoned = True
+            watched.popleft()
+
+    async def _enqueue(
+        self, handle: LedgerHandle, script: Script, command: Any, end: CallEnd | None, *, watches: bool = False
+    ) -> Any:
+        """Queue a command or question; return its result when a batch with it has been answered.
+
+        Args:
+            handle: The ledger.
+            script: The script.
+            command: The command or question.
+            end: The end of the call, if it has one.
+            watches: True to answer the call at its end; otherwise the caller does so.
+        """
         line = handle.format.encode(command)
         key = handle, script
         queue = self._queue(key)
@@ -203,6 +254,8 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                 return self._executor.overloaded(handle, script)
         loop = asyncio.get_running_loop()
         call = _TaskCall(command, line, self._token(), end, loop.create_future())
+        if watches and end is not None:
+            self._watch(call, end, loop)
         queue.waiting.append(call)
         if len(queue.waiting) == 1:
             # Calls of the same iteration of the loop join the batch; a lone call waits for no other.
@@ -303,7 +356,12 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                 return []
             if end is not None:
                 end.begin_attempt(self._monotonic_ms())
-            return await self._exchange(step, end)
+            try:
+                return await self._exchange(step, end)
+            except (NotSent, ReplyLost) as error:
+                if end is not None:
+                    end.reason = str(error)
+                raise
 
         return await drive_async(call, handle)
 

@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import redis.asyncio.connection
-import redis.connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -24,9 +23,11 @@ from quota_engine.domain.validation import check_name
 from quota_engine.ports import Clock
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
 from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.ending_connections import EndingConnectionPool
 from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
 from quota_engine.stores.redis.routing import ClusterRouter, EmbeddedRouter, SentinelRouter
 from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOutCache
+from quota_engine.stores.redis.store_base import CALL_TIMEOUT_MS
 from quota_engine.stores.redis.sync_store import RedisStore
 
 S = TypeVar("S", RedisStore, AsyncRedisStore)
@@ -49,6 +50,7 @@ _STORE_OPTIONS: Final = frozenset(
         "sold_out_ms",
         "fence",
         "functions",
+        "call_timeout_ms",
     }
 )
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
@@ -57,7 +59,9 @@ _ATTEMPTS_MAX_WITH_FAILOVER: Final = 16
 _CONNECTIONS_MAX: Final = 8
 """Connections of one store to each server. Batches need few. A caller waits when all of them are in use."""
 _POOL_WAIT_S: Final = 5
-_SOCKET_TIMEOUT_S: Final = 5.0
+_TIMEOUT_MS: Final = 3_000
+_CALL_TIMEOUT_MS_WITH_FAILOVER: Final = 10_000
+_CALL_TIMEOUT_MS_BOUNDS: Final = (200, 3_600_000)
 
 
 class _Target(NamedTuple):
@@ -71,6 +75,7 @@ class _Target(NamedTuple):
         policy: Retries and acknowledgment of calls.
         namespace: Precedes all keys.
         sold_out_cache: Remembers what is sold out.
+        call_timeout_ms: The time that a call has.
         form: The form of such URLs, for errors.
     """
 
@@ -81,6 +86,7 @@ class _Target(NamedTuple):
     policy: RetryPolicy
     namespace: str
     sold_out_cache: SoldOutCache
+    call_timeout_ms: int
     form: str
 
 
@@ -97,7 +103,9 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
         raise InvalidRequest("url", "a unix:// URL without a path", "unix:///path/to/socket")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     attempts_max_default = _ATTEMPTS_MAX_WITH_FAILOVER if kind else RetryPolicy().attempts_max
-    timeout_ms = _integer(options, "timeout_ms", round(_SOCKET_TIMEOUT_S * 1000), 1, 600_000)
+    timeout_ms = _integer(options, "timeout_ms", _TIMEOUT_MS, 1, 600_000)
+    call_timeout_ms_default = _CALL_TIMEOUT_MS_WITH_FAILOVER if kind else CALL_TIMEOUT_MS
+    call_timeout_ms = _integer(options, "call_timeout_ms", call_timeout_ms_default, *_CALL_TIMEOUT_MS_BOUNDS)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
     attempt_valid_ms = _integer(options, "attempt_valid_ms", RetryPolicy().attempt_valid_ms, 1, 600_000)
     durability = _durability(options)
@@ -133,7 +141,7 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
         functions=functions == "auto",
     )
     cache = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
-    return _Target(first, url_to, router, settings, policy, namespace, cache, _FORMS[kind])
+    return _Target(first, url_to, router, settings, policy, namespace, cache, call_timeout_ms, _FORMS[kind])
 
 
 def _durability(options: dict[str, str]) -> Durability:
@@ -247,7 +255,8 @@ def open_store(url: str, clock: Clock | None) -> RedisStore:
     Options of the URL, besides those of redis-py:
 
     - ``namespace``: precedes all keys;
-    - ``timeout_ms``: how long to wait for a reply (5000);
+    - ``call_timeout_ms``: how long a call may take with all attempts (5000; 10000 with Sentinels and in a cluster);
+    - ``timeout_ms``: how long to wait for a reply (3000);
     - ``attempts_max``: attempts of a call (8; 16 with Sentinels and in a cluster);
     - ``attempt_valid_ms``: how long an attempt that writes may take to reach the server (1000; at most ``timeout_ms``);
     - ``durability``: ``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms`` for them;
@@ -267,7 +276,7 @@ def open_store(url: str, clock: Clock | None) -> RedisStore:
     of_server, of_store = _split_embedded(url)
     embedded = open_embedded(of_server) if _is_embedded(url) else None
     with _closed_on_error(embedded):
-        store = _new_store(RedisStore, redis.connection, Retry(NoBackoff(), 0), url, of_store, clock, embedded)
+        store = _new_store(RedisStore, EndingConnectionPool, Retry(NoBackoff(), 0), url, of_store, clock, embedded)
         store.check_server()
     return store
 
@@ -278,7 +287,8 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncRedisStore:
     embedded = await asyncio.to_thread(open_embedded, of_server) if _is_embedded(url) else None
     with _closed_on_error(embedded):
         retry = AsyncRetry(NoBackoff(), 0)
-        store = _new_store(AsyncRedisStore, redis.asyncio.connection, retry, url, of_store, clock, embedded)
+        pools = redis.asyncio.connection.BlockingConnectionPool
+        store = _new_store(AsyncRedisStore, pools, retry, url, of_store, clock, embedded)
         await store.check_server()
     return store
 
@@ -296,7 +306,7 @@ def _closed_on_error(embedded: EmbeddedServer | None) -> Iterator[None]:
 
 def _new_store(
     store_class: type[S],
-    connections: Any,
+    pool_class: Any,
     retry: object,
     url: str,
     of_store: str,
@@ -307,7 +317,7 @@ def _new_store(
 
     Args:
         store_class: The sync or the async store.
-        connections: redis-py's module with the pools for it.
+        pool_class: The class of its pools of connections.
         retry: redis-py's object that allows no retries.
         url: The URL.
         of_store: The store's own options, if the server is embedded.
@@ -315,7 +325,7 @@ def _new_store(
         embedded: The embedded server, which the store closes.
     """
     target = _target(embedded.url + of_store if embedded else url, clock)
-    pool, pool_to = _pools(connections.BlockingConnectionPool.from_url, target, retry)
+    pool, pool_to = _pools(pool_class.from_url, target, retry)
     return store_class(
         pool,
         clock,
@@ -325,4 +335,5 @@ def _new_store(
         pool_to=pool_to,
         on_close=embedded.close if embedded else None,
         sold_out_cache=target.sold_out_cache,
+        call_timeout_ms=target.call_timeout_ms,
     )

@@ -383,10 +383,14 @@ def _call_with_retries(
         except NoScriptError:
             # A restart, promotion or flush lost the script. Its text makes it known again, without a pause. The attempt
             # does not count, unless the server forgets scripts as soon as it receives them.
+            if last_moment is not None:
+                last_moment.record_refused()
             attempts -= not by_text
             by_text = True
             continue
         except AskError as error:  # the base class of MovedError
+            if last_moment is not None:
+                last_moment.record_refused()
             reason, redirected = error, router.redirect_target(error, node)
             asking = not isinstance(error, MovedError)
             if not was_redirected:
@@ -396,14 +400,19 @@ def _call_with_retries(
         except (NotSent, ReplyLost) as error:
             is_lost = last_moment is not None and isinstance(error, ReplyLost)
             unknown, reason = error if is_lost else unknown, error
-            if last_moment is not None and not isinstance(error, NotReplicated):
-                last_moment.clocks.of(node).forget()
+            if last_moment is not None:
                 if is_lost:
-                    last_moment.record_lost()
+                    last_moment.record_unknown()
+                if not isinstance(error, NotReplicated):
+                    last_moment.clocks.of(node).forget()
+                    if is_lost:
+                        last_moment.record_lost()
         except (AuthenticationError, NoPermissionError, OutOfMemoryError) as error:
             reason = error
             break  # retrying does not help
         except (ResponseError, BusyLoadingError) as error:
+            if last_moment is not None:
+                last_moment.record_refused()
             if str(error).startswith("FENCED"):
                 raise Fenced(error, is_unknown=unknown is not None) from error
             if str(error).startswith(NO_FUNCTION):
@@ -417,6 +426,7 @@ def _call_with_retries(
                 # No script expects this error, and it may have come after the first write.
                 if last_moment is not None and not str(error).startswith(_REFUSED_CODES):
                     unknown = error
+                    last_moment.record_unknown()
                 break
             if last_moment is not None and str(error).startswith("LATE"):
                 last_moment.clocks.of(node).record(float(str(error).split()[1]), last_moment.clocks.now_ms())

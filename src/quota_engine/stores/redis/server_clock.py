@@ -49,7 +49,7 @@ class LastMoment:
         lost_until_ms: The monotonic time from which no attempt whose reply was lost can run any more.
     """
 
-    __slots__ = ("_passes_at_ms", "_valid_ms", "clocks", "lost_until_ms")
+    __slots__ = ("_end", "_passes_at_ms", "_valid_ms", "clocks", "lost_until_ms")
 
     def __init__(self, clocks: ServerClocks, valid_ms: int) -> None:
         """Take the time that an attempt has from its sending to its start on the server, in milliseconds."""
@@ -57,6 +57,7 @@ class LastMoment:
         self.lost_until_ms = -math.inf
         self._valid_ms = valid_ms
         self._passes_at_ms = -math.inf
+        self._end: CallEnd | None = None
 
     def stamp(self, node: Hashable, end: CallEnd | None) -> int:
         """Return the last moment of an attempt that is sent to a server now, by that server's clock.
@@ -68,6 +69,7 @@ class LastMoment:
         """
         now_ms = self.clocks.now_ms()
         valid_ms: float = self._valid_ms
+        self._end = end
         if end is not None:
             end.record_sent()
             valid_ms = min(valid_ms, end.ends_at_ms - now_ms - MARGIN_MS)
@@ -77,6 +79,16 @@ class LastMoment:
     def record_lost(self) -> None:
         """Note that the reply to the attempt that was stamped last is lost: it may be in flight."""
         self.lost_until_ms = max(self.lost_until_ms, self._passes_at_ms + MARGIN_MS)
+
+    def record_unknown(self) -> None:
+        """Note that the attempt that was stamped last may have been applied."""
+        if self._end is not None:
+            self._end.record_unknown()
+
+    def record_refused(self) -> None:
+        """Note that the server has refused the attempt that was stamped last."""
+        if self._end is not None:
+            self._end.record_refused()
 
     def wait_ms(self) -> int:
         """Return how long to wait until no lost attempt can run any more, in milliseconds."""

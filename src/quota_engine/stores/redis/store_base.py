@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSED_ERROR", "CONNECT_ERRORS", "REJECTIONS", "PendingCall", "QueueKey", "RedisStoreBase"]
+__all__ = [
+    "CALL_TIMEOUT_MS",
+    "CLOSED_ERROR",
+    "CONNECT_ERRORS",
+    "REJECTIONS",
+    "PendingCall",
+    "QueueKey",
+    "RedisStoreBase",
+]
 
 import abc
 from collections.abc import Callable, Sequence
@@ -13,8 +21,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.forks import call_in_child
-from quota_engine.ports import Clock, StoreObserver
+from quota_engine.ports import Audit, Clock, Describe, Reconcile, StoreObserver, StoreRequest
 from quota_engine.stores.batching import BATCH_QUEUES_MAX, BatchLimits, BatchQueue, copy_error
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.observer_adapter import ObserverAdapter
@@ -30,6 +39,12 @@ QueueKey = tuple[LedgerHandle, Script]
 """The ledger and the script that the calls of one batch share."""
 
 CLOSED_ERROR: Final = "the engine has been closed: open it again to make calls"
+UNKNOWN_ERROR: Final = (
+    "the command was sent and its answer was lost, so it may have been applied: repeat the call with the same key"
+)
+CALL_TIMEOUT_MS: Final = 5_000
+"""The time that a call has, with all attempts, unless its caller gives another end."""
+_LONG_REQUESTS: Final = (Audit, Describe, Reconcile)
 REJECTIONS: Final = (AuthenticationError, BusyLoadingError)
 """The server answered, and rejects the connection."""
 CONNECT_ERRORS: Final = (RedisConnectionError, RedisTimeoutError, OSError)
@@ -86,6 +101,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         on_close: Callable[[], None] | None = None,
         sold_out_cache: SoldOutCache | None = None,
         monotonic: Callable[[], float] = monotonic_ms,
+        call_timeout_ms: int = CALL_TIMEOUT_MS,
     ) -> None:
         """Create a store on connections that decode responses and do not retry.
 
@@ -101,7 +117,9 @@ class RedisStoreBase(abc.ABC, Generic[P]):
             on_close: Called once, after the connections are closed.
             sold_out_cache: Remembers what is sold out; ``None`` remembers nothing.
             monotonic: This process's monotonic clock in milliseconds, by which attempts and calls end.
+            call_timeout_ms: The time that a call without another end has, in milliseconds (200 to 3,600,000).
         """
+        self.call_timeout_ms = call_timeout_ms
         self._pools: dict[Node | None, Any] = {None: pool}
         self._pool_to = pool_to
         self._on_close = on_close
@@ -128,6 +146,14 @@ class RedisStoreBase(abc.ABC, Generic[P]):
     def attach(self, observer: StoreObserver) -> None:
         """See :meth:`quota_engine.ports.Observable.attach`."""
         self._observer = ObserverAdapter(observer)
+
+    def _end_of(self, request: StoreRequest[Any], ends_at_ms: float | None) -> CallEnd | None:
+        """Return the end of a call. Requests for a whole ledger have one only if the caller gives it."""
+        return None if ends_at_ms is None and isinstance(request, _LONG_REQUESTS) else self._new_end(ends_at_ms)
+
+    def _new_end(self, ends_at_ms: float | None) -> CallEnd:
+        """Return the end of a call: the caller's, or that of the store's time-out."""
+        return CallEnd(self._monotonic_ms() + self.call_timeout_ms if ends_at_ms is None else ends_at_ms)
 
     def _token(self) -> Any:
         """Return the observer's correlation token for a call that is about to be queued."""
@@ -162,7 +188,12 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         """Give each caller of a batch that has no result an error: the sender this one, all other callers a copy."""
         abandoned = self._executor.abandoned_error(*key)
         for call in batch:
-            if not call.is_done():
+            if call.is_done():
+                continue
+            if call.end is not None and call.end.is_unknown and isinstance(error, BackendUnavailable):
+                # An earlier batch had sent this call.
+                call.set_error(OutcomeUnknown(f"{UNKNOWN_ERROR}; now {error}"))
+            else:
                 call.set_error(error if call is sender else copy_error(error, abandoned))
 
     def _report(self, key: QueueKey, batch: Sequence[P], began_ns: int, error: BaseException | None) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 __all__ = ["RedisStore"]
 
 import contextlib
-import contextvars
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
 from typing import Any, Final, TypeVar
 
-from redis.connection import BlockingConnectionPool, Connection
+from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
 from quota_engine.clocks import MARGIN_MS
@@ -21,7 +21,8 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.batching import BatchQueue
-from quota_engine.stores.call_end import BatchEnd, CallEnd
+from quota_engine.stores.call_end import TIME_LEFT_MS_MIN, BatchEnd, CallEnd
+from quota_engine.stores.redis.ending_connections import limit_socket, set_end
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.request_packing import pack_requests
@@ -93,28 +94,22 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 if self._observer is not None:
                     self._observer.on_sold_out(address)
                 if cache.due_offices:
-                    self._refresh()
+                    self._refresh(self._new_end(ends_at_ms))
                 return known
+        end = self._new_end(ends_at_ms)
         try:
-            if ends_at_ms is None:
-                outcome = self._send(address, command, None)
-            else:
-                outcome = self._run_until(CallEnd(ends_at_ms), lambda end: self._send(address, command, end))
+            outcome = self._send(address, command, end)
         except BaseException:
             cache.record_unknown(address, command)
             raise
         cache.record_outcome(address, command, outcome)
         if cache.due_offices:
-            self._refresh()
+            self._refresh(end)
         return outcome
 
     def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.Store.execute`."""
-        answer: T
-        if ends_at_ms is None:
-            answer = self._execute(request, None)
-        else:
-            answer = self._run_until(CallEnd(ends_at_ms), lambda end: self._execute(request, end))
+        answer: T = self._execute(request, self._end_of(request, ends_at_ms))
         return answer
 
     def check_server(self) -> None:
@@ -123,7 +118,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         Raises:
             BackendUnavailable: The server does not answer or does not qualify.
         """
-        self._drive(self._executor.check_server())
+        self._drive(self._executor.check_server(), self._new_end(None))
 
     def close(self) -> None:
         """Wait for the calls in flight, and close the connections. Later calls are refused."""
@@ -138,7 +133,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         if on_close is not None:
             on_close()
 
-    def _send(self, address: str, command: Any, end: CallEnd | None) -> Any:
+    def _send(self, address: str, command: Any, end: CallEnd) -> Any:
         with self._call():
             if self._executor.offices.must_register(address, command):
                 self._drive(self._executor.offices.register(address, command), end)
@@ -153,36 +148,6 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 return self._enqueue(handle, handle.format.queries, query[1], end)
             return self._drive(self._requests.execute(request), end)
 
-    def _run_until(self, end: CallEnd, function: Callable[[CallEnd], Any]) -> Any:
-        """Run a call that has an end in a separate thread, and return at the end.
-
-        A thread that waits for a server or a connection, or that sends the commands of others, cannot return on time.
-
-        Raises:
-            BackendUnavailable: The end has come, and nothing was sent.
-            OutcomeUnknown: The end has come, and something was sent. No copy of it takes effect any more.
-        """
-        done = threading.Event()
-        results: list[Any] = []
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                end.begin_attempt(self._monotonic_ms())
-                results.append(function(end))
-            except BaseException as error:  # raised again in the caller's thread
-                errors.append(error)
-            finally:
-                done.set()
-
-        # In the caller's context, which an observer's correlation token may depend on.
-        context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(run,), daemon=True, name="quota-engine-call").start()
-        done.wait(max(0.0, end.ends_at_ms - self._monotonic_ms()) / 1000)
-        if results:
-            return results[0]
-        raise errors[0] if errors else end.error()
-
     def _enqueue(self, handle: LedgerHandle, script: Script, command: Any, end: CallEnd | None) -> Any:
         """Queue a command or question; return its result when a batch with it has been answered."""
         call = _ThreadCall(command, handle.format.encode(command), self._token(), end)
@@ -195,7 +160,8 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         try:
             self._await_result(key, queue, call)
         except BaseException:
-            # An interrupt may come just after this thread was woken to send a batch: wake the next sender instead.
+            # An interrupt, or the call's end, may come just after this thread was woken to send a batch: wake the next
+            # sender instead.
             with self._lock:
                 if call in queue.waiting:
                     queue.waiting.remove(call)
@@ -205,12 +171,18 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             raise
         if call.error is not None:
             if call.settles_at_ms:
-                time.sleep(max(0.0, call.settles_at_ms - self._monotonic_ms()) / 1000)
+                settles_at_ms = min(call.settles_at_ms, math.inf if end is None else end.ends_at_ms)
+                time.sleep(max(0.0, settles_at_ms - self._monotonic_ms()) / 1000)
             raise call.error
         return call.result
 
     def _await_result(self, key: QueueKey, queue: BatchQueue[_ThreadCall], call: _ThreadCall) -> None:
-        """Send batches, or wait while other threads do, until the call is done."""
+        """Send batches, or wait while other threads do, until the call is done.
+
+        Raises:
+            BackendUnavailable: The call's end has come, and it was not sent.
+            OutcomeUnknown: The call's end has come, and it was sent.
+        """
         while not call.is_done():
             with self._lock:
                 batch = queue.take_batch() if queue.can_send() else None
@@ -218,7 +190,11 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             if batch is not None:
                 self._send_batch(key, queue, batch, call)
             elif not call.is_done():
-                call.woken.wait()
+                left_s = None if call.end is None else max(0.0, call.end.ends_at_ms - self._monotonic_ms()) / 1000
+                if not call.woken.wait(left_s) and call.end is not None:
+                    error = call.end.error()
+                    call.set_error(error)  # so that no thread sends it any more
+                    raise error
 
     def _send_batch(
         self, key: QueueKey, queue: BatchQueue[_ThreadCall], batch: list[_ThreadCall], sender: _ThreadCall
@@ -227,7 +203,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         handle, script = key
         failure = None
         began_ns = perf_counter_ns()
-        end = BatchEnd(batch)
+        end = BatchEnd(batch, sender_ends_at_ms=math.inf if sender.end is None else sender.end.ends_at_ms)
         try:
             replies = self._drive(self._executor.run(script, handle, end.lines), end)
             self._resolve(key, end.calls, replies)
@@ -238,6 +214,8 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
                 settles_at_ms = self._monotonic_ms() + self._executor.runner.policy.attempt_valid_ms + MARGIN_MS
                 for call in batch:
                     call.settles_at_ms = settles_at_ms if call is not sender else 0.0
+            else:
+                batch = self._requeue_unfinished(queue, batch, end, sender)
             self._fail(key, batch, error, sender)
             if sender not in batch and not isinstance(error, Exception):
                 raise  # an interrupt is for this thread, whichever calls it sent
@@ -252,12 +230,43 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             self._report(key, batch, began_ns, failure)
             failure = None  # its traceback refers to this frame
 
-    def _refresh(self) -> None:
+    def _refresh(self, end: CallEnd) -> None:
         """Refresh the cache for a due office. Other threads use what the cache knows meanwhile."""
         with contextlib.suppress(IndexError, BackendUnavailable):  # another thread was first; the store was closed
             office = self._sold_out_cache.due_offices.popleft()
             with self._call():
-                self._drive(self._executor.refresh_sold_out(office))
+                self._drive(self._executor.refresh_sold_out(office), CallEnd(end.ends_at_ms))
+
+    def _requeue_unfinished(
+        self,
+        queue: BatchQueue[_ThreadCall],
+        batch: list[_ThreadCall],
+        end: BatchEnd[_ThreadCall],
+        sender: _ThreadCall,
+    ) -> list[_ThreadCall]:
+        """Put the calls that still have time back in front of the queue, if this thread has none left to send them.
+
+        An attempt that this thread has sent cannot run any more: its last moment lies before this thread's end.
+
+        Returns:
+            The other calls of the batch, which end now.
+        """
+        now_ms = self._monotonic_ms()
+        if sender.end is None or sender.end.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN:
+            return batch
+        unfinished = [
+            call
+            for call in end.calls
+            if call is not sender
+            and not call.is_done()
+            and (call.end is None or call.end.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN)
+        ]
+        for call in unfinished:
+            if call.end is not None and call.end.is_sent:
+                call.end.record_unknown()
+        with self._lock:
+            queue.waiting.extendleft(reversed(unfinished))
+        return [call for call in batch if call not in unfinished]
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[None]:
@@ -283,20 +292,60 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
 
         def handle(step: Step) -> list[Any]:
             if isinstance(step, RetryPause):
-                time.sleep(step.duration_ms / 1000)
+                self._pause(step.duration_ms, end)
                 return []
             if isinstance(step, BlockingWork):
-                step.run()
+                self._run_until(step.run, end)
                 return []
             if end is not None:
                 end.begin_attempt(self._monotonic_ms())
-            return self._exchange(step, end)
+            try:
+                return self._exchange(step, end)
+            except (NotSent, ReplyLost) as error:
+                if end is not None:
+                    end.reason = str(error)
+                raise
 
         return drive(call, handle)
+
+    def _pause(self, duration_ms: float, end: CallEnd | None) -> None:
+        """Sleep before another attempt.
+
+        Raises:
+            BackendUnavailable: The end comes before another attempt, and nothing was sent.
+            OutcomeUnknown: The same, and something was sent. No copy of it takes effect any more.
+        """
+        left_ms = math.inf if end is None else end.cut_at_ms - self._monotonic_ms()
+        time.sleep(max(0.0, min(duration_ms, left_ms)) / 1000)
+        if end is not None and left_ms < duration_ms:
+            raise end.error()
+
+    def _run_until(self, work: Callable[[], None], end: CallEnd | None) -> None:
+        """Run a function that may take seconds, and leave it alone at the end. Raises as :meth:`_pause`, or as it."""
+        if end is None:
+            work()
+            return
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # raised again in the caller's thread
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True, name="quota-engine-work")
+        thread.start()
+        thread.join(max(0.0, end.cut_at_ms - self._monotonic_ms()) / 1000)
+        if errors:
+            raise errors[0]
+        if thread.is_alive():
+            raise end.error()
 
     def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
         """Send requests on one connection; returns a reply for each, errors included."""
         pool = self._pool(attempt.node)
+        ends_at_ms = math.inf if end is None else end.cut_at_ms
+        set_end(ends_at_ms)
         try:
             connection = pool.get_connection()
         except REJECTIONS:
@@ -304,11 +353,17 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
         try:
+            now_ms = self._monotonic_ms()
             if end is not None:  # callers may have given up while this one waited for a connection
-                end.begin_attempt(self._monotonic_ms())
+                end.begin_attempt(now_ms)
             requests = attempt.requests(end)
+            limit_socket(connection, ends_at_ms - now_ms)
             connection.send_packed_command([pack_requests(requests)])
-            return [_reply(connection) for _ in requests]
+            replies = [_reply(connection)]
+            for _ in requests[1:]:
+                limit_socket(connection, ends_at_ms - self._monotonic_ms())
+                replies.append(_reply(connection))
+            return replies
         except REJECTIONS:
             connection.disconnect()
             raise
@@ -322,11 +377,11 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
             pool.release(connection)
 
 
-def _new_pool_like(pool: BlockingConnectionPool) -> BlockingConnectionPool:
+def _new_pool_like(pool: Any) -> Any:
     """Return an empty pool with the same settings. The locks of the given one may be held forever."""
-    return BlockingConnectionPool(
+    return type(pool)(
         max_connections=pool.max_connections,
-        timeout=pool.timeout,
+        timeout=getattr(pool, "wait_s_max", pool.timeout),
         connection_class=pool.connection_class,
         **pool.connection_kwargs,
     )

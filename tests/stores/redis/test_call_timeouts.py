@@ -1,0 +1,258 @@
+"""Calls end within their time, with any fault of the server, the network and other callers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis.connection import UnixDomainSocketConnection
+
+from quota_engine import AsyncQuotaEngine, QuotaEngine
+from quota_engine.clocks import monotonic_ms
+from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.outcomes import Status
+from quota_engine.ports import ApplyMany, Lookup, View
+from quota_engine.stores.redis.ending_connections import EndingConnectionPool, limit_socket, set_end
+from quota_engine.stores.redis.factory import open_async_store, open_store
+from quota_engine.stores.redis.sync_store import RedisStore
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.servers import Server, valkey_server_binary
+
+pytestmark = pytest.mark.store
+
+TIME_MS = 600
+SLACK_MS = 1_500
+"""For a busy machine. A call without the bound takes three seconds and more."""
+
+
+class Fixed:
+    """A clock within the opening hours of the conformance world."""
+
+    def now_ms(self) -> int:
+        return 1_000_000_000_000
+
+
+CLOCK = Fixed()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server that the tests may stop."""
+    with Server(valkey_server_binary()) as server:
+        yield server
+
+
+@pytest.fixture
+def stopped(server: Server) -> Iterator[Server]:
+    """The same, with days; it is stopped after the store of a test is open, and continues after the test."""
+    server.ask("FLUSHALL")
+    yield server
+    server.resume()
+
+
+def url_of(server: Server, **options: object) -> str:
+    return server.url + "?" + "&".join(f"{name}={value}" for name, value in options.items())
+
+
+def error_of(call: Callable[[], object], time_ms: int = TIME_MS) -> Exception:
+    """Return the error of a call, which ends within its time."""
+    began_ms = monotonic_ms()
+    with pytest.raises((BackendUnavailable, OutcomeUnknown)) as caught:
+        call()
+    took_ms = monotonic_ms() - began_ms
+    assert took_ms < time_ms + SLACK_MS, caught.value
+    return caught.value
+
+
+def opened(url: str) -> RedisStore:
+    store = open_store(url, CLOCK)
+    store.execute(ApplyMany(OFFICE, published()))
+    return store
+
+
+def test_a_stopped_server_ends_each_call_in_time(stopped: Server) -> None:
+    """A command that was sent may have been applied; a question has changed nothing."""
+    store = opened(url_of(stopped, call_timeout_ms=TIME_MS))
+    stopped.pause()
+    assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE))), OutcomeUnknown)
+    # The silent connection is gone; the server accepts the next one, and never greets it.
+    assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("budi", ONLINE))), BackendUnavailable)
+    assert isinstance(error_of(lambda: store.execute(Lookup(OFFICE, "ani"))), BackendUnavailable)
+    assert isinstance(error_of(lambda: store.execute(View(OFFICE, (DAY, DAY + 1)))), BackendUnavailable)
+    stopped.resume()
+    assert store.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+    store.close()
+
+
+def test_an_opening_ends_in_time(stopped: Server) -> None:
+    stopped.pause()
+    for url in (url_of(stopped, call_timeout_ms=TIME_MS),):
+        error_of(lambda url=url: open_store(url, CLOCK))  # type: ignore[misc]
+        error_of(lambda url=url: asyncio.run(open_async_store(url, CLOCK)))  # type: ignore[misc]
+
+
+def test_lost_replies_end_the_call_in_time(server: Server) -> None:
+    """A proxy swallows each reply, and leaves the connection open or cuts it."""
+    server.ask("FLUSHALL")
+    with LossyProxy(server.socket_path) as proxy:
+        store = opened(f"{proxy.url}?call_timeout_ms={TIME_MS}&attempts_max=1000")
+        for is_silent in (True, False):
+            proxy.holds, proxy.is_silent = 1000, is_silent
+            error = error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE)))
+            assert isinstance(error, OutcomeUnknown)
+        proxy.holds = 0
+        assert store.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
+        store.close()
+
+
+def test_an_exhausted_pool_ends_the_call_in_time(stopped: Server) -> None:
+    """Eight long calls hold all connections; another office's call waits for one, and gives up unsent."""
+    store = opened(url_of(stopped, call_timeout_ms=60_000, timeout_ms=60_000))
+    stopped.pause()
+    ends_at_ms = monotonic_ms() + 2_000
+
+    def hold(office: str) -> None:
+        with pytest.raises((BackendUnavailable, OutcomeUnknown)):
+            store.apply(office, reserve("ani", ONLINE), ends_at_ms=ends_at_ms)
+
+    holders = [threading.Thread(target=hold, args=(f"office-{number}",)) for number in range(8)]
+    for thread in holders:
+        thread.start()
+    time.sleep(0.3)
+    end_ms = monotonic_ms() + TIME_MS
+    error = error_of(lambda: store.apply("another", reserve("budi", ONLINE), ends_at_ms=end_ms))
+    assert isinstance(error, BackendUnavailable)
+    assert "nothing was applied" in str(error)
+    for thread in holders:
+        thread.join()
+    assert monotonic_ms() < ends_at_ms + SLACK_MS
+    stopped.resume()
+    store.close()
+
+
+def test_calls_of_a_batch_end_at_their_own_time(stopped: Server) -> None:
+    """The thread that sends a batch stops at its end; another thread sends the calls that have time left."""
+    store = opened(url_of(stopped, call_timeout_ms=60_000, timeout_ms=60_000))
+    results: dict[str, Any] = {}
+
+    def book(person: str, time_ms: int) -> None:
+        began_ms = monotonic_ms()
+        try:
+            results[person] = store.apply(OFFICE, reserve(person, ONLINE), ends_at_ms=began_ms + time_ms).status
+        except (BackendUnavailable, OutcomeUnknown) as error:
+            results[person] = type(error)
+        results[f"{person} took"] = monotonic_ms() - began_ms
+
+    stopped.pause()
+    times_ms = {f"short-{number}": TIME_MS for number in range(8)} | {f"long-{number}": 8_000 for number in range(8)}
+    threads = [threading.Thread(target=book, args=item) for item in times_ms.items()]
+    for thread in threads:
+        thread.start()
+    time.sleep(2 * TIME_MS / 1000)
+    stopped.resume()
+    for thread in threads:
+        thread.join(10)
+    for person, time_ms in times_ms.items():
+        assert results[f"{person} took"] < time_ms + SLACK_MS
+        if time_ms == TIME_MS:
+            assert results[person] in (OutcomeUnknown, BackendUnavailable)
+        else:
+            assert isinstance(results[person], Status)
+    store.close()
+
+
+async def test_async_calls_end_in_time(stopped: Server) -> None:
+    """Commands, questions and requests of several steps; those that wait in the queue, too."""
+    store = await open_async_store(url_of(stopped, call_timeout_ms=TIME_MS), CLOCK)
+    await store.execute(ApplyMany(OFFICE, published()))
+    stopped.pause()
+    commands = [store.apply(OFFICE, reserve(f"ani-{number}", ONLINE)) for number in range(600)]
+    questions = [store.execute(Lookup(OFFICE, "ani")), store.execute(View(OFFICE, (DAY, DAY + 1)))]
+    kinds = []
+    for calls in (commands, questions):
+        began_ms = monotonic_ms()
+        kinds.append([type(one) for one in await asyncio.gather(*calls, return_exceptions=True)])
+        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+    assert (kinds[0][0], kinds[0][-1]) == (OutcomeUnknown, BackendUnavailable)  # sent, and waiting in the queue
+    assert set(kinds[1]) == {BackendUnavailable}
+    stopped.resume()
+    assert (await store.apply(OFFICE, reserve("budi", ONLINE))).status is Status.HELD
+    assert not store._watched or store._watched[0][0].is_done()
+    await store.close()
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+def test_without_a_primary_a_call_ends_in_time(kind: str, server: Server) -> None:
+    """No server listens at the addresses: nothing is sent."""
+    path = "/mymaster" if kind == "sentinel" else ""
+    url = f"redis+{kind}://127.0.0.1:1,127.0.0.1:2{path}?call_timeout_ms={TIME_MS}&attempts_max=1000"
+    assert isinstance(error_of(lambda: open_store(url, CLOCK)), BackendUnavailable)
+    assert isinstance(error_of(lambda: asyncio.run(open_async_store(url, CLOCK))), BackendUnavailable)
+
+
+def test_all_steps_of_a_call_share_its_time(stopped: Server) -> None:
+    """A room's status reads the store, and may advance the room: one time for all of it. ``open`` sets it, too."""
+    key = b"a key for tests, and only them"
+    with QuotaEngine.open(stopped.url, identity_key=key, call_timeout_ms=TIME_MS) as engine:
+        stopped.pause()
+        error_of(lambda: engine.room("hall").view())
+        error_of(lambda: engine.draw("dec").view())
+        error_of(lambda: engine.list_offices())
+        stopped.resume()
+
+
+async def test_an_async_engine_takes_a_time_for_its_calls(stopped: Server) -> None:
+    key = b"a key for tests, and only them"
+    async with await AsyncQuotaEngine.open(stopped.url, identity_key=key, call_timeout_ms=TIME_MS) as engine:
+        stopped.pause()
+        began_ms = monotonic_ms()
+        calls = [engine.room("hall").view(), engine.room("hall").view(), engine.draw("dec").view()]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {BackendUnavailable}
+        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+        stopped.resume()
+
+
+@pytest.mark.parametrize("time_ms", [199, 3_600_001, True, "5000"])
+def test_impossible_times_are_rejected(time_ms: Any) -> None:
+    with pytest.raises(InvalidRequest, match="call_timeout_ms"):
+        QuotaEngine.open(call_timeout_ms=time_ms)
+    if not isinstance(time_ms, str):
+        with pytest.raises(InvalidRequest, match="call_timeout_ms"):
+            open_store(f"redis://127.0.0.1:1?call_timeout_ms={time_ms}", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected_ms"),
+    [
+        ("redis://127.0.0.1:1", 5_000),
+        ("redis+sentinel://127.0.0.1:1/mymaster", 10_000),
+        ("redis+cluster://127.0.0.1:1", 10_000),
+        ("redis+cluster://127.0.0.1:1?call_timeout_ms=700", 700),
+    ],
+)
+def test_several_servers_have_more_time(url: str, expected_ms: int) -> None:
+    """A failover takes seconds."""
+    from quota_engine.stores.redis import factory
+
+    assert factory._target(url).call_timeout_ms == expected_ms
+
+
+def test_a_nearer_end_shortens_the_time_outs_of_a_socket(server: Server) -> None:
+    """Only while it is nearer, and never to 0, which would not wait at all."""
+    pool = EndingConnectionPool.from_url(server.url, socket_timeout=3, max_connections=1, timeout=5)
+    assert issubclass(pool.connection_class, UnixDomainSocketConnection)
+    set_end(math.inf)
+    connection: Any = pool.get_connection()  # type: ignore[no-untyped-call]
+    for left_ms, expected_s in ((60_000, 3), (1_000, 1), (0, 0.001), (60_000, 3)):
+        limit_socket(connection, left_ms)
+        assert connection._sock.gettimeout() == pytest.approx(expected_s, abs=0.1)
+    assert pool.timeout == 5
+    pool.release(connection)  # type: ignore[no-untyped-call]
+    pool.disconnect()
