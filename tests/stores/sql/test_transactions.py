@@ -241,6 +241,43 @@ def test_a_call_whose_time_is_over_is_not_committed(world: World) -> None:
     assert world.store.execute(Lookup(OFFICE, "ani")) is None
 
 
+def test_a_call_with_little_time_spares_the_others_of_its_batch(world: World) -> None:
+    """It is answered at its end, without an effect. The other call of the batch is committed by the next attempt."""
+    connections, store = world.open(attempts=Attempts())
+    entered, go_on = threading.Event(), threading.Event()
+    results: dict[str, Any] = {}
+
+    def hold(step: RoundTrip) -> None:
+        if step.begin and entered.is_set():
+            threading.Event().wait(0.38)  # longer than the hasty call has
+        elif step.begin:
+            entered.set()
+            go_on.wait(10)
+
+    def call(key: str, **options: Any) -> None:
+        try:
+            results[key] = store.apply(OFFICE, reserve(key, ONLINE), **options).status
+        except BackendUnavailable as error:
+            results[key] = str(error)
+
+    connections.before = hold
+    first = threading.Thread(target=call, args=("first",))
+    first.start()
+    assert entered.wait(10)
+    rest = [threading.Thread(target=call, args=("patient",))]
+    rest += [threading.Thread(target=call, args=("hasty",), kwargs={"ends_at_ms": monotonic_ms() + 400})]
+    for thread in rest:
+        thread.start()
+    while len(store._queues[OFFICE].waiting) < 2:
+        threading.Event().wait(0.001)
+    go_on.set()
+    for thread in (first, *rest):
+        thread.join(10)
+    assert (results["first"], results["patient"]) == (Status.HELD, Status.HELD)
+    assert "time is over" in results["hasty"]
+    assert store.execute(Lookup(OFFICE, "hasty")) is None
+
+
 def test_the_admission_state_is_shared(world: World) -> None:
     """A pass that was used up in one process, and a charge, count in another one and after a restart."""
     charge = Charge("account", per_day(2))

@@ -43,6 +43,8 @@ from quota_engine.stores.sql.steps import (
 T = TypeVar("T")
 
 _LOST: Final = "the answer to a commit was lost: repeat the call with the same key"
+_COMMIT_MS_MIN: Final = 50
+"""No commit is sent for a call with less time left, so that it does not take effect after the call's end."""
 _RESTARTS_MAX: Final = 20
 """Restarts of one attempt because the ledger has moved on further than one page, or was thrown away."""
 _SNAPSHOT_BYTES_MIN: Final = 4_000_000
@@ -354,9 +356,11 @@ class Transactions:
         checksum = entry_checksum(ledger.checksum, number, first_event, entry.events, entry.body)
         event_number = ledger.event_number + entry.events
         if end is not None:
-            if monotonic_ms() >= end.ends_at_ms:
+            if monotonic_ms() >= end.ends_at_ms - _COMMIT_MS_MIN:
                 yield RoundTrip((), end="rollback")
-                raise end.error()
+                raise RolledBack(
+                    "the time of a call was over before the commit"
+                )  # the other calls have another attempt
             end.record_sent()
         pending.append(_Pending(number, checksum, results))
         yield RoundTrip(
