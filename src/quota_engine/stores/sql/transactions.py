@@ -184,10 +184,14 @@ class Transactions:
                 return (yield from attempt())
             except (NotStarted, RolledBack) as error:
                 last: Exception = error
+                if end is not None:
+                    end.record_refused()
             except CommitUnknown as error:
                 is_unknown, last = True, error
                 if end is not None:
-                    end.record_sent()
+                    end.record_unknown()
+            if end is not None:
+                end.reason = str(last)
             pause_ms = next(pauses, None) if repeats or not is_unknown else None
             if pause_ms is None:
                 if is_unknown:
