@@ -262,7 +262,7 @@ class Reschedule(msgspec.Struct, frozen=True):
 
 
 class Stay(_OnReservation, frozen=True, gc=False):
-    """Record that a confirmed party of a closed day has no place elsewhere. It keeps its place, and the event says so.
+    """Record that a confirmed party of a closed day has no place elsewhere, and keeps its place there.
 
     Each command leaves an event. Give ``expected_version``, so that a repeated one is refused with ``STALE``.
     """

@@ -121,6 +121,23 @@ async def test_move_needs_a_token_for_both_offices() -> None:
         assert (await move("both")).status_code == 200
 
 
+async def test_people_move_only_to_offices_of_the_token() -> None:
+    """Nothing is closed or moved by a token that does not cover the target's office."""
+    operators = tuple(
+        Grant(f"operator-{name}", Role.OPERATOR, hashlib.sha256(name.encode()).hexdigest(), offices)
+        for name, offices in (("own", ("sby",)), ("both", ("sby", "mlg")))
+    )
+    async with running(catalog=catalog("at_once"), office="sby", day=MONDAY, grants=(*grants(), *operators)) as client:
+        path = f"/v1/offices/sby/days/{MONDAY}/relocate"
+        plan = {"targets": [{"office": "mlg", "day": str(MONDAY)}]}
+        before = await client.service.engine._store.execute(Describe("sby"))
+        refused = await client.http.post(path, json=plan, headers={"authorization": "Bearer own"})
+        problem(refused, 403, "forbidden")
+        assert await client.service.engine._store.execute(Describe("sby")) == before
+        moved = await client.http.post(path, json=plan, headers={"authorization": "Bearer both"})
+        assert moved.status_code == 200
+
+
 async def test_day_list_is_paged_by_queue_number(client: Client) -> None:
     """Only the role office may read it."""
     first = (await client.reserve(NIK)).json()["reservation"]["reference"]
