@@ -12,6 +12,7 @@ __all__ = [
     "OFFERS_MAX",
     "RESUME_MAX",
     "has_room_for_demand",
+    "note_join",
     "serve_wait_list",
     "served_by_wait_list",
     "wait_list_due_ms",
@@ -163,7 +164,17 @@ def wait_list_due_ms(ledger: Ledger, day: Day) -> int:
     if withheld_units(ledger, day, day.quotas, now_ms) is None:
         return now_ms
     resume_ms = day.wait_queues.next_resume_ms()
-    times_ms = [_NEVER_MS if resume_ms is None else resume_ms]
+    return min(_NEVER_MS if resume_ms is None else resume_ms, _next_unblocked_ms(day, now_ms))
+
+
+def note_join(ledger: Ledger, day: Day) -> None:
+    """Note when the wait list is due next, after a party has joined it. The party itself did not fit."""
+    day.next_due_ms = min(day.next_due_ms, _next_unblocked_ms(day, ledger.now_ms))
+
+
+def _next_unblocked_ms(day: Day, now_ms: int) -> int:
+    """Return when a party may have to stop blocking free units next."""
+    times_ms = [_NEVER_MS]
     for quota in day.quotas.values():
         blocked_until_ms = _blocked_until_ms(quota)
         if quota.free > 0 and blocked_until_ms > now_ms:

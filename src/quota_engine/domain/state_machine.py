@@ -103,7 +103,7 @@ from quota_engine.domain.inventory import (
 from quota_engine.domain.ledger import Day, Ledger, Quota, active_claims, evolve, known_reservation, purge
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, DayTerms, Reservation
-from quota_engine.domain.offers import has_room_for_demand, served_by_wait_list, wait_list_due_ms
+from quota_engine.domain.offers import has_room_for_demand, note_join, served_by_wait_list
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.party_changes import remove_applicant, replace_applicant
 
@@ -340,7 +340,7 @@ def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> 
         wait_list_number=day.last_wait_list_number + 1,
     )
     evolve(ledger, ReservationChanged(now_ms, Verb.WAIT, record))
-    day.next_due_ms = min(day.next_due_ms, wait_list_due_ms(ledger, day))
+    note_join(ledger, day)
     return Outcome(Status.WAITING, record)
 
 

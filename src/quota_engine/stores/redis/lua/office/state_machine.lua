@@ -185,7 +185,7 @@ local function reserve(fields, now_ms, now)
       choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
     reservation_changed("wait", nil, waiting, now_ms)
-    wait_list().note_due(day)
+    wait_list().note_join(day)
     return outcome("WAITING", waiting)
   end
   local deadline = ledger.deadlines[hold_ttl_ms]

@@ -159,16 +159,9 @@ local function withheld_units(day, now_ms)
   return withheld
 end
 
--- Return when the wait list has to be served next although no unit becomes free, relative to the last event.
-local function due_ms(day)
-  local now_ms = ledger.now_ms
-  if now_ms < day.opens_at_ms then return day.opens_at_ms end
-  if not is_served(day, now_ms) then return NEVER_MS end
-  if not withheld_units(day, now_ms) then return now_ms end
-  flush_due()
-  local prefix, next_ms = "p" .. day.text .. SLASH, NEVER_MS
-  local paused = call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. ":", "LIMIT", 0, 1)[1]
-  if paused then next_ms = tonumber(string.sub(paused, #prefix + 1, #prefix + 15)) end
+-- Return when a party may have to stop blocking free units next.
+local function next_unblocked_ms(day, now_ms)
+  local next_ms = NEVER_MS
   for _, quota in ipairs(quotas_of(day)) do
     local until_ms = blocked_until_ms(quota)
     if quota.free > 0 and until_ms > now_ms then
@@ -182,13 +175,30 @@ local function due_ms(day)
   return next_ms
 end
 
+-- Return when the wait list has to be served next although no unit becomes free, relative to the last event.
+local function due_ms(day)
+  local now_ms = ledger.now_ms
+  if now_ms < day.opens_at_ms then return day.opens_at_ms end
+  if not is_served(day, now_ms) then return NEVER_MS end
+  if not withheld_units(day, now_ms) then return now_ms end
+  flush_due()
+  local prefix, next_ms = "p" .. day.text .. SLASH, NEVER_MS
+  local paused = call("ZRANGEBYLEX", DUE, "[" .. prefix, "(" .. prefix .. ":", "LIMIT", 0, 1)[1]
+  if paused then next_ms = tonumber(string.sub(paused, #prefix + 1, #prefix + 15)) end
+  return math.min(next_ms, next_unblocked_ms(day, now_ms))
+end
+
 -- Note when the wait list is due next.
-local function note_due(day)
-  local next_ms = due_ms(day)
+local function note(day, next_ms)
   if next_ms < day.next_due_ms then
     day.next_due_ms = next_ms
     mark_changed(day)
   end
+end
+
+-- Note it after a party has joined, which did not fit itself.
+local function note_join(day)
+  note(day, next_unblocked_ms(day, ledger.now_ms))
 end
 
 -- Offer free units to the parties in order, at most OFFERS_MAX of them.
@@ -212,7 +222,7 @@ local function serve(day, now_ms)
     end
     index = index + 1
   end
-  note_due(day)
+  note(day, due_ms(day))
 end
 
 -- Return the index of a choice if it is stored, or nil.
@@ -272,6 +282,6 @@ local function find_option_behind(day, choice, units, now_ms, kept)
 end
 
 return {
-  join = join, leave = leave, serve = serve, note_due = note_due, due_ms = due_ms, withheld_units = withheld_units, has_room_for_demand = has_room_for_demand,
+  join = join, leave = leave, serve = serve, note_join = note_join, due_ms = due_ms, withheld_units = withheld_units, has_room_for_demand = has_room_for_demand,
   find_option = find_option_behind,
 }
