@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["MARGIN_MS", "REFRESH_MS", "USABLE_MS", "ManualClock", "ServerClock", "SystemClock", "monotonic_ms"]
+__all__ = [
+    "MARGIN_MS",
+    "REFRESH_MS",
+    "USABLE_MS",
+    "ManualClock",
+    "ServerClock",
+    "SteadyClock",
+    "SystemClock",
+    "monotonic_ms",
+]
 
 import datetime
 import math
@@ -31,6 +40,27 @@ class SystemClock:
     def now_ms(self) -> int:
         """Return the time in milliseconds since 1970 (UTC)."""
         return time.time_ns() // 1_000_000
+
+
+class SteadyClock:
+    """The wall clock at the creation of this object, and the time that has passed since.
+
+    If the system's clock is set meanwhile, this one goes on as before. So it is a second witness of the time, also of
+    a store on the same machine. Where no clock counts the time of a sleeping machine, this is the wall clock.
+    """
+
+    __slots__ = ("_began_ns",)
+
+    def __init__(self) -> None:
+        self._began_ns = time.time_ns() - _elapsed_ns()
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since 1970 (UTC)."""
+        return (self._began_ns + _elapsed_ns()) // 1_000_000
+
+
+def _elapsed_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time_ns()
 
 
 class ManualClock:

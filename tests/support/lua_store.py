@@ -444,7 +444,8 @@ class LuaServer:
     def _do_xrange(self, key: str, first: str, last: str, *count: str) -> list[Any]:
         entries = self._value(key, _Stream).entries
         if first != "-":
-            entries = entries[bisect_left(entries, (self._number(first), [])) :]
+            after = self._number(first.removeprefix("(")) + first.startswith("(")
+            entries = entries[bisect_left(entries, (after, [])) :]
         if last != "+":
             entries = entries[: bisect_left(entries, (self._number(last) + 1, []))]
         if count and count[0] != "COUNT":

@@ -228,14 +228,14 @@ class Oracle:
     def lookup(self, id: str, now_ms: int) -> Reservation | None:  # noqa: A002  (the name in the interface)
         self.now_ms = max(now_ms, self.clock_ms)
         record = self.records.get(id)
-        if record is None or self.days[record.day].forget_at_ms <= self.now_ms:
+        if record is None or self.days[record.day].forget_at_ms <= now_ms:
             return None
         return self._as_reservation(record)
 
     def view(self, day_number: int, now_ms: int) -> DayView | None:
         """Return the settled day, without offers to the wait list."""
         self.now_ms = max(now_ms, self.clock_ms)
-        if day_number not in self.days or self.days[day_number].forget_at_ms <= self.now_ms:
+        if day_number not in self.days or self.days[day_number].forget_at_ms <= now_ms:
             return None
         # Only the day's records and counters can change. A deep copy takes longer than all other checks of a walk.
         projection = copy.copy(self)
@@ -280,7 +280,7 @@ class Oracle:
     def forget_days(self, now_ms: int) -> None:
         """Forget the days whose time has come, as every command does, even one that admission refuses."""
         self.now_ms = max(now_ms, self.clock_ms)
-        for day in [day for day in self.days.values() if day.forget_at_ms <= self.now_ms]:
+        for day in [day for day in self.days.values() if day.forget_at_ms <= now_ms]:
             del self.days[day.number]
             for record in [record for record in self.records.values() if record.day == day.number]:
                 del self.records[record.id]

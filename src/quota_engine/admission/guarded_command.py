@@ -159,7 +159,7 @@ def _apply_guarded_command(ledger: Any, guarded: GuardedCommand, now_ms: int) ->
     command, admission_pass = guarded.command, guarded.admission_pass
     admission: Buckets = ledger.admission
     if not takes_new_units(ledger, command, now_ms):
-        return GuardedOutcome(state_machine.apply(ledger, command, now_ms))
+        return GuardedOutcome(state_machine.HANDLERS[type(command)](ledger, command, now_ms))
     admission_ms = max(now_ms, admission.now_ms)
     shadow_refusals: list[int] = []
     pass_name = ""
@@ -183,7 +183,7 @@ def _apply_guarded_command(ledger: Any, guarded: GuardedCommand, now_ms: int) ->
         for index, charge in enumerate(guarded.charges):
             if charge.shadow and not admission.take((charge,), admission_ms).taken:
                 shadow_refusals.append(index)
-    outcome = state_machine.apply(ledger, command, now_ms)
+    outcome = state_machine.HANDLERS[type(command)](ledger, command, now_ms)
     if admission_pass is not None and pass_valid and outcome.ok and not outcome.replayed:
         admission.put_marker(pass_name, admission_pass.until_ms, admission_ms)
     return GuardedOutcome(outcome, -1, tuple(shadow_refusals))

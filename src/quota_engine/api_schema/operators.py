@@ -159,6 +159,7 @@ class ReconciledBody(ResponseBody, frozen=True, kw_only=True):
     epoch: int
     findings: list[str]
     repaired: int
+    time_corrected_by_ms: int
 
 
 class HoldRemainingBody(ResponseBody, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ __all__ = [
     "ParkedReleased",
     "ReservationChanged",
     "RulesSet",
+    "TimeCorrected",
     "UnitsReallocated",
 ]
 
@@ -108,6 +109,17 @@ class ParkedReleased(msgspec.Struct, frozen=True, gc=False, tag=True):
     units: int
 
 
+class TimeCorrected(msgspec.Struct, frozen=True, gc=False, tag=True):
+    """A reconciliation brought the ledger's time back to ``at_ms``. ``from_ms`` was the time of the event before.
+
+    Records that were made later than ``at_ms`` are as if they were made then, and no hold lasts longer than one that
+    begins now.
+    """
+
+    at_ms: int
+    from_ms: int
+
+
 Event = (
     ReservationChanged
     | RulesSet
@@ -119,4 +131,5 @@ Event = (
     | UnitsReallocated
     | Cooled
     | ParkedReleased
+    | TimeCorrected
 )

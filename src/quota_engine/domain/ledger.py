@@ -43,6 +43,7 @@ from quota_engine.domain.events import (
     ParkedReleased,
     ReservationChanged,
     RulesSet,
+    TimeCorrected,
     UnitsReallocated,
 )
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
@@ -601,6 +602,25 @@ def _parked_released(ledger: Ledger, event: ParkedReleased) -> None:
     quota.add_free(event.units, event.at_ms)
 
 
+def _time_corrected(ledger: Ledger, event: TimeCorrected) -> None:
+    longest_ms = max(ledger.rules.hold_ttl_ms, ledger.rules.offer_ttl_ms)
+    for old in tuple(ledger.reservations.values()):
+        day = ledger.days.get(old.day)
+        if day is None:
+            continue
+        new = replace(old, created_at_ms=min(old.created_at_ms, event.at_ms))
+        if old.state is _HELD:
+            was_made_later = old.created_at_ms > event.at_ms
+            length_ms = old.deadline_at_ms - old.created_at_ms if was_made_later else longest_ms
+            new = replace(new, deadline_at_ms=min(old.deadline_at_ms, event.at_ms + length_ms))
+        if new != old:
+            ledger.reservations[new.id] = new
+            if new.state is _HELD:
+                day.due[new.quotas].push_out_of_order(new)
+    for day in ledger.days.values():
+        day.next_due_ms = 0
+
+
 _EVENT_HANDLERS: Final[dict[type, Callable[[Ledger, Any], None]]] = {
     ReservationChanged: _reservation_changed,
     RulesSet: _rules_set,
@@ -612,6 +632,7 @@ _EVENT_HANDLERS: Final[dict[type, Callable[[Ledger, Any], None]]] = {
     UnitsReallocated: _units_reallocated,
     Cooled: _cooled,
     ParkedReleased: _parked_released,
+    TimeCorrected: _time_corrected,
 }
 
 
@@ -620,7 +641,8 @@ def evolve(ledger: Ledger, event: Event) -> None:
 
     Args:
         ledger: the office's ledger; changed in place.
-        event: one of :data:`~quota_engine.domain.events.Event`, not earlier than the ledger's last one.
+        event: one of :data:`~quota_engine.domain.events.Event`, not earlier than the
+            ledger's last one, except ``TimeCorrected``.
 
     Raises:
         KeyError, IndexError: the event does not fit the ledger, as with damaged or reordered events.

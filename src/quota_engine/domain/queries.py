@@ -30,9 +30,9 @@ from quota_engine.domain.outcomes import AbandonedHolds, DayView, QuotaView, Wai
 
 def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:
     """Return the reservation at ``now_ms``, or ``None`` if it is unknown. An overdue hold is shown as expired."""
-    now_ms = max(now_ms, ledger.now_ms)
+    clock_ms, now_ms = now_ms, max(now_ms, ledger.now_ms)
     record = known_reservation(ledger, reservation_id)
-    if record is None or ledger.days[record.day].terms.forget_at_ms <= now_ms:
+    if record is None or ledger.days[record.day].terms.forget_at_ms <= clock_ms:
         return None
     if record.state is State.HELD and record.deadline_at_ms <= now_ms:
         return replace(record, state=TRANSITIONS[record.state, Verb.EXPIRE], version=record.version + 1)
@@ -62,10 +62,10 @@ def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[in
         One count per bound and one more. A hold counts for the first bound that is not below its remaining time. The
         last count is of holds with more time left than the last bound.
     """
-    now_ms = max(now_ms, ledger.now_ms)
+    clock_ms, now_ms = now_ms, max(now_ms, ledger.now_ms)
     counts = [0] * (len(bounds_ms) + 1)
     day = ledger.days.get(number)
-    if day is None or day.terms.forget_at_ms <= now_ms:
+    if day is None or day.terms.forget_at_ms <= clock_ms:
         return counts
     for reservation_id in dict.fromkeys(day.reservation_ids):
         record = ledger.reservations[reservation_id]
@@ -107,9 +107,9 @@ def view(ledger: Ledger, number: int, now_ms: int) -> DayView | None:
     Overdue holds count as expired under their quotas' re-release rules, cooled units as available, and due
     reallocations as done. A query does not serve the wait list, but shows the units that it withholds.
     """
-    now_ms = max(now_ms, ledger.now_ms)
+    clock_ms, now_ms = now_ms, max(now_ms, ledger.now_ms)
     day = ledger.days.get(number)
-    if day is None or day.terms.forget_at_ms <= now_ms:
+    if day is None or day.terms.forget_at_ms <= clock_ms:
         return None
     quotas = {name: _copy_counters(quota) for name, quota in day.quotas.items()}
     if now_ms >= day.next_due_ms:

@@ -6,14 +6,15 @@ recomputed from the records.
 
 from __future__ import annotations
 
-__all__ = ["Reconciliation", "recompute", "restore_events"]
+__all__ = ["CLOCKS_DIFFER_MS", "Reconciliation", "correct_time", "recompute", "restore_events"]
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.events import Event
+from quota_engine.domain.events import Event, TimeCorrected
 from quota_engine.domain.ledger import Day, Ledger, Quota, evolve, known_reservation, rebuild
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import QuotaTerms, Reservation
@@ -31,6 +32,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
         findings: the audit's findings before the repair, one sentence each.
         repaired: entries of the store that were corrected, including those of indexes that the audit does not read.
         restored: lost events that were written again.
+        time_corrected_by_ms: by how much the ledger's time was brought back, because it was later than the clock's.
     """
 
     address: str
@@ -38,6 +40,27 @@ class Reconciliation(msgspec.Struct, frozen=True):
     findings: tuple[str, ...] = ()
     repaired: int = 0
     restored: int = 0
+    time_corrected_by_ms: int = 0
+
+
+CLOCKS_DIFFER_MS: Final = 60_000
+"""Clocks of several machines differ by seconds. A ledger's time that is ahead by less needs no correction."""
+
+
+def correct_time(ledger: Ledger, now_ms: int) -> int:
+    """Bring a ledger's time back if it is later than the clock's, and return by how many milliseconds.
+
+    Not after :func:`restore_events`: the caller of that says what has happened, and may call again.
+
+    Args:
+        ledger: the ledger; changed in place.
+        now_ms: the time of the clock, in milliseconds since 1970 (UTC).
+    """
+    ahead_ms = ledger.now_ms - now_ms
+    if ahead_ms <= CLOCKS_DIFFER_MS:
+        return 0
+    evolve(ledger, TimeCorrected(now_ms, ledger.now_ms))
+    return ahead_ms
 
 
 def recompute(ledger: Ledger, *, from_events: bool) -> Ledger:

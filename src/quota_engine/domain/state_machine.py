@@ -142,6 +142,7 @@ def make_apply(handlers: Mapping[type, Handler]) -> Handler:
             ledger: the office's ledger; changed in place.
             command: one of :data:`~quota_engine.domain.commands.Command`.
             now_ms: milliseconds since 1970, UTC. A time before the ledger's last event counts as that event's time.
+                That event's time makes no day forgotten, because it may be wrong.
 
         Returns:
             The outcome. Its status is the first that applies in :data:`~quota_engine.domain.outcomes.PRECEDENCE`.
@@ -149,10 +150,11 @@ def make_apply(handlers: Mapping[type, Handler]) -> Handler:
         Raises:
             KeyError: no handler for the command's type.
         """
+        clock_ms = now_ms
         if now_ms < ledger.now_ms:
             now_ms = ledger.now_ms
-        if now_ms >= ledger.next_forget_ms:
-            _forget(ledger, now_ms)
+        if clock_ms >= ledger.next_forget_ms:
+            _forget(ledger, clock_ms, now_ms)
         return handlers[type(command)](ledger, command, now_ms)
 
     return apply
@@ -589,8 +591,8 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
 # --- Operators' commands -------------------------------------------------------------------------------------------
 
 
-def _forget(ledger: Ledger, now_ms: int) -> None:
-    for number in sorted(day.number for day in ledger.days.values() if day.terms.forget_at_ms <= now_ms):
+def _forget(ledger: Ledger, clock_ms: int, now_ms: int) -> None:
+    for number in sorted(day.number for day in ledger.days.values() if day.terms.forget_at_ms <= clock_ms):
         evolve(ledger, DayForgotten(now_ms, number))
     purge(ledger, PURGE_MAX)
 

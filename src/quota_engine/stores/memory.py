@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from quota_engine.clocks import SystemClock, monotonic_ms
+from quota_engine.clocks import SteadyClock, SystemClock, monotonic_ms
 from quota_engine.domain import consumer_groups
 from quota_engine.domain.audit import audit
+from quota_engine.domain.clock_check import LEAP_MS_MIN, find_leap
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.domain.ledger import describe
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, WaitListPosition
 from quota_engine.domain.queries import (
@@ -24,9 +25,9 @@ from quota_engine.domain.queries import (
     view,
     wait_list_position,
 )
-from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
+from quota_engine.domain.reconcile import CLOCKS_DIFFER_MS, Reconciliation, correct_time, recompute, restore_events
 from quota_engine.forks import call_in_child
-from quota_engine.ledger_kinds import OFFICE, kind_of
+from quota_engine.ledger_kinds import OFFICE, ROOM, kind_of
 from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
@@ -79,8 +80,15 @@ class _LockedLedger:
 class MemoryStore:
     """A store in the memory of this process. Thread-safe. Its ledgers are lost when the object is dropped."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, second_clock: Clock | None = None) -> None:
+        """
+        Args:
+            clock: source of the time.
+            second_clock: another one, which no change of the first one moves. Commands and questions at a time that
+                leaps from it and from the ledger's last event are refused. ``None`` trusts the first one.
+        """
         self._now_ms = clock.now_ms
+        self._second_clock = second_clock
         self._ledgers: dict[str, _LockedLedger] = {}
         self._ledgers_lock = threading.Lock()
         self._key_fingerprint = ""
@@ -117,7 +125,10 @@ class MemoryStore:
             if ends_at_ms is not None:
                 _check_end(ends_at_ms)
             # Reading the clock inside the lock keeps times in the order of the commands.
-            return entry.apply(entry.ledger, command, self._now_ms())
+            now_ms = self._now_ms()
+            if not -LEAP_MS_MIN < now_ms - entry.ledger.now_ms < LEAP_MS_MIN:
+                self._check_leap(entry, now_ms)
+            return entry.apply(entry.ledger, command, now_ms)
         finally:
             lock.release()
 
@@ -130,6 +141,22 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: there is no connection to close."""
+
+    def _time_for(self, entry: _LockedLedger) -> int:
+        """Return the time of a step on a ledger.
+
+        Raises:
+            BackendUnavailable: the clock has leapt.
+        """
+        now_ms = self._now_ms()
+        self._check_leap(entry, now_ms)
+        return now_ms
+
+    def _check_leap(self, entry: _LockedLedger, now_ms: int) -> None:
+        if self._second_clock is not None:
+            refusal = find_leap(entry.ledger, now_ms, self._second_clock.now_ms())
+            if refusal:
+                raise BackendUnavailable(refusal)
 
     def _after_fork(self) -> None:
         """Refuse all calls: the child has a copy, which would sell the places of the parent again."""
@@ -156,40 +183,40 @@ class MemoryStore:
     def _query(self, request: Query) -> Any:
         entry = self._get(request.address)
         with entry.lock:
-            return entry.kind.ask(entry.ledger, request.question, self._now_ms())
+            return entry.kind.ask(entry.ledger, request.question, self._time_for(entry))
 
     def _apply_many(self, request: ApplyMany) -> list[Outcome]:
         entry = self._get_or_create(request.office, *request.commands)
         with entry.lock:
-            now_ms = self._now_ms()
+            now_ms = self._time_for(entry)
             return [entry.apply(entry.ledger, command, now_ms) for command in request.commands]
 
     def _lookup(self, request: Lookup) -> Reservation | None:
         entry = self._get(request.office)
         with entry.lock:
-            return lookup(entry.ledger, request.id, self._now_ms())
+            return lookup(entry.ledger, request.id, self._time_for(entry))
 
     def _wait_list_position(self, request: ReadWaitListPosition) -> WaitListPosition | None:
         entry = self._get(request.office)
         with entry.lock:
-            return wait_list_position(entry.ledger, request.id, self._now_ms())
+            return wait_list_position(entry.ledger, request.id, self._time_for(entry))
 
     def _view(self, request: View) -> list[DayView]:
         entry = self._get(request.office)
         with entry.lock:
-            now_ms = self._now_ms()
+            now_ms = self._time_for(entry)
             views = [view(entry.ledger, day, now_ms) for day in request.days]
         return [one for one in views if one is not None]
 
     def _list_day(self, request: ListDay) -> list[Reservation]:
         entry = self._get(request.office)
         with entry.lock:
-            return list_day(entry.ledger, request.day, self._now_ms())
+            return list_day(entry.ledger, request.day, self._time_for(entry))
 
     def _hold_remaining_histogram(self, request: ReadHoldRemainingHistogram) -> list[int]:
         entry = self._get(request.office)
         with entry.lock:
-            return hold_remaining_histogram(entry.ledger, request.day, request.bounds_ms, self._now_ms())
+            return hold_remaining_histogram(entry.ledger, request.day, request.bounds_ms, self._time_for(entry))
 
     def _abandoned_holds(self, request: ReadAbandonedHolds) -> AbandonedHolds:
         entry = self._get(request.office)
@@ -220,7 +247,7 @@ class MemoryStore:
             first, last = entry.events_trimmed + 1, entry.last_number
             if not last or request.limit < 1:
                 return []
-            now_ms = max(self._now_ms(), entry.ledger.now_ms)
+            now_ms = max(self._time_for(entry), entry.ledger.now_ms)
             group = self._group(entry, request.consumer_group) or consumer_groups.new_group(0, first, last)
             entry.groups[request.consumer_group], ranges = consumer_groups.take(
                 group, request.consumer, request.limit, request.min_idle_ms, now_ms, last
@@ -293,7 +320,7 @@ class MemoryStore:
         if entry.kind is not OFFICE:
             if request.events:
                 raise InvalidRequest("events", "events for a ledger that has none", "an office's id, or no events")
-            return Reconciliation(request.address, int(request.address in self._ledgers))
+            return self._reconcile_other(request.address)
         with entry.lock:
             if not entry.last_number:
                 return Reconciliation(request.address, 0)
@@ -304,9 +331,31 @@ class MemoryStore:
             restored = restore_events(
                 repaired_ledger, entry.last_number, [(one.number, one.event) for one in request.events]
             )
-            entry.ledger = repaired_ledger
+            corrected_by_ms = 0 if restored else correct_time(repaired_ledger, self._time_for(entry))
+            ledger = entry.kind.new(request.address)
+            for name in Ledger.__slots__:
+                setattr(ledger, name, getattr(repaired_ledger, name))
+            ledger.admission = entry.ledger.admission
+            entry.ledger = ledger
             entry.epoch += 1
-            return Reconciliation(request.address, entry.epoch, tuple(findings), int(repaired), restored)
+            return Reconciliation(
+                request.address, entry.epoch, tuple(findings), int(repaired), restored, corrected_by_ms
+            )
+
+    def _reconcile_other(self, address: str) -> Reconciliation:
+        """Bring the time of a ledger without events back, if it is later than the clock's."""
+        entry = self._ledgers.get(address)
+        if entry is None:
+            return Reconciliation(address, 0)
+        with entry.lock:
+            state, now_ms = entry.ledger, self._time_for(entry)
+            ahead_ms = state.now_ms - now_ms
+            if ahead_ms <= CLOCKS_DIFFER_MS:
+                return Reconciliation(address, 1)
+            state.now_ms = now_ms
+            if entry.kind is ROOM:
+                state.last_step_at_ms = min(state.last_step_at_ms, now_ms)
+            return Reconciliation(address, 1, time_corrected_by_ms=ahead_ms)
 
     def _describe(self, request: Describe) -> dict[str, Any]:
         entry = self._get(request.office)
@@ -365,7 +414,7 @@ def open_store(url: str, clock: Clock | None) -> MemoryStore:
         InvalidRequest: the URL has anything after ``memory://``.
     """
     _check_url(url)
-    return MemoryStore(clock or SystemClock())
+    return MemoryStore(clock) if clock is not None else MemoryStore(SystemClock(), SteadyClock())
 
 
 async def open_async_store(url: str, clock: Clock | None) -> AsyncMemoryStore:

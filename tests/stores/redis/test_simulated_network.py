@@ -53,7 +53,7 @@ def test_simulation_finds_a_server_that_accepts_late_copies(lua: LuaServer, monk
 
 
 def test_simulation_finds_a_client_that_does_not_wait(lua: LuaServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call ends, or goes on, while a copy of it is under way and still valid."""
+    """A call ends, or sends another copy, while one is in flight and still valid."""
     monkeypatch.setattr(LastMoment, "wait_ms", lambda self: 0)
     report = failing(run_seed(seed, lua) for seed in range(185, 215))
     assert report is not None

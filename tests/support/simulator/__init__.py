@@ -7,5 +7,5 @@ seed that fails replays exactly::
     python -m tests.support.simulator --seed 17
 
 ``virtual_loop`` runs the actors, which are coroutines. ``network`` carries their requests to ``script_server``, with
-the faults that ``faults`` draws. ``visit`` has the actors, and ``history`` judges the calls that they have made.
+the faults that ``faults`` draws. ``visit`` has the actors, and ``history`` checks the calls that they have made.
 """

@@ -1,4 +1,4 @@
-"""The faults of a simulated network. Each seed has rates of its own, so that some seeds are calm and others hard."""
+"""The faults of a simulated network. Each seed has its own rates, so that some seeds are calm and others hard."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Faults(msgspec.Struct, frozen=True):
         request_late: the requests arrive late, perhaps after the client has sent them again on another connection.
         reply_lost: the server carries the requests out; the replies never arrive.
         reply_late: the replies arrive late.
-        cut: the connection breaks at any time; requests that are under way arrive nevertheless.
+        cut: the connection breaks at any time; requests in flight arrive nevertheless.
         doubled: a request arrives twice in a row.
         scripts_forgotten: the server has forgotten its scripts.
         cancelled: the caller gives the call up before it has an answer.

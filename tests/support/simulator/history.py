@@ -1,7 +1,7 @@
-"""Judges a history: the calls that clients made, against the events of the ledger and a plain model of the rules.
+"""Checks a history: the calls that clients made, against the events of the ledger and a plain model of the rules.
 
 The events are the order of everything. The model replays them, and knows only what ``docs/rules.md`` says about holds,
-capacities and closed days. The judgment is this:
+capacities and closed days. It checks this:
 
 1. Each event follows from the state before it.
 2. Each event that a command caused lies within a call of that command: not before the call began, and not after its
@@ -116,7 +116,7 @@ class _Hold:
 
 @dataclasses.dataclass
 class _State:
-    """What is true from one event to the next."""
+    """The state from one event to the next."""
 
     from_ms: int = 0
     to_ms: int = 2**53

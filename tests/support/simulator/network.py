@@ -31,6 +31,7 @@ class VirtualNetwork:
 
     Attributes:
         faults: the rates of faults; they may be set at any time.
+        epoch_ms: the time of the server's clock at the virtual time 0; tests may set it.
         fired: how often each fault has happened.
         timeout_ms: how long a client waits for a reply.
     """
@@ -53,11 +54,11 @@ class VirtualNetwork:
         self.timeout_ms = timeout_ms
         self.random = random
         self._server = server
-        self._epoch_ms = epoch_ms
+        self.epoch_ms = epoch_ms
 
     def server_ms(self) -> int:
         """Return the time of the server's clock."""
-        return self._epoch_ms + int(self.loop.now_ms())
+        return self.epoch_ms + int(self.loop.now_ms())
 
     def pool(self) -> VirtualPool:
         """Return the connections of one client."""
@@ -188,17 +189,17 @@ class VirtualConnection:
         return answer
 
     async def disconnect(self, nowait: bool = False) -> None:
-        """Close the connection. Requests under way arrive nevertheless."""
+        """Close the connection. Requests in flight arrive nevertheless."""
         self.is_broken = True
         self._replies.clear()
 
     def cut(self) -> None:
-        """Break the connection. Requests under way arrive nevertheless."""
+        """Break the connection. Requests in flight arrive nevertheless."""
         self.is_broken = True
         for reply in self._replies:
             if not reply.done():
                 reply.set_exception(RedisConnectionError("the connection is cut"))
-                reply.exception()  # nobody need read it
+                reply.exception()  # no task need read it
 
     def _check(self) -> None:
         if self.is_broken:

@@ -44,7 +44,7 @@ _OPERATIONS_MAX: Final = 4
 
 
 class SeedReport(msgspec.Struct, frozen=True):
-    """What one seed has shown.
+    """The result of one seed.
 
     Attributes:
         seed: the seed.
@@ -111,7 +111,7 @@ class _Run:
         self._calls: list[Call] = []
 
     async def run(self) -> SeedReport:
-        """Publish the days, let the actors act, wait for everything that is under way, and judge."""
+        """Publish the days, let the actors act, wait until nothing is in flight, and check the history."""
         random = self._random
         stores = [
             AsyncRedisStore(self._network.pool(), policy=self._policy, monotonic=self._loop.now_ms)
@@ -126,9 +126,9 @@ class _Run:
         await asyncio.sleep(4 * LATE_MS_MAX / 1000)
         for store in stores:
             await store.close()
-        return self._judge()
+        return self._check()
 
-    def _judge(self) -> SeedReport:
+    def _check(self) -> SeedReport:
         self._server.lua.time_ms = self._network.server_ms()
         direct = LuaStore(None, self._server.lua)
         events = [one.event for one in direct.execute(ReadEvents(_OFFICE, 0, 10**6))]
@@ -214,7 +214,7 @@ class _Client:
 
 
 async def _visitor(client: _Client, name: str, random: Random) -> None:
-    """Want a place and give it back, in several visits with keys of their own."""
+    """Want a place and give it back, in several visits, each with a new key."""
     for number in range(random.randint(1, _VISITS_MAX)):
         await _pause(random, 3000)
         await _visit(client, f"{name}-{number}", random)

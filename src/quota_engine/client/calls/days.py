@@ -192,7 +192,13 @@ class DayCalls(CallBase):
         """
         path = f"/v1/ledgers/{_address_segment(address)}/reconcile"
         found = yield from self._request("POST", path, ReconciledBody, is_long=True)
-        return Reconciliation(found.address, found.epoch, tuple(found.findings), found.repaired)
+        return Reconciliation(
+            found.address,
+            found.epoch,
+            tuple(found.findings),
+            found.repaired,
+            time_corrected_by_ms=found.time_corrected_by_ms,
+        )
 
 
 def _address_segment(address: str) -> str:

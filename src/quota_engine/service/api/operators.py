@@ -161,7 +161,11 @@ async def recover_moves(context: ServiceContext, request: ApiRequest) -> ApiResp
 async def reconcile(context: ServiceContext, request: ApiRequest) -> ApiResponse:
     report = await context.engine.reconcile(request.path["address"])
     body = ReconciledBody(
-        address=report.address, epoch=report.epoch, findings=list(report.findings), repaired=report.repaired
+        address=report.address,
+        epoch=report.epoch,
+        findings=list(report.findings),
+        repaired=report.repaired,
+        time_corrected_by_ms=report.time_corrected_by_ms,
     )
     return ApiResponse(200, body)
 

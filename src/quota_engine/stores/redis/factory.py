@@ -18,6 +18,8 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from quota_engine.clocks import SteadyClock
+from quota_engine.domain.clock_check import LEAP_MS_DEFAULT, LEAP_MS_LIMIT, LEAP_MS_MIN
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
 from quota_engine.ports import Clock
@@ -44,6 +46,7 @@ _STORE_OPTIONS: Final = frozenset(
         "timeout_ms",
         "attempts_max",
         "attempt_valid_ms",
+        "clock_leap_max_ms",
         "durability",
         "replicas",
         "wait_ms",
@@ -108,6 +111,10 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
     call_timeout_ms = _integer(options, "call_timeout_ms", call_timeout_ms_default, *_CALL_TIMEOUT_MS_BOUNDS)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
     attempt_valid_ms = _integer(options, "attempt_valid_ms", RetryPolicy().attempt_valid_ms, 1, 600_000)
+    clock_leap_max_ms = _integer(options, "clock_leap_max_ms", LEAP_MS_DEFAULT, 0, LEAP_MS_LIMIT)
+    if 0 < clock_leap_max_ms < LEAP_MS_MIN:
+        expected = f"0 to check nothing, or an integer from {LEAP_MS_MIN}"
+        raise InvalidRequest("url, option clock_leap_max_ms", str(clock_leap_max_ms), expected)
     durability = _durability(options)
     replicas = _integer(options, "replicas", 1, 1, 100) if durability is Durability.REPLICATED else 0
     wait_ms = _integer(options, "wait_ms", RetryPolicy().wait_ms, 1, 600_000)
@@ -139,6 +146,7 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
         fence=fence,
         attempt_valid_ms=min(attempt_valid_ms, timeout_ms),
         functions=functions == "auto",
+        clock_leap_max_ms=clock_leap_max_ms,
     )
     cache = SoldOutCache(sold_out_ms) if clock is None else SoldOutCache(sold_out_ms, lambda: clock.now_ms() / 1000)
     return _Target(first, url_to, router, settings, policy, namespace, cache, call_timeout_ms, _FORMS[kind])
@@ -259,6 +267,8 @@ def open_store(url: str, clock: Clock | None) -> RedisStore:
     - ``timeout_ms``: how long to wait for a reply (3000);
     - ``attempts_max``: attempts of a call (8; 16 with Sentinels and in a cluster);
     - ``attempt_valid_ms``: how long an attempt that writes may take to reach the server (1000; at most ``timeout_ms``);
+    - ``clock_leap_max_ms``: by how much the server's clock may differ from this process's clock and from a ledger's
+      last event (a day; 0 checks nothing, and so does an injected clock);
     - ``durability``: ``memory``, ``fsync`` or ``replicated``, with ``replicas`` and the ``wait_ms`` for them;
     - ``fence``: ``off``, ``auto`` or ``manual``, what happens to a ledger after a failover (``auto`` with Sentinels,
       in a cluster and with ``replicated``, otherwise ``off``);
@@ -336,4 +346,5 @@ def _new_store(
         on_close=embedded.close if embedded else None,
         sold_out_cache=target.sold_out_cache,
         call_timeout_ms=target.call_timeout_ms,
+        second_clock=SteadyClock() if target.policy.clock_leap_max_ms else None,
     )

@@ -64,6 +64,8 @@ class FenceFields(NamedTuple):
         head: Number of the head's key, from 1.
         prefix: Precedes the names of the fields.
         needs_repair: True if a client must reconcile a ledger that has no server, before it is written.
+        time: The field of the head that has the time of the last change.
+        steps: A field with the time of a step that the next one waits for, or ``""``.
         may_be_lost: True if the loss of the whole ledger does no harm, so that a new one begins by itself.
     """
 
@@ -72,12 +74,14 @@ class FenceFields(NamedTuple):
     prefix: str = ""
     needs_repair: bool = False
     may_be_lost: bool = False
+    time: str = "now_ms"
+    steps: str = ""
 
 
 OFFICE_FENCE: Final = FenceFields("number", needs_repair=True)
-ROOM_FENCE: Final = FenceFields("config")
+ROOM_FENCE: Final = FenceFields("config", steps="last_step_at_ms")
 DRAW_FENCE: Final = FenceFields("config")
-BUCKET_FENCE: Final = FenceFields("~", head=2, prefix="~", may_be_lost=True)
+BUCKET_FENCE: Final = FenceFields("~", head=2, prefix="~", may_be_lost=True, time="~")
 """A lost set of buckets is one whose buckets are full. It breaks no promise."""
 REGISTRY_FENCE: Final = FenceFields("now_ms")
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from quota_engine.domain.audit import audit
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
+from quota_engine.domain.reconcile import Reconciliation, correct_time, recompute, restore_events
 from quota_engine.ports import RecordedEvent
 from quota_engine.stores.redis.fencing import ledger_name
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
@@ -114,17 +114,22 @@ class Reconciler:
                 repaired += len(writes)
                 continue  # read the ledger again from the start
             restored = restore_events(wanted, number, [(one.number, one.event) for one in events])
-            if restored:
+            now_ms = yield from self._runner.latest_ms()
+            corrected_by_ms = 0 if restored else correct_time(wanted, now_ms)
+            added = restored + bool(corrected_by_ms)
+            if added:
                 # All in one script: a part of an event would be new damage.
-                lost = wanted.events[len(wanted.events) - restored :]
-                if not (yield from self._write(handle, number, writes_between(state, wanted, number, lost))):
+                new = wanted.events[len(wanted.events) - added :]
+                if not (yield from self._write(handle, number, writes_between(state, wanted, number, new))):
                     return None
-            status, *reply = yield from self._step(handle, "open", number + restored, str(handle.seen))
+            status, *reply = yield from self._step(handle, "open", number + added, str(handle.seen))
             if status != "OK":
                 return None
             handle.record_seen(reply[0])
-            found = Reconciliation(handle.address, handle.seen.epoch, tuple(findings), repaired, restored)
-            _log_result(found, is_expected=force and not (findings or repaired or restored))
+            found = Reconciliation(
+                handle.address, handle.seen.epoch, tuple(findings), repaired, restored, corrected_by_ms
+            )
+            _log_result(found, is_expected=force and not (findings or repaired or added))
             return found
         raise AssertionError("the last round returns")
 
@@ -132,7 +137,7 @@ class Reconciler:
         """Open a ledger that has no events, and so nothing that could be recomputed."""
         before = handle.seen
         words = [str(before), str(int(force))]
-        status, line = yield from self._runner.run(script, handle.keys, words, writes=True)
+        status, line, corrected_by_ms = yield from self._runner.run(script, handle.keys, words, writes=True)
         handle.record_seen(line)
         if handle.seen.epoch > before.epoch:
             level = logging.INFO if force else logging.WARNING
@@ -142,7 +147,10 @@ class Reconciler:
                 ledger_name(handle.address),
                 handle.seen.epoch,
             )
-        return Reconciliation(handle.address, 0 if status == "EMPTY" else handle.seen.epoch)
+        if int(corrected_by_ms):
+            _log.warning("%s: time corrected by %s ms", ledger_name(handle.address), corrected_by_ms)
+        epoch = 0 if status == "EMPTY" else handle.seen.epoch
+        return Reconciliation(handle.address, epoch, time_corrected_by_ms=int(corrected_by_ms))
 
     def _write(self, handle: LedgerHandle, number: int, writes: Sequence[Write]) -> Call[bool]:
         """Write repairs in one script; returns False if another client has taken over."""
@@ -166,10 +174,11 @@ def _not_begun(handle: LedgerHandle, status: str, reply: list[Any]) -> Reconcili
 def _log_result(found: Reconciliation, *, is_expected: bool) -> None:
     _log.log(
         logging.INFO if is_expected else logging.WARNING,
-        "the office %s: epoch %d; %d findings, %d entries repaired, %d events restored",
+        "the office %s: epoch %d; %d findings, %d entries repaired, %d events restored, time corrected by %d ms",
         found.address,
         found.epoch,
         len(found.findings),
         found.repaired,
         found.restored,
+        found.time_corrected_by_ms,
     )

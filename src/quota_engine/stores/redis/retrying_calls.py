@@ -56,6 +56,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from quota_engine.domain.clock_check import LEAP_MS_DEFAULT, explain_leap
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.scripts import FUNCTION_LIBRARY, TOUCH, Script
@@ -133,6 +134,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         attempt_valid_ms: The time that an attempt that writes has from its sending to its start on the server, at
             least 1. After a lost reply the call waits until it has passed.
         functions: True to run scripts as functions where the server allows it.
+        clock_leap_max_ms: By how much the server's clock may differ from the caller's and from a ledger's last event.
     """
 
     attempts_max: int = 8
@@ -144,6 +146,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     fence: Fence = Fence.OFF
     attempt_valid_ms: int = 1000
     functions: bool = False
+    clock_leap_max_ms: int = LEAP_MS_DEFAULT
 
 
 class Node(NamedTuple):
@@ -227,7 +230,7 @@ class Router:
 
 # The server refuses the script whole with these errors, and may accept it in a moment.
 _TRANSIENT: Final = (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)
-_TRANSIENT_CODES: Final = ("BEHIND", "BUSY", "LATE", "NOREPLICAS", "MISCONF", "UNKILLABLE")
+_TRANSIENT_CODES: Final = ("BEHIND", "BUSY", "LATE", "LEAP", "NOREPLICAS", "MISCONF", "UNKILLABLE")
 NO_FUNCTION: Final = "Function not found"
 """Beginning of the error of a server that does not have the functions."""
 _REFUSED_CODES: Final = ("ILLFORMED", "NOAUTH", "ERR unknown command", "ERR wrong number")
@@ -257,14 +260,17 @@ class Header(NamedTuple):
     Attributes:
         time: The time and the flag of the script, or ``""``.
         fence: ``@`` and the fence as the caller saw it last, to check the ledger's fence, or ``""``.
+        witness: ``=``, the time of the caller's own clock, ``:`` and the bound, to check the server's clock, or ``""``.
     """
 
     time: str = ""
     fence: str = ""
+    witness: str = ""
 
     def text(self, valid_until_ms: int | None) -> str:
         """Return the argument of an attempt with this last moment by the server's clock; ``None`` sets none."""
-        return self.time + self.fence if valid_until_ms is None else f"{self.time}<{valid_until_ms}{self.fence}"
+        until = "" if valid_until_ms is None else f"<{valid_until_ms}"
+        return f"{self.time}{until}{self.witness}{self.fence}"
 
 
 def call_script(
@@ -430,7 +436,12 @@ def _call_with_retries(
                 break
             if last_moment is not None and str(error).startswith("LATE"):
                 last_moment.clocks.of(node).record(float(str(error).split()[1]), last_moment.clocks.now_ms())
-        if not isinstance(reason, TryAgainError) and not str(reason).startswith("LATE"):  # they come from the owner
+            if last_moment is not None and str(error).startswith("LEAP"):
+                # If the clock is corrected meanwhile, an attempt with a last moment by it would be valid for months.
+                last_moment.clocks.of(node).forget()
+        if not isinstance(reason, TryAgainError) and not str(reason).startswith(
+            ("LATE", "LEAP")
+        ):  # they come from the owner
             router.invalidate()
         by_text, redirected, asking, was_redirected, has_loaded = False, None, False, False, False
         yield RetryPause(max(pause_ms, 0 if last_moment is None else last_moment.wait_ms()))
@@ -509,6 +520,8 @@ def _explain_unavailable(error: Exception | None, *, writes: bool) -> str:
             f"the state behind this answer is not safe yet: {error}, so a failover could lose it; "
             "nothing is lost now; ask again in a moment, and check the replicas if this persists"
         )
+    if str(error).startswith("LEAP"):
+        return explain_leap(*map(int, str(error).split()[1:4]))
     remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
     if str(error).startswith("LATE"):
         remedy = "every attempt reached the server too late: relieve the server, or raise attempt_valid_ms"

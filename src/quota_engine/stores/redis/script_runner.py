@@ -38,6 +38,7 @@ class ScriptRunner:
         namespace: str,
         router: Router,
         monotonic: Callable[[], float] = monotonic_ms,
+        second_clock: Clock | None = None,
     ) -> None:
         """
         Args:
@@ -46,12 +47,15 @@ class ScriptRunner:
             namespace: Precedes all keys.
             router: Finds the server of a key.
             monotonic: This process's monotonic clock in milliseconds, which counts the time that an attempt has.
+            second_clock: This process's own clock, against which the server's time is checked; ``None`` trusts the
+                server.
         """
         self.policy = policy
         self.uses_functions = policy.functions
         self.offices_key = offices_key(namespace)
         self.identity_key_key = identity_key_key(namespace)
         self._clock = clock
+        self._second_clock = second_clock if clock is None else None
         self._namespace = namespace
         self._router = router
         self._clocks = ServerClocks(monotonic)
@@ -96,7 +100,7 @@ class ScriptRunner:
         return call_script(
             script,
             keys,
-            Header(now, fence),
+            Header(now, fence, self._witness()),
             lines,
             self.policy,
             self._router,
@@ -139,7 +143,19 @@ class ScriptRunner:
         """
         policy = msgspec.structs.replace(self.policy, attempts_max=attempts_max)
         now = "" if self._clock is None else str(self._clock.now_ms())
-        return call_script(script, handle.keys, Header(now), lines, policy, self._router, self._clocks, writes=False)
+        header = Header(now, "", self._witness())
+        return call_script(script, handle.keys, header, lines, policy, self._router, self._clocks, writes=False)
+
+    def _witness(self) -> str:
+        """Return the part of a header that lets a script check the server's clock."""
+        if self._second_clock is None:
+            return ""
+        return f"={self._second_clock.now_ms()}:{self.policy.clock_leap_max_ms}"
+
+    def latest_ms(self) -> Call[int]:
+        """Return the later of :meth:`now_ms` and the time of this process's own clock."""
+        now_ms = yield from self.now_ms()
+        return now_ms if self._second_clock is None else max(now_ms, self._second_clock.now_ms())
 
     def now_ms(self) -> Call[int]:
         """Return the time of the injected clock, or else the server's, in milliseconds since 1970."""

@@ -51,12 +51,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from quota_engine.admission.token_bucket import BUCKETS_MAX, CAPACITY_TICKS_MAX, CHARGES_MAX, WINDOW_UNITS_MAX
+from quota_engine.domain.clock_check import LEAP_MS_MIN
 from quota_engine.domain.consumer_groups import GROUPS_MAX, PENDING_MAX
 from quota_engine.domain.cross_office_registry import SWEEP_MAX
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_STARTS_MAX
 from quota_engine.domain.inventory import RECLAIM_MAX, SETTLE_MAX
 from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, FORMER_APPLICANTS_MAX, Rules
 from quota_engine.domain.offers import DEMANDS_MAX, OFFERS_MAX, RESUME_MAX
+from quota_engine.domain.reconcile import CLOCKS_DIFFER_MS
 from quota_engine.domain.state_machine import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import OFFERED_DAYS_MAX
@@ -83,6 +85,7 @@ _Value = int | str | Mapping[str, str] | Mapping[str, bool] | tuple[str, ...]
 
 _ROOM_FIELDS: Final = msgspec.structs.fields(RoomConfig)
 _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
+    "shared/call.lua": {"LEAP_MS_MIN": LEAP_MS_MIN},
     "office/codec.lua": {
         "STATE_OF_LETTER": {letter: str(state) for letter, state in STATE_OF_LETTER.items()},
         "LETTER_OF_VERB": {str(verb): letter for verb, letter in LETTER_OF_VERB.items()},
@@ -97,6 +100,7 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX},
     "office/wait_list.lua": {"DEMANDS_MAX": DEMANDS_MAX, "OFFERS_MAX": OFFERS_MAX, "RESUME_MAX": RESUME_MAX},
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "shared/take_over.lua": {"CLOCKS_DIFFER_MS": CLOCKS_DIFFER_MS},
     "shared/fence.lua": {"LOSS_KEPT_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},
     "buckets/token_bucket.lua": {
@@ -176,6 +180,7 @@ def _fence_constants(fields: FenceFields) -> dict[str, str]:
     names = {name: fields.prefix + name for name in ("epoch", "server", "mender")}
     names["ends_at_ms"] = f"{fields.prefix}ends" if fields.prefix else "ends_at_ms"
     traits = {"needs_repair": str(int(fields.needs_repair)), "may_be_lost": str(int(fields.may_be_lost))}
+    traits |= {"time": fields.time, "steps": fields.steps}
     return {"head": str(fields.head), "known": fields.known, **names, **traits}
 
 

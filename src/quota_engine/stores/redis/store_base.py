@@ -102,6 +102,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         sold_out_cache: SoldOutCache | None = None,
         monotonic: Callable[[], float] = monotonic_ms,
         call_timeout_ms: int = CALL_TIMEOUT_MS,
+        second_clock: Clock | None = None,
     ) -> None:
         """Create a store on connections that decode responses and do not retry.
 
@@ -118,6 +119,8 @@ class RedisStoreBase(abc.ABC, Generic[P]):
             sold_out_cache: Remembers what is sold out; ``None`` remembers nothing.
             monotonic: This process's monotonic clock in milliseconds, by which attempts and calls end.
             call_timeout_ms: The time that a call without another end has, in milliseconds (200 to 3,600,000).
+            second_clock: This process's own clock, against which the server's time is checked; ``None`` trusts the
+                server.
         """
         self.call_timeout_ms = call_timeout_ms
         self._pools: dict[Node | None, Any] = {None: pool}
@@ -125,7 +128,9 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         self._on_close = on_close
         self._limits = limits
         self._sold_out_cache = sold_out_cache or SoldOutCache(0)
-        self._executor = Executor(ScriptRunner(clock, policy, namespace, router, monotonic), self._sold_out_cache)
+        self._executor = Executor(
+            ScriptRunner(clock, policy, namespace, router, monotonic, second_clock), self._sold_out_cache
+        )
         self._monotonic_ms = monotonic
         self._requests = OfficeRequests(self._executor, self._sold_out_cache)
         self._observer: ObserverAdapter | None = None

@@ -23,7 +23,7 @@ from quota_engine.domain.queries import (
     view,
     wait_list_position,
 )
-from quota_engine.domain.reconcile import Reconciliation, recompute, restore_events
+from quota_engine.domain.reconcile import Reconciliation, correct_time, recompute, restore_events
 from quota_engine.ledger_kinds import OFFICE, kind_of
 from quota_engine.ports import (
     Acknowledge,
@@ -388,23 +388,26 @@ class Requests:
         is_wrong = describe(repaired) != describe(damaged)
         numbered = [(one.number, one.event) for one in events]
         restored = restore_events(repaired, row.last_event_number, numbered)
+        now_ms = yield from self._transactions.read_time(row)
+        corrected_by_ms = 0 if restored else correct_time(repaired, now_ms)
+        added = restored + bool(corrected_by_ms)
         statements = [Statement("raise_epoch", (row.id,))]
         if is_wrong:
             raise DamagedLedger(f"{address}: the records and counters differ: restore the database from a backup")
         if wrong_snapshot:  # all entries are kept, and make another one
             statements.append(Statement("set_snapshot", (0, row.id)))
-        if restored:
-            new = repaired.events[-restored:]
+        if added:
+            new = repaired.events[-added:]
             number, first_event = row.last_number + 1, row.last_event_number + 1
             body = office_codec.encode_entry(repaired.now_ms, new, ())
-            checksum = entry_checksum(row.checksum, number, first_event, restored, body)
-            last_event = row.last_event_number + restored
+            checksum = entry_checksum(row.checksum, number, first_event, added, body)
+            last_event = row.last_event_number + added
             statements += [
-                Statement("insert_entry", (row.id, number, first_event, restored, body, checksum)),
+                Statement("insert_entry", (row.id, number, first_event, added, body, checksum)),
                 Statement("update_ledger", (number, last_event, repaired.now_ms, checksum, row.id)),
             ]
         yield RoundTrip(tuple(statements), end="commit")
-        return Reconciliation(address, row.epoch + 1, tuple(findings), int(wrong_snapshot), restored)
+        return Reconciliation(address, row.epoch + 1, tuple(findings), int(wrong_snapshot), restored, corrected_by_ms)
 
     # --- Snapshots ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from quota_engine.admission.token_bucket import TakeOutcome
+from quota_engine.clocks import SteadyClock
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.cross_office_registry import RegistryResult, RegistryStatus
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -89,6 +90,7 @@ class SqlStoreBase(abc.ABC, Generic[P]):
         cache_bytes_max: int = CACHE_BYTES_MAX,
         sold_out_ms: float = 0,
         on_close: Callable[[], None] | None = None,
+        second_clock: Clock | None = None,
     ) -> None:
         """Create a store.
 
@@ -101,12 +103,16 @@ class SqlStoreBase(abc.ABC, Generic[P]):
             cache_bytes_max: Bound of the ledgers in memory, in estimated bytes.
             sold_out_ms: A reserve that was sold out within this time is refused without the database; 0 for never.
             on_close: Called once, after the connections are closed.
+            second_clock: This process's own clock, against which the time is checked; ``None`` checks the database's
+                time against the system's clock, and trusts ``clock``.
         """
+        if second_clock is None and clock is None:
+            second_clock = SteadyClock()
         self._connections = connections
         self._limits = limits
         self._sold_out_ms = sold_out_ms
         self._on_close = on_close
-        self._transactions = Transactions(LedgerCache(cache_bytes_max), clock, attempts)
+        self._transactions = Transactions(LedgerCache(cache_bytes_max), clock, attempts, second_clock)
         self._requests = Requests(self._transactions)
         self._observer: ObserverAdapter | None = None
         self._queues: dict[str, BatchQueue[P]] = {}

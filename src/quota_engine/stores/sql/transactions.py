@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.clock_check import LEAP_MS_MIN, find_leap
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.sold_out import is_certainly_sold_out
@@ -110,6 +111,10 @@ class _Restart(Exception):
     """The transaction was undone because the state in memory is behind, or of another history."""
 
 
+class _ClockLeapt(RolledBack):
+    """The transaction was undone because the time may be wrong. It will be so for a while."""
+
+
 class _Poisoned(Exception):
     """A call has failed after it had begun to change the state."""
 
@@ -140,19 +145,23 @@ class Transactions:
         snapshots: Snapshots that are due. The store takes them from here and writes them beside its calls.
     """
 
-    def __init__(self, cache: LedgerCache, clock: Clock | None, attempts: Attempts) -> None:
+    def __init__(
+        self, cache: LedgerCache, clock: Clock | None, attempts: Attempts, second_clock: Clock | None = None
+    ) -> None:
         """Create the transactions of a store.
 
         Args:
             cache: The ledgers in memory.
             clock: Source of the time; ``None`` for the database's time.
             attempts: Bounds of the attempts of a call.
+            second_clock: A clock against which the time is checked; ``None`` checks nothing.
         """
         self.cache = cache
         self.loader = Loader()
         self.attempts = attempts
         self.snapshots: list[Snapshot] = []
         self._clock = clock
+        self._second_clock = second_clock
 
     def read_time(self, row: LedgerRow | None) -> Steps[int]:
         """Return the time of a transaction or read. ``row`` was read in it."""
@@ -162,6 +171,12 @@ class Transactions:
             return row.now_ms
         (((now_ms,),),) = yield RoundTrip((Statement("read_time"),))
         return int(now_ms)
+
+    def _find_leap(self, state: LedgerState, now_ms: int) -> str:
+        """Return why the time may not be used for a ledger, or ``""``."""
+        if self._second_clock is None or -LEAP_MS_MIN < now_ms - state.state.now_ms < LEAP_MS_MIN:
+            return ""
+        return find_leap(state.state, now_ms, self._second_clock.now_ms())
 
     def retry(self, attempt: Callable[[], Steps[T]], end: CallEnd | None = None, *, repeats: bool = True) -> Steps[T]:
         """Run attempts until one succeeds.
@@ -192,7 +207,8 @@ class Transactions:
                     end.record_unknown()
             if end is not None:
                 end.reason = str(last)
-            pause_ms = next(pauses, None) if repeats or not is_unknown else None
+            is_final = isinstance(last, _ClockLeapt) or (is_unknown and not repeats)
+            pause_ms = None if is_final else next(pauses, None)
             if pause_ms is None:
                 if is_unknown:
                     raise OutcomeUnknown(f"{_LOST} ({last})") from last
@@ -207,6 +223,9 @@ class Transactions:
         ledger, row = yield from self._current(address)
         state = new_state(address) if ledger is None else ledger.state
         now_ms = yield from self.read_time(row)
+        leap = self._find_leap(state, now_ms)
+        if leap:
+            raise _ClockLeapt(leap)
         if ledger is not None:
             ledger.clock_ahead_ms = now_ms - monotonic_ms()
         return [(one, _run(one, state, now_ms)) for one in work]
@@ -284,6 +303,10 @@ class Transactions:
                 return results
         state = new_state(address) if ledger is None else ledger.state
         now_ms = yield from self.read_time(row)
+        leap = self._find_leap(state, now_ms)
+        if leap:
+            yield RoundTrip((), end="rollback")
+            raise _ClockLeapt(leap)
         results = []
         for one in work:
             changes = state.changes

@@ -78,6 +78,7 @@ from quota_engine.domain.events import (
     ParkedReleased,
     ReservationChanged,
     RulesSet,
+    TimeCorrected,
     UnitsReallocated,
 )
 from quota_engine.domain.lifecycle import State, Verb
@@ -139,6 +140,7 @@ _NAME_OF_EVENT: Final[dict[type, str]] = {
     UnitsReallocated: "units_reallocated",
     Cooled: "cooled",
     ParkedReleased: "parked_released",
+    TimeCorrected: "time_corrected",
 }
 _TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
 
@@ -644,4 +646,5 @@ _EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
     "units_reallocated": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3]), f[4] == "1"),
     "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
     "parked_released": lambda at, f: ParkedReleased(at, int(f[0]), f[1], int(f[2])),
+    "time_corrected": lambda at, f: TimeCorrected(at, int(f[0])),
 }

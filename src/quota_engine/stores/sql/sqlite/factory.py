@@ -9,7 +9,7 @@ import sqlite3
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from quota_engine.clocks import SystemClock
+from quota_engine.clocks import SteadyClock, SystemClock
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.ports import Clock
 from quota_engine.stores.sql.async_store import AsyncSqlStore
@@ -81,6 +81,11 @@ def _check_version() -> None:
         )
 
 
+def _second(clock: Clock | None) -> Clock | None:
+    """Return a clock that the system's clock is checked against."""
+    return SteadyClock() if clock is None else None
+
+
 def open_store(url: str, clock: Clock | None) -> SqlStore:
     """Open the store in a file, which is created if it does not exist.
 
@@ -96,7 +101,11 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
     _check_version()
     connections = SqliteConnections(target.path, target.synchronous)
     return SqlStore(
-        connections, clock or SystemClock(), cache_bytes_max=target.cache_bytes_max, sold_out_ms=target.sold_out_ms
+        connections,
+        clock or SystemClock(),
+        cache_bytes_max=target.cache_bytes_max,
+        sold_out_ms=target.sold_out_ms,
+        second_clock=_second(clock),
     )
 
 
@@ -111,5 +120,9 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
         await connections.close()
         raise
     return AsyncSqlStore(
-        connections, clock or SystemClock(), cache_bytes_max=target.cache_bytes_max, sold_out_ms=target.sold_out_ms
+        connections,
+        clock or SystemClock(),
+        cache_bytes_max=target.cache_bytes_max,
+        sold_out_ms=target.sold_out_ms,
+        second_clock=_second(clock),
     )

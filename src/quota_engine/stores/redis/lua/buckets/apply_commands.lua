@@ -81,6 +81,7 @@ if checks_fence == "@" then
   fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
+check_leap(now_ms, gate_time(0))
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 local lines = {}

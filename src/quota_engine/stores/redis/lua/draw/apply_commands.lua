@@ -336,6 +336,7 @@ end
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 load_draw()
+check_leap(now_ms, draw.now_ms)
 local lines = {}
 for index, fields in ipairs(commands) do
   lines[index] = HANDLERS[fields[1]](fields, math.max(now_ms, draw.now_ms))

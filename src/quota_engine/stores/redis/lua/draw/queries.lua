@@ -63,6 +63,7 @@ if checks_fence == "@" then
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 load_draw()
+check_leap(now_ms, draw.now_ms)
 now_ms = math.max(now_ms, draw.now_ms)
 local lines = {}
 for index = 2, #ARGV do

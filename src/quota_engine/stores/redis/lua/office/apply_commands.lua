@@ -21,11 +21,12 @@ local function known_days()
   return days
 end
 
--- Forget the days whose retention is over, and start a purge of their records.
-local function forget(now_ms)
+-- Forget the days whose retention is over by the clock, and start a purge of their records. The time of the last event
+-- does not count: it may be wrong.
+local function forget(clock_ms, now_ms)
   local forgotten = {}
   for _, day in ipairs(known_days()) do
-    if day.forget_at_ms <= now_ms then forgotten[#forgotten + 1] = day.number end
+    if day.forget_at_ms <= clock_ms then forgotten[#forgotten + 1] = day.number end
   end
   sort(forgotten, function(one, other) return one < other end)
   for _, number in ipairs(forgotten) do

@@ -172,6 +172,7 @@ for index = 1, #head, 2 do
     texts[name], order[#order + 1] = value, name
   end
 end
+check_leap(now_ms, now_ms_min)
 local oldest = call("XRANGE", EVENTS, "-", "+", "COUNT", 1)[1]
 local first_number = oldest and tonumber(string.match(oldest[1], "^%d+")) or number + 1
 now_ms = math.max(now_ms, now_ms_min)

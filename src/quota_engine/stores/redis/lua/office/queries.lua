@@ -22,10 +22,12 @@
 --       If the fence is checked, one more line: see line() of shared/fence.lua
 -- error FENCED, BEHIND: see shared/fence.lua
 
+local clock_ms -- the time of the clock, which decides what is forgotten; now_ms is not before the last event
+
 local function lookup(id, now_ms)
   if not string.match(id, "^[%w_%-]+$") then return "" end
   local record = record_of(id)
-  if not record or day_of(record.day).forget_at_ms <= now_ms then return "" end
+  if not record or day_of(record.day).forget_at_ms <= clock_ms then return "" end
   if record.state == "HELD" and record.deadline_at_ms <= now_ms then record = changed(record, { state = "EXPIRED" }) end
   return concat({ record.id, choice_of(record.choice).text, text_of_record(record) }, TAB)
 end
@@ -36,7 +38,7 @@ local function wait_list_position(id, now_ms)
   local record = record_of(id)
   if not record or record.state ~= "WAITING" then return "" end
   local day = day_of(record.day)
-  if day.forget_at_ms <= now_ms or is_session_over(day, choice_of(record.choice), now_ms) then return "" end
+  if day.forget_at_ms <= clock_ms or is_session_over(day, choice_of(record.choice), now_ms) then return "" end
   local joined = tonumber(call("ZSCORE", WAITING, id))
   local ahead = call("ZCOUNT", WAITING, int(record.day * EVENT_NUMBERS), int(joined - 1))
   return concat({ int(ahead), int(day.waiting) }, TAB)
@@ -103,7 +105,7 @@ local function hold_remaining_histogram(number, seen, bounds, now_ms)
   for index = 1, #bounds + 1 do counts[index] = 0 end
   local text = call("HGET", DAYS, int(number))
   local day = text and day_of_text(number, text)
-  if not day or day.forget_at_ms <= now_ms then return TAB .. concat(counts, COMMA) end
+  if not day or day.forget_at_ms <= clock_ms then return TAB .. concat(counts, COMMA) end
   local first = seen == "" and "[" .. int(number) .. SLASH or "(" .. seen
   local members = call("ZRANGEBYLEX", DUE, first, "(" .. int(number) .. "0", "LIMIT", 0, HOLDS_STEP)
   for _, member in ipairs(members) do
@@ -124,7 +126,7 @@ local function projected_day(number, now_ms)
   if projected[number] == nil then
     local text = call("HGET", DAYS, int(number))
     local day = text and day_of_text(number, text)
-    if day and now_ms < day.forget_at_ms then
+    if day and clock_ms < day.forget_at_ms then
       if now_ms >= day.next_due_ms then project(day, now_ms) end
       projected[number] = day
     else
@@ -234,7 +236,8 @@ if checks_fence == "@" then
   fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
-now_ms = math.max(now_ms, ledger.now_ms)
+check_leap(now_ms, ledger.now_ms, ledger.next_forget_ms)
+clock_ms, now_ms = now_ms, math.max(now_ms, ledger.now_ms)
 local lines = {}
 for index = 2, #ARGV do
   local fields = split(ARGV[index], TAB)

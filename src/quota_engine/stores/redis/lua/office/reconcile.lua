@@ -24,6 +24,7 @@ local HEAD = KEYS[1]
 local call = redis.call
 
 local now_ms = call_time()
+check_leap(now_ms, 0)
 local fences = load_fence()
 local token = ARGV[3]
 

@@ -9,6 +9,7 @@ if checks_fence == "@" then
   fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
+check_leap(now_ms, ledger.now_ms, ledger.next_forget_ms)
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 local ids, applicants = {}, {}
@@ -22,12 +23,13 @@ end
 read_ahead(RECORDS, ledger.records, ids)
 read_ahead(CLAIMS, ledger.claims, applicants)
 local number_before, cursor_before = ledger.number, ledger.cursor
+local clock_ms = now_ms
 now_ms = math.max(now_ms, ledger.now_ms)
 local now = { text = int(now_ms), short = short(now_ms) }
 local lines = {}
 for index, fields in ipairs(commands) do
-  if now_ms >= ledger.next_forget_ms then
-    forget(now_ms)
+  if clock_ms >= ledger.next_forget_ms then
+    forget(clock_ms, now_ms)
     ledger.next_forget_ms = next_forget_ms()
   end
   if ledger.cursor ~= "" then purge() end

@@ -171,6 +171,7 @@ if checks_fence == "@" then
   fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
+check_leap(now_ms, registry.now_ms)
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
 local number_before, now_before_ms = registry.number, registry.now_ms

@@ -45,6 +45,7 @@ if checks_fence == "@" then
   fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
+check_leap(now_ms, registry.now_ms)
 now_ms = math.max(now_ms, registry.now_ms)
 local lines = {}
 for index = 2, #ARGV do

@@ -88,4 +88,15 @@ local function take_over(fence)
   redis.call("HSET", FENCE_HEAD, FENCE.server, fence.here, FENCE.epoch, string.format("%.0f", fence.epoch))
 end
 
-return { check = check, line = line, write = write, mark_lost = mark_lost, take_over = take_over }
+-- Bring the ledger's time back if it is later than the clock's by more than clocks differ. Returns by how much, or 0.
+local function correct_time(now_ms, differ_ms)
+  local times = redis.call("HMGET", FENCE_HEAD, FENCE.time, FENCE.steps)
+  local ahead_ms = (tonumber(times[1] or "") or 0) - now_ms
+  if ahead_ms <= differ_ms then return 0 end
+  local text = string.format("%.0f", now_ms)
+  redis.call("HSET", FENCE_HEAD, FENCE.time, text)
+  if FENCE.steps ~= "" and (tonumber(times[2] or "") or 0) > now_ms then redis.call("HSET", FENCE_HEAD, FENCE.steps, text) end
+  return ahead_ms
+end
+
+return { correct_time = correct_time, check = check, line = line, write = write, mark_lost = mark_lost, take_over = take_over }

@@ -246,6 +246,7 @@ end
 local begins_epoch
 room, begins_epoch = load_room()
 if begins_epoch then changed.epoch_starts = true end
+check_leap(now_ms, room and room.now_ms or 0)
 if room then now_ms = math.max(now_ms, room.now_ms) end
 if room and now_ms >= room.config.forget_at_ms then
   for _, key in ipairs(KEYS) do call("PEXPIRE", key, 0) end -- deletes, and needs no further permission

@@ -21,6 +21,7 @@ if checks_fence == "@" then
   if fence.problem then return redis.error_reply(fence.problem) end
 end
 local room = load_room()
+check_leap(now_ms, room and room.now_ms or 0)
 if room then now_ms = math.max(now_ms, room.now_ms) end
 local lines = {}
 for index = 2, #ARGV do
