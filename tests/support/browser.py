@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NIK", "PATIENCE_S", "PICTURES", "PhoneBrowser"]
+__all__ = ["NIK", "PATIENCE_S", "PICTURES", "POLL_S", "PhoneBrowser"]
 
 import base64
 import contextlib

@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from quota_engine.service.http.auth import Role
-from tests.support.browser import PATIENCE_S, PICTURES, PhoneBrowser
+from tests.support.browser import PATIENCE_S, PICTURES, POLL_S, PhoneBrowser
 from tests.support.in_process_service import TOKENS, Client, listening
 from tests.support.page_texts import operator_text
 from tests.support.seeded_service import DRAW, TODAY, seeded_service
@@ -68,9 +68,8 @@ class OperatorWindow(PhoneBrowser):
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         """Wait until a condition is true. An element that is replaced meanwhile is looked up again."""
-        WebDriverWait(self.driver, PATIENCE_S, ignored_exceptions=[StaleElementReferenceException]).until(
-            lambda _: condition()
-        )
+        ignored = [StaleElementReferenceException]
+        WebDriverWait(self.driver, PATIENCE_S, POLL_S, ignored_exceptions=ignored).until(lambda _: condition())
 
     @property
     def focused_id(self) -> str:
