@@ -37,6 +37,7 @@ def tables_and_ledgers(path: Path) -> tuple[int, int]:
     return tables, ledgers
 
 
+@pytest.mark.slow
 def test_cases_run_and_leave_nothing_behind(tmp_path: Path) -> None:
     """Each measurement checks its effect. Offices and tables are removed from the file."""
     path = tmp_path / "quota.db"
