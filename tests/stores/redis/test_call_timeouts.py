@@ -76,6 +76,7 @@ def opened(url: str) -> RedisStore:
     return store
 
 
+@pytest.mark.slow
 def test_a_stopped_server_ends_each_call_in_time(stopped: Server) -> None:
     """A command that was sent may have been applied; a question has changed nothing."""
     store = opened(url_of(stopped, call_timeout_ms=TIME_MS))
@@ -111,6 +112,7 @@ def test_lost_replies_end_the_call_in_time(server: Server) -> None:
         store.close()
 
 
+@pytest.mark.slow
 def test_an_exhausted_pool_ends_the_call_in_time(stopped: Server) -> None:
     """Eight long calls hold all connections; another office's call waits for one, and gives up unsent."""
     store = opened(url_of(stopped, call_timeout_ms=60_000, timeout_ms=60_000))
@@ -196,6 +198,7 @@ def test_without_a_primary_a_call_ends_in_time(kind: str, server: Server) -> Non
     assert isinstance(error_of(lambda: asyncio.run(open_async_store(url, CLOCK))), BackendUnavailable)
 
 
+@pytest.mark.slow
 def test_all_steps_of_a_call_share_its_time(stopped: Server) -> None:
     """A room's status reads the store, and may advance the room: one time for all of it. ``open`` sets it, too."""
     key = b"a key for tests, and only them"
