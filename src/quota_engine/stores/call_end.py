@@ -27,11 +27,13 @@ class CallEnd:
             the end of its sender: the other callers wait until their ends.
         is_sent: True if an attempt that writes may have been sent, and the server has not refused it.
         is_unknown: True if the reply to such an attempt was lost.
+        was_lost: True if an earlier batch had sent the call, and its sender had no time left for the reply.
         reason: The error of the last attempt, or ``""``.
     """
 
     is_sent = False
     is_unknown = False
+    was_lost = False
     reason = ""
 
     def __init__(self, ends_at_ms: float) -> None:

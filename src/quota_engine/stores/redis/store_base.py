@@ -195,8 +195,7 @@ class RedisStoreBase(abc.ABC, Generic[P]):
         for call in batch:
             if call.is_done():
                 continue
-            if call.end is not None and call.end.is_unknown and isinstance(error, BackendUnavailable):
-                # An earlier batch had sent this call.
+            if call.end is not None and call.end.was_lost and isinstance(error, BackendUnavailable):
                 call.set_error(OutcomeUnknown(f"{UNKNOWN_ERROR}; now {error}"))
             else:
                 call.set_error(error if call is sender else copy_error(error, abandoned))

@@ -264,6 +264,7 @@ class RedisStore(RedisStoreBase[_ThreadCall]):
         for call in unfinished:
             if call.end is not None and call.end.is_sent:
                 call.end.record_unknown()
+                call.end.was_lost = True
         with self._lock:
             queue.waiting.extendleft(reversed(unfinished))
         return [call for call in batch if call not in unfinished]
