@@ -67,6 +67,18 @@ def test_command_at_a_wrong_time_destroys_nothing(world: World) -> None:
     assert world.store.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
 
 
+def test_refusals_are_logged_once_a_minute(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quota_engine.stores.clock_alarm._logged_at_ms", -60_000.0)
+    world.clock.advance_ms(HALF_A_YEAR_MS)
+    for _ in range(2):
+        with pytest.raises(BackendUnavailable):
+            world.store.apply(OFFICE, Release("nobody"))
+    (record,) = caplog.records
+    assert "the store's clock shows" in record.getMessage()
+
+
 def test_reconcile_brings_the_time_of_an_office_back(world: World) -> None:
     world.clock.advance_ms(HOUR_MS)
     world.store.apply(OFFICE, reserve("ani", ONLINE))

@@ -35,6 +35,10 @@ from quota_engine.admission.token_bucket import apply as apply_to_buckets
 from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.clocks import ManualClock, monotonic_ms
 from quota_engine.conformance import random_draws, random_rooms
+from quota_engine.conformance.clock_corrections import (  # noqa: F401
+    test_days_that_were_over_by_a_wrong_clock_open_again,
+    test_reconcile_brings_the_time_of_an_office_back,
+)
 from quota_engine.conformance.guarded_scenarios import GUARDED_SCENARIOS, GuardedScenario
 from quota_engine.conformance.penalty_scenarios import ABANDONED_HOLDS
 from quota_engine.conformance.plugin import OpenStore

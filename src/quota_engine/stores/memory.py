@@ -53,6 +53,7 @@ from quota_engine.ports import (
     TrimEvents,
     View,
 )
+from quota_engine.stores.clock_alarm import report_leap
 
 T = TypeVar("T")
 
@@ -156,6 +157,7 @@ class MemoryStore:
         if self._second_clock is not None:
             refusal = find_leap(entry.ledger, now_ms, self._second_clock.now_ms())
             if refusal:
+                report_leap(refusal)
                 raise BackendUnavailable(refusal)
 
     def _after_fork(self) -> None:

@@ -59,6 +59,7 @@ from redis.exceptions import (
 from quota_engine.domain.clock_check import LEAP_MS_DEFAULT, explain_leap
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.call_end import CallEnd
+from quota_engine.stores.clock_alarm import report_leap
 from quota_engine.stores.redis.scripts import FUNCTION_LIBRARY, TOUCH, Script
 from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
@@ -521,7 +522,9 @@ def _explain_unavailable(error: Exception | None, *, writes: bool) -> str:
             "nothing is lost now; ask again in a moment, and check the replicas if this persists"
         )
     if str(error).startswith("LEAP"):
-        return explain_leap(*map(int, str(error).split()[1:4]))
+        text = explain_leap(*map(int, str(error).split()[1:4]))
+        report_leap(text)
+        return text
     remedy = next((remedy for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
     if str(error).startswith("LATE"):
         remedy = "every attempt reached the server too late: relieve the server, or raise attempt_valid_ms"

@@ -25,6 +25,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, Outco
 from quota_engine.domain.sold_out import is_certainly_sold_out
 from quota_engine.ports import Clock
 from quota_engine.stores.call_end import CallEnd
+from quota_engine.stores.clock_alarm import report_leap
 from quota_engine.stores.sql.entry_codec import FORMAT, DamagedLedger, entry_checksum
 from quota_engine.stores.sql.ledger_cache import CachedLedger, LedgerCache
 from quota_engine.stores.sql.ledger_state import LedgerState, new_state
@@ -176,7 +177,10 @@ class Transactions:
         """Return why the time may not be used for a ledger, or ``""``."""
         if self._second_clock is None or -LEAP_MS_MIN < now_ms - state.state.now_ms < LEAP_MS_MIN:
             return ""
-        return find_leap(state.state, now_ms, self._second_clock.now_ms())
+        leap = find_leap(state.state, now_ms, self._second_clock.now_ms())
+        if leap:
+            report_leap(leap)
+        return leap
 
     def retry(self, attempt: Callable[[], Steps[T]], end: CallEnd | None = None, *, repeats: bool = True) -> Steps[T]:
         """Run attempts until one succeeds.
