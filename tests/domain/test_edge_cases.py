@@ -219,10 +219,11 @@ class TestPublishing:
         assert apply(Ledger(OFFICE), Publish(11, terms), now_ms).status is expected
 
     def test_publishing_a_day_again_keeps_its_capacities(self) -> None:
-        """Capacities that an operator set and omitted quotas stay. The publish is a replay."""
+        """Capacities that an operator set stay, and another order is no difference. The publish is a replay."""
         ledger = an_office(QuotaTerms("total", 5), QuotaTerms("walkin", 3))
         apply(ledger, SetCapacity(11, "total", 2), 0)
-        again = apply(ledger, Publish(11, DayTerms(0, 500, 600, 900, (QuotaTerms("total", 5),))), 1)
+        reversed_terms = DayTerms(0, 500, 600, 900, (QuotaTerms("walkin", 3), QuotaTerms("total", 5)))
+        again = apply(ledger, Publish(11, reversed_terms), 1)
         assert (again.status, again.replayed) == (Status.DONE, True)
         seen = view(ledger, 11, 1)
         assert seen is not None
@@ -232,7 +233,8 @@ class TestPublishing:
         """An existing hold is unchanged."""
         ledger = an_office(QuotaTerms("total", 1))
         held = apply(ledger, Reserve("r1", 11, ("ana",), TOTAL), 0).reservation
-        apply(ledger, Publish(11, DayTerms(20, 500, 600, 900, (QuotaTerms("walkin", 3),))), 10)
+        quotas = (QuotaTerms("total", 1), QuotaTerms("walkin", 3))
+        apply(ledger, Publish(11, DayTerms(20, 500, 600, 900, quotas)), 10)
         early = apply(ledger, Reserve("r2", 11, ("budi",), WALK_IN), 10)
         assert (early.status, early.retry_at_ms) == (Status.NOT_OPEN, 20)
         assert apply(ledger, Reserve("r2", 11, ("budi",), WALK_IN), 20).status is Status.HELD

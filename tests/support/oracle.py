@@ -120,6 +120,17 @@ class Quota:
     had_free_unit: bool = True
 
 
+def _is_counted_by(terms: QuotaTerms, choice: Choice) -> bool:
+    if terms.guard is None:
+        return False
+    wanted = [
+        (terms.guard.service, choice.service),
+        (terms.guard.service_unit, choice.service_unit),
+        (terms.guard.session, choice.session),
+    ]
+    return all(not name or name == own for name, own in wanted)
+
+
 @dataclasses.dataclass
 class Day:
     number: int
@@ -140,6 +151,18 @@ class Day:
 
     def session_ended(self, choice: Choice, now_ms: int) -> bool:
         return any(one.name == choice.session and one.ends_at_ms <= now_ms for one in self.sessions)
+
+    def completed(self, choice: Choice) -> Choice:
+        """Return the choice as it is stored: the guards that count it come last in each option."""
+        counting = [name for name, quota in self.quotas.items() if _is_counted_by(quota.terms, choice)]
+        if not counting or all(list(option[-len(counting) :]) == counting for option in choice.options):
+            return choice
+        options: list[tuple[str, ...]] = []
+        for option in choice.options:
+            full = (*[name for name in option if name not in counting], *counting)
+            if full not in options:
+                options.append(full)
+        return replace(choice, options=tuple(options))
 
     def booking_ended(self, choice: Choice, now_ms: int) -> bool:
         return any(one.name == choice.session and one.book_until_ms <= now_ms for one in self.sessions)
@@ -752,13 +775,14 @@ class Oracle:
             same_party = [record for record in conflicting if record.party == party]
             return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
 
-        record = Record(command.id, day.number, command.applicants, command.choice, created_at_ms=self.now_ms)
-        option = self._first_for_newcomer(day, command.choice, units)
+        choice = day.completed(command.choice)
+        record = Record(command.id, day.number, command.applicants, choice, created_at_ms=self.now_ms)
+        option = self._first_for_newcomer(day, choice, units)
         if option is not None:
             record.state = State.HELD
             record.quotas = option
             record.deadline_at_ms = self.now_ms + (command.hold_ttl_ms or self.rules.hold_ttl_ms)
-        elif not command.join_wait_list or not self._can_wait_for(day, command.choice):
+        elif not command.join_wait_list or not self._can_wait_for(day, choice):
             return ExpectedOutcome(Status.SOLD_OUT)
         elif len(self._waiting(day)) >= self.rules.wait_list_max or self._has_too_many_demands(
             day, command.choice, units
@@ -777,14 +801,15 @@ class Oracle:
 
     def _has_too_many_demands(self, day: Day, choice: Choice, units: int) -> bool:
         demands = {(one.choice, one.units) for one in self._waiting(day) if one.paused_until_ms <= self.now_ms}
-        return len(demands) >= DEMANDS_MAX and (choice, units) not in demands
+        return len(demands) >= DEMANDS_MAX and (day.completed(choice), units) not in demands
 
     def _replay(self, known: Record, command: Reserve | MoveIn) -> ExpectedOutcome:
         party = frozenset(command.applicants)
         was_of_party = bool(known.former_applicants) and party <= known.party | frozenset(known.former_applicants)
         if known.party != party and not was_of_party:
             return ExpectedOutcome(Status.CONFLICT)
-        if known.moves == 0 and (known.day, known.choice) != (command.day, command.choice):
+        same = known.choice in (command.choice, self.days[known.day].completed(command.choice))
+        if known.moves == 0 and not (same and known.day == command.day):
             return self._expect(Status.CONFLICT, known, or_none=True)
         if known.state in ENDED or known.is_overdue(self.now_ms):
             return self._expect(Status.RESERVATION_ENDED, known, replayed=True)
@@ -867,14 +892,15 @@ class Oracle:
         if conflicting := self._conflicting_claims(party, day):
             same_party = [record for record in conflicting if record.party == party]
             return self._expect(Status.IDENTITY_LIMIT, *same_party, or_none=len(same_party) < len(conflicting))
-        option = self._first_for_newcomer(day, command.choice, len(party))
+        choice = day.completed(command.choice)
+        option = self._first_for_newcomer(day, choice, len(party))
         if option is None:
             return ExpectedOutcome(Status.SOLD_OUT)
         record = Record(
             command.id,
             day.number,
             command.applicants,
-            command.choice,
+            choice,
             self.now_ms,
             option,
             State.CONFIRMED if confirmed else State.HELD,
@@ -926,7 +952,8 @@ class Oracle:
                 return self._expect(Status.COMMAND_EXPIRED, record)
             if command.reacquire:
                 self._expire_own_holds(record.applicants)
-            option = self._first_for_newcomer(day, record.choice, record.units)
+            is_known = all(name in day.quotas for option in record.choice.options for name in option)
+            option = self._first_for_newcomer(day, record.choice, record.units) if is_known else None
             if (
                 command.reacquire
                 and day.opens_at_ms <= self.now_ms < day.ends_at_ms
@@ -1220,7 +1247,8 @@ class Oracle:
             return ExpectedOutcome(Status.NOT_OWNER)
         is_held = record.state is State.HELD and not record.is_overdue(self.now_ms)
         is_confirmed = record.state is State.CONFIRMED
-        if (is_held or is_confirmed) and (record.day, record.choice) == (command.day, command.choice):
+        choice = target.completed(command.choice)
+        if (is_held or is_confirmed) and target is source and record.choice in (choice, command.choice):
             return self._expect(Status(record.state), record, replayed=True)
         if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
             return self._expect(Status.HOLD_EXPIRED, record)
@@ -1241,14 +1269,14 @@ class Oracle:
         if self._conflicting_claims(record.applicants, target, except_record=record):
             return self._expect(Status.IDENTITY_LIMIT, record)
         owned = record.quotas if target is source else ()
-        option = self._first_for_newcomer(target, command.choice, record.units, owned)
+        option = self._first_for_newcomer(target, choice, record.units, owned)
         if option is None:
             return self._expect(Status.SOLD_OUT, record)
 
         self._depart(record, source)
         left = [name for name in record.quotas if target is not source or name not in option]
         record.day = target.number
-        record.choice = command.choice
+        record.choice = choice
         record.quotas = option
         record.moves += 1
         record.forced_moves += source.closed
@@ -1269,8 +1297,16 @@ class Oracle:
             return ExpectedOutcome(Status.DAY_OVER)
         known = self.days.get(command.day)
         day = known or Day(command.day, 0, 0, 0, 0, {})
+        kept = {name for quota in terms.quotas for name in (quota.name, quota.renamed_from)}
+        lacking = day.quotas.keys() - kept
+        if people := sum(self._people_on(day, name) for name in lacking):
+            return ExpectedOutcome(Status.QUOTA_IN_USE, units=people)
         self.days[command.day] = day
-        before = self._published(day)
+        before, overbooked_before = self._published(day), self._overbooked(day)
+        self._rename(day, {quota.renamed_from: quota.name for quota in terms.quotas if quota.renamed_from})
+        for name in lacking:
+            del day.quotas[name]
+            day.cooling = [one for one in day.cooling if one.quota != name]
         day.opens_at_ms = terms.opens_at_ms
         day.starts_at_ms = terms.starts_at_ms
         day.ends_at_ms = terms.ends_at_ms
@@ -1283,18 +1319,47 @@ class Oracle:
                 day.quotas[quota_terms.name] = Quota(quota_terms, quota_terms.capacity)
         if self._published(day) == before:
             return ExpectedOutcome(Status.DONE, replayed=True)
+        for record in self._records_on(day):
+            if record.state not in (State.RELEASED, State.CANCELLED, State.MOVED):
+                option = None if not record.quotas else day.completed(replace(record.choice, options=(record.quotas,)))
+                record.choice = day.completed(record.choice)
+                record.quotas = () if option is None else option.options[0]
         self._changed()
         day.revision += 1
+        overbooked = max(0, self._overbooked(day) - overbooked_before)
         if known is not None:
             self._distribute(day)
-        return ExpectedOutcome(Status.DONE)
+        return ExpectedOutcome(Status.DONE, overbooked=overbooked)
+
+    def _people_on(self, day: Day, name: str) -> int:
+        """Return the units of people who hold, have confirmed or wait for a quota."""
+        waiting = sum(r.units for r in self._waiting(day) if any(name in option for option in r.choice.options))
+        return self._held(day, name) + self._confirmed(day, name) + waiting
+
+    def _overbooked(self, day: Day) -> int:
+        return sum(max(-self._free(day, name), 0) for name in day.quotas)
+
+    def _rename(self, day: Day, renamed: dict[str, str]) -> None:
+        """Give quotas of the day another name; the people of one whose new name is taken join that quota."""
+        renamed = {old: new for old, new in renamed.items() if old in day.quotas}
+        joining = {old for old, new in renamed.items() if new in day.quotas}
+        day.quotas = {renamed.get(name, name): one for name, one in day.quotas.items() if name not in joining}
+        day.cooling = [dataclasses.replace(one, quota=renamed.get(one.quota, one.quota)) for one in day.cooling]
+        for record in self._records_on(day):
+            if renamed and record.state not in (State.RELEASED, State.CANCELLED, State.MOVED):
+                options = [tuple(dict.fromkeys(renamed.get(n, n) for n in option)) for option in record.choice.options]
+                record.choice = replace(record.choice, options=tuple(dict.fromkeys(options)))
+                record.quotas = tuple(dict.fromkeys(renamed.get(name, name) for name in record.quotas))
 
     def _too_late_to_publish(self, command: Publish) -> bool:
         return command.terms.forget_at_ms <= self.now_ms or command.day <= self.last_forgotten_day
 
     def _published(self, day: Day) -> object:
         """Return everything that publishing the day again can change."""
-        rules = {name: (quota.terms.re_release, quota.terms.reallocation) for name, quota in day.quotas.items()}
+        rules = {
+            name: (quota.terms.re_release, quota.terms.reallocation, quota.terms.guard)
+            for name, quota in day.quotas.items()
+        }
         return (day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, day.sessions, rules)
 
     def _close_or_open(self, day: Day, command: CloseDay | OpenDay) -> ExpectedOutcome:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
+
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -42,6 +44,7 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import (
     Choice,
     DayTerms,
+    GuardScope,
     IdentityLimit,
     QuotaTerms,
     Reallocation,
@@ -221,11 +224,13 @@ class Walker:
         reallocation = None
         if name in ALLOTMENTS and receivers and self.one_in(2):
             reallocation = Reallocation(to=self.choose(receivers), at_ms=self.now_ms + self.choose((60, 20, 5, 0)))
-        return QuotaTerms(name, self.choose((1, 2, 3, 4, 0)), self.re_release(), reallocation)
+        guard = GuardScope(session=self.choose(("", "early"))) if name == "total" and self.one_in(4) else None
+        return QuotaTerms(name, self.choose((1, 2, 3, 4, 0)), self.re_release(), reallocation, guard)
 
     def day_terms(self) -> DayTerms:
         # Mostly all quotas: with fewer, most choices are refused with UNKNOWN_QUOTA.
         names = self.random.sample(QUOTAS, self.random.randint(1, 3)) if self.one_in(15) else QUOTAS
+        former = self.choose(QUOTAS) if self.one_in(15) else ""
         starts_at_ms = self.now_ms + self.choose((120, 60, 30))
         ends_at_ms = starts_at_ms + self.choose((120, 60, 15))
         return DayTerms(
@@ -233,9 +238,16 @@ class Walker:
             starts_at_ms=starts_at_ms,
             ends_at_ms=ends_at_ms,
             forget_at_ms=ends_at_ms + self.choose((60, 30, 10, 0)),
-            quotas=tuple(self.quota_terms(name, names) for name in names),
+            quotas=self.renamed(tuple(self.quota_terms(name, names) for name in names), former),
             sessions=self.session_terms(ends_at_ms) if self.one_in(2) else (),
         )
+
+    def renamed(self, quotas: tuple[QuotaTerms, ...], former: str) -> tuple[QuotaTerms, ...]:
+        """Let the people of the quota ``former`` join the first of the others, if no unused units go to it."""
+        rest = [one for one in quotas if one.name != former]
+        if not former or not rest or any(one.reallocation and one.reallocation.to == former for one in rest):
+            return quotas
+        return (replace(rest[0], renamed_from=former), *rest[1:])
 
     def session_terms(self, day_ends_at_ms: int) -> tuple[SessionTerms, ...]:
         ends_at_ms = min(self.now_ms + self.choose((40, 100, 5, 0)), day_ends_at_ms)

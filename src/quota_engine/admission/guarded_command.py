@@ -29,6 +29,7 @@ from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.domain import state_machine
 from quota_engine.domain.commands import Confirm, MoveIn, Reschedule, Reserve
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.guards import is_same_choice
 from quota_engine.domain.ledger import Ledger, known_reservation
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
@@ -152,7 +153,8 @@ def takes_new_units(ledger: Ledger, command: EnteringCommand, now_ms: int) -> bo
         return False
     if command.expected_version not in (0, record.version) and record.state is not State.WAITING:
         return False
-    return (record.day, record.choice) != (command.day, command.choice)
+    guards = ledger.days[record.day].guards
+    return record.day != command.day or not is_same_choice(guards, record.choice, command.choice)
 
 
 def _apply_guarded_command(ledger: Any, guarded: GuardedCommand, now_ms: int) -> GuardedOutcome:

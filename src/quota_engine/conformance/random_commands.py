@@ -62,6 +62,7 @@ from quota_engine.domain.commands import (
     Stay,
     UndoMove,
 )
+from quota_engine.domain.model import GuardScope, QuotaTerms
 
 _CHOICES: Final = (
     ONLINE,
@@ -131,7 +132,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (1, lambda r: ReallocateUnused(r.choice(_DAYS), r.choice(_QUOTAS))),
         (2, lambda r: ReleaseParked(r.choice(_DAYS), "draw")),
         (1, _set_rules),
-        (1, lambda r: Publish(r.choice((DAY, NEXT_DAY)), terms(r.randint(0, 2), r.choice((0, 1000, HOLD_TTL_MS))))),
+        (4, _publish),
     ]
     weights = [weight for weight, _ in makers]
     for _ in range(count):
@@ -202,6 +203,30 @@ def _set_rules(rng: random.Random) -> SetRules:
             decline_pause_ms=rng.choice((1, 1000, HOLD_TTL_MS)),
         )
     )
+
+
+def _publish(rng: random.Random) -> Publish:
+    """Return a publication: often with a guard more, without a quota, or with another name of one."""
+    base = terms(rng.randint(0, 2), rng.choice((0, 1000, HOLD_TTL_MS)))
+    quotas = list(base.quotas)
+    if rng.random() < 0.4:
+        scope = GuardScope(session=rng.choice(("", "morning")))
+        quotas.insert(rng.choice((0, len(quotas))), QuotaTerms("guard", rng.randint(0, 4), guard=scope))
+    lot = rng.random()
+    if lot < 0.3:
+        index = next(index for index, one in enumerate(quotas) if one.name == "slow")
+        quotas[index] = replace(quotas[index], name="slower", renamed_from="slow")
+    elif lot < 0.5:
+        index = next(index for index, one in enumerate(quotas) if one.name == "slow")
+        quotas[index] = replace(quotas[index], renamed_from="slower")
+    elif lot < 0.65:
+        joined = rng.choice(("priority", "draw"))
+        quotas = [replace(one, renamed_from=joined if one.name == "slow" else "") for one in quotas]
+        quotas = [one for one in quotas if one.name != joined]
+    elif lot < 0.8:
+        gone = rng.choice(("priority", "slow", "draw", "fast"))
+        quotas = [one for one in quotas if one.name != gone]
+    return Publish(rng.choice((DAY, NEXT_DAY)), replace(base, quotas=tuple(quotas)))
 
 
 def _move_in(rng: random.Random, reservation_id: str, now_ms: int) -> MoveIn:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from quota_engine.conformance.closed_day_scenarios import CLOSED_DAY_SCENARIOS
 from quota_engine.conformance.extension_scenarios import EXTENSION_SCENARIOS
+from quota_engine.conformance.guard_scenarios import GUARD_SCENARIOS
 from quota_engine.conformance.party_scenarios import PARTY_SCENARIOS
 from quota_engine.conformance.penalty_scenarios import PENALTY_SCENARIOS
 from quota_engine.conformance.scenario_steps import ConformanceScenario, Step, move_in
@@ -80,6 +81,7 @@ SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
     *PENALTY_SCENARIOS,
     *CLOSED_DAY_SCENARIOS,
     *EXTENSION_SCENARIOS,
+    *GUARD_SCENARIOS,
     *PARTY_SCENARIOS,
     *SESSION_SCENARIOS,
     *WAIT_LIST_SCENARIOS,

@@ -7,6 +7,7 @@ __all__ = ["audit"]
 from collections import Counter
 
 from quota_engine.domain.events import ReservationChanged
+from quota_engine.domain.guards import complete_choice
 from quota_engine.domain.ledger import Day, Ledger, describe, evolve, known_reservation
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import Reservation
@@ -74,6 +75,11 @@ def _audit_day(day: Day, records: list[Reservation]) -> list[str]:
             )
         if quota.cooling != quota.parked + sum(units for _, units in quota.cooling_due):
             findings.append(f"{where}: cooling units are not the sum of parked and scheduled ones")
+    findings += [
+        f"day {day.number}: reservation {record.id} does not consume all guards that count it"
+        for record in records
+        if record.state in ACTIVE and complete_choice(day.guards, record.choice) != record.choice
+    ]
     numbers = Counter(number for record in records for number in record.queue_numbers)
     findings += [f"day {day.number}: queue number {one} was given twice" for one, times in numbers.items() if times > 1]
     if any(number > day.last_queue_number for number in numbers):

@@ -15,9 +15,11 @@ __all__ = [
     "active_claims",
     "describe",
     "evolve",
+    "guards_of",
     "known_reservation",
     "purge",
     "rebuild",
+    "renamed_quotas",
     "set_invariant_checks",
     "split_returned_units",
 ]
@@ -45,10 +47,12 @@ from quota_engine.domain.events import (
     TimeCorrected,
     UnitsReallocated,
 )
+from quota_engine.domain.guards import matching_guards, rewrite_choice, rewrite_option
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import (
     Choice,
     DayTerms,
+    GuardScope,
     QuotaTerms,
     Reallocation,
     ReRelease,
@@ -67,6 +71,8 @@ _CONSUMING: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, Stat
 _ABANDONING: Final = frozenset({Verb.RELEASE, Verb.EXPIRE})
 """Verbs that abandon a hold. A move is not among them: the hold continues at another office, with the same deadline."""
 _PARTY_CHANGES: Final = frozenset({Verb.REMOVE_APPLICANT, Verb.REPLACE_APPLICANT})
+_REWRITTEN: Final = ACTIVE | {State.EXPIRED}
+"""States in which a reservation's choice may still be used. A late confirm can bring an expired hold back."""
 _NEVER_MS: Final = 2**62
 
 
@@ -84,6 +90,7 @@ class Quota:
         "cooling_due",
         "free",
         "free_since_ms",
+        "guard",
         "held",
         "parked",
         "re_release",
@@ -101,6 +108,7 @@ class Quota:
         self.parked = 0
         self.cooling_due: list[tuple[int, int]] = []
         """A heap of ``(due_at_ms, units)``, without the parked units."""
+        self.guard: GuardScope | None = terms.guard
         self.re_release: ReRelease = terms.re_release
         self.reallocation: Reallocation | None = terms.reallocation
 
@@ -118,6 +126,8 @@ class Day:
         "closed",
         "departed",
         "due",
+        "guards",
+        "last_complete_choice",
         "last_queue_number",
         "last_valid_choice",
         "last_valid_until_ms",
@@ -139,6 +149,8 @@ class Day:
         self.departed = 0
         """Confirmed units that have left the day since it was closed last."""
         self.quotas: dict[str, Quota] = {quota.name: Quota(quota) for quota in terms.quotas}
+        self.guards = guards_of(self.quotas)
+        """The scopes of the quotas that are guards, in the order of the quotas."""
         self.due: dict[tuple[str, ...], DueQueue] = {}
         """Holds by the set of quotas they consume: a reserve that lacks units of a quota expires holds on it first."""
         self.waiting: dict[str, int] = {}
@@ -148,6 +160,8 @@ class Day:
         self.last_wait_list_number = 0
         self.last_valid_choice: Choice | None = None
         """The last choice whose quotas all exist on this day. During an opening most reserves have the same choice."""
+        self.last_complete_choice: Choice | None = None
+        """That choice with the day's guards."""
         self.last_valid_until_ms = 0
         """:meth:`book_until_ms` of that choice's session."""
         self.last_queue_number = 0
@@ -175,6 +189,11 @@ class Day:
             queue.push(record, deadline_ms)
         if deadline_ms < self.next_due_ms:
             self.next_due_ms = deadline_ms
+
+
+def guards_of(quotas: dict[str, Quota]) -> dict[str, GuardScope]:
+    """Return the scopes of the quotas that are guards."""
+    return {name: quota.guard for name, quota in quotas.items() if quota.guard is not None}
 
 
 class Ledger:
@@ -464,17 +483,79 @@ def _day_published(ledger: Ledger, event: DayPublished) -> None:
     if day is None:
         ledger.days[event.day] = Day(event.day, event.terms)
     else:
-        for terms in event.terms.quotas:
-            quota = day.quotas.get(terms.name)
-            if quota is None:
-                day.quotas[terms.name] = Quota(terms)
-            else:
-                quota.re_release, quota.reallocation = terms.re_release, terms.reallocation
+        _replace_quotas(ledger, day, event.terms)
         day.terms = event.terms
         day.last_valid_choice = None
         day.revision += 1
         day.next_due_ms = 0
     ledger.next_forget_ms = _next_forget_ms(ledger)
+
+
+def renamed_quotas(day: Day, terms: DayTerms) -> dict[str, str]:
+    """Return the new names of the day's quotas that ``terms`` rename, by their old names."""
+    return {quota.renamed_from: quota.name for quota in terms.quotas if quota.renamed_from in day.quotas}
+
+
+def _replace_quotas(ledger: Ledger, day: Day, terms: DayTerms) -> None:
+    """Give a known day the quotas of new terms. Known ones keep their capacity, and renamed ones their people."""
+    renamed = renamed_quotas(day, terms)
+    wanted = {quota.name: quota for quota in terms.quotas}
+    quotas: dict[str, Quota] = {}
+    for name, quota in day.quotas.items():
+        new_name = renamed.get(name, name)
+        joins_another = new_name != name and new_name in day.quotas
+        if new_name in wanted and not joins_another:
+            quotas[new_name] = quota
+    for name, quota_terms in wanted.items():
+        quota = quotas.setdefault(name, Quota(quota_terms))
+        quota.re_release, quota.reallocation, quota.guard = (
+            quota_terms.re_release,
+            quota_terms.reallocation,
+            quota_terms.guard,
+        )
+    for old_name, name in renamed.items():
+        old = day.quotas[old_name]
+        if quotas[name] is not old:  # its people join a quota that exists already
+            quotas[name].parked += old.parked
+            quotas[name].cooling += old.cooling
+            for entry in old.cooling_due:
+                heappush(quotas[name].cooling_due, entry)
+    guards, known_guards = guards_of(quotas), day.guards
+    day.quotas, day.guards = quotas, guards
+    if renamed or any(known_guards.get(name) != scope for name, scope in guards.items()):
+        _rewrite_reservations(ledger, day, renamed)
+
+
+def _rewrite_reservations(ledger: Ledger, day: Day, renamed: dict[str, str]) -> None:
+    """Give the day's reservations the new names of their quotas and all guards that count them, and count again.
+
+    This is no step of a reservation: it keeps its version.
+    """
+    for quota in day.quotas.values():
+        quota.held = quota.confirmed = 0
+    choices: dict[Choice, Choice] = {}  # equal choices stay one object
+    for reservation_id in dict.fromkeys(day.reservation_ids):
+        record = ledger.reservations.get(reservation_id)  # None if it moved to a day that is forgotten by now
+        if record is None or record.day != day.number or record.state not in _REWRITTEN:
+            continue
+        choice = choices.get(record.choice)
+        if choice is None:
+            choice = choices[record.choice] = rewrite_choice(renamed, day.guards, record.choice)
+        if choice is not record.choice:
+            matching = matching_guards(day.guards, choice)
+            option = rewrite_option(renamed, matching, record.quotas) if record.quotas else ()
+            if record.state is _WAITING:
+                day.wait_queues.discard(record)
+            record = ledger.reservations[reservation_id] = replace(record, choice=choice, quotas=option)
+            if record.state is _HELD:
+                day.push_due(record)
+            elif record.state is _WAITING:
+                day.wait_queues.add(record)
+        for name in record.quotas if record.state in _CONSUMING else ():
+            _add_units(day.quotas[name], record.state, record.units)
+    for quota in day.quotas.values():
+        free = quota.capacity - quota.held - quota.confirmed - quota.cooling
+        quota.add_free(free - quota.free, ledger.now_ms)
 
 
 def _next_forget_ms(ledger: Ledger) -> int:
@@ -688,6 +769,7 @@ def describe(ledger: Ledger) -> dict[str, Any]:
                         "cooling": quota.cooling,
                         "parked": quota.parked,
                         "cooling_due": sorted(quota.cooling_due),
+                        "guard": msgspec.to_builtins(quota.guard),
                         "re_release": msgspec.to_builtins(quota.re_release),
                         "reallocation": msgspec.to_builtins(quota.reallocation),
                     }

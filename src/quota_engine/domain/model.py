@@ -17,6 +17,7 @@ __all__ = [
     "FORMER_APPLICANTS_MAX",
     "Choice",
     "DayTerms",
+    "GuardScope",
     "IdentityLimit",
     "QuotaTerms",
     "ReRelease",
@@ -97,16 +98,42 @@ class Reallocation(msgspec.Struct, frozen=True, gc=False):
         check_integer(self.at_ms, "reallocation.at_ms", 0, TIME_MS_MAX)
 
 
+class GuardScope(msgspec.Struct, frozen=True, gc=False):
+    """The bookings that a guard counts: those whose choice has these ids. ``""`` stands for any id."""
+
+    service: str = ""
+    service_unit: str = ""
+    session: str = ""
+
+    def __post_init__(self) -> None:
+        for field in ("service", "service_unit", "session"):
+            if getattr(self, field):
+                check_name(getattr(self, field), f"guard.{field}")
+
+
 class QuotaTerms(msgspec.Struct, frozen=True):
-    """A quota of an office-day as it is published. ``capacity`` is 0 to 10,000,000 units."""
+    """A quota of an office-day as it is published.
+
+    Attributes:
+        name: its name.
+        capacity: 0 to 10,000,000 units.
+        re_release: the rule for units that are given back.
+        reallocation: when unused units move to another quota, or ``None``.
+        guard: the bookings that consume the quota in any case; ``None`` if only an option that names it does.
+        renamed_from: the former name of the quota, or of one whose people join it; ``""`` for none.
+    """
 
     name: str
     capacity: int
     re_release: ReRelease = ReRelease()
     reallocation: Reallocation | None = None
+    guard: GuardScope | None = None
+    renamed_from: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "quota.name")
+        if self.renamed_from:
+            check_name(self.renamed_from, f"quota {self.name}: renamed_from")
         check_integer(self.capacity, f"quota {self.name}: capacity", 0, CAPACITY_MAX)
 
 
@@ -169,6 +196,11 @@ class DayTerms(msgspec.Struct, frozen=True):
         reallocating = {quota.name for quota in self.quotas if quota.reallocation is not None}
         if len(names) != len(self.quotas):
             raise InvalidRequest("day.quotas", "two quotas with the same name", "different names")
+        former = [quota.renamed_from for quota in self.quotas if quota.renamed_from]
+        if not names.isdisjoint(former) or len(set(former)) != len(former):
+            raise InvalidRequest(
+                "day.quotas", "a renamed_from that is a quota, or that stands twice", "former names, each of them once"
+            )
         for quota in self.quotas:
             # One hop only, because a cycle of reallocations would never end.
             if quota.reallocation is not None and quota.reallocation.to not in names - reallocating:

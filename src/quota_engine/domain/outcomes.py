@@ -79,6 +79,9 @@ class Status(enum.StrEnum):
     WAIT_LIST_FULL = "WAIT_LIST_FULL"
     """No option has enough available units, and the wait list is full."""
 
+    QUOTA_IN_USE = "QUOTA_IN_USE"
+    """The new terms of a day lack a quota that ``units`` people hold, have confirmed or wait for."""
+
     HELD = "HELD"
     WAITING = "WAITING"
     CONFIRMED = "CONFIRMED"
@@ -121,8 +124,10 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         resumed: True if the party already has this reservation under another idempotency key.
         retry_at_ms: when a retry may succeed, in milliseconds since 1970 (UTC); 0 if unknown.
         units: units that an operator's command moved, or holds that a sweep expired. After ``OpenDay``, the confirmed
-            units that have left the day while it was closed.
-        overbooked: units in use beyond the capacity after ``SetCapacity``.
+            units that have left the day while it was closed. With ``QUOTA_IN_USE``, the units of
+            people on the quotas that the terms lack.
+        overbooked: units in use beyond the capacity after ``SetCapacity``. After ``Publish``, the units by which it
+            has overbooked the day, because a guard counts bookings that it did not count, or quotas joined.
         reason: the name of the admission policy that refused, or ``""``.
         abandoned_holds_left: with a hold, or with a release: how many more holds the applicants may let go without a
             confirm before one of them leads to a block. ``None`` if the office has no such limit, or if no applicant

@@ -68,8 +68,13 @@ def hold_remaining_histogram(ledger: Ledger, number: int, bounds_ms: Sequence[in
     if day is None or day.terms.forget_at_ms <= clock_ms:
         return counts
     for reservation_id in dict.fromkeys(day.reservation_ids):
-        record = ledger.reservations[reservation_id]
-        if record.day == number and record.state is State.HELD and record.deadline_at_ms > now_ms:
+        record = ledger.reservations.get(reservation_id)  # None if it moved to a day that is forgotten by now
+        if (
+            record is not None
+            and record.day == number
+            and record.state is State.HELD
+            and record.deadline_at_ms > now_ms
+        ):
             counts[bisect_left(bounds_ms, record.deadline_at_ms - now_ms)] += 1
     return counts
 

@@ -15,7 +15,7 @@ import msgspec
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import Event, TimeCorrected
-from quota_engine.domain.ledger import Day, Ledger, Quota, evolve, known_reservation, rebuild
+from quota_engine.domain.ledger import Day, Ledger, Quota, evolve, guards_of, known_reservation, rebuild
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import QuotaTerms, Reservation
 
@@ -130,6 +130,7 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
     mended = Day(day.number, day.terms)
     mended.closed, mended.departed, mended.revision = day.closed, day.departed, day.revision
     mended.quotas = {name: _copy_quota(name, quota) for name, quota in day.quotas.items()}
+    mended.guards = guards_of(mended.quotas)
     numbers = [number for record in records for number in record.queue_numbers]
     mended.last_queue_number = max([day.last_queue_number, *numbers])
     mended.last_wait_list_number = max([day.last_wait_list_number, *(record.wait_list_number for record in records)])
@@ -151,7 +152,7 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
 
 def _copy_quota(name: str, quota: Quota) -> Quota:
     """Return a quota with the same terms, capacity and cooling units, and with no held or confirmed ones."""
-    copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.reallocation))
+    copy = Quota(QuotaTerms(name, quota.capacity, quota.re_release, quota.reallocation, quota.guard))
     copy.parked, copy.cooling_due = quota.parked, list(quota.cooling_due)
     copy.free_since_ms = quota.free_since_ms
     copy.cooling = quota.parked + sum(units for _, units in quota.cooling_due)

@@ -93,6 +93,7 @@ from quota_engine.domain.events import (
     RulesSet,
 )
 from quota_engine.domain.extension import extend, show_extensions_left
+from quota_engine.domain.guards import complete_choice, is_same_choice
 from quota_engine.domain.inventory import (
     distribute_free_units,
     find_option,
@@ -100,7 +101,16 @@ from quota_engine.domain.inventory import (
     settle,
     settle_reservation,
 )
-from quota_engine.domain.ledger import Day, Ledger, Quota, active_claims, evolve, known_reservation, purge
+from quota_engine.domain.ledger import (
+    Day,
+    Ledger,
+    Quota,
+    active_claims,
+    evolve,
+    known_reservation,
+    purge,
+    renamed_quotas,
+)
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, DayTerms, Reservation
 from quota_engine.domain.offers import has_room_for_demand, note_join, served_by_wait_list
@@ -196,6 +206,7 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
         if refusal is not None:
             return refusal
         day.last_valid_choice, day.last_valid_until_ms = choice, day.book_until_ms(choice.session)
+        day.last_complete_choice = complete_choice(day.guards, choice)
     units, rules = len(applicants), ledger.rules
     if units > rules.party_max:
         return REFUSED[Status.PARTY_TOO_LARGE]
@@ -212,9 +223,10 @@ def _reserve(ledger: Ledger, command: Reserve, now_ms: int) -> Outcome:
             if refusal is not None:
                 return refusal
             break
+    choice = day.last_complete_choice or choice
     option = find_option(ledger, day, choice, units, now_ms)
     if option is None:
-        return _join_wait_list(ledger, day, command, now_ms) if command.join_wait_list else _SOLD_OUT
+        return _join_wait_list(ledger, day, command, choice, now_ms) if command.join_wait_list else _SOLD_OUT
 
     # From here on it must succeed.
     record = Reservation(
@@ -242,7 +254,11 @@ def _replay_reserve(ledger: Ledger, known: Reservation, command: Reserve | MoveI
     """Return the outcome of a command whose idempotency key is known."""
     record = settle_reservation(ledger, known, now_ms)
     if not is_party_of(record, command.applicants) or (
-        record.moves == 0 and (record.day != command.day or record.choice != command.choice)
+        record.moves == 0
+        and (
+            record.day != command.day
+            or not is_same_choice(ledger.days[record.day].guards, record.choice, command.choice)
+        )
     ):
         return REFUSED[Status.CONFLICT]
     if record.state not in ACTIVE:
@@ -318,11 +334,11 @@ def _refuse_identity(ledger: Ledger, applicants: tuple[str, ...], day: int, now_
     return Outcome(Status.IDENTITY_LIMIT, conflicting if is_own else None)
 
 
-def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> Outcome:
-    if not served_by_wait_list(day, command.choice):
+def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, choice: Choice, now_ms: int) -> Outcome:
+    if not served_by_wait_list(day, choice):
         return _SOLD_OUT
     is_full = len(day.waiting) >= ledger.rules.wait_list_max
-    if is_full or not has_room_for_demand(day, command.choice, len(command.applicants), now_ms):
+    if is_full or not has_room_for_demand(day, choice, len(command.applicants), now_ms):
         return REFUSED[Status.WAIT_LIST_FULL]
 
     # From here on it must succeed.
@@ -331,7 +347,7 @@ def _join_wait_list(ledger: Ledger, day: Day, command: Reserve, now_ms: int) -> 
         command.id,
         command.day,
         command.applicants,
-        command.choice,
+        choice,
         (),
         State.WAITING,
         1,
@@ -507,7 +523,8 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
     identity_refusal = _refuse_identity(ledger, command.applicants, command.day, now_ms)
     if identity_refusal is not None:
         return identity_refusal
-    option = find_option(ledger, day, command.choice, len(command.applicants), now_ms)
+    choice = complete_choice(day.guards, command.choice)
+    option = find_option(ledger, day, choice, len(command.applicants), now_ms)
     if option is None:
         return _SOLD_OUT
 
@@ -518,7 +535,7 @@ def _move_in(ledger: Ledger, command: MoveIn, now_ms: int) -> Outcome:
         command.id,
         command.day,
         command.applicants,
-        command.choice,
+        choice,
         option,
         TRANSITIONS[None, verb],
         1,
@@ -550,7 +567,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     if command.owner and command.owner not in record.applicants:
         return REFUSED[Status.NOT_OWNER]
     is_movable = (record.state, Verb.RESCHEDULE) in TRANSITIONS
-    if is_movable and record.day == command.day and record.choice == command.choice:
+    if is_movable and record.day == command.day and is_same_choice(day.guards, record.choice, command.choice):
         return show_extensions_left(ledger, Outcome(STATUS_OF[record.state], record, replayed=True))
     refusal = refuse_transition(record, command.expected_version, Verb.RESCHEDULE)
     if refusal is not None:
@@ -563,7 +580,8 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     if conflicting_claim(ledger, record.applicants, command.day, now_ms, except_id=record.id) is not None:
         return Outcome(Status.IDENTITY_LIMIT, record)
     kept = record.quotas if record.day == command.day else ()
-    option = find_option(ledger, day, command.choice, record.units, now_ms, kept)
+    choice = complete_choice(day.guards, command.choice)
+    option = find_option(ledger, day, choice, record.units, now_ms, kept)
     if option is None:
         return Outcome(Status.SOLD_OUT, record)
 
@@ -572,7 +590,7 @@ def _reschedule(ledger: Ledger, command: Reschedule, now_ms: int) -> Outcome:
     moved = replace(
         record,
         day=command.day,
-        choice=command.choice,
+        choice=choice,
         quotas=option,
         state=TRANSITIONS[record.state, Verb.RESCHEDULE],
         version=record.version + 1,
@@ -618,12 +636,36 @@ def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
         settle(ledger, day, now_ms)
         if _is_published(day, command.terms):
             return Outcome(Status.DONE, replayed=True)
+        people = _people_on_lacking_quotas(ledger, day, command.terms)
+        if people:
+            return Outcome(Status.QUOTA_IN_USE, units=people)
+        overbooked_before = _overbooked(day)
 
     # From here on it must succeed.
     evolve(ledger, DayPublished(now_ms, command.day, command.terms))
-    if day is not None:
-        distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE)
+    if day is None:
+        return Outcome(Status.DONE)
+    overbooked = max(0, _overbooked(day) - overbooked_before)
+    distribute_free_units(ledger, day, now_ms)
+    return Outcome(Status.DONE, overbooked=overbooked)
+
+
+def _people_on_lacking_quotas(ledger: Ledger, day: Day, terms: DayTerms) -> int:
+    """Return the units of people on quotas that ``terms`` neither have nor rename: held, confirmed and waiting."""
+    kept = {quota.name for quota in terms.quotas} | renamed_quotas(day, terms).keys()
+    lacking = day.quotas.keys() - kept
+    if not lacking:
+        return 0
+    people = sum(day.quotas[name].held + day.quotas[name].confirmed for name in lacking)
+    for reservation_id in day.waiting:
+        record = ledger.reservations[reservation_id]
+        named = {name for option in record.choice.options for name in option}
+        people += record.units * len(named & lacking)
+    return people
+
+
+def _overbooked(day: Day) -> int:
+    return sum(max(0, -quota.free) for quota in day.quotas.values())
 
 
 def _is_published(day: Day, terms: DayTerms) -> bool:
@@ -632,9 +674,13 @@ def _is_published(day: Day, terms: DayTerms) -> bool:
         return False
     for new in terms.quotas:
         quota = day.quotas.get(new.name)
-        if quota is None or (new.re_release, new.reallocation) != (quota.re_release, quota.reallocation):
+        if quota is None or (new.re_release, new.reallocation, new.guard) != (
+            quota.re_release,
+            quota.reallocation,
+            quota.guard,
+        ):
             return False
-    return True
+    return len(day.quotas) == len(terms.quotas)
 
 
 def _times_of(terms: DayTerms) -> tuple[object, ...]:

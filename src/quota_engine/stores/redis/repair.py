@@ -23,9 +23,11 @@ from quota_engine.stores.redis.codecs.office import (
     text_of_applicant,
     text_of_choice,
     text_of_event,
+    text_of_guards_of_day,
     text_of_penalty,
     text_of_record,
     text_of_rules,
+    text_of_scope,
     text_of_sessions,
 )
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
@@ -169,6 +171,7 @@ def _text_of_day(day: Day, holds: list[Reservation]) -> str:
         terms.ends_at_ms,
         terms.forget_at_ms,
         text_of_sessions(terms.sessions),
+        text_of_guards_of_day(day.guards),
     )
     rows = ["\t".join(map(str, first)), "\t".join(sorted({",".join(record.quotas) for record in holds}))]
     return "\n".join([*rows, *(_text_of_quota(name, quota) for name, quota in day.quotas.items())])
@@ -179,7 +182,7 @@ def _text_of_quota(name: str, quota: Quota) -> str:
     counters = (quota.capacity, quota.free, quota.held, quota.confirmed, quota.cooling, quota.parked)
     since_ms = quota.free_since_ms
     to, at_ms = (reallocation.to, reallocation.at_ms) if reallocation is not None else ("", 0)
-    terms = (rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms, rule.blocks_ms)
+    terms = (rule.rule, rule.cooling_ms, rule.jitter_ms, to, at_ms, rule.blocks_ms, text_of_scope(quota.guard))
     return "\t".join(map(str, (name, *counters, since_ms, *terms)))
 
 

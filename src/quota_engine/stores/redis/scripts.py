@@ -274,13 +274,17 @@ _RARE_COMMANDS: Final = _Function(
 )
 _PENALTIES: Final = _Function("function load_penalties()", ("office/penalties.lua",))
 _WAIT_LIST: Final = _Function("function load_wait_list()", ("office/wait_list.lua",))
+_GUARDS: Final = _Function("function load_guards()", ("office/guards.lua",))
+_PUBLICATION: Final = _Function("function load_publication()", ("office/publication.lua",))
 _STATE_MACHINE: Final = (
     "office/ledger.lua",
+    _GUARDS,
     "office/inventory.lua",
     _WAIT_LIST,
     _PENALTIES,
     "office/state_machine.lua",
     _RARE_COMMANDS,
+    _PUBLICATION,
 )
 _MAIN: Final = _Function("local function main()", ("office/run_commands.lua",))
 _APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua", _MAIN)
@@ -321,7 +325,9 @@ OFFICE_GUARDED_COMMANDS: Final = _script(
 """
 
 OFFICE_QUERIES: Final = _script(
-    "no-writes", *_FENCED_OFFICE, main=("office/ledger.lua", "office/inventory.lua", _WAIT_LIST, "office/queries.lua")
+    "no-writes",
+    *_FENCED_OFFICE,
+    main=("office/ledger.lua", _GUARDS, "office/inventory.lua", _WAIT_LIST, "office/queries.lua"),
 )
 """Reads reservations, counters and lists."""
 

@@ -20,6 +20,7 @@ from quota_engine.stores.redis.codecs.office import (
     event_of_text,
     penalty_of_text,
     rules_of_text,
+    scope_of_text,
 )
 
 HASH_INDEXES: Final = frozenset({0, 1, 2, 3, 4, 8})
@@ -94,10 +95,10 @@ def _day(number: int, text: str, terms: DayTerms) -> Day:
     for row in rows:
         name, *fields = row.split("\t")
         counters[name] = [int(field) for field in fields[:7]]
-        rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms, blocks_ms = fields[7:]
+        rule, cooling_ms, jitter_ms, reallocate_to, reallocate_at_ms, blocks_ms, guard = fields[7:]
         reallocation = Reallocation(reallocate_to, int(reallocate_at_ms)) if reallocate_to else None
         re_release = ReRelease(ReReleaseRule(rule), int(cooling_ms), int(jitter_ms), int(blocks_ms))
-        quotas.append(QuotaTerms(name, 0, re_release, reallocation))
+        quotas.append(QuotaTerms(name, 0, re_release, reallocation, scope_of_text(guard)))
     day = Day(number, msgspec.structs.replace(terms, quotas=tuple(quotas)))
     day.terms = terms
     day.closed, day.departed = closed == "1", int(departed)

@@ -21,18 +21,21 @@ __all__ = [
     "group_of_text",
     "names_of_event",
     "penalty_of_text",
+    "scope_of_text",
     "text_of_applicant",
     "text_of_choice",
     "text_of_event",
+    "text_of_guards_of_day",
     "text_of_penalty",
     "text_of_record",
     "text_of_rules",
+    "text_of_scope",
     "text_of_sessions",
 ]
 
 import re
 from binascii import a2b_base64, b2a_base64, unhexlify
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -82,7 +85,7 @@ from quota_engine.domain.events import (
     UnitsReallocated,
 )
 from quota_engine.domain.lifecycle import State, Verb
-from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, Reservation, Rules, SessionTerms
+from quota_engine.domain.model import Choice, DayTerms, GuardScope, IdentityLimit, Reservation, Rules, SessionTerms
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status, WaitListPosition
 from quota_engine.domain.penalties import PenaltyRecord
 from quota_engine.ports import Lookup, ReadAbandonedHolds, ReadWaitListPosition, View
@@ -266,11 +269,30 @@ def _sessions_of_text(text: str) -> tuple[SessionTerms, ...]:
     return tuple(SessionTerms(name, int(ends), int(until)) for name, ends, until in fields)
 
 
+def text_of_scope(scope: GuardScope | None) -> str:
+    """Return the scope of a guard as text; ``""`` for a quota that is none."""
+    return "" if scope is None else f"{scope.service}/{scope.service_unit}/{scope.session}"
+
+
+def scope_of_text(text: str) -> GuardScope | None:
+    """Return the scope of a guard from its text, or ``None``."""
+    return GuardScope(*text.split("/")) if text else None
+
+
+def text_of_guards_of_day(scopes: Mapping[str, GuardScope | None]) -> str:
+    """Return the guards among some quotas as text: ``name/scope`` each, separated by commas."""
+    return ",".join(f"{name}/{text_of_scope(scope)}" for name, scope in scopes.items() if scope is not None)
+
+
+def _text_of_renames(terms: DayTerms) -> str:
+    return ",".join(f"{quota.renamed_from}:{quota.name}" for quota in terms.quotas if quota.renamed_from)
+
+
 def _text_of_new_day(terms: DayTerms) -> str:
     """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
     rows = [
         f"0\t0\t0\t0\t0\t1\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}"
-        f"\t{text_of_sessions(terms.sessions)}",
+        f"\t{text_of_sessions(terms.sessions)}\t{text_of_guards_of_day({one.name: one.guard for one in terms.quotas})}",
         "",
     ]
     for quota in terms.quotas:
@@ -281,6 +303,7 @@ def _text_of_new_day(terms: DayTerms) -> str:
         rows.append(
             f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0\t0"
             f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{reallocate_to}\t{reallocate_at_ms}\t{rule.blocks_ms}"
+            f"\t{text_of_scope(quota.guard)}"
         )
     return "\n".join(rows).replace("\t", "\x01").replace("\n", "\x02")
 
@@ -328,7 +351,8 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
     Publish: lambda one: (
-        f"publish\t{one.day}\t{_text_of_new_day(one.terms)}\t{msgspec.json.encode(one.terms).decode()}"
+        f"publish\t{one.day}\t{_text_of_new_day(one.terms)}\t{_text_of_renames(one.terms)}"
+        f"\t{msgspec.json.encode(one.terms).decode()}"
     ),
     SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}\t{one.expected_revision}",
     CloseDay: lambda one: f"close_day\t{one.day}\t{one.expected_revision}",

@@ -42,7 +42,7 @@ local function choice_of_text(text)
   for index, option in ipairs(split(fields[6], "|")) do
     options[index] = { text = option, quotas = names(option), index = index - 1, letter = string.char(96 + index) }
   end
-  return { text = text, session = fields[3], options = options }
+  return { text = text, service = fields[1], service_unit = fields[2], session = fields[3], options = options }
 end
 
 local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
@@ -126,16 +126,19 @@ local function changed(record, fields)
   return copy
 end
 
--- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number, opens_at_ms,
--- starts_at_ms, ends_at_ms, forget_at_ms and the sessions ("name:ends_at_ms:book_until_ms" each). The second row has the sets of quotas with holds. Each further row is a quota: name, counters,
--- terms.
-local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\n]*))\n([^\n]*)(.*)$"
-local QUOTA = "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+)\t(%d+))"
+-- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number,
+-- opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, the sessions ("name:ends_at_ms:book_until_ms" each) and the guards
+-- ("name/scope" each, in the order of the quotas). The second row has the sets of quotas with holds. Each further row is a
+-- quota: name, counters, terms. The last of its terms is the scope of a guard: service, service unit and session, separated by
+-- slashes; "" for no guard.
+local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\t\n]*))\t([^\t\n]*)\n([^\n]*)(.*)$"
+local QUOTA =
+  "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+)\t(%d+)\t([^\t\n]*))"
 
 -- Parse the rest of a quota's row, which begins at `from`, behind the quota's name.
 local function quota_of_text(name, rows, from)
   local capacity, free, held, confirmed, cooling, parked, free_since_ms, terms, rule, cooling_ms, jitter_ms, reallocate_to,
-    reallocate_at_ms, blocks_ms =
+    reallocate_at_ms, blocks_ms, guard =
     string.match(string.sub(rows, from), QUOTA)
   return {
     name = name,
@@ -153,6 +156,7 @@ local function quota_of_text(name, rows, from)
     reallocate_to = reallocate_to,
     reallocate_at_ms = tonumber(reallocate_at_ms),
     blocks_ms = tonumber(blocks_ms),
+    guard = guard,
   }
 end
 
@@ -170,7 +174,7 @@ local LAZY = {
 
 local function day_of_text(number, text)
   local closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number, times, opens_at_ms,
-    starts_at_ms, ends_at_ms, forget_at_ms, sessions, due, rows =
+    starts_at_ms, ends_at_ms, forget_at_ms, sessions, guards, due, rows =
     string.match(text, DAY)
   local day = {
     number = number,
@@ -188,6 +192,8 @@ local function day_of_text(number, text)
     ends_at_ms = tonumber(ends_at_ms),
     forget_at_ms = tonumber(forget_at_ms),
     sessions = sessions,
+    guards = guards,
+    completed = {}, -- choice -> the choice with the guards that count it
     due = {},
     quotas = setmetatable({ rows }, LAZY),
   }
@@ -238,8 +244,8 @@ local function text_of_day(day)
       return quota and text_of_quota(quota)
     end)
   end
-  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number, day.next_due_ms,
-    day.waiting, day.departed, day.revision, day.last_wait_list_number, day.times, concat(due, TAB), rows)
+  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number,
+    day.next_due_ms, day.waiting, day.departed, day.revision, day.last_wait_list_number, day.times, day.guards, concat(due, TAB), rows)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

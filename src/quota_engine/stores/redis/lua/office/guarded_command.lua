@@ -55,7 +55,8 @@ function TAKES_NEW_UNITS.reschedule(fields, now_ms)
     local version = tonumber(fields[5])
     if not FROM.reschedule[record.state] or (version > 0 and version ~= record.version) then return false end
   end
-  return record.day ~= tonumber(fields[3]) or choice_of(record.choice).text ~= concat(fields, TAB, 6, 11)
+  local given = choice_by_text(concat(fields, TAB, 6, 11))
+  return record.day ~= tonumber(fields[3]) or not is_same_choice(record, given)
 end
 
 local function guarded_line(refused_by, in_shadow)

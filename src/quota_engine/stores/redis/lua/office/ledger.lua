@@ -123,6 +123,37 @@ local function record_of_text(id, text)
   return record
 end
 
+-- Return the functions of guards.lua, which nearly no call needs. The loader defines load_guards() from that file.
+local load_guards, guard_functions
+local function guards()
+  if not guard_functions then guard_functions = load_guards() end
+  return guard_functions
+end
+
+local NONE_RENAMED = {}
+
+-- Return the choice with all guards of the day that count it, at the end of each option; itself if they stand there.
+local function complete_choice(day, choice)
+  if day.guards == "" then return choice end
+  local complete, tail = day.completed[choice], ""
+  if complete then return complete end
+  for name, service, unit, session in string.gmatch(day.guards, "([^,/]+)/([^,/]*)/([^,/]*)/([^,/]*)") do
+    if (service == "" or service == choice.service) and (unit == "" or unit == choice.service_unit)
+        and (session == "" or session == choice.session) then
+      tail = tail .. COMMA .. name
+    end
+  end
+  complete = choice
+  for _, option in ipairs(choice.options) do
+    if tail ~= "" and string.sub(COMMA .. option.text, -#tail) ~= tail then
+      complete = guards().rewrite_choice(NONE_RENAMED, day, choice)
+      break
+    end
+  end
+  day.completed[choice] = complete
+  return complete
+end
+
 -- Return the index of a choice, for a record on this day. A new choice is stored here, so call this only before the record
 -- is written.
 local function index_of(choice, number)

@@ -63,6 +63,7 @@ local function move_in(fields, now_ms)
   if until_ms > 0 then return outcome("BLOCKED", nil, { retry_at_ms = until_ms }) end
   local conflicting = conflicting_claim(applicants, number, now_ms, "")
   if conflicting then return outcome("IDENTITY_LIMIT", same_party(conflicting, command) and conflicting or nil) end
+  choice = complete_choice(day, choice)
   local option = find_option(day, choice, #applicants, now_ms, NOTHING)
   if not option then return SOLD_OUT end
 
@@ -82,7 +83,7 @@ end
 -- fields: name, id, day, owner, version, choice (six fields)
 local function reschedule(fields, now_ms)
   local number, owner, version = tonumber(fields[3]), fields[4], tonumber(fields[5])
-  local choice = choice_of_text(concat(fields, TAB, 6, 11))
+  local choice = choice_by_text(concat(fields, TAB, 6, 11))
   local known = record_of(fields[2])
   if not known then return outcome("NOT_FOUND") end
   local record = settle_reservation(known, now_ms)
@@ -94,7 +95,7 @@ local function reschedule(fields, now_ms)
   if refusal == "UNKNOWN_QUOTA" then return outcome(refusal) end
   if not is_owner(record, owner) then return outcome("NOT_OWNER") end
   local movable = FROM.reschedule[record.state]
-  if movable and record.day == number and choice_of(record.choice).text == choice.text then
+  if movable and record.day == number and is_same_choice(record, choice) then
     return outcome(record.state, record, { flags = "p" })
   end
   if record.state == "EXPIRED" then return outcome("HOLD_EXPIRED", record) end
@@ -108,6 +109,7 @@ local function reschedule(fields, now_ms)
   if record.day == number then
     for _, name in ipairs(names(record.quotas)) do kept[name] = true end
   end
+  choice = complete_choice(day, choice)
   local option = find_option(day, choice, record.units, now_ms, kept)
   if not option then return outcome("SOLD_OUT", record) end
 

@@ -15,54 +15,7 @@ local function set_rules(fields, now_ms)
   return outcome("DONE")
 end
 
--- Return true if publishing the day again changes nothing. Capacities do not count, because operators may set them.
-local function is_published(day, new)
-  if day.times ~= new.times then return false end
-  for _, quota in ipairs(quotas_of(new)) do
-    local old = day.quotas[quota.name]
-    if not old or old.terms ~= quota.terms then return false end
-  end
-  return true
-end
-
--- fields: name, day, the day as text (tabs and newlines written as "\1" and "\2"), its terms, which stay opaque here
-local function publish(fields, now_ms)
-  local number, text = tonumber(fields[2]), string.gsub(string.gsub(fields[3], "\1", TAB), "\2", NEWLINE)
-  local new = day_of_text(number, text)
-  if new.forget_at_ms <= now_ms or number <= ledger.forgotten_day_max then return outcome("DAY_OVER") end
-  local day = day_of(number)
-  if day then
-    settle(day, now_ms, SETTLE_MAX)
-    if is_published(day, new) then return outcome("DONE", nil, { flags = "p" }) end
-  end
-  append(now_ms, concat({ "day_published", int(now_ms), int(number), fields[4] }, TAB))
-  call("HSET", DAYS, "t" .. int(number), fields[4])
-  if day then
-    local order = quotas_of(day)
-    for _, quota in ipairs(quotas_of(new)) do
-      local old = day.quotas[quota.name]
-      if old then
-        old.terms = quota.terms
-        old.rule, old.cooling_ms, old.jitter_ms = quota.rule, quota.cooling_ms, quota.jitter_ms
-        old.reallocate_to, old.reallocate_at_ms = quota.reallocate_to, quota.reallocate_at_ms
-        old.blocks_ms = quota.blocks_ms
-      else
-        order[#order + 1] = quota
-        day.quotas[quota.name] = quota
-      end
-    end
-    for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms", "sessions" }) do day[field] = new[field] end
-    day.last_valid_choice = nil
-    day.revision = day.revision + 1
-    day.next_due_ms = 0
-    distribute_free_units(day, now_ms)
-  else
-    ledger.days[number] = new
-  end
-  ledger.changed[number] = true
-  ledger.renewed = true
-  return outcome("DONE")
-end
+local publish
 
 -- Return a handler that settles the command's day and calls handler(day, quota, fields, now_ms), or returns UNKNOWN_DAY or
 -- UNKNOWN_QUOTA.
@@ -164,11 +117,16 @@ local function expire_overdue(fields, now_ms)
   return outcome("DONE", nil, { units = settle(day, now_ms, tonumber(fields[3])) })
 end
 
-handlers.set_rules, handlers.publish, handlers.set_capacity = set_rules, publish, set_capacity
+handlers.set_rules, handlers.set_capacity = set_rules, set_capacity
 handlers.close_day, handlers.open_day = set_closed(true, "day_closed"), set_closed(false, "day_opened")
 handlers.reallocate_unused, handlers.release_parked, handlers.expire = reallocate_unused, release_parked, expire_overdue
+function handlers.publish(fields, now_ms)
+  publish = publish or load_publication()
+  return publish(fields, now_ms)
+end
+
 forms.set_rules = string.rep(NUMBER .. "\t", 17) .. "[%d:,]*\t[%w_%-]*"
-forms.publish = NUMBER .. "\t[^\t\n]+\t[^\t\n]+"
+forms.publish = NUMBER .. "\t[^\t\n]+\t[%w_:,%-]*\t[^\t\n]+"
 forms.set_capacity = concat({ NUMBER, NAME, NUMBER, NUMBER }, TAB)
 forms.close_day, forms.open_day = NUMBER .. "\t" .. NUMBER, NUMBER .. "\t" .. NUMBER
 forms.reallocate_unused = concat({ NUMBER, NAME, NUMBER }, TAB)

@@ -198,6 +198,7 @@ local function is_sold_out(number, units, join_wait_list, choice, now_ms)
     end
   end
   local withheld = withheld_of(day, now_ms)
+  choice = complete_choice(day, choice)
   for _, option in ipairs(choice.options) do
     local is_fitting = true
     for _, name in ipairs(option.quotas) do

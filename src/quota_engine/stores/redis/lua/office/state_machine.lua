@@ -92,10 +92,17 @@ local function is_party_of(record, command)
   return true
 end
 
+-- Return true if a choice is that of the record, with or without the guards that count it.
+local function is_same_choice(record, choice)
+  local text = choice_of(record.choice).text
+  return text == choice.text or text == complete_choice(day_of(record.day), choice).text
+end
+
 local function replay_reserve(known, command, now_ms)
   local record = settle_reservation(known, now_ms)
-  if not is_party_of(record, command) or (record.moves == 0
-      and (record.day ~= command.day or choice_of(record.choice).text ~= command.choice.text)) then
+  if not is_party_of(record, command) then return outcome("CONFLICT") end
+  if record.moves == 0 and not (record.day == command.day
+      and is_same_choice(record, command.choice)) then
     return outcome("CONFLICT")
   end
   if not ACTIVE[record.state] then return outcome("RESERVATION_ENDED", record, { flags = "p" }) end
@@ -167,6 +174,8 @@ local function reserve(fields, now_ms, now)
     local refused = resume_or_refuse({ day = day_number, party = party, applicants = applicants }, now_ms)
     if refused then return refused end
   end
+  local given = choice
+  choice = complete_choice(day, choice)
   local option = find_option(day, choice, units, now_ms, NOTHING)
   if not option then
     if join_wait_list ~= "1" or not served_by_wait_list(day, choice) then return SOLD_OUT end
@@ -199,6 +208,10 @@ local function reserve(fields, now_ms, now)
   local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.ttl .. TAB .. index_of(choice, day_number) .. option.letter .. TAB
     .. party
   reservation_held(day, option, id, applicants, text, now_ms, deadline)
+  if choice ~= given then -- the caller does not have the choice of the record
+    local held = outcome("HELD", record_of_text(id, text))
+    return rules.abandoned_holds_max > 0 and penalties().announce(held, now_ms) or held
+  end
   local line = "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
   if rules.extensions_max > 0 then line = line .. TAB .. int(rules.extensions_max) end
   if rules.abandoned_holds_max > 0 and ledger.has_penalties then
@@ -314,8 +327,8 @@ local FORMS = { confirm = STEP .. "\t[01]", release = STEP, cancel = STEP, check
 
 -- Creating a function costs as much as a server call, and each call of the script creates them again. So the functions that
 -- an opening does not need are created when one of them is called. The loader defines rare_commands() from
--- deadline_commands.lua, moves.lua and operator_commands.lua.
-local rare_commands
+-- deadline_commands.lua, moves.lua and operator_commands.lua, and load_publication() from publication.lua.
+local rare_commands, load_publication
 local function load_rare_commands(table, name)
   if rare_commands then
     rare_commands(HANDLERS, FORMS)
