@@ -76,6 +76,13 @@ def test_quotas_services_and_sessions_are_compared() -> None:
     assert found.days_closed == ()
 
 
+def test_a_renamed_quota_neither_appears_nor_vanishes() -> None:
+    raw = sample()
+    raw["plans"][0]["quotas"][1] |= {"id": "noon", "renamed_from": "pm"}
+    found = changes_of_west(catalog_from(raw))
+    assert (found.quotas_renamed, found.quotas_added, found.quotas_removed) == ({"pm": "noon"}, {}, ())
+
+
 def test_offices_come_and_go() -> None:
     raw = sample()
     raw["offices"][0]["id"] = "north"
@@ -90,8 +97,8 @@ def test_a_range_has_1_to_400_days(days: int) -> None:
         diff_catalogs(catalog, catalog, MONDAY, MONDAY + timedelta(days=days))
 
 
-def view(day: date, *quotas: str, closed: bool = False, capacity: int = 5) -> DayView:
-    counters = QuotaView(capacity, capacity, 0, 0, 0, 0, 0)
+def view(day: date, *quotas: str, closed: bool = False) -> DayView:
+    counters = QuotaView(5, 5, 0, 0, 0, 0, 0)
     return DayView(day.toordinal(), 0, 0, 0, closed, 0, dict.fromkeys(quotas, counters))
 
 
@@ -102,8 +109,11 @@ def test_a_correction_closes_days_off_once() -> None:
     assert correct_day(catalog, "west", view(MONDAY, "am", "pm", "online", closed=True)) is None
 
 
-def test_a_correction_names_vanished_quotas_that_still_sell() -> None:
-    catalog = catalog_from(sample())
-    found = correct_day(catalog, "west", view(MONDAY, "am", "evening"))
-    assert found == DayCorrection(MONDAY.toordinal(), quotas_removed=("evening",))
-    assert correct_day(catalog, "west", view(MONDAY, "am", "evening", capacity=0)) is None
+def test_a_correction_names_quotas_that_appear_vanish_or_are_renamed() -> None:
+    raw = sample()
+    raw["plans"][0]["quotas"][1]["renamed_from"] = "late"
+    catalog = catalog_from(raw)
+    found = correct_day(catalog, "west", view(MONDAY, "evening", "late"))
+    assert found == DayCorrection(
+        MONDAY.toordinal(), quotas_removed=("evening",), quotas_renamed={"late": "pm"}, guards_added=("am",)
+    )

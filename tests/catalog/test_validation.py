@@ -372,6 +372,18 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         "13:00:00 to 17:00:00",
         "a time within the hours, 08:00:00 to 16:00:00",
     ),
+    "former id that is still one": (
+        put("plans.0.quotas.0.renamed_from", "online"),
+        "plans[0].quotas[0].renamed_from",
+        "'online'",
+        "an id that the plan no longer has, and that no other quota was renamed from",
+    ),
+    "former id that stands twice": (
+        lambda raw: (put("plans.0.quotas.0.renamed_from", "x")(raw), put(f"{ALLOTMENT}.renamed_from", "x")(raw)),
+        "plans[0].allotments[0].renamed_from",
+        "'x'",
+        "an id that the plan no longer has, and that no other quota was renamed from",
+    ),
     "session with two ends of booking": (
         put("plans.0.sessions.0.book_until", {"before_start_min": 5, "before_end_min": 5}),
         "plans[0].sessions[0].book_until",

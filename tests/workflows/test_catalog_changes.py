@@ -49,9 +49,9 @@ def engine() -> Iterator[QuotaEngine]:
 
 
 def publish(engine: QuotaEngine, catalog: Catalog, **more: Any) -> tuple[int, int, int]:
-    """Publish the week, and return closed days, withdrawn quotas and people affected."""
+    """Publish the week, and return closed days, removed quotas and people affected."""
     report = engine.publish(catalog, MONDAY, FRIDAY, offices=["west"], **more)
-    return report.days_closed, report.quotas_withdrawn, report.people_affected
+    return report.days_closed, report.quotas_removed, report.people_affected
 
 
 def reserve(engine: QuotaEngine, day: date, **more: Any) -> Status:
@@ -73,15 +73,77 @@ def test_publish_closes_published_days_off(engine: QuotaEngine, change: dict[str
     assert engine.audit("west").ok
 
 
-def test_publish_sets_vanished_quotas_to_0(engine: QuotaEngine) -> None:
-    """A process with the old catalog sells no place of the afternoon. Its people count as overbooked."""
-    assert publish(engine, without_afternoon()) == (0, 5, 2)
-    engine.publish(catalog_from(sample()), FRIDAY + timedelta(days=3), offices=["west"])  # the old catalog again
-    afternoon = engine.reserve("west", TUESDAY, "6", service="new", session="afternoon")
-    assert afternoon.status is Status.SOLD_OUT
-    (view,) = engine.availability("west", TUESDAY)
-    assert (view.quotas["pm"].capacity, view.quotas["pm"].overbooked) == (0, 1)
-    assert reserve(engine, TUESDAY) is Status.HELD
+def test_publish_keeps_a_day_whose_people_are_on_a_vanished_quota(engine: QuotaEngine) -> None:
+    """Monday and Tuesday have people in the afternoon; the quota is removed from the rest of the week."""
+    report = engine.publish(without_afternoon(), MONDAY, FRIDAY, offices=["west"])
+    assert (report.days_refused, report.quotas_removed, report.people_affected) == (2, 3, 2)
+    (problem,) = report.problems
+    assert problem.startswith("west: 2 days keep their terms")
+    assert "the first is 2026-12-07: 1 on 'pm'" in problem
+    assert engine.availability("west", TUESDAY)[0].quotas["pm"].held == 1
+    assert "pm" not in engine.availability("west", FRIDAY)[0].quotas
+    assert engine.audit("west").ok
+
+
+def test_a_guard_that_is_removed_and_put_back_counts_everybody(engine: QuotaEngine) -> None:
+    """People who book while the catalog lacks the guard are counted, on days that refuse the catalog as well."""
+    raw = sample()
+    raw["plans"][0]["quotas"] = raw["plans"][0]["quotas"][:1]  # the afternoon has no guard any more
+    engine.publish(catalog_from(raw), MONDAY, FRIDAY, offices=["west"])
+    for day in (TUESDAY, FRIDAY):
+        assert engine.reserve("west", day, f"8 {day}", service="new", session="afternoon", idempotency_key=str(day)).ok
+        engine.confirm(f"west~{day}")
+        assert engine.reserve("west", day, f"9 {day}", service="new", session="afternoon").ok
+    engine.publish(catalog_from(sample()), MONDAY, FRIDAY, offices=["west"])
+    counted = [(one.quotas["pm"].held, one.quotas["pm"].confirmed) for one in engine.availability("west", TUESDAY)]
+    assert counted == [(2, 1)]
+    (friday,) = engine.availability("west", FRIDAY)
+    assert (friday.quotas["pm"].held, friday.quotas["pm"].confirmed) == (1, 1)
+    assert engine.audit("west").ok
+
+
+def test_a_guard_that_is_added_later_counts_those_who_have_booked(engine: QuotaEngine) -> None:
+    """Twelve people have the morning; a guard of ten shows two overbooked, and sells nothing. The dry run says so."""
+    for number in range(10):
+        assert engine.reserve("west", MONDAY, f"m{number}", service="new", session="morning").ok
+    raw = sample()
+    raw["plans"][0]["quotas"].append({"id": "counter", "session": "morning", "service": "new", "capacity": 10})
+    catalog = catalog_from(raw)
+    dry = engine.publish(catalog, MONDAY, FRIDAY, offices=["west"], dry_run=True)
+    (impact,) = run(
+        measure_impact(catalog, diff_catalogs(catalog_from(sample()), catalog, MONDAY, FRIDAY)[:1], MONDAY, FRIDAY),
+        engine._store,
+    )
+    assert (impact.guards, impact.overbooked) == ({"counter": 12}, 2)
+    assert engine.publish(catalog, MONDAY, FRIDAY, offices=["west"]) == dry
+    assert (dry.days_published, dry.overbooked) == (5, 2)
+    (monday,) = engine.availability("west", MONDAY)
+    assert (monday.quotas["counter"].held, monday.quotas["counter"].confirmed) == (10, 2)
+    assert monday.quotas["counter"].overbooked == 2
+    assert engine.reserve("west", MONDAY, "m11", service="new", session="morning").status is Status.SOLD_OUT
+    assert engine.reserve("west", MONDAY, "m11", service="renewal", session="morning").ok
+    assert engine.audit("west").ok
+
+
+def test_a_renamed_allotment_keeps_its_people(engine: QuotaEngine) -> None:
+    """Without ``renamed_from``, its days are refused; with it, its people move, and nothing is sold twice."""
+    raw = sample()
+    raw["plans"][0].pop("capacities_by_class")
+    for office in raw["offices"]:
+        office.pop("capacities", None)
+    priority, online, _ = raw["plans"][0]["allotments"]
+    online["id"] = "web"
+    priority["fallback"] = ["web", "kiosk"]
+    report = engine.publish(catalog_from(raw), MONDAY, FRIDAY, offices=["west"])
+    assert (report.days_refused, report.people_affected) == (2, 4)
+    online["renamed_from"] = "online"
+    dry = engine.publish(catalog_from(raw), MONDAY, FRIDAY, offices=["west"], dry_run=True)
+    assert engine.publish(catalog_from(raw), MONDAY, FRIDAY, offices=["west"]) == dry
+    assert (dry.days_refused, dry.people_affected, dry.overbooked) == (0, 0, 0)
+    (monday,) = engine.availability("west", MONDAY)
+    assert "online" not in monday.quotas
+    assert (monday.quotas["web"].held, monday.quotas["web"].confirmed, monday.quotas["web"].capacity) == (1, 2, 80)
+    assert {record.quotas[0] for record in engine.list_reservations("west", MONDAY)} == {"web"}
     assert engine.audit("west").ok
 
 

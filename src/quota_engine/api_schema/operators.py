@@ -123,8 +123,10 @@ class PublishedBody(ResponseBody, frozen=True, kw_only=True):
     """The result of a publication, counted in office-days.
 
     ``problems`` has a sentence for each office with days that cannot be published; all other days are. Published days
-    that are no working days of the catalog any more are ``days_closed``, and ``quotas_withdrawn`` have the capacity 0.
-    ``people_affected`` counts the confirmed, held and waiting people of both.
+    that are no working days of the catalog any more are ``days_closed``. Quotas that the catalog lacks are
+    ``quotas_removed``; if people are on them, their days are among ``days_refused`` and keep their terms.
+    ``people_affected`` counts the confirmed, held and waiting people of closed days and of such quotas. ``overbooked``
+    counts the units by which the publication overbooked days.
     """
 
     offices: int
@@ -133,8 +135,10 @@ class PublishedBody(ResponseBody, frozen=True, kw_only=True):
     days_over: int
     problems: list[str] = []
     days_closed: int = 0
-    quotas_withdrawn: int = 0
+    quotas_removed: int = 0
     people_affected: int = 0
+    days_refused: int = 0
+    overbooked: int = 0
 
 
 class AuditBody(ResponseBody, frozen=True, kw_only=True):

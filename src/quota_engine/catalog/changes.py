@@ -34,6 +34,7 @@ class OfficeChanges:
         days_retimed: working days of both whose opening, start or end differs. Sessions are counted below.
         quotas_added: new quotas and allotments with their capacities.
         quotas_removed: quotas and allotments that the new catalog lacks.
+        quotas_renamed: new ids of quotas and allotments by their old ones.
         capacities: old and new capacity of those that differ. A published day keeps its capacity.
         services_removed: ids of services that the office no longer offers.
         sessions_removed: ids of sessions that the office no longer has.
@@ -48,6 +49,7 @@ class OfficeChanges:
     days_retimed: tuple[datetime.date, ...] = ()
     quotas_added: Mapping[str, int] = dataclasses.field(default_factory=dict)
     quotas_removed: tuple[str, ...] = ()
+    quotas_renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     capacities: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     services_removed: tuple[str, ...] = ()
     sessions_removed: tuple[str, ...] = ()
@@ -101,13 +103,21 @@ def _diff_office(
             if times != (will_be.opens_at_ms, will_be.starts_at_ms, will_be.ends_at_ms):
                 retimed.append(day)
     capacity_before, capacity_after = _capacities(before), _capacities(after)
+    renamed = {
+        one.renamed_from: one.id for one in (*after.quotas, *after.allotments) if one.renamed_from in capacity_before
+    }
     return OfficeChanges(
         before.id,
         days_closed=tuple(closed),
         days_opened=tuple(opened),
         days_retimed=tuple(retimed),
-        quotas_added={name: units for name, units in capacity_after.items() if name not in capacity_before},
-        quotas_removed=tuple(name for name in capacity_before if name not in capacity_after),
+        quotas_added={
+            name: units
+            for name, units in capacity_after.items()
+            if name not in capacity_before and name not in renamed.values()
+        },
+        quotas_removed=tuple(name for name in capacity_before if name not in capacity_after and name not in renamed),
+        quotas_renamed=renamed,
         capacities={
             name: (units, capacity_after[name])
             for name, units in capacity_before.items()
@@ -134,24 +144,28 @@ def _capacities(office: ResolvedOffice) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DayCorrection:
-    """A published day and the part of it that a catalog withdraws.
+    """The differences of a published day from a catalog that concern the people of the day.
 
     Attributes:
         day: the date's ordinal.
-        closes: True if the day is open for booking and no working day of the catalog.
-        quotas_removed: quotas with a capacity that the catalog lacks. Empty if the day closes.
+        closes: True if the day is open for booking and no working day of the catalog. Nothing else is given then.
+        quotas_removed: quotas that the catalog neither has nor renames.
+        quotas_renamed: new names of quotas by their old ones.
+        guards_added: guards of the catalog that the day lacks.
     """
 
     day: int
     closes: bool = False
     quotas_removed: tuple[str, ...] = ()
+    quotas_renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    guards_added: tuple[str, ...] = ()
 
 
 def correct_day(catalog: Catalog, office_id: str, view: DayView) -> DayCorrection | None:
-    """Return what the catalog withdraws from a published day, or ``None`` if the day agrees with it.
+    """Return what a publication would change for the people of a published day, or ``None`` for nothing.
 
-    A day that operators have closed stays closed, and is never a correction. Times and new quotas are no corrections
-    either: publishing the day sets them.
+    A day that operators have closed stays closed, and is never a correction. Times and new allotments are none
+    either: they concern nobody who has booked.
 
     Args:
         catalog: the catalog.
@@ -166,5 +180,15 @@ def correct_day(catalog: Catalog, office_id: str, view: DayView) -> DayCorrectio
     if terms is None:
         return None if view.closed else DayCorrection(view.day, closes=True)
     known = {quota.name for quota in terms.quotas}
-    removed = tuple(name for name, quota in view.quotas.items() if name not in known and quota.capacity)
-    return DayCorrection(view.day, quotas_removed=removed) if removed else None
+    renamed = {quota.renamed_from: quota.name for quota in terms.quotas if quota.renamed_from in view.quotas}
+    correction = DayCorrection(
+        view.day,
+        quotas_removed=tuple(name for name in view.quotas if name not in known and name not in renamed),
+        quotas_renamed=renamed,
+        guards_added=tuple(
+            quota.name
+            for quota in terms.quotas
+            if quota.guard is not None and quota.name not in view.quotas and quota.name not in renamed.values()
+        ),
+    )
+    return None if correction == DayCorrection(view.day) else correction

@@ -30,7 +30,16 @@ from quota_engine.catalog.schema import Allotment, Guard, Session
 from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Reallocation, Reservation, Rules, SessionTerms
+from quota_engine.domain.model import (
+    Choice,
+    DayTerms,
+    GuardScope,
+    QuotaTerms,
+    Reallocation,
+    Reservation,
+    Rules,
+    SessionTerms,
+)
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer
 
 _YEAR_MIN, _YEAR_MAX = 1972, 2098
@@ -103,7 +112,7 @@ def day_terms(catalog: Catalog, office_id: str, day: datetime.date) -> DayTerms 
         ends_at_ms=ends_at_ms,
         forget_at_ms=wall_time_ms(forget_on, office.hours.end, office.zone),
         quotas=(
-            *(QuotaTerms(quota.id, quota.capacity, office.re_releases[quota.id]) for quota in office.quotas),
+            *(_guard_terms(office, quota) for quota in office.quotas),
             *(_allotment_terms(office, allotment, day) for allotment in office.allotments),
         ),
         sessions=tuple(_session_terms(office, session, day) for session in office.sessions.values()),
@@ -141,9 +150,19 @@ def _works_on(office: ResolvedOffice, day: datetime.date) -> bool:
     return wall_time_ms(day, office.hours.start, office.zone) != wall_time_ms(day, office.hours.end, office.zone)
 
 
+def _guard_terms(office: ResolvedOffice, quota: Guard) -> QuotaTerms:
+    scope = GuardScope(quota.service, quota.service_unit, quota.session)
+    return QuotaTerms(quota.id, quota.capacity, office.re_releases[quota.id], None, scope, quota.renamed_from)
+
+
 def _allotment_terms(office: ResolvedOffice, allotment: Allotment, day: datetime.date) -> QuotaTerms:
     return QuotaTerms(
-        allotment.id, allotment.capacity, office.re_releases[allotment.id], _reallocation_of(office, allotment, day)
+        allotment.id,
+        allotment.capacity,
+        office.re_releases[allotment.id],
+        _reallocation_of(office, allotment, day),
+        None,
+        allotment.renamed_from,
     )
 
 

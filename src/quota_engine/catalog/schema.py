@@ -216,6 +216,8 @@ class Guard(Named, frozen=True, kw_only=True):
     service: Reference = ""
     service_unit: Reference = ""
     re_release: ReReleaseSettings | None = None
+    renamed_from: Reference = ""
+    """The former id of this quota, or the id of a removed one whose people it takes over."""
 
 
 class Allotment(Named, frozen=True, kw_only=True):
@@ -235,6 +237,8 @@ class Allotment(Named, frozen=True, kw_only=True):
     bookable: bool = True
     reallocation: ReallocationSettings | None = None
     re_release: ReReleaseSettings | None = None
+    renamed_from: Reference = ""
+    """As for a guard."""
 
 
 class _Schedule(_CatalogTable, frozen=True, kw_only=True, tag_field="kind"):

@@ -274,6 +274,7 @@ class _PlanValidator:
                 self.collector.add(
                     place, format_value(name), f"a unique id; {key}.quotas[{quota_at[name]}] has the same"
                 )
+        self.check_former_ids()
         for index, quota in enumerate(plan.quotas):
             place = f"{key}.quotas[{index}]"
             if quota.session:
@@ -281,6 +282,18 @@ class _PlanValidator:
             if quota.service:
                 self.one_of(f"{place}.service", quota.service, self.services, "services")
             self.re_release(f"{place}.re_release", quota.re_release)
+
+    def check_former_ids(self) -> None:
+        """Require that each ``renamed_from`` is no present id, and stands once."""
+        present = {quota.id for quota in self.plan.quotas} | set(self.allotments)
+        seen: set[str] = set()
+        for noun in ("quotas", "allotments"):
+            for index, quota in enumerate(getattr(self.plan, noun)):
+                name, place = quota.renamed_from, f"{self.key}.{noun}[{index}].renamed_from"
+                if name and (name in present or name in seen) and not self.collector.has(place):
+                    expected = "an id that the plan no longer has, and that no other quota was renamed from"
+                    self.collector.add(place, format_value(name), expected)
+                seen.add(name)
 
     def one_of(self, key: str, name: str, known: Sequence[str], noun: str) -> None:
         """Require ``name`` to be one of the plan's, unless the list of them has issues."""

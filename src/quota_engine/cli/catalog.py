@@ -67,8 +67,9 @@ def diff(
 ) -> int:
     """Show what a new catalog changes, and whom: days that close, quotas that appear or vanish, other times.
 
-    Publishing the new catalog closes those days, and sets vanished quotas to 0. This command changes nothing. With a
-    store it counts the people affected. For that it scans every office that differs; avoid that during an opening.
+    Publishing the new catalog closes those days, and removes vanished quotas that nobody has. This command changes
+    nothing. With a store it counts the people affected. For that it scans every office that differs; avoid that during
+    an opening.
 
     Args:
         old: the catalog in use: a built-in catalog, or a catalog file (TOML, JSON or YAML).

@@ -29,6 +29,8 @@ def diff_to_builtins(changes: OfficeChanges, impact: OfficeImpact | None) -> dic
             "days_closed": {str(datetime.date.fromordinal(day)): people for day, people in impact.closed.items()},
             "days_retimed": impact.retimed,
             "quotas": dict(impact.quotas),
+            "guards": dict(impact.guards),
+            "overbooked": impact.overbooked,
             "services": dict(impact.services),
             "sessions": dict(impact.sessions),
         }
@@ -59,8 +61,16 @@ def diff_lines(changes: OfficeChanges, impact: OfficeImpact | None) -> Iterator[
         yield f"  other opening, start or end: {_days(changes.days_retimed)}{people_text}"
     for quota in changes.quotas_removed:
         yield _line(f"quota {quota} vanishes", quota, impact.quotas if impact else None)
+        if impact is not None and impact.quotas.get(quota):
+            yield "    their days refuse the new catalog, until they have gone or another quota has renamed_from"
+    for old_name, name in changes.quotas_renamed.items():
+        yield f"  quota {old_name} is renamed to {name}, with its people"
     for quota, units in changes.quotas_added.items():
-        yield f"  quota {quota} appears with {units:,} places a day"
+        text = f"quota {quota} appears with {units:,} places a day"
+        counted = impact.guards.get(quota, 0) if impact is not None else 0
+        yield f"  {text} and counts {_people(counted)} who booked before" if counted else f"  {text}"
+    if impact is not None and impact.overbooked:
+        yield f"  published days are overbooked by {impact.overbooked:,}"
     for quota, (old, new) in changes.capacities.items():
         yield f"  quota {quota} has {new:,} places instead of {old:,}; published days keep theirs"
     for service in changes.services_removed:

@@ -1,25 +1,35 @@
-"""Workflows about a changed catalog: withdraw what it lacks from published days, and count the people affected."""
+"""Workflows about a changed catalog: what its publication changes for the people of published days."""
 
 from __future__ import annotations
 
-__all__ = ["OfficeImpact", "corrections_of", "count_people", "measure_impact", "people_affected"]
+__all__ = [
+    "DayEffect",
+    "OfficeImpact",
+    "corrections_of",
+    "count_people",
+    "measure_effect",
+    "measure_impact",
+    "people_on_removed",
+]
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from quota_engine.catalog import Catalog, DayCorrection, OfficeChanges, correct_day
-from quota_engine.domain.commands import CloseDay, Command, SetCapacity
+from quota_engine.catalog import Catalog, DayCorrection, OfficeChanges, correct_day, day_terms
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.guards import matching_guards, rewrite_option
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import Reservation
+from quota_engine.domain.model import DayTerms, Reservation
 from quota_engine.domain.outcomes import DayView
 from quota_engine.ports import ListDay, ListOffices, View
 from quota_engine.workflows.generator_drivers import Workflow
 
 _AFFECTED = frozenset({State.CONFIRMED, State.HELD, State.WAITING})
 """States of people who still expect something of the day."""
+_CONSUMING = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 
 
 class OfficeImpact(msgspec.Struct, frozen=True):
@@ -31,7 +41,9 @@ class OfficeImpact(msgspec.Struct, frozen=True):
         people: people affected by any change, each once.
         closed: people by day that closes, as a date's ordinal.
         retimed: people of days whose times change.
-        quotas: people by quota that vanishes.
+        quotas: people by quota that vanishes. While there are any, their published days refuse the new catalog.
+        guards: people by guard that appears, whom it counts although they booked before.
+        overbooked: units by which the new guards, and quotas that join, overbook published days.
         services: people by service that the office no longer offers.
         sessions: people by session that vanishes or has other times.
     """
@@ -42,50 +54,94 @@ class OfficeImpact(msgspec.Struct, frozen=True):
     closed: Mapping[int, int]
     retimed: int
     quotas: Mapping[str, int]
+    guards: Mapping[str, int]
+    overbooked: int
     services: Mapping[str, int]
     sessions: Mapping[str, int]
 
 
-def corrections_of(
-    catalog: Catalog, office: str, views: Iterable[DayView]
-) -> tuple[list[DayCorrection], tuple[Command, ...]]:
-    """Return what the catalog withdraws from published days, and the commands that do so.
+class DayEffect(NamedTuple):
+    """The effect of a publication on the people of a published day.
 
-    A vanished quota gets the capacity 0: it sells nothing more, and its people count as overbooked.
+    Attributes:
+        people: confirmed, held and waiting people who lose the day, or whose quota the catalog lacks.
+        on_removed: those people by quota that the catalog lacks. If there are any, the day is refused.
+        overbooked: units by which the publication overbooks the day.
     """
+
+    people: int
+    on_removed: Mapping[str, int]
+    overbooked: int
+
+
+def corrections_of(catalog: Catalog, office: str, views: Iterable[DayView]) -> list[DayCorrection]:
+    """Return what a publication changes for the people of published days. Days without valid terms are left out."""
     corrections: list[DayCorrection] = []
-    commands: list[Command] = []
     for view in views:
         try:
             correction = correct_day(catalog, office, view)
-        except InvalidRequest:  # the day has no valid terms, which the publication reports
+        except InvalidRequest:  # the publication reports it
             continue
-        if correction is None:
-            continue
-        corrections.append(correction)
-        if correction.closes:
-            commands.append(CloseDay(view.day))
-        commands += [SetCapacity(view.day, quota, 0) for quota in correction.quotas_removed]
-    return corrections, tuple(commands)
+        if correction is not None:
+            corrections.append(correction)
+    return corrections
 
 
-def people_affected(office: str, corrections: Sequence[DayCorrection]) -> Workflow[int]:
-    """Return how many people have something that the corrections withdraw. Scans the office for each corrected day."""
-    people = 0
-    for correction in corrections:
-        reservations: list[Reservation] = yield ListDay(office, correction.day)
-        people += count_people(correction, reservations)
-    return people
+def measure_effect(
+    office: str, correction: DayCorrection, view: DayView, terms: DayTerms | None
+) -> Workflow[DayEffect]:
+    """Return the effect of a correction. Scans the office. ``terms`` are the day's new ones; ``None`` if it closes."""
+    reservations: list[Reservation] = yield ListDay(office, correction.day)
+    overbooked = 0 if terms is None else _overbooked_by(correction, view, terms, reservations)
+    return DayEffect(count_people(correction, reservations), people_on_removed(correction, reservations), overbooked)
+
+
+def people_on_removed(correction: DayCorrection, reservations: Iterable[Reservation]) -> dict[str, int]:
+    """Return the people of each removed quota who consume it or wait for it. Quotas without any are left out."""
+    people: dict[str, int] = {}
+    for record in reservations:
+        names = _wanted_quotas(record) if record.state is State.WAITING else set(record.quotas)
+        if record.state in _CONSUMING or record.state is State.WAITING:
+            for name in names.intersection(correction.quotas_removed):
+                people[name] = people.get(name, 0) + record.units
+    return {name: people[name] for name in correction.quotas_removed if name in people}
+
+
+def _wanted_quotas(record: Reservation) -> set[str]:
+    return {name for option in record.choice.options for name in option}
+
+
+def _overbooked_by(
+    correction: DayCorrection, view: DayView, terms: DayTerms, reservations: Iterable[Reservation]
+) -> int:
+    """Return by how many units the new terms overbook the day: its quotas get the people that the rules give them."""
+    renamed = correction.quotas_renamed
+    guards = {quota.name: quota.guard for quota in terms.quotas if quota.guard is not None}
+    taken = {quota.name: 0 for quota in terms.quotas}
+    for name, counters in view.quotas.items():
+        new_name = renamed.get(name, name)
+        taken[new_name] = taken.get(new_name, 0) + counters.cooling
+    for record in reservations:
+        if record.state in _CONSUMING:
+            for name in rewrite_option(renamed, matching_guards(guards, record.choice), record.quotas):
+                taken[name] = taken.get(name, 0) + record.units
+    former = {new: old for old, new in renamed.items() if new not in view.quotas}
+    overbooked = -sum(counters.overbooked for counters in view.quotas.values())
+    for quota in terms.quotas:
+        known = view.quotas.get(former.get(quota.name, quota.name))
+        overbooked += max(0, taken[quota.name] - (quota.capacity if known is None else known.capacity))
+    return max(0, overbooked)
 
 
 def count_people(correction: DayCorrection, reservations: Iterable[Reservation]) -> int:
     """Return how many confirmed, held and waiting people of a day's reservations the correction affects."""
-    return sum(
-        record.units
-        for record in reservations
-        if record.state in _AFFECTED
-        and (correction.closes or not set(record.quotas).isdisjoint(correction.quotas_removed))
-    )
+    removed = set(correction.quotas_removed)
+    people = 0
+    for record in reservations:
+        names = _wanted_quotas(record) if record.state is State.WAITING else set(record.quotas)
+        if record.state in _AFFECTED and (correction.closes or not names.isdisjoint(removed)):
+            people += record.units
+    return people
 
 
 def measure_impact(
@@ -112,6 +168,7 @@ def measure_impact(
             for record in reservations:
                 if record.state in _AFFECTED:
                     impact.add(record)
+            impact.add_quotas(view, reservations)
         found.append(impact.result(len(views)))
     return found
 
@@ -128,11 +185,16 @@ class _Impact:
         self.quotas: dict[str, int] = {}
         self.services: dict[str, int] = {}
         self.sessions: dict[str, int] = {}
+        self.guards: dict[str, int] = {}
+        self.overbooked = 0
+        self._catalog = new
         self._quotas: frozenset[str] = frozenset()
+        self._corrections: dict[int, DayCorrection] = {}
         if self._office is not None:
             self._quotas = frozenset(one.id for one in (*self._office.quotas, *self._office.allotments))
-            corrections, _ = corrections_of(new, changes.office, views)
-            self.closed = {correction.day: 0 for correction in corrections if correction.closes}
+            self._quotas |= changes.quotas_renamed.keys()
+            self._corrections = {one.day: one for one in corrections_of(new, changes.office, views)}
+            self.closed = {day: 0 for day, correction in self._corrections.items() if correction.closes}
 
     def add(self, record: Reservation) -> None:
         """Count the people of one reservation under each change that concerns it."""
@@ -146,7 +208,7 @@ class _Impact:
         if record.day in self._retimed_days:
             self.retimed += units
             is_affected = True
-        for quota in record.quotas:
+        for quota in _wanted_quotas(record) if record.state is State.WAITING else record.quotas:
             if quota not in self._quotas:
                 self.quotas[quota] = self.quotas.get(quota, 0) + units
                 is_affected = True
@@ -159,6 +221,19 @@ class _Impact:
             is_affected = True
         self.people += units if is_affected else 0
 
+    def add_quotas(self, view: DayView, reservations: Sequence[Reservation]) -> None:
+        """Count the people of new guards, and the units by which a day would be overbooked."""
+        correction = self._corrections.get(view.day)
+        if correction is None or correction.closes:
+            return
+        terms = day_terms(self._catalog, self._changes.office, datetime.date.fromordinal(view.day))
+        assert terms is not None  # the day would close
+        self.overbooked += _overbooked_by(correction, view, terms, reservations)
+        guards = {one.name: one.guard for one in terms.quotas if one.guard and one.name in correction.guards_added}
+        for record in reservations:
+            for name in matching_guards(guards, record.choice) if record.state in _CONSUMING else ():
+                self.guards[name] = self.guards.get(name, 0) + record.units
+
     def result(self, days: int) -> OfficeImpact:
         """Return the counts. ``days`` is the number of published days."""
         return OfficeImpact(
@@ -168,6 +243,8 @@ class _Impact:
             self.closed,
             self.retimed,
             self.quotas,
+            self.guards,
+            self.overbooked,
             self.services,
             self.sessions,
         )

@@ -147,8 +147,10 @@ class DayCalls(CallBase):
             found.days_over,
             tuple(found.problems),
             found.days_closed,
-            found.quotas_withdrawn,
+            found.quotas_removed,
             found.people_affected,
+            found.days_refused,
+            found.overbooked,
         )
 
     def relocate_day(

@@ -120,8 +120,10 @@ async def publish(context: ServiceContext, request: ApiRequest) -> ApiResponse:
         days_over=report.days_over,
         problems=list(report.problems),
         days_closed=report.days_closed,
-        quotas_withdrawn=report.quotas_withdrawn,
+        quotas_removed=report.quotas_removed,
         people_affected=report.people_affected,
+        days_refused=report.days_refused,
+        overbooked=report.overbooked,
     )
     return ApiResponse(200, body)
 

@@ -111,11 +111,14 @@ class DayPublisher(PeriodicTask):
             self._published_to[office] = last
         if report.days_published:
             _logger.info("published %d office-days, up to %s", report.days_published, last)
-        if report.days_closed or report.quotas_withdrawn:
+        if report.days_closed or report.quotas_removed or report.overbooked or report.days_refused:
             _logger.warning(
-                "the catalog has changed: %d published days closed, %d quotas set to 0, %d people affected",
+                "the catalog has changed: %d published days closed, %d quotas removed, %d units overbooked, "
+                "%d days refused, %d people affected",
                 report.days_closed,
-                report.quotas_withdrawn,
+                report.quotas_removed,
+                report.overbooked,
+                report.days_refused,
                 report.people_affected,
             )
         for problem in report.problems:

@@ -88,6 +88,7 @@ _TITLES: Final = {
     Status.IDENTITY_LIMIT: (409, "An applicant already has as many places as allowed"),
     Status.SOLD_OUT: (409, "Sold out"),
     Status.WAIT_LIST_FULL: (409, "Sold out, and the wait list is full"),
+    Status.QUOTA_IN_USE: (409, "The new terms lack a quota that people have"),
 }
 
 STATUS_PROBLEMS: Final = {

@@ -40,7 +40,7 @@ class QuotaRow:
 class DayTable:
     """A day with its rows: first the allotments, then the quotas that guard them.
 
-    ``correction`` is what the next publication withdraws from the day, because the catalog does not have it.
+    ``correction`` is what the next publication changes for the people of the day.
     """
 
     day: datetime.date
@@ -56,7 +56,7 @@ def day_table(translator: Translator, catalog: Catalog, office: ResolvedOffice, 
     order = [name for name in names if name in view.quotas] + [name for name in view.quotas if name not in names]
     rows = [QuotaRow(name, names.get(name, name), view.quotas[name], _bar(view.quotas[name])) for name in order]
     state = day_state(view, now_ms)
-    corrections, _ = corrections_of(catalog, office.id, [view] if state is not DayState.OVER else [])
+    corrections = corrections_of(catalog, office.id, [view] if state is not DayState.OVER else [])
     return DayTable(datetime.date.fromordinal(view.day), view, state, rows, next(iter(corrections), None))
 
 
