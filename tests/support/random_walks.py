@@ -243,7 +243,7 @@ class Walker:
         )
 
     def renamed(self, quotas: tuple[QuotaTerms, ...], former: str) -> tuple[QuotaTerms, ...]:
-        """Let the people of the quota ``former`` join the first of the others, if no unused units go to it."""
+        """Let the people of the quota ``former`` join the first remaining quota, if no unused units go to it."""
         rest = [one for one in quotas if one.name != former]
         if not former or not rest or any(one.reallocation and one.reallocation.to == former for one in rest):
             return quotas

@@ -103,7 +103,7 @@ def test_a_guard_that_is_removed_and_put_back_counts_everybody(engine: QuotaEngi
 
 
 def test_a_guard_that_is_added_later_counts_those_who_have_booked(engine: QuotaEngine) -> None:
-    """Twelve people have the morning; a guard of ten shows two overbooked, and sells nothing. The dry run says so."""
+    """Twelve people have the morning; a guard of ten is overbooked by two. The dry run reports it."""
     for number in range(10):
         assert engine.reserve("west", MONDAY, f"m{number}", service="new", session="morning").ok
     raw = sample()

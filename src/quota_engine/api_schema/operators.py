@@ -124,7 +124,7 @@ class PublishedBody(ResponseBody, frozen=True, kw_only=True):
 
     ``problems`` has a sentence for each office with days that cannot be published; all other days are. Published days
     that are no working days of the catalog any more are ``days_closed``. Quotas that the catalog lacks are
-    ``quotas_removed``; if people are on them, their days are among ``days_refused`` and keep their terms.
+    ``quotas_removed``. While people are on them, their days are ``days_refused`` and keep their terms.
     ``people_affected`` counts the confirmed, held and waiting people of closed days and of such quotas. ``overbooked``
     counts the units by which the publication overbooked days.
     """

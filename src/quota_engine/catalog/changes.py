@@ -103,9 +103,9 @@ def _diff_office(
             if times != (will_be.opens_at_ms, will_be.starts_at_ms, will_be.ends_at_ms):
                 retimed.append(day)
     capacity_before, capacity_after = _capacities(before), _capacities(after)
-    renamed = {
-        one.renamed_from: one.id for one in (*after.quotas, *after.allotments) if one.renamed_from in capacity_before
-    }
+    former = {quota.renamed_from: quota.id for quota in after.quotas}
+    former |= {allotment.renamed_from: allotment.id for allotment in after.allotments}
+    renamed = {old_name: name for old_name, name in former.items() if old_name in capacity_before}
     return OfficeChanges(
         before.id,
         days_closed=tuple(closed),
@@ -164,8 +164,8 @@ class DayCorrection:
 def correct_day(catalog: Catalog, office_id: str, view: DayView) -> DayCorrection | None:
     """Return what a publication would change for the people of a published day, or ``None`` for nothing.
 
-    A day that operators have closed stays closed, and is never a correction. Times and new allotments are none
-    either: they concern nobody who has booked.
+    A day that operators have closed stays closed, and is never a correction. Times and new allotments
+    change nothing for people who have booked.
 
     Args:
         catalog: the catalog.

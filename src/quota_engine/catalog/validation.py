@@ -284,7 +284,7 @@ class _PlanValidator:
             self.re_release(f"{place}.re_release", quota.re_release)
 
     def check_former_ids(self) -> None:
-        """Require that each ``renamed_from`` is no present id, and stands once."""
+        """Require that each ``renamed_from`` is no present id and is used once."""
         present = {quota.id for quota in self.plan.quotas} | set(self.allotments)
         seen: set[str] = set()
         for noun in ("quotas", "allotments"):

@@ -67,7 +67,7 @@ def diff(
 ) -> int:
     """Show what a new catalog changes, and whom: days that close, quotas that appear or vanish, other times.
 
-    Publishing the new catalog closes those days, and removes vanished quotas that nobody has. This command changes
+    Publishing the new catalog closes those days, and removes vanished quotas without people. This command changes
     nothing. With a store it counts the people affected. For that it scans every office that differs; avoid that during
     an opening.
 

@@ -1,8 +1,8 @@
 """Guards of a day: quotas that every matching booking consumes, in addition to the quotas that its caller names.
 
 The day's terms say which bookings a guard counts. So a booking consumes the guards of its day even if its caller has
-another catalog. A reservation is stored with a *complete* choice: the matching guards stand at the end of each option,
-in the order of the day's quotas.
+another catalog. A reservation is stored with a *complete* choice: the matching guards are the last quotas of each
+option, in the order of the day's quotas.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class QuotaTerms(msgspec.Struct, frozen=True):
     Attributes:
         name: its name.
         capacity: 0 to 10,000,000 units.
-        re_release: the rule for units that are given back.
+        re_release: the rule for returned units.
         reallocation: when unused units move to another quota, or ``None``.
         guard: the bookings that consume the quota in any case; ``None`` if only an option that names it does.
         renamed_from: the former name of the quota, or of one whose people join it; ``""`` for none.
@@ -199,7 +199,7 @@ class DayTerms(msgspec.Struct, frozen=True):
         former = [quota.renamed_from for quota in self.quotas if quota.renamed_from]
         if not names.isdisjoint(former) or len(set(former)) != len(former):
             raise InvalidRequest(
-                "day.quotas", "a renamed_from that is a quota, or that stands twice", "former names, each of them once"
+                "day.quotas", "a renamed_from that is a quota, or is given twice", "former names, each of them once"
             )
         for quota in self.quotas:
             # One hop only, because a cycle of reallocations would never end.

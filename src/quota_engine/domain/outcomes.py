@@ -126,8 +126,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         units: units that an operator's command moved, or holds that a sweep expired. After ``OpenDay``, the confirmed
             units that have left the day while it was closed. With ``QUOTA_IN_USE``, the units of
             people on the quotas that the terms lack.
-        overbooked: units in use beyond the capacity after ``SetCapacity``. After ``Publish``, the units by which it
-            has overbooked the day, because a guard counts bookings that it did not count, or quotas joined.
+        overbooked: units in use beyond the capacity after ``SetCapacity``. After ``Publish``, the growth of the day's
+            overbooked units: a guard counts earlier bookings, or quotas have joined.
         reason: the name of the admission policy that refused, or ``""``.
         abandoned_holds_left: with a hold, or with a release: how many more holds the applicants may let go without a
             confirm before one of them leads to a block. ``None`` if the office has no such limit, or if no applicant

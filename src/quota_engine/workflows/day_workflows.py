@@ -42,7 +42,7 @@ class PublishReport(msgspec.Struct, frozen=True):
         problems: one sentence for each office that has days without valid terms, and one for each that has days with
             people on quotas that the catalog lacks. Its other days, and all other offices, are published.
         days_closed: office-days that were published and are no working days of the catalog any more.
-        quotas_removed: quotas of published office-days that the catalog lacks and nobody had; they are gone.
+        quotas_removed: quotas of published office-days that the catalog lacks, without people; they are gone.
         people_affected: confirmed, held and waiting people of closed days, and of quotas that the catalog lacks.
         days_refused: office-days that keep their terms, because people are on quotas that the catalog lacks.
         overbooked: units by which the publication overbooked days: people who booked before a guard counted them, or

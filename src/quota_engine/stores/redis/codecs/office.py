@@ -270,7 +270,7 @@ def _sessions_of_text(text: str) -> tuple[SessionTerms, ...]:
 
 
 def text_of_scope(scope: GuardScope | None) -> str:
-    """Return the scope of a guard as text; ``""`` for a quota that is none."""
+    """Return the scope of a guard as text; ``""`` for other quotas."""
     return "" if scope is None else f"{scope.service}/{scope.service_unit}/{scope.session}"
 
 

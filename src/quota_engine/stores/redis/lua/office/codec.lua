@@ -126,11 +126,11 @@ local function changed(record, fields)
   return copy
 end
 
--- The first row of a day has closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number,
--- opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, the sessions ("name:ends_at_ms:book_until_ms" each) and the guards
--- ("name/scope" each, in the order of the quotas). The second row has the sets of quotas with holds. Each further row is a
+-- The first row of a day: closed, last_queue_number, next_due_ms, waiting, departed, revision, last_wait_list_number,
+-- opens_at_ms, starts_at_ms, ends_at_ms, forget_at_ms, sessions, guards. A session is "name:ends_at_ms:book_until_ms". A guard is
+-- "name/scope"; guards are in the order of the quotas. The second row has the sets of quotas with holds. Each further row is a
 -- quota: name, counters, terms. The last of its terms is the scope of a guard: service, service unit and session, separated by
--- slashes; "" for no guard.
+-- slashes. It is "" for other quotas.
 local DAY = "^([01])\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t((%d+)\t(%d+)\t(%d+)\t(%d+)\t([^\t\n]*))\t([^\t\n]*)\n([^\n]*)(.*)$"
 local QUOTA =
   "^(%d+)\t(%-?%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(%d+)\t(([%l_]+)\t(%d+)\t(%d+)\t([^\t]*)\t(%d+)\t(%d+)\t([^\t\n]*))"

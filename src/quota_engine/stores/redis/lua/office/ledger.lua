@@ -132,7 +132,7 @@ end
 
 local NONE_RENAMED = {}
 
--- Return the choice with all guards of the day that count it, at the end of each option; itself if they stand there.
+-- Return the choice with all guards of the day that count it, at the end of each option; itself if they are there.
 local function complete_choice(day, choice)
   if day.guards == "" then return choice end
   local complete, tail = day.completed[choice], ""
