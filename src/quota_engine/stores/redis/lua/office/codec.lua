@@ -193,6 +193,7 @@ local function day_of_text(number, text)
     forget_at_ms = tonumber(forget_at_ms),
     sessions = sessions,
     guards = guards,
+    completed_count = 0,
     completed = {}, -- choice -> the choice with the guards that count it
     due = {},
     quotas = setmetatable({ rows }, LAZY),

@@ -150,7 +150,8 @@ local function complete_choice(day, choice)
       break
     end
   end
-  day.completed[choice] = complete
+  if day.completed_count >= KNOWN_TEXTS_MAX then day.completed, day.completed_count = {}, 0 end
+  day.completed[choice], day.completed_count = complete, day.completed_count + 1
   return complete
 end
 

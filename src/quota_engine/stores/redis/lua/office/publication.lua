@@ -156,7 +156,7 @@ local function replace_quotas(day, new, renamed, now_ms)
       is_rewritten = is_rewritten or not string.find(old_guards, COMMA .. guard .. COMMA, 1, true)
     end
   end
-  day.guards, day.completed = concat(texts, COMMA), {}
+  day.guards, day.completed, day.completed_count = concat(texts, COMMA), {}, 0
   if is_rewritten then rewrite_reservations(day, renamed, now_ms) end
 end
 
