@@ -84,16 +84,11 @@ local function rewrite_reservations(day, renamed, now_ms)
           if option.text == record.quotas then record.option = option.letter end
         end
       end
-      if record.state == "WAITING" then
-        ledger.due[queue_member(record)] = false
-        if record.paused_until_ms > 0 then ledger.due[paused_member(record)] = false end
-      end
+      if record.state == "WAITING" then wait_list().leave(record) end
       record.choice = index_of(choice, day.number)
       write_record(id, text_of_record(record))
       if record.state == "HELD" then push_due(day, record) end
-      if record.state == "WAITING" then
-        ledger.due[record.paused_until_ms > 0 and paused_member(record) or queue_member(record)] = true
-      end
+      if record.state == "WAITING" then wait_list().join(record) end
     end
     local bucket = CONSUMING[record.state]
     for _, name in ipairs(bucket and names(record.quotas) or NOTHING) do
