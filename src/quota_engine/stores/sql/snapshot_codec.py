@@ -20,9 +20,9 @@ from msgspec.structs import replace
 from quota_engine.admission.guarded_command import GuardedLedger
 from quota_engine.admission.token_bucket import Buckets
 from quota_engine.domain.cross_office_registry import ClaimEntry, MoveEntry, Registry
-from quota_engine.domain.ledger import Day, Quota
+from quota_engine.domain.ledger import Day, Quota, guards_of
 from quota_engine.domain.lifecycle import ACTIVE, State
-from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, Reservation, Rules
+from quota_engine.domain.model import DayTerms, GuardScope, QuotaTerms, Reallocation, ReRelease, Reservation, Rules
 from quota_engine.domain.outcomes import AbandonedHolds
 from quota_engine.domain.penalties import PenaltyRecord
 from quota_engine.draws.ledger import DrawConfig, DrawLedger, FrozenInputs, StoredApplication
@@ -130,6 +130,7 @@ def _day_row(day: Day) -> _Section:
             list(quota.cooling_due),
             msgspec.to_builtins(quota.re_release),
             msgspec.to_builtins(quota.reallocation),
+            msgspec.to_builtins(quota.guard),
         )
         for name, quota in day.quotas.items()
     ]
@@ -197,6 +198,7 @@ class _OfficeReader:
             for name, count in counters.items():
                 setattr(day, name, count)
             day.quotas = dict(map(_quota, quotas))
+            day.guards = guards_of(day.quotas)
             ledger.days[number] = day
             ledger.next_forget_ms = min(ledger.next_forget_ms, day.terms.forget_at_ms)
 
@@ -265,9 +267,15 @@ class _OfficeReader:
 
 
 def _quota(row: Sequence[Any]) -> tuple[str, Quota]:
-    name, counters, cooling_due, re_release, reallocation = row
+    name, counters, cooling_due, re_release, reallocation, *later = row
     quota = Quota(
-        QuotaTerms(name, 0, msgspec.convert(re_release, ReRelease), msgspec.convert(reallocation, Reallocation | None))
+        QuotaTerms(
+            name,
+            0,
+            msgspec.convert(re_release, ReRelease),
+            msgspec.convert(reallocation, Reallocation | None),
+            msgspec.convert(later[0], GuardScope | None) if later else None,
+        )
     )
     for counter, value in counters.items():
         setattr(quota, counter, value)
