@@ -71,10 +71,11 @@ def test_diff_with_a_store_counts_people_and_changes_nothing(
         before = engine.availability("west", MONDAY, "2026-12-08")
         assert main(["catalog", "diff", old, new, url, *RANGE]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[:4] == [
+        assert lines[:5] == [
             "west: 3 people affected",
             f"  closes {MONDAY}: 2 people",
             "  quota pm vanishes: 1 person",
+            "    their days refuse the new catalog, until they have gone or another quota has renamed_from",
             "  quota am has 80 places instead of 60; published days keep theirs",
         ]
         assert main(["catalog", "diff", old, new, url, *RANGE, "--json"]) == 0

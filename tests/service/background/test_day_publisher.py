@@ -137,7 +137,7 @@ async def test_start_applies_a_changed_catalog(caplog: pytest.LogCaptureFixture)
         await DayPublisher(engine, changed, 8, clock.now_ms).tick()
         (view,) = await engine.availability("surabaya", DAY)
         assert view.closed
-    assert "the catalog has changed: 1 published days closed, 0 quotas set to 0, 2 people affected" in caplog.text
+    assert "the catalog has changed: 1 published days closed, 0 quotas removed" in caplog.text
 
 
 async def test_one_offices_mistake_stops_no_start(caplog: pytest.LogCaptureFixture) -> None:
