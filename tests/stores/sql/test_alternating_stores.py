@@ -1,4 +1,4 @@
-"""Walks of random commands that alternate between stores on one file: each takes over what the others have written."""
+"""Walks of random commands that alternate between stores on one file: each takes over the entries of every other store."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_a_place_that_comes_back_is_seen_in_time(tmp_path: Path) -> None:
 
 
 async def test_waiting_calls_are_refused_after_a_batch(tmp_path: Path) -> None:
-    """Of a rush on a sold-out day, hardly any call reaches the database."""
+    """In a load spike on a sold-out day, hardly any call reaches the database."""
     connections = AsyncSqliteConnections(str(tmp_path / "quota.db"), "OFF")
     await connections.open()
     store, observer = AsyncSqlStore(connections, ManualClock(OPENS_AT_MS), sold_out_ms=60_000), Recorder()
