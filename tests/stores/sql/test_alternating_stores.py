@@ -1,4 +1,4 @@
-"""Walks of random commands that alternate between stores on one file: each takes over the entries of every other store."""
+"""Walks of random commands that alternate between stores on one file: each replays the entries of the other stores."""
 
 from __future__ import annotations
 
