@@ -13,6 +13,7 @@ from quota_engine.domain.commands import Cancel, Confirm
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Ledger, evolve
 from quota_engine.domain.lifecycle import State, Verb
+from quota_engine.domain.model import GuardScope
 from quota_engine.domain.state_machine import apply
 
 
@@ -68,6 +69,10 @@ def damage_claims(ledger: Ledger) -> None:
     ledger.claims.popitem()
 
 
+def damage_guards(ledger: Ledger) -> None:
+    ledger.days[DAY].guards = {"slow": GuardScope()}
+
+
 def damage_events(ledger: Ledger) -> None:
     ledger.events.pop()
 
@@ -86,6 +91,7 @@ def damage_events(ledger: Ledger) -> None:
         (damage_wait_list, f"day {DAY}: the wait list differs from the records"),
         (damage_wait_list_number, f"day {DAY}: a reservation has a wait-list number above the last one given"),
         (damage_claims, "the index of identity claims differs from the records"),
+        (damage_guards, f"day {DAY}: reservation ani does not consume all guards that count it"),
         (damage_events, "replaying the events leads to a different state"),
     ],
 )

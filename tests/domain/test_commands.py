@@ -28,7 +28,17 @@ from quota_engine.domain.commands import (
 )
 from quota_engine.domain.errors import CatalogError, InvalidRequest, UnknownName, ValidationIssue
 from quota_engine.domain.identity import Pseudonyms
-from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, Rules
+from quota_engine.domain.model import (
+    Choice,
+    DayTerms,
+    GuardScope,
+    IdentityLimit,
+    QuotaTerms,
+    Reallocation,
+    ReRelease,
+    Rules,
+    SessionTerms,
+)
 
 HUGE = 10**5000
 BAD: list[tuple[str, Callable[[], object], str]] = [
@@ -107,6 +117,28 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
         lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1),) * 2),
         "day.quotas: two quotas with the same name",
     ),
+    (
+        "same session",
+        lambda: DayTerms(0, 0, 9, 9, (QuotaTerms("q", 1),), (SessionTerms("am", 5, 5),) * 2),
+        "day.sessions: 2 sessions; expected at most 256, with different names",
+    ),
+    (
+        "session after the day",
+        lambda: DayTerms(0, 0, 9, 9, (QuotaTerms("q", 1),), (SessionTerms("am", 10, 5),)),
+        "session am: ends_at_ms: after the end of the day",
+    ),
+    ("booking after the session", lambda: SessionTerms("am", 5, 6), "session am: book_until_ms: 6"),
+    (
+        "former name in use",
+        lambda: DayTerms(0, 0, 9, 9, (QuotaTerms("q", 1), QuotaTerms("r", 1, renamed_from="q"))),
+        "day.quotas: a renamed_from that is a quota",
+    ),
+    (
+        "former name twice",
+        lambda: DayTerms(0, 0, 9, 9, tuple(QuotaTerms(name, 1, renamed_from="old") for name in "qr")),
+        "or is given twice",
+    ),
+    ("scope", lambda: GuardScope(session="a b"), "guard.session"),
     (
         "reallocates to itself",
         lambda: DayTerms(0, 0, 0, 0, (QuotaTerms("q", 1, reallocation=Reallocation("q", 0)),)),
