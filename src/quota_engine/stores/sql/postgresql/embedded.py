@@ -107,7 +107,7 @@ class EmbeddedPostgresql(DirectoryServer):
             "unix_socket_directories": str(run),
             "unix_socket_permissions": "0700",
             "fsync": "on",
-            "max_connections": "200",  # of many processes, with eight of each store
+            "max_connections": "200",  # of many processes
         }
         # pg_ctl leaves the server in a separate session, as a child of no process here.
         options = " ".join(f"-c {name}={_quoted_for_shell(value)}" for name, value in settings.items())

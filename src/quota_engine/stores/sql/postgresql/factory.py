@@ -46,7 +46,7 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
     - ``statement_timeout_ms``, ``lock_timeout_ms``: the longest time that the server works on a statement (4/5 of
       ``timeout_ms``), or waits for a ledger's lock (3/5);
     - ``durability``: ``fsync`` (the default), ``replicated`` with ``replicas``, or ``memory``;
-    - ``connections_max``: connections of one store (8);
+    - ``connections_max``: connections of one store (16);
     - ``cache_mb``: bound of the ledgers in memory;
     - ``prepare``: ``on`` or ``off``.
 

@@ -70,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True):
     lock_timeout_ms: int = 3000
     durability: CommitDurability = CommitDurability.FSYNC
     replicas: int = 0
-    connections_max: int = 8
+    connections_max: int = 16
     prepare: bool = True
     has_several_hosts: bool = False
     cache_mb: int = 0
@@ -110,7 +110,7 @@ def parse_url(url: str) -> Settings:
         lock_timeout_ms=_integer(own, "lock_timeout_ms", min(statement_timeout_ms, timeout_ms * 3 // 5), 1, 600_000),
         durability=CommitDurability(durability),
         replicas=_integer(own, "replicas", 1, 1, 100) if durability == CommitDurability.REPLICATED else 0,
-        connections_max=_integer(own, "connections_max", 8, 1, 1000),
+        connections_max=_integer(own, "connections_max", 16, 1, 1000),
         prepare=_choice(own, "prepare", "on", ("on", "off")) == "on",
         has_several_hosts="," in parts.netloc or "," in options.get("host", ""),
         cache_mb=_integer(own, "cache_mb", 0, 0, 1_000_000),
