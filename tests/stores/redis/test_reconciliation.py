@@ -345,7 +345,7 @@ def test_histories_with_the_same_epoch_are_distinguished() -> None:
 
 def test_reconciliation_lease_grows_with_the_office() -> None:
     """A quarter of a millisecond a record: who reads a million of them gives no sign for long."""
-    walked = Walked(3)
+    walked = Walked(4)
     run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
     records = walked.value("records")
     records.update({f"more{number}": records[known_ids(walked)[0]] for number in range(4000 - len(records))})
