@@ -206,9 +206,9 @@ def test_buckets_of_the_process_are_charged_before_the_store(url: str) -> None:
     sent: list[object] = []
     apply = engine._store.apply
 
-    def counted(address: str, command: Any) -> Any:
+    def counted(address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         sent.append(command)
-        return apply(address, command)
+        return apply(address, command, ends_at_ms=ends_at_ms)
 
     engine._store.apply = counted  # type: ignore[method-assign, assignment]
     with engine:
