@@ -306,3 +306,38 @@ def test_a_random_list_leaves_no_unit_that_a_party_can_use() -> None:
         waiting = [ledger.reservations[one] for one in ledger.days[DAY].waiting]
         assert not [one for one in waiting if one.units <= free and one.paused_until_ms <= NOW_MS + step]
     assert audit(ledger) == []
+
+
+def test_a_newcomer_gets_another_option_than_a_withheld_unit() -> None:
+    ledger = an_office(0, BLOCKS_MS)
+    wait(ledger, "couple", "citra", "dewi")
+    done(ledger, SetCapacity(DAY, "priority", 1))
+    found = done(ledger, reserve("new", choice(("priority",), ("online",))))
+    assert found.reservation is not None
+    assert found.reservation.quotas == ("online",)
+
+
+def test_pauses_that_one_step_could_not_end_go_on_in_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = an_office(0)
+    for number in range(3):
+        wait(ledger, f"w{number}")
+    done(ledger, SetCapacity(DAY, "priority", 1))
+    for number in range(3):
+        done(ledger, Decline(f"w{number}"))
+    monkeypatch.setattr(offers, "RESUME_MAX", 1)
+    later_ms = NOW_MS + PAUSE_MS
+    done(ledger, SetCapacity(DAY, "priority", 4), later_ms)
+    assert [state(ledger, f"w{number}", later_ms) for number in range(3)] == [State.HELD] * 3
+    assert done(ledger, reserve("new", PRIORITY), later_ms).status is Status.HELD
+
+
+def test_a_wait_list_is_served_when_its_day_opens_again() -> None:
+    """The office publishes a later opening while parties wait. Time alone serves them then."""
+    ledger = an_office(0)
+    wait(ledger, "ani")
+    later = msgspec.structs.replace(terms(), opens_at_ms=NOW_MS + MINUTE_MS)
+    done(ledger, Publish(DAY, later))
+    done(ledger, SetCapacity(DAY, "priority", 1))
+    for now_ms, expected in ((NOW_MS + MINUTE_MS - 1, State.WAITING), (NOW_MS + MINUTE_MS, State.HELD)):
+        done(ledger, Expire(DAY), now_ms)
+        assert state(ledger, "ani", now_ms) is expected
