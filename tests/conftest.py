@@ -74,8 +74,8 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
     if PROFILE != "gate" or suite != "quota_engine.conformance.test_backend" or not isinstance(seed, int):
         return False
     if form in ("sync", "async"):
-        return (form == "async") != bool(seed % 2)
-    return (form in _FURTHER_TOPOLOGIES or item.path.name == "test_batching.py") and seed >= _FURTHER_SEEDS_FROM
+        return bool((form == "async") != bool(seed % 2))
+    return bool((form in _FURTHER_TOPOLOGIES or item.path.name == "test_batching.py") and seed >= _FURTHER_SEEDS_FROM)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

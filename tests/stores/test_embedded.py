@@ -27,6 +27,7 @@ from redis.retry import Retry
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.stores import embedded
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
+from quota_engine.stores.embedded_directory import SOCKET_PATH_BYTES_MAX
 from tests.support.servers import Server, until, valkey_server_binary
 
 pytestmark = pytest.mark.store
@@ -566,7 +567,7 @@ def test_bad_urls(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_longest_path_that_fits(place: Path) -> None:
     """The limit that the error names is the real one."""
-    room = embedded.SOCKET_PATH_BYTES_MAX - len("/valkey.sock")
+    room = SOCKET_PATH_BYTES_MAX - len("/valkey.sock")
     longest = place / ("d" * (room - len(str(place)) - 1))
     with open_embedded(url_of(longest)) as server:
         assert ask(server, "PING")
