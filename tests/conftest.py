@@ -88,6 +88,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         if fixtures & (_SERVER_FIXTURES | _POSTGRESQL_FIXTURES) or any(
-            isinstance(value, str) and value.removeprefix("on_").startswith(_SERVERS) for value in parameters
+            isinstance(value, str) and value.removeprefix("on_").startswith((*_SERVERS, "cluster"))
+            for value in parameters
         ):
             item.add_marker("store")

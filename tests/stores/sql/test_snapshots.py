@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.ports import Acknowledge, Audit, Describe, ReadConsumerGroup, ReadEvents, Reconcile, Store, TrimEvents
 from quota_engine.stores.sql import transactions
 from quota_engine.stores.sql.sqlite import factory
+from quota_engine.stores.sql.sync_store import SqlStore
 
 CLOCK = ManualClock(OPENS_AT_MS)
 
@@ -129,6 +130,49 @@ def test_stores_that_write_snapshots_at_once_agree(file: File) -> None:
     store = file.open()
     assert store.execute(Describe(OFFICE)) == described
     assert store.execute(Audit(OFFICE)) == []
+
+
+class Paused:
+    """The parts of a snapshot; a function runs before the second one."""
+
+    def __init__(self, parts: Iterator[bytes], between: Callable[[], None]) -> None:
+        self._parts, self._between, self._count = parts, between, 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._count += 1
+        if self._count == 2:
+            self._between()
+        return next(self._parts)
+
+
+def snapshot_of(store: SqlStore, between: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """Return a function that writes a snapshot of the present state, and runs another one in the middle of it."""
+    ledger = store._transactions.cache.get(OFFICE)
+    assert ledger is not None
+    parts = Paused(iter([*ledger.state.snapshot(ledger.position)]), between)
+    snapshot = transactions.Snapshot(OFFICE, ledger.id, ledger.position, parts)
+    return lambda: store._drive(store._requests.write_snapshot(snapshot))
+
+
+@pytest.mark.parametrize("is_same", [False, True])
+def test_a_snapshot_survives_another_one_that_is_written_meanwhile(tmp_path: Path, is_same: bool) -> None:
+    """An earlier one deletes no part of it, and one of the same number with other parts is not mixed with it."""
+    stores = [factory.open_store(f"sqlite://{tmp_path}/quota.db?durability=memory", CLOCK) for _ in range(2)]
+    fill(stores[0], 12)
+    earlier = snapshot_of(stores[0])
+    stores[1].apply(OFFICE, Confirm("nobody" if is_same else "k1"))
+    if is_same:
+        ledger = stores[1]._transactions.cache.get(OFFICE)
+        assert ledger is not None
+        ledger.state.state.reservations = dict(reversed(ledger.state.state.reservations.items()))
+    snapshot_of(stores[1], earlier)()
+    described = stores[0].execute(Describe(OFFICE))
+    assert factory.open_store(f"sqlite://{tmp_path}/quota.db", CLOCK).execute(Describe(OFFICE)) == described
+    for store in stores:
+        store.close()
 
 
 def test_a_damaged_snapshot_is_found(file: File) -> None:

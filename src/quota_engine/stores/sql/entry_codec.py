@@ -20,6 +20,8 @@ FORMAT: Final = 1
 NO_CHECKSUM: Final = b""
 """The checksum before a ledger's first entry."""
 _CHECKSUM_BYTES: Final = 16
+PART_DIGEST_BYTES: Final = _CHECKSUM_BYTES
+"""Bytes at the beginning of a part of a snapshot that identify its content."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()

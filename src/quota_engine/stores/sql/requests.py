@@ -51,7 +51,7 @@ from quota_engine.ports import (
 )
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql import office_codec
-from quota_engine.stores.sql.entry_codec import DamagedLedger, decode, encode, entry_checksum
+from quota_engine.stores.sql.entry_codec import PART_DIGEST_BYTES, DamagedLedger, decode, encode, entry_checksum
 from quota_engine.stores.sql.ledger_cache import CachedLedger
 from quota_engine.stores.sql.ledger_state import LedgerState
 from quota_engine.stores.sql.loading import row_of
@@ -414,25 +414,31 @@ class Requests:
     def write_snapshot(self, snapshot: Snapshot) -> Steps[None]:
         """Write a snapshot part by part, then make it the ledger's, and drop what no reader needs any more.
 
-        Another process may write one meanwhile. The later one wins, and the other one is deleted with its parts.
+        Another process may write one meanwhile. The later one wins, and the other one is deleted with its parts. Two
+        processes may write one of the same number with other parts; then the parts of both are mixed, and neither is
+        made the ledger's. So the parts that are stored are compared with the written ones at the end.
         """
         ledger_id, number = snapshot.id, snapshot.position.number
         parts: list[bytes] = []
-        count = 0
+        digests: list[bytes] = []
         while True:
             parts.clear()
             yield ThreadWork(lambda: parts.extend([part for part in (next(snapshot.parts, None),) if part]))
             if not parts:
                 break
-            statement = Statement("insert_snapshot_part", (ledger_id, number, count, parts[0]))
+            statement = Statement("insert_snapshot_part", (ledger_id, number, len(digests), parts[0]))
             yield from self._transactions.retry(lambda statement=statement: _write(statement))  # type: ignore[misc]
-            count += 1
-        yield from self._transactions.retry(lambda: self._publish_snapshot(snapshot))
+            digests.append(parts[0][:PART_DIGEST_BYTES])
+        yield from self._transactions.retry(lambda: self._publish_snapshot(snapshot, digests))
 
-    def _publish_snapshot(self, snapshot: Snapshot) -> Steps[None]:
+    def _publish_snapshot(self, snapshot: Snapshot, digests: list[bytes]) -> Steps[None]:
         row = yield from self._lock_row(snapshot.address)
         number = snapshot.position.number
         if row is None or row.id != snapshot.id or not row.snapshot_number < number <= row.last_number:
+            yield RoundTrip((), end="rollback")
+            return
+        (rows,) = yield RoundTrip((Statement("read_snapshot_digests", (row.id, number)),))
+        if [(part, bytes(digest)) for part, digest in rows] != [*enumerate(digests)]:
             yield RoundTrip((), end="rollback")
             return
         trimmed = row.trimmed_event_number if kind_of(snapshot.address) is OFFICE else row.last_event_number

@@ -157,9 +157,10 @@ class Dialect(Protocol):
     ``read_event_entries``    ledger, after, limit -> number, first_event, events, body, checksum: the entries
                               with events above number ``after``, by number
     ``trim_entries``          ledger, through: deletes entries up to this number
-    ``insert_snapshot_part``  ledger, number, part, body
+    ``insert_snapshot_part``  ledger, number, part, body: inserts unless the part exists
     ``read_snapshot_parts``   ledger, number, after, limit -> part, body; parts above ``after``, by part
-    ``delete_snapshots``      ledger, number: deletes the parts of snapshots other than this one
+    ``read_snapshot_digests`` ledger, number -> part, first 16 bytes of the body; by part
+    ``delete_snapshots``      ledger, number: deletes the parts of earlier snapshots
     ``read_groups``           ledger -> name, body; by name
     ``write_group``           ledger, name, body: inserts or replaces
     ``delete_group``          ledger, name

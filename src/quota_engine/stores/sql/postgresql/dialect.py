@@ -44,10 +44,12 @@ _TEXTS: Final = {
     " AND events > 0 ORDER BY first_event, number LIMIT $3",
     "trim_entries": "DELETE FROM {schema}.entries WHERE ledger = $1 AND number <= $2",
     "insert_snapshot_part": "INSERT INTO {schema}.snapshots (ledger, number, part, body) VALUES ($1, $2, $3, $4)"
-    " ON CONFLICT (ledger, number, part) DO UPDATE SET body = excluded.body",
+    " ON CONFLICT (ledger, number, part) DO NOTHING",
     "read_snapshot_parts": "SELECT part, body FROM {schema}.snapshots"
     " WHERE ledger = $1 AND number = $2 AND part > $3 ORDER BY part LIMIT $4",
-    "delete_snapshots": "DELETE FROM {schema}.snapshots WHERE ledger = $1 AND number <> $2",
+    "read_snapshot_digests": "SELECT part, substr(body, 1, 16) FROM {schema}.snapshots"
+    " WHERE ledger = $1 AND number = $2 ORDER BY part",
+    "delete_snapshots": "DELETE FROM {schema}.snapshots WHERE ledger = $1 AND number < $2",
     "read_groups": "SELECT name, body FROM {schema}.consumer_groups WHERE ledger = $1 ORDER BY name",
     "write_group": "INSERT INTO {schema}.consumer_groups (ledger, name, body) VALUES ($1, $2, $3)"
     " ON CONFLICT (ledger, name) DO UPDATE SET body = excluded.body",

@@ -85,10 +85,12 @@ _TEXTS: Final = {
     " AND first_event + events > ?2 + 1 AND events > 0 ORDER BY first_event, number LIMIT ?3",
     "trim_entries": "DELETE FROM entries WHERE ledger = ? AND number <= ?",
     "insert_snapshot_part": "INSERT INTO snapshots (ledger, number, part, body) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (ledger, number, part) DO UPDATE SET body = excluded.body",
+    " ON CONFLICT (ledger, number, part) DO NOTHING",
     "read_snapshot_parts": "SELECT part, body FROM snapshots WHERE ledger = ? AND number = ? AND part > ?"
     " ORDER BY part LIMIT ?",
-    "delete_snapshots": "DELETE FROM snapshots WHERE ledger = ? AND number <> ?",
+    "read_snapshot_digests": "SELECT part, substr(body, 1, 16) FROM snapshots WHERE ledger = ? AND number = ?"
+    " ORDER BY part",
+    "delete_snapshots": "DELETE FROM snapshots WHERE ledger = ? AND number < ?",
     "read_groups": "SELECT name, body FROM consumer_groups WHERE ledger = ? ORDER BY name",
     "write_group": "INSERT INTO consumer_groups (ledger, name, body) VALUES (?, ?, ?)"
     " ON CONFLICT (ledger, name) DO UPDATE SET body = excluded.body",
