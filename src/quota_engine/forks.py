@@ -11,8 +11,14 @@ __all__ = ["call_in_child"]
 import os
 import weakref
 from collections.abc import Callable
+from types import MethodType
+from typing import Any, cast
 
-_methods: list[weakref.WeakMethod[Callable[[], None]]] = []
+_methods: dict[weakref.ref[Any], Callable[[Any], None]] = {}
+"""The method of each object, in the order of registration.
+
+``weakref.WeakMethod`` would do, but its callback writes an error when the interpreter exits with the object alive.
+"""
 
 
 def call_in_child(method: Callable[[], None]) -> None:
@@ -23,14 +29,19 @@ def call_in_child(method: Callable[[], None]) -> None:
     Args:
         method: a bound method that takes no locks.
     """
-    _methods.append(weakref.WeakMethod(method, _methods.remove))
+    bound = cast("MethodType", method)
+    _methods[weakref.ref(bound.__self__, _forget)] = bound.__func__
+
+
+def _forget(reference: weakref.ref[Any], methods: dict[weakref.ref[Any], Callable[[Any], None]] = _methods) -> None:
+    methods.pop(reference, None)
 
 
 def _repair() -> None:
-    for reference in tuple(_methods):
-        method = reference()
-        if method is not None:
-            method()
+    for reference, method in tuple(_methods.items()):
+        owner = reference()
+        if owner is not None:
+            method(owner)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
