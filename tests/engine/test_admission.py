@@ -210,7 +210,7 @@ def test_buckets_of_the_process_are_charged_before_the_store(url: str) -> None:
         sent.append(command)
         return apply(address, command, ends_at_ms=ends_at_ms)
 
-    engine._store.apply = counted  # type: ignore[method-assign, assignment]
+    engine._store.apply = counted  # type: ignore[method-assign]
     with engine:
         here, there = Caller(network="203.0.113.7"), Caller(network="198.51.100.7")
         assert book(engine, NIKS[0], caller=here).status is Status.HELD
