@@ -167,7 +167,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, valkey: Valkey) -> None
             assert client.room(environment["ROOM"]).view().per_minute_max == 1_200
             assert [event.number for event in client.events("surabaya", limit=1)] == [2]
     assert output.count("no findings") == 5
-    assert output.count("No contradiction so far. No position can be checked yet") == 2  # nobody has joined
+    assert output.count("No contradiction so far. No position can be checked yet") == 2  # the room is empty
 
 
 def test_the_settings_grant_the_least_rights_and_are_valid() -> None:

@@ -43,8 +43,8 @@ class WaitingAttempt(NamedTuple):
 class NodeChannel:
     """The writes in flight to one server, and the attempts that wait for one.
 
-    Attempts leave in the order in which they came. A ledger has at most one batch among them, so many callers at
-    one ledger do not delay calls at another one.
+    Attempts leave in the order in which they came. A ledger has at most one batch among them, so a busy ledger
+    does not delay calls at another one.
     """
 
     __slots__ = ("_in_flight", "_waiting")
