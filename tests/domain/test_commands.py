@@ -161,6 +161,7 @@ BAD: list[tuple[str, Callable[[], object], str]] = [
     ("quota capacity", lambda: QuotaTerms("q", -1), "quota q: capacity: -1"),
     ("cooling", lambda: ReRelease(cooling_ms=-1), "cooling_ms: -1"),
     ("jitter", lambda: ReRelease(jitter_ms=2**60), "jitter_ms"),
+    ("a bound without a wait list", lambda: ReRelease(blocks_ms=5), "blocks_ms: 5 with the rule at_once"),
     ("span", lambda: IdentityLimit(1, -1), "identity_limit.span_days: -1"),
     ("places", lambda: IdentityLimit(0, 1), "identity_limit.places_max: 0"),
     ("ttl", lambda: Rules(hold_ttl_ms=0), "hold_ttl_ms: 0"),

@@ -52,6 +52,10 @@ _JOINED: Final = replace(
     ),
 )
 _WITHOUT_SLOW: Final = _with(without="slow")
+_SLOW_JOINED: Final = replace(
+    _WITHOUT_SLOW,
+    quotas=tuple(replace(one, renamed_from="slow" if one.name == "online" else "") for one in _WITHOUT_SLOW.quotas),
+)
 
 GUARD_SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
     ConformanceScenario(
@@ -131,6 +135,17 @@ GUARD_SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
             Step(1, reserve("b", COOLING), S.UNKNOWN_QUOTA),
             Step(2, Publish(DAY, terms()), S.DONE),
             Step(2, reserve("b", COOLING), S.HELD),
+        ),
+    ),
+    ConformanceScenario(
+        "cooling units of a renamed quota join the other quota",
+        (
+            Step(0, reserve("a", COOLING), S.HELD),
+            Step(1, Release("a"), S.RELEASED),
+            Step(2, Publish(DAY, _SLOW_JOINED), S.DONE),
+            Step(2, reserve("c", COOLING), S.UNKNOWN_QUOTA),
+            Step(3 + HOLD_TTL_MS, reserve("c", ONLINE), S.HELD),
+            Step(3 + HOLD_TTL_MS, Publish(DAY, _SLOW_JOINED), S.DONE, "replayed"),
         ),
     ),
     ConformanceScenario(

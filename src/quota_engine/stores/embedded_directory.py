@@ -133,7 +133,7 @@ class DirectoryServer(SyncResource, abc.ABC):
 
     @abc.abstractmethod
     def _request_stop(self) -> None:
-        """Tell the server to shut down in order."""
+        """Ask the server to shut down in order."""
 
     @abc.abstractmethod
     def _open_control(self) -> None:

@@ -26,7 +26,7 @@ local function split(text, separator)
   end
 end
 
--- Return a function that parses a text once and remembers the value, which nobody may change. A server that keeps the
+-- Return a function that parses a text once and remembers the value, which must not be changed. A server that keeps the
 -- functions remembers it from call to call, up to `values_max` values.
 local function remembering(parse, values_max)
   local values, count = {}, 0
