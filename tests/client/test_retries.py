@@ -211,6 +211,7 @@ def test_words_of_a_later_version() -> None:
         "reference": "surabaya~x", "office": "surabaya", "day": "2026-12-07", "state": "RESTING", "version": 1,
         "units": 1, "service": "", "service_unit": "", "session": "", "channel": "online", "group": "", "quotas": [],
         "created_at_ms": 1, "deadline_at_ms": 1, "queue_numbers": [], "moves": 0, "forced_moves": 0,
+        "extensions": 0,
     }  # fmt: skip
     event = {"number": 7, "at_ms": 1, "kind": "DayPainted", "details": {"color": "red"}}
     for call, body in (

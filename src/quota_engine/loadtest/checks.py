@@ -346,7 +346,7 @@ def _record_winners(plan: LoadTestPlan, observations: Observations, draw_result:
             continue
         application = draw_result.applications[lot.number]
         selection = draw_result.capacities.preferences[application.choices[lot.preference - 1]]
-        office_day, quotas = index_of[selection.office, selection.day], selection.choice.options[lot.option]
+        office_day, quotas = index_of[selection.office, selection.day], selection.choice.options[lot.option - 1]
         observations.record_place(
             BookedPlace(receipt.person, office_day, reference, "HELD", 0, application.units, quotas)
         )

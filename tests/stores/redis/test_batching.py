@@ -716,8 +716,8 @@ def test_interrupted_next_sender_leaves_no_thread_waiting(opened: Opened, monkey
     event = queue.waiting[0].woken
     wait = event.wait
 
-    def interrupted_wait() -> None:
-        wait()
+    def interrupted_wait(timeout_s: float | None) -> None:
+        wait(timeout_s)
         raise Interrupted
 
     # It sleeps already: one that does nothing wakes it, and it goes to sleep again, to be interrupted the next time.
