@@ -157,14 +157,14 @@ def test_a_snapshot_has_every_field_of_an_office() -> None:
     """A new field of these classes belongs into the snapshot, or into the fields that it derives."""
     derived: dict[type, set[str]] = {
         Ledger: {"office", "claims", "events", "forgotten_days", "next_forget_ms", "reservations", "days"},
-        Day: {"due", "last_valid_choice", "last_valid_until_ms", "next_due_ms"}
+        Day: {"due", "guards", "last_complete_choice", "last_valid_choice", "last_valid_until_ms", "next_due_ms"}
         | {"reservation_ids", "wait_queues", "waiting"},
         Quota: set(),
     }
     written: dict[type, set[str]] = {
         Ledger: {"abandoned", "forgotten_day_max", "now_ms", "penalties", "rules"},
         Day: {"closed", "number", "quotas", "terms", *snapshot_codec._DAY_COUNTERS},
-        Quota: {"cooling_due", "re_release", "reallocation", *snapshot_codec._QUOTA_COUNTERS},
+        Quota: {"cooling_due", "guard", "re_release", "reallocation", *snapshot_codec._QUOTA_COUNTERS},
     }
     for kind, fields in written.items():
         assert set(kind.__slots__) == derived[kind] | fields, kind  # type: ignore[attr-defined]
