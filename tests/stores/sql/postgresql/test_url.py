@@ -55,7 +55,7 @@ def test_url_takes_sockets() -> None:
     [
         ("postgresql://u:s3cret@h", "names no database"),
         ("postgresql://u:s3cret@h/", "names no database"),
-        (f"{BASE}?schma=x", "unknown option 'schma'"),
+        (f"{BASE}?schemata=x", "unknown option 'schemata'"),
         (f"{BASE}?schema=pg_x", "begins with pg_"),
         (f"{BASE}?schema=a.b", "not a valid id"),
         (f"{BASE}?schema={'a' * 64}", "too long"),
