@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from quota_engine.conformance.world import DAY, HOLD_TTL_MS, OFFICE, ONLINE, OPE
 from quota_engine.domain.commands import Release, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import ApplyMany, Audit, Lookup, ReadEvents, Reconcile, Store, View
+from quota_engine.ports import ApplyMany, Audit, Clock, Lookup, ReadEvents, Reconcile, Store, View
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.sql.sqlite.connections import SqliteConnections
@@ -31,23 +31,18 @@ HALF_A_YEAR_MS = 182 * 24 * HOUR_MS
 class World:
     """A published office, on a store with two clocks."""
 
-    def __init__(self, kind: str, path: Path) -> None:
+    def __init__(self, open_store: Callable[[Clock, Clock], Store]) -> None:
         self.clock, self.second_clock = ManualClock(OPENS_AT_MS), ManualClock(OPENS_AT_MS)
-        self.store: Store = (
-            MemoryStore(self.clock, self.second_clock)
-            if kind == "memory"
-            else SqlStore(
-                SqliteConnections(str(path / "quota.db"), "FULL"),
-                self.clock,
-                second_clock=self.second_clock,
-            )
-        )
+        self.store = open_store(self.clock, self.second_clock)
         self.store.execute(ApplyMany(OFFICE, published(identity_limits=())))
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    world = World(request.param, tmp_path)
+    def open_sqlite(clock: Clock, second_clock: Clock) -> Store:
+        return SqlStore(SqliteConnections(str(tmp_path / "quota.db"), "FULL"), clock, second_clock=second_clock)
+
+    world = World(MemoryStore if request.param == "memory" else open_sqlite)
     with closing(world.store):
         yield world
 
