@@ -5,9 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
-# Neighboring tests share servers, so each worker takes a run of them, and steals from the others at the end. Half of a
-# worker's time is waiting for servers, so there is one more worker than cores in the gate.
-WORKERS ?= -n 3 --dist worksteal
+# Neighboring tests share servers, so each worker takes a run of them, and steals from the other at the end.
+WORKERS ?= -n 2 --dist worksteal
 FUZZ_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
 # Without compiled files, each process of a test run would compile every module again.

@@ -416,12 +416,13 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         return attempt.requests(end)
 
     async def _send_waiting(self, node: Node | None, channel: NodeChannel, waiting: list[WaitingAttempt]) -> None:
-        """Send the attempts that wait for a server, several in one write, until none waits."""
-        while waiting:
-            try:
-                await self._send_together(node, waiting)
-            finally:
-                waiting = channel.take()
+        """Send attempts that wait for a server in one write, and then start the next write."""
+        try:
+            await self._send_together(node, waiting)
+        finally:
+            following = channel.take()
+            if following:
+                self._start(self._send_waiting(node, channel, following))
 
     async def _send_together(self, node: Node | None, waiting: list[WaitingAttempt]) -> None:
         """Send several attempts in one write, and give each its replies or its error."""
