@@ -161,7 +161,7 @@ class Day:
         self.last_valid_choice: Choice | None = None
         """The last choice whose quotas all exist on this day. During an opening most reserves have the same choice."""
         self.last_complete_choice: Choice | None = None
-        """That choice with the day's guards."""
+        """The same choice with the day's guards added."""
         self.last_valid_until_ms = 0
         """:meth:`book_until_ms` of that choice's session."""
         self.last_queue_number = 0
