@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-import redis.asyncio.connection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -24,6 +23,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
 from quota_engine.ports import Clock
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
+from quota_engine.stores.redis.async_connections import AsyncConnectionPool
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.ending_connections import EndingConnectionPool
 from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
@@ -297,8 +297,7 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncRedisStore:
     embedded = await asyncio.to_thread(open_embedded, of_server) if _is_embedded(url) else None
     with _closed_on_error(embedded):
         retry = AsyncRetry(NoBackoff(), 0)
-        pools = redis.asyncio.connection.BlockingConnectionPool
-        store = _new_store(AsyncRedisStore, pools, retry, url, of_store, clock, embedded)
+        store = _new_store(AsyncRedisStore, AsyncConnectionPool, retry, url, of_store, clock, embedded)
         await store.check_server()
     return store
 

@@ -382,7 +382,7 @@ def _new_pool_like(pool: Any) -> Any:
     """Return an empty pool with the same settings. The locks of the given one may be held forever."""
     return type(pool)(
         max_connections=pool.max_connections,
-        timeout=getattr(pool, "wait_s_max", pool.timeout),
+        timeout=pool.timeout,
         connection_class=pool.connection_class,
         **pool.connection_kwargs,
     )

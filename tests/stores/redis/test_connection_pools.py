@@ -1,0 +1,171 @@
+"""The connections of the stores: bounded, waited for until a call's end, and opened again if the server closed them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry
+
+from quota_engine.clocks import monotonic_ms
+from quota_engine.stores.redis.async_connections import AsyncConnectionPool
+from quota_engine.stores.redis.ending_connections import EndingConnectionPool, set_end
+from quota_engine.stores.redis.request_packing import pack_requests
+from tests.support.servers import Server
+
+pytestmark = pytest.mark.store
+
+WAIT_S = 10.0
+PING = [pack_requests([("PING",)])]
+
+
+@pytest.fixture
+def pool(valkey_server: Server) -> Iterator[EndingConnectionPool]:
+    pool = EndingConnectionPool.from_url(
+        valkey_server.url, decode_responses=True, max_connections=2, timeout=WAIT_S, retry=Retry(NoBackoff(), 0)
+    )
+    set_end(math.inf)
+    yield pool
+    set_end(math.inf)
+    pool.disconnect()
+
+
+@pytest.fixture
+async def async_pool(valkey_server: Server) -> AsyncIterator[AsyncConnectionPool]:
+    pool = AsyncConnectionPool.from_url(
+        valkey_server.url, decode_responses=True, max_connections=2, timeout=WAIT_S, retry=AsyncRetry(NoBackoff(), 0)
+    )
+    yield pool
+    await pool.disconnect()
+
+
+def ping(connection: Any) -> str:
+    connection.send_packed_command(PING)
+    return str(connection.read_response())
+
+
+async def ping_async(connection: Any) -> str:
+    await connection.send_packed_command(PING)
+    return str(await connection.read_response())
+
+
+def test_a_connection_serves_one_caller_after_the_other(pool: EndingConnectionPool) -> None:
+    first = pool.get_connection()
+    assert ping(first) == "PONG"
+    pool.release(first)
+    assert pool.get_connection() is first
+    assert pool.open_connections() == 1
+    pool.release(first)
+    pool.disconnect()
+    assert pool.open_connections() == 0
+
+
+@pytest.mark.parametrize("has_poll", [True, False])
+def test_a_connection_that_the_server_closed_is_opened_again(
+    pool: EndingConnectionPool, valkey_server: Server, has_poll: bool
+) -> None:
+    connection = pool.get_connection()
+    if not has_poll:
+        connection._input = None
+    pool.release(connection)
+    valkey_server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert pool.get_connection() is connection
+    assert ping(connection) == "PONG"
+    pool.release(connection)
+
+
+def test_a_caller_waits_for_a_connection_and_gets_the_next_one(pool: EndingConnectionPool) -> None:
+    held = [pool.get_connection(), pool.get_connection()]
+    got: list[Any] = []
+    waiting = threading.Thread(target=lambda: got.append(pool.get_connection()), daemon=True)
+    waiting.start()
+    waiting.join(0.05)
+    assert not got
+    pool.release(held[0])
+    waiting.join(WAIT_S)
+    assert got == [held[0]]
+
+
+def test_a_caller_waits_no_longer_than_its_end(pool: EndingConnectionPool) -> None:
+    held = [pool.get_connection(), pool.get_connection()]
+    set_end(monotonic_ms() + 20)
+    with pytest.raises(RedisConnectionError, match="all 2 connections are in use"):
+        pool.get_connection()
+    pool.release(held[0])
+    assert pool.get_connection() is held[0]
+
+
+def test_a_connection_that_cannot_be_opened_is_free_for_the_next_caller(valkey_server: Server) -> None:
+    pool = EndingConnectionPool.from_url(
+        "redis://127.0.0.1:1", max_connections=1, timeout=0, retry=Retry(NoBackoff(), 0)
+    )
+    for _ in range(2):
+        with pytest.raises(RedisConnectionError, match=r"127\.0\.0\.1:1"):
+            pool.get_connection()
+
+
+@pytest.mark.parametrize("pools", [EndingConnectionPool, AsyncConnectionPool])
+def test_a_pool_has_at_least_one_connection(pools: Any) -> None:
+    with pytest.raises(ValueError, match="max_connections"):
+        pools.from_url("redis://127.0.0.1?max_connections=0")
+
+
+async def test_a_task_gets_an_idle_connection_again(async_pool: AsyncConnectionPool) -> None:
+    first = await async_pool.get_connection()
+    assert await ping_async(first) == "PONG"
+    await async_pool.release(first)
+    assert await async_pool.get_connection() is first
+    assert async_pool.open_connections() == 1
+
+
+async def test_a_task_opens_a_connection_again_that_the_server_closed(
+    async_pool: AsyncConnectionPool, valkey_server: Server
+) -> None:
+    connection = await async_pool.get_connection()
+    await async_pool.release(connection)
+    await asyncio.to_thread(valkey_server.ask, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    async with asyncio.timeout(WAIT_S):
+        while not await connection.has_input():  # the loop must see it first
+            await asyncio.sleep(0)
+    assert await async_pool.get_connection() is connection
+    assert await ping_async(connection) == "PONG"
+
+
+async def test_a_task_waits_for_a_connection_and_one_that_gives_up_takes_none(async_pool: AsyncConnectionPool) -> None:
+    held = [await async_pool.get_connection() for _ in range(2)]
+    waiting = [asyncio.create_task(async_pool.get_connection()) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await async_pool.release(held[0])
+    assert await waiting[1] is held[0]
+    async_pool.timeout = 0.01
+    with pytest.raises(RedisConnectionError, match="all 2 connections are in use"):
+        await async_pool.get_connection()
+    await async_pool.release(held[1])
+    assert await async_pool.get_connection() is held[1]
+
+
+async def test_a_large_write_waits_until_the_server_reads_it(
+    async_pool: AsyncConnectionPool, valkey_server: Server
+) -> None:
+    """The bytes that a paused server does not read are limited by the socket's time-out."""
+    connection = await async_pool.get_connection()
+    text = "x" * 20_000_000
+    await connection.send_packed_command([pack_requests([("ECHO", text)])])
+    assert len(await connection.read_response()) == len(text)
+    transport = connection._writer.transport
+    valkey_server.pause()
+    try:
+        connection.socket_timeout = 0.05
+        with pytest.raises(Exception, match="Timeout writing"):
+            await connection.send_packed_command([pack_requests([("ECHO", text)])])
+    finally:
+        transport.abort()
+        valkey_server.resume()
