@@ -283,6 +283,7 @@ def _follow_the_wait_list(visit: Visit, holder: str, ahead: list[str]) -> None:
     visit.release(holder)
     phone.wait_for_heading(citizen_text("held_heading", "en"))
     _decline_the_offer(visit)
+    phone.press("details:has([action='/reservation/release']) summary")
     phone.press("form[action='/reservation/release'] button")
     phone.wait_for_heading(citizen_text("ended_heading", "en"))
 

@@ -17,3 +17,15 @@ def test_another_key_or_purpose_cannot_read_a_text() -> None:
     value = CookieSigner(key).sign("surabaya~x", 1_000)
     assert CookieSigner(b"another key, as good as the first").read(value, 0) == ""
     assert CookieSigner(key, "operators").read(value, 0) == ""
+
+
+def test_a_sealed_text_is_readable_with_its_own_key_only() -> None:
+    key = b"a key for tests, and only them"
+    signer = CookieSigner(key)
+    for text in ("", "x", "surabaya~7K3M91XZ", "x" * 500):
+        sealed = signer.seal(text)
+        assert signer.unseal(sealed) == text
+        assert sealed == CookieSigner(key).seal(text)
+        assert len(text) < 5 or text not in sealed
+    assert signer.seal("surabaya~7K3M91XZ")[22:] != signer.seal("surabaya~7K3M91XY")[22:]
+    assert CookieSigner(key, "operators").seal("x") != signer.seal("x")

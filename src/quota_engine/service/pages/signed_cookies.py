@@ -38,10 +38,33 @@ class CookieSigner:
             return ""
         return text if expires_at.isdigit() and int(expires_at) > now_ms else ""
 
+    def seal(self, text: str) -> str:
+        """Return a text that only :meth:`unseal` reads. It is the same for the same text; :meth:`sign` protects it."""
+        content = text.encode()
+        nonce = self._digest(b"nonce." + content)
+        return base64.urlsafe_b64encode(nonce + self._masked(nonce, content)).rstrip(b"=").decode()
+
+    def unseal(self, sealed: str) -> str:
+        """Return the text that :meth:`seal` hid. The caller has checked the signature."""
+        content = base64.urlsafe_b64decode(sealed + "=" * (-len(sealed) % 4))
+        return self._masked(content[:_MAC_BYTES], content[_MAC_BYTES:]).decode()
+
     def fingerprint(self, text: str) -> str:
         """Return a keyed hash of a text. It reveals nothing about the text."""
         return self._mac(f"mark.{text}")
 
+    def secret_digest(self, text: str) -> bytes:
+        """Return a keyed hash of a text as 16 bytes. It needs the key."""
+        return self._digest(f"digest.{text}".encode())
+
     def _mac(self, payload: str) -> str:
-        digest = hashlib.blake2b(payload.encode(), key=self._key, digest_size=_MAC_BYTES).digest()
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(self._digest(payload.encode())).rstrip(b"=").decode()
+
+    def _digest(self, content: bytes) -> bytes:
+        return hashlib.blake2b(content, key=self._key, digest_size=_MAC_BYTES).digest()
+
+    def _masked(self, nonce: bytes, content: bytes) -> bytes:
+        """Combine a content with the keyed hashes of a nonce and a counter; twice gives the content again."""
+        blocks = range(-(-len(content) // _MAC_BYTES))
+        mask = b"".join(self._digest(b"mask." + nonce + bytes((block,))) for block in blocks)
+        return bytes(one ^ other for one, other in zip(content, mask, strict=False))

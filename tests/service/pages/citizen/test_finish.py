@@ -67,6 +67,8 @@ async def test_finishing_shows_nothing_of_the_reservation_afterwards(browser: Ci
     for secret in (NIK, reservation.reference, cookie, citizen_text("confirmed_heading"), FINISH):
         assert secret not in shown
     await browser.reserve()
+    assert citizen_text("confirmed_heading") in browser.page
+    await browser.submit("/reservation/code", {"code": reservation.id})
     assert reservation.reference in browser.page
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from quota_engine.service.pages.i18n import LANGUAGES
 from tests.support.browser_service import wait_list_catalog
 from tests.support.form_browser import DECLARED, CitizenBrowser, heading
 from tests.support.identities import nik
@@ -164,6 +165,35 @@ async def test_one_of_a_party_does_not_come(browser: CitizenBrowser, client: Cli
     assert (await browser.http.post("/reservation/leave-party", data={"nik": NIK})).status_code == 200
     assert (await browser.http.get("/reservation/state")).json()["state"] == "CONFIRMED"
     assert "leave-party" not in (await browser.get("/")).text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_every_step_that_loses_something_asks_once(language: str) -> None:
+    """The button is behind its own name and a warning: on the pages of a hold, an offer, a wait and a queue number."""
+    losing = {"release", "decline", "cancel", "leave-party"}
+    found = set()
+
+    def check(page: str) -> None:
+        actions = re.findall(r'action="/reservation/([a-z-]+)"', page)
+        asking = re.findall(r"<details.*?</details>", page, re.DOTALL)
+        for action in losing.intersection(actions):
+            (one,) = (part for part in asking if f'action="/reservation/{action}"' in part)
+            assert re.search(r"<summary>[^<]+</summary>\s*<p>[^<]{20,}</p>", one), action
+            assert 'class="danger"' in one, action
+            found.add(action)
+
+    async with running(catalog=wait_list_catalog(capacity=2)) as client:
+        holder, waiting = CitizenBrowser(client), CitizenBrowser(client)
+        async with holder.http, waiting.http:
+            for one in (holder, waiting):
+                await one.get(f"/?lang={language}")
+            check((await holder.reserve(OTHER, nik(1))).text)
+            await waiting.reserve()
+            check((await waiting.submit("/reserve")).text)
+            check((await holder.submit("/reservation/confirm", DECLARED)).text)
+            await holder.submit("/reservation/cancel")
+            check((await waiting.get("/reservation")).text)
+    assert found == losing
 
 
 async def test_an_expired_hold_cannot_be_confirmed(browser: CitizenBrowser, client: Client) -> None:

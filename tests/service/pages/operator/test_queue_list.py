@@ -135,6 +135,23 @@ async def test_the_list_can_be_searched_filtered_and_paged(browser: OperatorBrow
     assert await numbers("from=-1") == await numbers("")
 
 
+async def test_a_registration_code_checks_in_as_a_person_says_it(browser: OperatorBrowser, client: Client) -> None:
+    """The code of another day is named with its day."""
+    reserved = await client.reserve(NIK, key="7K3M91XZ")
+    await client.step(reserved.json()["reservation"]["reference"], "confirm")
+    later = await client.reserve(OTHER, key="7K3M91XY", path=DAY_PATH.replace("-07", "-08"))
+    await client.step(later.json()["reservation"]["reference"], "confirm")
+    await _start_day(client)
+    await browser.sign_in(Role.OFFICE)
+    assert 'class="big">1</th>' in await browser.get(f"/operator/queue?day={DAY}&q=7k3m-91xz")
+    other = await browser.submit("queue/check-in", number="7k3m-91xy")
+    confirmed = operator_text("state_CONFIRMED")
+    why = operator_text("number_other_day", day="Selasa, 8 Desember 2026", state=confirmed)
+    assert why in html.unescape(other.text)
+    done = await browser.submit("queue/check-in", number="7k3m-9lxz")
+    assert operator_text("done_check-in", number=1) in done.text
+
+
 async def test_an_operator_replaces_a_person(browser: OperatorBrowser, client: Client) -> None:
     """The page shows no identity, and names the field that is wrong."""
     (reference,) = await _confirmed(client, NIK)

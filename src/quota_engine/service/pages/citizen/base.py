@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["NO_STORE_HEADERS", "STORE_UNAVAILABLE", "CitizenPages", "RoomSession"]
+__all__ = ["NO_STORE_HEADERS", "STORE_UNAVAILABLE", "CitizenPages", "RoomSession", "Visit"]
 
 import contextlib
 import dataclasses
 import datetime
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from quota_engine.catalog import ResolvedOffice, departed_office, next_release, wall_time_ms
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError, UnknownName
+from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome
@@ -42,6 +43,8 @@ SHARED_TEXT_MS: Final = 1_000
 """Age at which a page that visitors share is rendered again, because it shows the time."""
 _TEXTS_MAX: Final = 256
 _RESERVATION_COOKIE: Final = "reservation"
+_FOUND: Final = "found|"
+"""Begins the text of a reservation's cookie in a browser that knows only the NIK."""
 _KEPT_AFTER_DAY: Final = datetime.timedelta(days=1)
 """Time after the booked day in which the reservation's cookie still leads to its page."""
 _RESERVATION_COOKIE_MS_MIN: Final = 3_600_000
@@ -53,12 +56,32 @@ _RETRY_S: Final = 10
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RoomSession:
-    """A visitor's ticket of a waiting room, and the selection of the booking. Contains no identity."""
+    """A visitor's ticket of a waiting room, and the selection of the booking. Contains no identity.
+
+    ``origin`` is ``first`` if this browser made the ticket, and ``found`` if the NIK led it to a ticket that was there.
+    """
 
     room: str
     service: str
     group: str
+    origin: str
     ticket: str
+
+    @property
+    def is_first(self) -> bool:
+        """True if this browser made the ticket."""
+        return self.origin == "first"
+
+
+class Visit(NamedTuple):
+    """A browser's reservation, by its reference; ``""`` without one.
+
+    ``is_owner`` is True for the browser that made the reservation, and for one that had its registration code. Another
+    browser found it by the NIK alone: it may see and finish it, but neither change it nor give it up.
+    """
+
+    reference: str
+    is_owner: bool
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -171,7 +194,7 @@ class CitizenPages:
         except InvalidRequest:
             return ""
 
-    def nik_error(self, translator: Translator) -> str:
+    def nik_error(self, translator: Translator, nik: str) -> str:
         """Return the text beside a NIK that does not fit."""
         expected = self._nik_expected(translator)
         return translator("error_nik_form", expected=expected) if expected else translator("error_nik_missing")
@@ -204,20 +227,35 @@ class CitizenPages:
 
     # --- The reservation of a browser ---
 
-    def remember_reservation(self, request: Request, response: Response, reservation: Reservation) -> None:
+    def remember_reservation(
+        self, request: Request, response: Response, reservation: Reservation, *, is_owner: bool
+    ) -> None:
         """Set the cookie that leads this browser back to its reservation, and delete its ticket.
 
         The cookie is valid until a day after the booked day, so that a shared computer forgets soon.
+
+        Args:
+            request: Request that the response answers. A browser that owned the reservation before keeps it.
+            response: Response that sets the cookie.
+            reservation: The reservation.
+            is_owner: See :class:`Visit`.
         """
-        expires_at_ms = self._kept_until_ms(reservation)
-        self._set_signed_cookie(request, response, _RESERVATION_COOKIE, reservation.reference, expires_at_ms)
+        is_owner = is_owner or self.visit(request) == Visit(reservation.reference, is_owner=True)
+        text = self._reservation_text(reservation, is_owner=is_owner)
+        self._set_signed_cookie(request, response, _RESERVATION_COOKIE, text, self._kept_until_ms(reservation))
         self._delete_cookie(request, response, _TICKET_COOKIE)
 
     def renew_reservation(self, request: Request, response: Response, reservation: Reservation) -> None:
         """Set the reservation's cookie again if it ends at another time, because the booked day has changed."""
-        value = self._signer.sign(reservation.reference, self._kept_until_ms(reservation))
+        is_owner = self.visit(request).is_owner
+        text = self._reservation_text(reservation, is_owner=is_owner)
+        value = self._signer.sign(text, self._kept_until_ms(reservation))
         if value != request.cookies.get(_RESERVATION_COOKIE):
-            self.remember_reservation(request, response, reservation)
+            self.remember_reservation(request, response, reservation, is_owner=is_owner)
+
+    def _reservation_text(self, reservation: Reservation, *, is_owner: bool) -> str:
+        """Return the text of the reservation's cookie. It hides the registration code from a browser without it."""
+        return reservation.reference if is_owner else _FOUND + self._signer.seal(reservation.reference)
 
     def _kept_until_ms(self, reservation: Reservation) -> int:
         next_day = datetime.date.fromordinal(reservation.day + 1)
@@ -237,7 +275,7 @@ class CitizenPages:
 
     def remember_notice(self, request: Request, response: Response, outcome: Outcome) -> None:
         """Set the cookie of the block that an outcome announces, or delete that of an earlier outcome."""
-        notice = BlockNotice.of_outcome(outcome)
+        notice = BlockNotice.of_outcome(outcome, self.mark(outcome.reference))
         if notice is not None:
             expires_at_ms = max(notice.until_ms, self.service.now_ms() + _NOTICE_COOKIE_MS)
             self._set_signed_cookie(request, response, _NOTICE_COOKIE, notice.text(), expires_at_ms)
@@ -247,11 +285,34 @@ class CitizenPages:
     def notice(self, request: Request, reservation: Reservation) -> BlockNotice | None:
         """Return the block that the last outcome for this reservation announced, or ``None``."""
         text = self._signer.read(request.cookies.get(_NOTICE_COOKIE, ""), self.service.now_ms())
-        return read_notice(text, reservation.reference)
+        return read_notice(text, self.mark(reservation.reference))
+
+    def mark(self, reference: str) -> str:
+        """Return a text that stands for a reservation in a cookie or in a browser's storage, without its code."""
+        return self._signer.fingerprint(reference)
+
+    def secret_digest(self, text: str) -> bytes:
+        """Return a hash of a text, as 16 bytes. Only the service can compute it."""
+        return self._signer.secret_digest(text)
+
+    def visit(self, request: Request) -> Visit:
+        """Return this browser's reservation."""
+        text = self._signer.read(request.cookies.get(_RESERVATION_COOKIE, ""), self.service.now_ms())
+        if text.startswith(_FOUND):
+            return Visit(self._signer.unseal(text.removeprefix(_FOUND)), is_owner=False)
+        return Visit(text, is_owner=text != "")
 
     def reference(self, request: Request) -> str:
         """Return the reference of this browser's reservation, or ``""``."""
-        return self._signer.read(request.cookies.get(_RESERVATION_COOKIE, ""), self.service.now_ms())
+        return self.visit(request).reference
+
+    def belongs_to(self, reservation: Reservation, nik: str) -> bool:
+        """Return True if a NIK is one of a reservation's applicants."""
+        catalog, key = self.service.catalog, bytes(self.service.config.identity_key)
+        try:
+            return Pseudonyms(key, catalog.identity_format).of(nik) in reservation.applicants
+        except InvalidRequest:
+            return False
 
     async def reservation(self, request: Request) -> Reservation | None:
         """Return this browser's reservation, or ``None``."""
@@ -309,13 +370,13 @@ class CitizenPages:
         self, request: Request, response: Response, session: RoomSession, expires_at_ms: int
     ) -> None:
         """Set the cookie that leads this browser back to its ticket."""
-        text = "|".join((session.room, session.service, session.group, session.ticket))
+        text = "|".join((session.room, session.service, session.group, session.origin, session.ticket))
         self._set_signed_cookie(request, response, _TICKET_COOKIE, text, expires_at_ms)
 
     def room_session(self, request: Request) -> RoomSession | None:
         """Return this browser's ticket, or ``None``."""
         parts = self._signer.read(request.cookies.get(_TICKET_COOKIE, ""), self.service.now_ms()).split("|")
-        return RoomSession(*parts) if len(parts) == 4 else None
+        return RoomSession(*parts) if len(parts) == 5 else None
 
     def redirect_without_ticket(self, request: Request, url: str) -> Response:
         """Redirect, and delete this browser's ticket."""

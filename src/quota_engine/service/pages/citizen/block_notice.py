@@ -19,22 +19,25 @@ from quota_engine.service.pages.i18n import Translator
 
 
 class BlockNotice(NamedTuple):
-    """``left`` more places can be let go. ``until_ms`` is the end of the block, 0 if none is near."""
+    """``left`` more places can be let go. ``until_ms`` is the end of the block, 0 if none is near.
 
-    reference: str
+    ``mark`` stands for the reservation.
+    """
+
+    mark: str
     left: int
     until_ms: int
 
     @classmethod
-    def of_outcome(cls, outcome: Outcome) -> BlockNotice | None:
-        """Return the notice that an outcome announces, or ``None``."""
+    def of_outcome(cls, outcome: Outcome, mark: str) -> BlockNotice | None:
+        """Return the notice that an outcome announces about the reservation of a mark, or ``None``."""
         if outcome.abandoned_holds_left is None:
             return None
-        return cls(outcome.reference, outcome.abandoned_holds_left, outcome.blocked_until_ms)
+        return cls(mark, outcome.abandoned_holds_left, outcome.blocked_until_ms)
 
     def text(self) -> str:
         """Return the notice as the text of a cookie; :func:`read_notice` is the inverse."""
-        return f"{self.reference}|{self.left}|{self.until_ms}"
+        return f"{self.mark}|{self.left}|{self.until_ms}"
 
     def sentence(
         self,
@@ -64,10 +67,10 @@ class BlockNotice(NamedTuple):
         return ""
 
 
-def read_notice(text: str, reference: str) -> BlockNotice | None:
+def read_notice(text: str, mark: str) -> BlockNotice | None:
     """Return the notice of a cookie's text; ``None`` if it is about another reservation or there is none."""
     found, _, numbers = text.partition("|")
     left, _, until_ms = numbers.partition("|")
-    if found != reference or not (left.isdigit() and until_ms.isdigit()):
+    if found != mark or not (left.isdigit() and until_ms.isdigit()):
         return None
     return BlockNotice(found, int(left), int(until_ms))

@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
+from quota_engine.domain.lifecycle import ACTIVE
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.pages.citizen.base import CitizenPages, RoomSession
@@ -21,9 +22,10 @@ from quota_engine.service.pages.citizen.day_choice import DayChoice, serves_day
 from quota_engine.service.pages.citizen.my_reservation import ReservationPages
 from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.slots import wait_list_sessions
-from quota_engine.service.pages.citizen.waiting_room import WaitingRoomPages, reservation_id
+from quota_engine.service.pages.citizen.waiting_room import TURN_CODES_MAX, WaitingRoomPages
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.service.pages.registration_codes import new_code, read_code
 from quota_engine.workflows.arguments import random_id
 
 _KEY_MARK: Final = random_id()
@@ -94,7 +96,7 @@ class BookingPages:
                 lambda: self._choice.variables_of(
                     figures, translator, selection, None, here=here, idempotency_key=_KEY_MARK
                 ),
-                {_KEY_MARK: random_id()},
+                {_KEY_MARK: new_code()},
             )
         registration = status if status != "ended" else ""
         variables = self._choice.variables_of(figures, translator, selection, request, registration=registration)
@@ -130,29 +132,23 @@ class BookingPages:
             return await self._form_again(request, translator, form, errors)
         try:
             room_session = await self._room_session(request, form)
-            key, admission_pass = form.fields.get("idempotency_key") or None, ""
+            admission_pass = ""
             if room_session is not None:
-                key = reservation_id(room_session)
                 try:
                     entered = await pages.waiting_room(room_session.room).enter(room_session.ticket, form.niks[0])
                 except InvalidRequest:
                     other = [("nik", translator("error_nik_other"))]
                     return await self._form_again(request, translator, form, other)
                 admission_pass = entered.admission_pass
-            outcome = await pages.service.engine.reserve(
-                form.selection.office.id,
-                form.day,
-                form.niks,
-                service=form.selection.service,
-                session=form.session,
-                group=form.selection.group,
-                idempotency_key=key,
-                join_wait_list=form.fields.get("join_wait_list") == "yes",
-                admission_pass=admission_pass,
-            )
-            reservation = _reservation(outcome)
-            if outcome.status in (Status.NOT_ADMITTED, Status.CONFLICT) and room_session is not None:
-                reservation = await self._rooms.reservation_of_turn(form.selection, room_session)
+            outcome, own = await self._reserve(form, room_session, admission_pass)
+            reservation = own or _reservation(outcome)
+            is_owner = own is not None or (outcome.ok and not outcome.resumed)
+            if room_session is not None:
+                is_new = outcome.ok and not outcome.replayed and not outcome.resumed
+                is_owner = is_owner and (room_session.is_first or is_new)
+                if outcome.status is Status.NOT_ADMITTED:
+                    reservation = await self._rooms.reservation_of_turn(form.selection, room_session, form.niks[0])
+                    is_owner = room_session.is_first
         except InvalidRequest:
             return RedirectResponse(form.selection.url, 303)
         except QuotaEngineError:
@@ -160,11 +156,51 @@ class BookingPages:
         pages.service.metrics.record_outcome(outcome.status)
         if reservation is not None:
             response = RedirectResponse("/reservation", 303)
-            pages.remember_reservation(request, response, reservation)
+            pages.remember_reservation(request, response, reservation, is_owner=is_owner)
             if outcome.ok:
                 pages.remember_notice(request, response, outcome)
             return response
         return await self._refusal(request, translator, form, outcome)
+
+    async def _reserve(
+        self, form: _ReserveForm, room_session: RoomSession | None, admission_pass: str
+    ) -> tuple[Outcome, Reservation | None]:
+        """Reserve under the code of the form, or of the ticket.
+
+        Another reservation may have the code: an ended one of this applicant, or by chance another applicant's. A
+        second code is tried then.
+
+        Returns:
+            The outcome; and the applicant's own active reservation of another choice, if it has the code.
+
+        Raises:
+            InvalidRequest: no form has such fields.
+        """
+        code = form.fields.get("idempotency_key") or new_code()
+        if read_code(code) != code:
+            raise InvalidRequest("idempotency_key", "not a registration code", "the code of the form")
+        for attempt in range(TURN_CODES_MAX):
+            if room_session is not None:
+                code = self._rooms.turn_code(room_session, attempt)
+            elif attempt:
+                code = new_code()
+            outcome = await self._pages.service.engine.reserve(
+                form.selection.office.id,
+                form.day,
+                form.niks,
+                service=form.selection.service,
+                session=form.session,
+                group=form.selection.group,
+                idempotency_key=code,
+                join_wait_list=form.fields.get("join_wait_list") == "yes",
+                admission_pass=admission_pass,
+            )
+            if outcome.status is not Status.CONFLICT:
+                break
+            found = await self._pages.service.engine.lookup(f"{form.selection.office.id}~{code}")
+            if found is not None and found.state in ACTIVE and self._pages.belongs_to(found, form.niks[0]):
+                return outcome, found
+        return outcome, None
 
     def _parse(self, submitted: Sequence[tuple[str, str]]) -> _ReserveForm:
         fields = dict(submitted)
@@ -178,12 +214,12 @@ class BookingPages:
         if not form.fields.get("slot", ""):
             errors.append(("slot", translator("error_no_slot")))
         if not form.niks:
-            errors.append(("nik", pages.nik_error(translator)))
+            errors.append(("nik", pages.nik_error(translator, "")))
         seen: set[str] = set()
         for index, nik in enumerate(form.niks):
             field, normalized = f"nik{index + 1}" if index else "nik", pages.normalized(nik)
             if not normalized:
-                errors.append((field, pages.nik_error(translator)))
+                errors.append((field, pages.nik_error(translator, nik)))
             elif normalized in seen:
                 errors.append((field, translator("error_nik_repeated")))
             seen.add(normalized)

@@ -65,7 +65,7 @@ class ChangePages:
         nik = fields.get("nik", "")
         errors = [] if fields.get("slot") else [("slot", translator("error_no_slot"))]
         if is_turn and not pages.is_nik(nik):
-            errors.append(("nik", pages.nik_error(translator)))
+            errors.append(("nik", pages.nik_error(translator, nik)))
         admission_pass = ""
         if is_turn and not errors:
             try:
@@ -84,13 +84,15 @@ class ChangePages:
         pages.service.metrics.record_outcome(outcome.status)
         if outcome.ok and outcome.reservation is not None:
             response = RedirectResponse("/reservation", 303)
-            pages.remember_reservation(request, response, outcome.reservation)
+            pages.remember_reservation(request, response, outcome.reservation, is_owner=True)
             return response
         reason = await self._reason(translator, reservation, outcome)
         return await self._render(request, translator, reservation, 409, reason=reason)
 
     async def _changeable(self, request: Request) -> Reservation | None:
-        """Return this browser's reservation if it can be changed."""
+        """Return this browser's reservation if it can be changed, and this browser may do so."""
+        if not self._pages.visit(request).is_owner:
+            return None
         reservation = await self._pages.reservation(request)
         is_open = reservation is not None and await self._pages.can_change(reservation)
         return reservation if is_open else None

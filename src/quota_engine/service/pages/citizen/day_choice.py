@@ -18,8 +18,8 @@ from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.slots import Slot, SlotState, group_by_day, list_slots, wait_list_sessions
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.service.pages.registration_codes import new_code
 from quota_engine.waiting_room.machine import RoomConfig, RoomView
-from quota_engine.workflows.arguments import random_id
 
 _DAYS_EXPANDED: Final = 5
 """Days that the page shows at first. A collapsed part has the rest."""
@@ -100,7 +100,7 @@ class DayChoice:
         expanded = set(free[:_DAYS_EXPANDED] or [day for day, _ in days[:_DAYS_EXPANDED]])
         return {
             "selection": selection,
-            "office_options": self._office_options(selection),
+            "office_options": self.office_options(selection),
             "groups": list(service.catalog.groups.values()),
             "days": [each for each in days if each[0] in expanded],
             "more_days": [each for each in days if each[0] not in expanded],
@@ -109,7 +109,7 @@ class DayChoice:
             "free_days": [translator.date(day) for day in free[:_FREE_DAYS_LISTED]],
             "can_choose": any(slot.can_be_chosen for slot in slots),
             "updated_at": translator.time(pages.local_time(read_at_ms, office)),
-            "idempotency_key": random_id(),
+            "idempotency_key": new_code(),
             "party_max": office.rules.party_max,
             "is_turn": is_turn,
             "has_wait_list": bool(wait_list_sessions(service.catalog, selection)),
@@ -124,7 +124,7 @@ class DayChoice:
             **overrides,
         }
 
-    def _office_options(self, selection: BookingSelection) -> Markup:
+    def office_options(self, selection: BookingSelection) -> Markup:
         """Return the options of all offices; none if there is only one office."""
         offices = self._pages.service.catalog.offices
         if len(offices) == 1:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ReservationPages"]
+__all__ = ["ReservationPages", "is_code_of"]
 
 import datetime
+import hmac
 from typing import Any, Final
 
 import msgspec
@@ -25,12 +26,15 @@ from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.status_texts import wait_list_texts
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.service.pages.registration_codes import format_code, read_code
 
 _PAGES_BY_STATE: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "confirmed"}
 """Pages of reservations that have not ended, named like their templates."""
 _STREAM_EVERY_MS: Final = 1_000
 _DIGITS_MAX: Final = 9
 _STREAM_ANYWAY_MS: Final = 15_000
+_ANYBODY: Final = ("confirm", "extend")
+"""Steps that lose nothing, so that the NIK alone suffices. The other steps need the visit's cookie or the code."""
 
 
 class ReservationPages:
@@ -51,6 +55,7 @@ class ReservationPages:
             ("/release", self.release, "POST"),
             ("/decline", self.decline, "POST"),
             ("/cancel", self.cancel, "POST"),
+            ("/code", self.enter_code, "POST"),
         )
         guarded = self._pages.guarded
         return [
@@ -95,6 +100,9 @@ class ReservationPages:
             here="/reservation?",
             selection=BookingSelection(office, reservation.choice.service, reservation.choice.group),
             reservation=reservation,
+            is_owner=pages.visit(request).is_owner,
+            code=format_code(reservation.id),
+            draft=pages.mark(reservation.reference),
             phase=_phase(reservation, status),
             texts=wait_list_texts(translator, position) if position else {},
             offer=translator.duration(office.rules.offer_ttl_ms),
@@ -202,9 +210,11 @@ class ReservationPages:
     async def leave_party(self, request: Request) -> Response:
         """Take the person with the submitted NIK out of the party. This page puts no other person in their place."""
         pages = self._pages
-        form, reference = await read_form(request), pages.reference(request)
+        form, (reference, is_owner) = await read_form(request), pages.visit(request)
         if form is None or not reference:
             return RedirectResponse("/", 303)
+        if not is_owner:
+            return RedirectResponse("/reservation?error=code_needed", 303)
         try:
             outcome = await pages.service.engine.remove_applicant(reference, dict(form).get("nik", ""))
         except InvalidRequest:
@@ -215,12 +225,26 @@ class ReservationPages:
         is_unknown = outcome.status is Status.NOT_IN_PARTY
         return RedirectResponse("/reservation?error=member" if is_unknown else "/reservation", 303)
 
+    async def enter_code(self, request: Request) -> Response:
+        """Let this browser change the reservation that it shows, if the submitted registration code is right."""
+        pages = self._pages
+        form, reservation = await read_form(request), await pages.reservation(request)
+        if form is None or reservation is None:
+            return RedirectResponse("/", 303)
+        if not is_code_of(reservation, dict(form).get("code", "")):
+            return RedirectResponse("/reservation?error=code", 303)
+        response = RedirectResponse("/reservation", 303)
+        pages.remember_reservation(request, response, reservation, is_owner=True)
+        return response
+
     async def _execute(self, request: Request, method: str) -> Response:
         """Call a method of the engine for this browser's reservation, and redirect to the reservation."""
         pages = self._pages
-        form, reference = await read_form(request), pages.reference(request)
+        form, (reference, is_owner) = await read_form(request), pages.visit(request)
         if form is None or not reference:
             return RedirectResponse("/", 303)
+        if not is_owner and method not in _ANYBODY:
+            return RedirectResponse("/reservation?error=code_needed", 303)
         if method == "confirm" and dict(form).get("declaration") != "yes":
             return RedirectResponse("/reservation?error=declaration", 303)
         # A later offer, which this page has not shown, must not be declined by a second click.
@@ -241,12 +265,20 @@ class ReservationPages:
         return response
 
 
+def is_code_of(reservation: Reservation, text: str) -> bool:
+    """Return True if a person has typed a reservation's registration code, its id or its reference."""
+    typed = text.strip().removeprefix(f"{reservation.office}~")
+    return any(hmac.compare_digest(one.encode(), reservation.id.encode()) for one in (typed, read_code(typed)))
+
+
 def _errors(translator: Translator, error: str, status: str) -> list[tuple[str, str]]:
     """Return the errors of the reservation's page as field and text."""
     if error == "declaration" and status == "held":
         return [("declaration", translator("error_not_declared"))]
     if error == "member" and status in ("held", "confirmed"):
         return [("member", translator("error_not_member"))]
+    if error in ("code", "code_needed"):
+        return [("code", translator(f"error_{error}"))]
     return []
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["WaitingRoomPages", "reservation_id"]
+__all__ = ["TURN_CODES_MAX", "WaitingRoomPages"]
 
-import base64
-import hashlib
 from typing import Any, Final
 
 import msgspec
@@ -29,9 +27,12 @@ from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.status_texts import ticket_texts
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
+from quota_engine.service.pages.registration_codes import code_of
 from quota_engine.waiting_room.machine import RoomStatus, RoomView
 from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
+TURN_CODES_MAX: Final = 2
+"""Codes to try for the reservation of a turn, because another reservation may have the first one."""
 _STREAM_EVERY_MS: Final = 1_000
 _RELOAD_S: Final = 10
 _RELOAD_S_MAX: Final = 60
@@ -84,7 +85,7 @@ class WaitingRoomPages:
             return pages.render(request, "start.html", translator, 422, here=f"{selection.url}&", **variables)
 
         if not pages.is_nik(nik):
-            return await form_again(pages.nik_error(translator))
+            return await form_again(pages.nik_error(translator, nik))
         replaced = pages.room_session(request) if fields.get("rejoin") == "yes" else None
         try:
             joined = await pages.waiting_room(room_id).join(nik, replaces_ticket=replaced.ticket if replaced else None)
@@ -97,26 +98,49 @@ class WaitingRoomPages:
         if not joined.ok:
             when = translator.moment(pages.local_time(joined.retry_at_ms, selection.office))
             return await form_again(translator(f"join_{joined.status}", when=when))
-        session = RoomSession(room_id, selection.service, selection.group, joined.ticket)
+        own = pages.room_session(request)
+        is_first = not joined.replayed or (own is not None and own.ticket == joined.ticket and own.is_first)
+        origin = "first" if is_first else "found"
+        session = RoomSession(room_id, selection.service, selection.group, origin, joined.ticket)
         if joined.replayed and (await pages.waiting_room(room_id).status(joined.ticket)).phase in _CALLED_BEFORE:
-            reservation = await self.reservation_of_turn(selection, session)
+            reservation = await self.reservation_of_turn(selection, session, nik)
             if reservation is not None:
                 response: Response = RedirectResponse("/reservation", 303)
-                pages.remember_reservation(request, response, reservation)
+                pages.remember_reservation(request, response, reservation, is_owner=is_first)
                 return response
         response = RedirectResponse("/room", 303)
         expires_at_ms = view.config.closes_at_ms + view.config.turn_ms + _KEPT_AFTER_CLOSING_MS
         pages.remember_room_session(request, response, session, expires_at_ms)
         return response
 
-    async def reservation_of_turn(self, selection: BookingSelection, session: RoomSession) -> Reservation | None:
+    async def reservation_of_turn(
+        self, selection: BookingSelection, session: RoomSession, nik: str
+    ) -> Reservation | None:
         """Return the active reservation that a ticket led to, or ``None``.
 
-        The reservation may have been made in another browser. Its id follows from the ticket, so one lookup finds it.
-        The caller has checked that the ticket belongs to the applicant.
+        The reservation may have been made in another browser. Its code follows from the ticket, so a lookup finds it.
+        Another applicant's reservation may have that code by chance.
         """
-        reservation = await self._pages.service.engine.lookup(f"{selection.office.id}~{reservation_id(session)}")
-        return reservation if reservation is not None and reservation.state in ACTIVE else None
+        for attempt in range(TURN_CODES_MAX):
+            code = self.turn_code(session, attempt)
+            reservation = await self._pages.service.engine.lookup(f"{selection.office.id}~{code}")
+            if reservation is None:
+                break
+            if self._pages.belongs_to(reservation, nik):
+                return reservation if reservation.state in ACTIVE else None
+        return None
+
+    def turn_code(self, session: RoomSession, attempt: int) -> str:
+        """Return the idempotency key of the reservation that a ticket leads to: the same one in every browser.
+
+        The key is also the reservation's registration code. A visitor knows the ticket, and must not compute the code
+        from it.
+
+        Args:
+            session: The ticket.
+            attempt: From 0, below :data:`TURN_CODES_MAX`.
+        """
+        return code_of(self._pages.secret_digest(f"{session.room}|{session.ticket}|{attempt}"))
 
     async def ticket(self, request: Request) -> Response:
         """Render the ticket of this browser, or the choice of days if it is called."""
@@ -157,7 +181,10 @@ class WaitingRoomPages:
         if ticket.phase is TicketPhase.CALLED:
             choice = await self._choice.variables(translator, selection, None, is_turn=True)
             variables["is_change"] = (
-                reservation is not None and reservation.office == config.office and await pages.can_change(reservation)
+                reservation is not None
+                and reservation.office == config.office
+                and pages.visit(request).is_owner
+                and await pages.can_change(reservation)
             )
             return pages.render(request, "turn.html", translator, status, **{**choice, **variables})
         if ticket.phase in (TicketPhase.TURN_MISSED, TicketPhase.TICKET_LOST, TicketPhase.ROOM_CLOSED):
@@ -215,15 +242,6 @@ class WaitingRoomPages:
             return session, await room.view(), await room.status(session.ticket)
         except InvalidRequest:
             return None
-
-
-def reservation_id(session: RoomSession) -> str:
-    """Return the idempotency key of the reservation that a ticket leads to, so that every browser makes the same one.
-
-    The key is also the id of the reservation.
-    """
-    digest = hashlib.blake2b(session.ticket.encode(), digest_size=12, person=b"qe turn").digest()
-    return base64.urlsafe_b64encode(digest).decode()
 
 
 def _reload_s(ticket: TicketStatus, now_ms: int) -> int:

@@ -19,6 +19,7 @@ from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.csv_export import csv_response
 from quota_engine.service.pages.operator.fields import queue_number, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
+from quota_engine.service.pages.registration_codes import read_code
 
 _ROWS_PER_PAGE: Final = 200
 _FILTERS: Final = {
@@ -149,10 +150,11 @@ class QueueListPages:
     async def _not_found_reason(self, request: OperatorRequest, text: str) -> str:
         """Return why the day has no such number or code: the code may belong to another day."""
         translator = request.translator
-        office, _, _ = text.partition("~")
-        if office == request.office.id:
+        office, _, reservation_id = text.rpartition("~")
+        if office == request.office.id or read_code(text):
             with contextlib.suppress(InvalidRequest):
-                found = await self._pages.service.engine.lookup(text)
+                reference = f"{request.office.id}~{read_code(text) or reservation_id}"
+                found = await self._pages.service.engine.lookup(reference)
                 if found is not None:
                     day = translator.date(datetime.date.fromordinal(found.day))
                     return translator("number_other_day", day=day, state=translator(f"state_{found.state}"))
@@ -260,14 +262,15 @@ def _find_in(reservations: Sequence[Reservation], text: str) -> Reservation | No
     number = queue_number(text)
     if number is not None:
         return next((one for one in reservations if number in one.queue_numbers and one.state in ACTIVE), None)
-    return next((one for one in reservations if text and text in (one.reference, one.id)), None)
+    code = read_code(text)
+    return next((one for one in reservations if text and (text in (one.reference, one.id) or code == one.id)), None)
 
 
 def _matches(reservation: Reservation, text: str) -> bool:
     number = queue_number(text)
     if number is not None:
         return number in reservation.queue_numbers
-    return text == reservation.reference or reservation.id.startswith(text)
+    return text == reservation.reference or reservation.id.startswith(text) or reservation.id == read_code(text)
 
 
 def _csv_row(reservation: Reservation) -> tuple[str, ...]:
