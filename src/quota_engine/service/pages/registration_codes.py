@@ -1,7 +1,7 @@
 """Registration codes: eight characters that a person can read out, and that are the id of a reservation.
 
-The characters are those of Crockford's base 32, which has no I, L, O and U. A code has 40 random bits, and is unique in
-its office because it is the idempotency key of the reserve. Whoever knows it may change the reservation.
+The characters are those of Crockford's base 32, which has no I, L, O and U. A code has 40 random bits. It is unique
+in its office, because it is the idempotency key of the reserve. A person who knows it may change the reservation.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def code_of(digest: bytes) -> str:
 
 
 def read_code(text: str) -> str:
-    """Return the code that a person has typed, or ``""`` if the text is none.
+    """Return the code that a person has typed, or ``""`` if the text is not a code.
 
     Small letters, spaces and dashes are accepted. I and L stand for 1, and O for 0.
     """

@@ -232,7 +232,7 @@ async def test_a_huge_or_malformed_form_leads_to_the_start_page(browser: Citizen
 
 
 async def test_the_start_page_is_small_and_loads_nothing_from_elsewhere(browser: CitizenBrowser) -> None:
-    """At most 60 kB with all that it loads, and strict headers."""
+    """At most 40 kB with all that it loads, and strict headers."""
     response = await browser.get("/")
     loaded = re.findall(r'(?:href|src)="(/static/[^"]+)"', response.text)
     assert len(loaded) == 2
@@ -242,7 +242,7 @@ async def test_the_start_page_is_small_and_loads_nothing_from_elsewhere(browser:
         assert file.status_code == 200
         assert "immutable" in file.headers["cache-control"]
         total += len(file.content)
-    assert total <= 60_000
+    assert total <= 40_000, total
     assert "http://" not in response.text
     assert "https://" not in response.text
     assert "default-src 'none'" in response.headers["content-security-policy"]
@@ -283,3 +283,23 @@ async def test_staging_marks_every_page_and_every_response() -> None:
         assert citizen_text("staging_notice") in response.text
         for path in ("/", "/v1/offices", "/nix", "/health/live"):
             assert (await client.http.get(path)).headers["x-quota-engine-staging"] == "true"
+
+
+async def test_a_page_before_the_opening_counts_down_and_follows_it() -> None:
+    """Without script the page reloads at the opening; with it, the mark of what is possible changes."""
+    async with running(before_ms=90_000) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            page = html.unescape((await browser.get("/?service=new")).text)
+            assert citizen_text("days_open_in") in page
+            assert '<strong role="timer" data-countdown>1:30</strong>' in page
+            assert '<noscript><meta http-equiv="refresh" content="92"></noscript>' in page
+            assert 'name="nik"' not in page
+            before = re.findall('data-offer="([^"]*)"', (await browser.get("/days?service=new")).text)
+            client.clock.advance_ms(90_000)
+            page = (await browser.get("/?service=new")).text
+            assert 'name="nik"' in page
+            assert 'http-equiv="refresh"' not in page
+            after = re.findall('data-offer="([^"]*)"', (await browser.get("/days?service=new")).text)
+            assert before != after
+            assert after[0].startswith("choose")

@@ -1,4 +1,4 @@
-"""A place belongs to the browser that took it, and to whoever has its registration code."""
+"""A place belongs to the browser that took it, and to everyone who has its registration code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def _reservation_id(client: Client) -> str:
 
 
 def _known_to(browser: CitizenBrowser) -> str:
-    """Return all that a browser has been told: its page, and its cookies with every part that base64 hides."""
+    """Return all that a browser has received: its page, and its cookies with every part that base64 hides."""
     values = list(browser.http.cookies.values())
     parts = [part for value in values for part in re.split(r"[.|]", value)]
     decoded = []
@@ -69,7 +69,7 @@ async def _try_everything(stranger: CitizenBrowser, state: str) -> None:
 async def test_a_stranger_who_knows_the_nik_cannot_give_the_place_up(
     owner: CitizenBrowser, stranger: CitizenBrowser, client: Client
 ) -> None:
-    """The NIK shows the place. It tells no code, and every step that loses something is refused."""
+    """The NIK shows the place. The code stays hidden, and every step that loses something is refused."""
     await owner.reserve(NIK, OTHER)
     code = await _reservation_id(client)
     assert format_code(code) in owner.page

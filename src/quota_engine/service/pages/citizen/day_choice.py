@@ -24,6 +24,8 @@ from quota_engine.waiting_room.machine import RoomConfig, RoomView
 _DAYS_EXPANDED: Final = 5
 """Days that the page shows at first. A collapsed part has the rest."""
 _FREE_DAYS_LISTED: Final = 3
+_RELOAD_S_MAX: Final = 3_600
+"""Time after which a page without script reloads before an opening, at the latest."""
 
 
 class OfficeFigures(NamedTuple):
@@ -97,6 +99,9 @@ class DayChoice:
             slots = [slot for slot in slots if serves_day(room[1].config, slot.day) is is_turn]
         days = group_by_day([slot for slot in slots if slot.state is not SlotState.NOT_OPEN])
         free = [day for day, each in days if any(slot.state is SlotState.OPEN for slot in each)]
+        can_choose = any(slot.can_be_chosen for slot in slots)
+        opening = min((slot.opens_at_ms for slot in slots if slot.state is SlotState.NOT_OPEN), default=0)
+        room_texts = None if room is None else self._room(translator, selection, room, request)
         expanded = set(free[:_DAYS_EXPANDED] or [day for day, _ in days[:_DAYS_EXPANDED]])
         return {
             "selection": selection,
@@ -107,13 +112,15 @@ class DayChoice:
             "openings": self._openings(translator, selection, slots),
             "earliest": free[0] if free else None,
             "free_days": [translator.date(day) for day in free[:_FREE_DAYS_LISTED]],
-            "can_choose": any(slot.can_be_chosen for slot in slots),
+            "can_choose": can_choose,
+            "offer": _offer(room_texts, opening, can_choose=can_choose),
+            "opening": self._opening(translator, selection, opening) if opening and not can_choose else None,
             "updated_at": translator.time(pages.local_time(read_at_ms, office)),
             "idempotency_key": new_code(),
             "party_max": office.rules.party_max,
             "is_turn": is_turn,
             "has_wait_list": bool(wait_list_sessions(service.catalog, selection)),
-            "room": None if room is None else self._room(translator, selection, room, request),
+            "room": room_texts,
             **pages.next_release_texts(translator, office),
             "registration": "",
             "niks": [],
@@ -151,6 +158,17 @@ class DayChoice:
             for at_ms, days in sorted(openings.items())
         ]
 
+    def _opening(self, translator: Translator, selection: BookingSelection, opens_at_ms: int) -> dict[str, Any]:
+        """Return the variables of the countdown to the next opening."""
+        remaining_ms = opens_at_ms - self._pages.service.now_ms()
+        return {
+            "opens_at_ms": opens_at_ms,
+            "now_ms": self._pages.service.now_ms(),
+            "countdown": translator.countdown(remaining_ms),
+            "when": translator.moment(self._pages.local_time(opens_at_ms, selection.office)),
+            "reload_s": min(_RELOAD_S_MAX, max(2, remaining_ms // 1000 + 2)),
+        }
+
     def _room(
         self, translator: Translator, selection: BookingSelection, room: tuple[str, RoomView], request: Request | None
     ) -> dict[str, Any]:
@@ -173,6 +191,12 @@ class DayChoice:
             "opens_at_ms": config.opens_at_ms,
             "countdown": translator.countdown(config.opens_at_ms - now_ms),
         }
+
+
+def _offer(room: dict[str, Any] | None, opens_at_ms: int, *, can_choose: bool) -> str:
+    """Return a text that changes when a page of the days must follow as a whole: when something becomes possible."""
+    state = "" if room is None else f"room {room['can_join']:d}{room['is_open']:d}"
+    return f"{'choose' if can_choose else ''} {state} {opens_at_ms}"
 
 
 def room_dates(config: RoomConfig) -> list[datetime.date]:

@@ -57,6 +57,40 @@ function updateChildren(current, fresh) {
   current.append(...wanted.slice(kept.length));
 }
 
+// --- Load the main part again, with what was typed ---
+
+async function loadMain(url, part) {
+  const response = await get(url);
+  if (!response.ok) throw response.status;
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const main = document.querySelector("main");
+  const focused = document.activeElement && document.activeElement.id;
+  document.title = page.title;
+  main.replaceChildren(...page.querySelector("main").childNodes);
+  start(main);
+  if (focused && document.getElementById(focused)) document.getElementById(focused).focus({ preventScroll: true });
+  reportReachable(part);
+}
+// Every browser learns of an opening at the same moment. The delay spreads their requests.
+function followMain(part) {
+  if (part.isFollowing) return;
+  part.isFollowing = true;
+  async function attempt() {
+    if (!part.isConnected) return;
+    try {
+      await loadMain(location.href, part);
+      const possible = document.querySelector("[data-possible]");
+      if (possible && document.querySelector(".slot input:enabled")) {
+        document.querySelector("[data-news]").textContent = possible.dataset.possible;
+      }
+    } catch {
+      reportUnreachable(part, attempt);
+      setTimeout(attempt, randomBetween(2000, 5000));
+    }
+  }
+  setTimeout(attempt, randomBetween(0, 1500));
+}
+
 // --- data-refresh: load a part of the page again while the page is visible ---
 
 function refresh(part) {
@@ -66,6 +100,9 @@ function refresh(part) {
   const stale = document.querySelector("[data-stale]");
   let pause = pauseMin;
   let shown = "";
+  const offered = () => (part.querySelector("[data-offer]") || part).dataset.offer || "";
+  const canChoose = (offer) => offer.startsWith("choose");
+  let offer = offered();
   // An open form inside the part must not disappear while somebody uses it.
   const isInUse = () => part.querySelector("details[open] form") !== null;
   function show(html) {
@@ -78,6 +115,9 @@ function refresh(part) {
     const fresh = document.createElement(part.tagName);
     fresh.innerHTML = html;
     updateChildren(part, fresh);
+    // Something has become possible: fields and buttons outside this part follow. A form that is there stays.
+    if (offered() !== offer && !(canChoose(offer) && !canChoose(offered()))) followMain(part);
+    offer = offered();
     for (const input of part.querySelectorAll("input")) {
       if (chosen && input.value === chosen.value && !input.disabled) input.checked = true;
     }
@@ -208,14 +248,21 @@ addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 const visits =
   "BroadcastChannel" in window && document.querySelector("body:not(.wide)") ? new BroadcastChannel("visits") : null;
-if (visits) visits.addEventListener("message", () => location.replace("/"));
+if (visits) {
+  visits.addEventListener("message", () => {
+    forgetTyped();
+    location.replace("/");
+  });
+}
 
 // Pages of the visit in other tabs end with it.
 function endVisit() {
+  forgetTyped();
   if (visits) visits.postMessage("ended");
 }
 function forgetDrafts(form) {
   form.addEventListener("submit", () => {
+    forgetTyped();
     for (const key of Object.keys(localStorage)) if (key.startsWith("draft ")) localStorage.removeItem(key);
   });
 }
@@ -245,6 +292,7 @@ function countdown(element) {
     }
     if (seconds === 0) {
       const followed = element.closest("[data-follow]");
+      if (element.dataset.atZero === "main") return followMain(element);
       if (element.dataset.atZero === "poll" && followed && followed.pollSoon) return followed.pollSoon();
       return setTimeout(() => location.reload(), randomBetween(500, 2000));
     }
@@ -276,6 +324,34 @@ function showDetails(element) {
   }
 }
 
+// --- data-keep: what was typed survives a reload, another language and an opening, in this tab and for half an hour ---
+
+const keptMs = 1800000;
+function readTyped() {
+  const typed = JSON.parse(sessionStorage.getItem("typed") || "{}");
+  return Date.now() - typed.at < keptMs ? typed.fields : {};
+}
+function forgetTyped() {
+  sessionStorage.removeItem("typed");
+}
+function keepTyped(form) {
+  const fields = readTyped();
+  for (const field of form.querySelectorAll("input[id]:not([type=hidden])")) {
+    if (!field.value && fields[field.id]) {
+      field.value = fields[field.id];
+      if (field.closest("details")) field.closest("details").open = true;
+    }
+  }
+  const slots = [...form.querySelectorAll("input[name=slot]:enabled")];
+  const chosen = slots.find((one) => one.value === fields.slot);
+  if (chosen && !slots.some((one) => one.checked)) chosen.checked = true;
+  form.addEventListener("input", ({ target }) => {
+    const name = target.name === "slot" ? "slot" : target.id;
+    if (!name) return;
+    sessionStorage.setItem("typed", JSON.stringify({ at: Date.now(), fields: { ...readTyped(), [name]: target.value } }));
+  });
+}
+
 // --- data-retry: load the requested page until the service answers ---
 
 function retry(element) {
@@ -299,17 +375,9 @@ function loadChoice(form) {
   let timer = 0;
   async function load() {
     const url = form.action.split("?")[0] + "?" + new URLSearchParams(new FormData(form));
-    const main = document.querySelector("main");
     try {
-      const response = await get(url);
-      if (!response.ok) throw response.status;
-      const page = new DOMParser().parseFromString(await response.text(), "text/html");
-      const focused = document.activeElement && document.activeElement.id;
-      main.replaceChildren(...page.querySelector("main").childNodes);
+      await loadMain(url, form);
       history.replaceState(null, "", url);
-      start(main);
-      if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
-      reportReachable(form);
     } catch {
       reportUnreachable(form, load);
     }
@@ -356,7 +424,10 @@ function submitWithRetries(form) {
         if (response.status >= 500) throw response.status;
         const html = await response.text();
         reportReachable(form);
-        if (response.redirected) location.assign(response.url);
+        if (response.redirected) {
+          forgetTyped(); // the form has done its work
+          location.assign(response.url);
+        }
         else showPage(html);
       } catch {
         reportUnreachable(form, attempt);
@@ -388,6 +459,7 @@ function start(root) {
   each("[data-follow]", follow);
   each("[data-deadline]", countdown);
   each("[data-draft]", keepDraft);
+  each("[data-keep]", keepTyped);
   each("[data-details]", showDetails);
   each("[data-retry]", retry);
   each("[data-visit-ended]", endVisit);

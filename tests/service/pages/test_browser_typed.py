@@ -1,0 +1,88 @@
+"""What was typed survives an opening, a reload and another language, in one browser on the test's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.support.browser import NIK, PhoneBrowser
+from tests.support.browser_service import BrowserService, browser_service
+from tests.support.in_process_service import DAY
+from tests.support.page_texts import citizen_text
+
+pytestmark = pytest.mark.browser
+
+START: Final = "/?lang=en&service=new"
+BEFORE_MS: Final = 60_000
+WEEK_MS: Final = 7 * 86_400_000
+NEWS: Final = "document.querySelector('[data-news]').textContent === arguments[0]"
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[BrowserService]:
+    """A service a minute before an opening without a waiting room. The next week opens a week later."""
+    with browser_service(before_ms=BEFORE_MS) as service:
+        next_week = {"first_day": "2026-12-14", "last_day": "2026-12-14"}
+        service.run(service.client.operate("POST", "/v1/publish", next_week))
+        yield service
+
+
+@pytest.fixture(scope="module")
+def phone(service: BrowserService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneBrowser]:
+    with PhoneBrowser(service.url, tmp_path_factory.mktemp("profile")) as phone:
+        phone.speed_up_timers()
+        yield phone
+
+
+def _press_in(phone: PhoneBrowser, selector: str) -> None:
+    """Press an element, also if a note covers it."""
+    phone.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def test_an_open_page_becomes_able_to_book_at_the_opening(service: BrowserService, phone: PhoneBrowser) -> None:
+    """The countdown runs by the server's clock. At its end the fields and the button come without a reload."""
+    phone.open(START)
+    assert phone.driver.execute_script("return document.querySelector('#nik')") is None
+    assert citizen_text("days_open_in", "en") in phone.find(".clock").text
+    assert phone.find("[data-countdown]").text in {"1:00", "0:59", "0:58"}
+    phone.driver.execute_script("window.isSame = true")
+    service.advance_ms(BEFORE_MS)
+    phone.find("#nik")
+    assert phone.driver.execute_script("return window.isSame"), "the page was loaded again"
+    phone.wait_until(NEWS, citizen_text("now_possible", "en"))
+    assert phone.driver.execute_script("return document.querySelector('.clock')") is None
+
+
+def test_typed_text_survives_a_reload_and_another_language(phone: PhoneBrowser) -> None:
+    phone.open(START)
+    phone.press(f"input[value='{DAY}|afternoon']")
+    phone.find("#nik").send_keys(NIK)
+    _press_in(phone, "fieldset.card summary")
+    phone.find("#nik3").send_keys("123")
+    for act in (phone.driver.refresh, lambda: phone.press("nav a[lang='id']")):
+        act()
+        phone.wait_until(f"document.querySelector('#nik')?.value === '{NIK}'")
+        assert phone.find("#nik3").get_attribute("value") == "123"
+        assert phone.find("#nik3").is_displayed()
+        assert phone.find(f"input[value='{DAY}|afternoon']").is_selected()
+    assert phone.driver.execute_script("return localStorage.length") == 0, "kept after the tab is closed"
+
+
+def test_typed_text_survives_the_next_opening_and_is_forgotten_with_the_place(
+    service: BrowserService, phone: PhoneBrowser
+) -> None:
+    """All days that were open are over. The form stays, and the days of the next opening come into it."""
+    phone.open(START)
+    phone.find("#nik").send_keys(Keys.CONTROL, "a", Keys.NULL, NIK)
+    if phone.find("#nik3").is_displayed():
+        phone.find("#nik3").send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
+    service.advance_ms(WEEK_MS)
+    phone.find("input[value='2026-12-14|morning']:enabled")
+    phone.wait_until(f"document.querySelector('#nik')?.value === '{NIK}'")
+    phone.press("input[value='2026-12-14|morning']")
+    phone.press("form[action='/reserve'] button.large")
+    phone.wait_for_heading(citizen_text("held_heading", "en"))
+    assert phone.driver.execute_script("return sessionStorage.getItem('typed')") is None
