@@ -14,13 +14,13 @@ Type checkers and ``help()`` see the arguments, the result and the docstring of 
 
 from __future__ import annotations
 
-__all__ = ["AsyncBound", "AsyncResource", "SyncBound", "SyncResource", "async_method", "long_method", "sync_method"]
+__all__ = ["AsyncBound", "AsyncResource", "SyncBound", "SyncResource", "async_method", "sync_method"]
 
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import GeneratorType, TracebackType
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from quota_engine.generators import Request, drive, drive_async
 
@@ -99,13 +99,6 @@ class AsyncResource(ABC):
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_LONG_METHODS: Final[set[Callable[..., Any]]] = set()
-
-
-def long_method(method: _F) -> _F:
-    """Mark a method that works through a list: each of its requests has the time of a call, and the method has more."""
-    _LONG_METHODS.add(method)
-    return method
 
 
 def sync_method(
@@ -113,15 +106,9 @@ def sync_method(
 ) -> Callable[Concatenate[SyncBound[MethodsT], P], T]:
     """Bind ``method`` to a class: call it, and drive the work that it returns."""
 
-    is_long = method in _LONG_METHODS
-
     def bound(self: SyncBound[MethodsT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         work = method(self._methods, *args, **kwargs)
-        result: T
-        if isinstance(work, GeneratorType):
-            result = drive(work, self._handle if is_long else self._begin())
-        else:
-            result = self._handle(work)
+        result: T = drive(work, self._begin()) if isinstance(work, GeneratorType) else self._handle(work)
         return result
 
     return _described_as(bound, method)
@@ -132,15 +119,9 @@ def async_method(
 ) -> Callable[Concatenate[AsyncBound[MethodsT], P], Coroutine[Any, Any, T]]:
     """Bind ``method`` to an asyncio class: call it, and drive the work that it returns."""
 
-    is_long = method in _LONG_METHODS
-
     async def bound(self: AsyncBound[MethodsT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         work = method(self._methods, *args, **kwargs)
-        result: T
-        if isinstance(work, GeneratorType):
-            result = await drive_async(work, self._handle if is_long else self._begin())
-        else:
-            result = await self._handle(work)
+        result: T = await (drive_async(work, self._begin()) if isinstance(work, GeneratorType) else self._handle(work))
         return result
 
     return _described_as(bound, method)

@@ -21,6 +21,7 @@ from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows import entries, national_claims, office_moves, party_changes
 from quota_engine.workflows.admission_gate import CallAdmission
 from quota_engine.workflows.generator_drivers import Workflow, execute, run
+from quota_engine.workflows.jobs import JobRequest
 from quota_engine.workflows.national_claims import CLOCKS_MARGIN_MS
 from quota_engine.workflows.office_moves import MOVE_LEASE_MS
 from quota_engine.workflows.request_builder import RequestBuilder
@@ -137,6 +138,8 @@ class SteppedWorkflow:
     def _advance(self, answer: Any) -> None:
         try:
             self._request = self._flow.send(answer)
+            while isinstance(self._request, JobRequest):  # about the caller's own time: no step between processes
+                self._request = self._flow.send(None)
         except StopIteration as end:
             self.result, self.is_done = end.value, True
 

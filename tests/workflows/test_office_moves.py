@@ -32,8 +32,8 @@ BOTH = pytest.mark.parametrize("national", [False, True], ids=["plain", "nationa
 STATES = pytest.mark.parametrize("confirmed", [False, True], ids=["held", "confirmed"])
 
 
-def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = "ani") -> str:
-    outcome = nation.engine.reserve(office, DAY, ANI, idempotency_key=key)
+def booked(nation: Nation, *, confirmed: bool, office: str = "east", key: str = "ani", applicant: str = ANI) -> str:
+    outcome = nation.engine.reserve(office, DAY, applicant, idempotency_key=key)
     assert outcome.status is Status.HELD
     if confirmed:
         assert nation.engine.confirm(outcome.reference).ok

@@ -6,30 +6,44 @@ __all__ = ["audit"]
 
 import sys
 
-from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json
+from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, TimeoutS, print_json, timeout_ms_of
 from quota_engine.cli.store_access import OfficeIds, open_store, select_offices
-from quota_engine.ports import Audit
+from quota_engine.domain.errors import JobTimeout
+from quota_engine.generators import drive
+from quota_engine.workflows.day_workflows import AuditReport, audit_offices
+from quota_engine.workflows.generator_drivers import call_handlers, handler_of
+from quota_engine.workflows.jobs import job
 
 
-def audit(backend: str = "", *, office: OfficeIds = (), as_json: AsJson = False) -> int:
+def audit(backend: str = "", *, office: OfficeIds = (), timeout_s: TimeoutS = 600, as_json: AsJson = False) -> int:
     """Recompute every counter of a store from its reservations and events, and report differences.
 
-    Exit code 0: no findings; 1: findings; 2: bad usage; 3: the store cannot be reached.
+    Exit code 0: no findings; 1: findings; 2: bad usage; 3: the store cannot be reached, or the time is over.
 
     Args:
         backend: URL of the store; default: the variable QUOTA_ENGINE_BACKEND.
         office: id of an office; repeat it for more. Default: all offices of the store.
+        timeout_s: time of the whole audit in seconds, 1 to 3600. At its end, the findings so far are printed.
         as_json: print the result as JSON, and nothing else.
     """
     with open_store(backend) as store:
-        offices = select_offices(store, office)
-        findings = [finding for one in offices for finding in store.execute(Audit(one))]
+        work = job("audit", timeout_ms_of(timeout_s), audit_offices(select_offices(store, office)))
+        try:
+            report = drive(work, call_handlers(store, handler_of(store))())
+        except JobTimeout as error:
+            if error.report is not None:
+                _print(error.report, as_json=as_json)
+            raise
+    _print(report, as_json=as_json)
+    return DONE if report.ok else BAD_FINDING
+
+
+def _print(report: AuditReport, *, as_json: bool) -> None:
     if as_json:
-        print_json({"ok": not findings, "offices": len(offices), "findings": findings})
-    else:
-        for finding in findings:
-            sys.stdout.write(f"{finding}\n")
-        noun = "office" if len(offices) == 1 else "offices"
-        result = f"{len(findings)} finding{'' if len(findings) == 1 else 's'}" if findings else "no findings"
-        sys.stdout.write(f"{len(offices)} {noun}: {result}\n")
-    return BAD_FINDING if findings else DONE
+        print_json({"ok": report.ok, "offices": report.offices, "findings": report.findings})
+        return
+    for finding in report.findings:
+        sys.stdout.write(f"{finding}\n")
+    count = len(report.findings)
+    result = f"{count} finding{'' if count == 1 else 's'}" if count else "no findings"
+    sys.stdout.write(f"{report.offices} office{'' if report.offices == 1 else 's'}: {result}\n")

@@ -5,15 +5,28 @@ from __future__ import annotations
 __all__ = ["app"]
 
 import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from cyclopts import App
 
-from quota_engine.cli.output import BAD_FINDING, BAD_INPUT, DONE, AsJson, print_json, print_note
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.cli.output import (
+    BAD_FINDING,
+    BAD_INPUT,
+    DONE,
+    AsJson,
+    TimeoutS,
+    print_json,
+    print_note,
+    timeout_ms_of,
+)
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import InvalidRequest, JobTimeout
 from quota_engine.domain.outcomes import Status
 from quota_engine.workflows.relocation import PARTIES_MAX, RelocatedParty, RelocationReport
+
+_TIMEOUT_MS_MIN: Final = 300
+"""Less time than this a service does not take."""
 
 app = App(name="day", help="Close a day and move its people to other days.")
 
@@ -29,6 +42,7 @@ def relocate(
     yes: bool = False,
     host: str = "",
     token_file: str = "",
+    timeout_s: TimeoutS = 600,
     as_json: AsJson = False,
 ) -> int:
     """Close a day, and move its people to other days in the order of their queue numbers.
@@ -46,6 +60,7 @@ def relocate(
         yes: close the day and move the people; without it, only print the plan.
         host: address of the service.
         token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
+        timeout_s: time of the whole command in seconds, 1 to 3600. At its end, repeat the command to continue.
         as_json: print the result as JSON, and nothing else.
     """
     from quota_engine.cli.service_client import connect
@@ -53,17 +68,26 @@ def relocate(
     targets = [_target(text) for text in to]
     parties: list[RelocatedParty] = []
     after = 0
+    ends_at_ms = monotonic_ms() + timeout_ms_of(timeout_s)
+    timeout: JobTimeout | None = None
     with connect(host, token_file, "operator") as client:
         while True:
-            report = client.relocate_day(
-                office,
-                _date(day, "DAY"),
-                targets,
-                other_sessions=other_sessions,
-                after=after,
-                limit=PARTIES_MAX,
-                dry_run=not yes,
-            )
+            try:
+                report = client.relocate_day(
+                    office,
+                    _date(day, "DAY"),
+                    targets,
+                    other_sessions=other_sessions,
+                    after=after,
+                    limit=PARTIES_MAX,
+                    dry_run=not yes,
+                    timeout_ms=max(_TIMEOUT_MS_MIN, int(ends_at_ms - monotonic_ms())),
+                )
+            except JobTimeout as error:
+                if not parties:
+                    raise
+                timeout = error
+                break
             parties += report.parties
             after = report.next_after
             # A dry run takes no place, so a second part of it would count the same places again.
@@ -77,6 +101,8 @@ def relocate(
         print_json(_as_builtins(whole))
     else:
         _print(whole)
+    if timeout is not None:
+        raise timeout
     return BAD_FINDING if whole.people_left else DONE
 
 
@@ -130,5 +156,5 @@ def _print(report: RelocationReport) -> None:
     verb = "would move" if report.dry_run else "have moved"
     console.print(f"{report.people_moved} people {verb}, {report.people_left} stay on the closed day.", highlight=False)
     if report.dry_run:
-        more = f" The plan shows the first {PARTIES_MAX} parties." if report.next_after else ""
+        more = f" The plan shows the first {len(report.parties)} parties." if report.next_after else ""
         console.print(f"Nothing was changed.{more} Add --yes to close the day and move them.", highlight=False)

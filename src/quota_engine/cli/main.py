@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown, QuotaEngineError
+from quota_engine.domain.errors import BackendUnavailable, JobTimeout, OutcomeUnknown, QuotaEngineError
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = f"{words[0]} " if words and words[0] in COMMANDS else ""
         _print_error(f"{error}\nTry  quota-engine {command}--help")
         return _BAD_INPUT
-    except (BackendUnavailable, OutcomeUnknown) as error:
+    except (BackendUnavailable, JobTimeout, OutcomeUnknown) as error:
         _print_error(str(error))
         return _UNREACHABLE
     except QuotaEngineError as error:

@@ -29,12 +29,19 @@ from typing import Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
-from quota_engine.api_schema.headers import TIME_HEADER, VALID_UNTIL_HEADER
+from quota_engine.api_schema.headers import REQUEST_TIMEOUT_HEADER, TIME_HEADER, VALID_UNTIL_HEADER
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.api_schema.reservations import OutcomeBody
 from quota_engine.client.decoding import outcome_of, reservation_of
 from quota_engine.client.service_clock import LastMoments, ServiceClock
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError, UnknownName
+from quota_engine.domain.errors import (
+    BackendUnavailable,
+    InvalidRequest,
+    JobTimeout,
+    OutcomeUnknown,
+    QuotaEngineError,
+    UnknownName,
+)
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.validation import check_integer
 
@@ -65,6 +72,8 @@ class HttpRequest(NamedTuple):
     query: Mapping[str, str]
     body: bytes | None
     headers: Mapping[str, str]
+    timeout_ms: int | None = None
+    """Time that the service has for the call; the driver waits longer for the response. ``None``: the client's own."""
 
 
 class HttpResponse(NamedTuple):
@@ -116,6 +125,8 @@ CallFlow = Generator[HttpRequest | Delay, HttpResponse | None, T]
 TIME_PATH: Final = "/health/live"
 """A cheap call, whose response names the service's time."""
 
+_TIMEOUT_MS_MIN: Final = 300
+_TIMEOUT_MS_MAX: Final = 3_600_000
 _PROBLEM: Final = msgspec.json.Decoder(ProblemBody)
 _NOT_DONE: Final = frozenset({"unavailable", "overloaded", "too-many-streams", "request-expired"})
 _UNKNOWN: Final = frozenset({"outcome-unknown", "internal"})
@@ -154,9 +165,10 @@ class CallBase:
         query: Mapping[str, object] | None = None,
         body: Mapping[str, object] | None = None,
         is_long: bool = False,
+        timeout_ms: int | None = None,
     ) -> CallFlow[T]:
-        """Return the body of a call that has no refusals."""
-        response = yield from self._exchange(method, path, query, body, is_long=is_long)
+        """Return the body of a call that has no refusals. ``timeout_ms`` is the service's time for it."""
+        response = yield from self._exchange(method, path, query, body, is_long=is_long, timeout_ms=timeout_ms)
         if response.status >= 400:
             _refuse(response, may_change=method != "GET")
         return _decoded(response, answer, may_change=method != "GET")
@@ -170,9 +182,10 @@ class CallBase:
         *,
         body: Mapping[str, object] | None = None,
         is_long: bool = False,
+        timeout_ms: int | None = None,
     ) -> CallFlow[T | ProblemBody]:
         """Return the body of a call, or the problem that refuses it with one of ``statuses``."""
-        response = yield from self._exchange(method, path, None, body, is_long=is_long)
+        response = yield from self._exchange(method, path, None, body, is_long=is_long, timeout_ms=timeout_ms)
         if response.status < 400:
             return _decoded(response, answer, may_change=method != "GET")
         problem = _problem(response)
@@ -198,9 +211,9 @@ class CallBase:
             revision=problem.revision or 0,
         )
 
-    def _file(self, path: str) -> CallFlow[bytes]:
+    def _file(self, path: str, timeout_ms: int | None = None) -> CallFlow[bytes]:
         """Return the content of a file."""
-        response = yield from self._exchange("GET", path, None, None)
+        response = yield from self._exchange("GET", path, None, None, timeout_ms=timeout_ms)
         if response.status >= 400:
             _refuse(response, may_change=False)
         return response.content
@@ -214,6 +227,7 @@ class CallBase:
         headers: Mapping[str, str] | None = None,
         *,
         is_long: bool = False,
+        timeout_ms: int | None = None,
     ) -> CallFlow[HttpResponse]:
         """Return a conclusive response.
 
@@ -226,8 +240,13 @@ class CallBase:
         """
         retries, may_change = self._retries, method != "GET"
         given = {name: str(value) for name, value in (query or {}).items() if value != ""}
-        request = HttpRequest(method, path, given, None if body is None else _encoded(body), headers or {})
-        valid_ms = retries.long_attempt_valid_ms if is_long else retries.attempt_valid_ms
+        sent_headers = dict(headers or {})
+        if timeout_ms is not None:
+            check_integer(timeout_ms, "timeout_ms", _TIMEOUT_MS_MIN, _TIMEOUT_MS_MAX)
+            sent_headers[REQUEST_TIMEOUT_HEADER] = f"{timeout_ms / 1000:.3f}"
+        encoded = None if body is None else _encoded(body)
+        request = HttpRequest(method, path, given, encoded, sent_headers, timeout_ms)
+        valid_ms = timeout_ms or (retries.long_attempt_valid_ms if is_long else retries.attempt_valid_ms)
         moments = LastMoments(self._clock, valid_ms) if may_change and self._clock is not None else None
         pause_ms = retries.pause_ms_min
         wait_ms = 0
@@ -333,6 +352,18 @@ def _kind(response: HttpResponse) -> str:
     return problem.type.rpartition(":")[2] if problem else _KIND_OF_PROXY_STATUS.get(response.status, "internal")
 
 
+def _job_timeout(problem: ProblemBody) -> JobTimeout:
+    return JobTimeout(
+        problem.job or "the call",
+        problem.timeout_ms or 0,
+        problem.done or 0,
+        problem.total or 0,
+        problem.unit or "steps",
+        resume_with=msgspec.to_builtins(problem.resume_with) if problem.resume_with else None,
+        detail=problem.detail,
+    )
+
+
 def _refuse(response: HttpResponse, *, may_change: bool) -> NoReturn:
     problem, kind = _problem(response), _kind(response)
     detail = problem.detail if problem else f"HTTP status {response.status}"
@@ -344,4 +375,6 @@ def _refuse(response: HttpResponse, *, may_change: bool) -> NoReturn:
         raise BackendUnavailable(detail)
     if kind in _UNKNOWN:
         raise OutcomeUnknown(detail)
+    if problem and kind == "job-timeout":
+        raise _job_timeout(problem)
     raise ServiceRefused(kind, detail)

@@ -13,6 +13,8 @@ import httpx
 
 from quota_engine.client.call_protocol import Delay, HttpRequest, HttpResponse, NoResponse
 
+_RESPONSE_TIME_MS: Final = 2_000
+"""Time for the way to the service and back, beyond the time that the service has for a call."""
 _NOT_SENT: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -70,7 +72,11 @@ def _arguments(request: HttpRequest) -> dict[str, Any]:
     headers = dict(request.headers)
     if request.body is not None:
         headers["content-type"] = "application/json"
+    arguments: dict[str, Any] = {}
+    if request.timeout_ms is not None:
+        arguments["timeout"] = (request.timeout_ms + _RESPONSE_TIME_MS) / 1000
     return {
+        **arguments,
         "method": request.method,
         "url": request.path,
         "params": request.query,

@@ -10,6 +10,7 @@ __all__ = [
     "BackendUnavailable",
     "CatalogError",
     "InvalidRequest",
+    "JobTimeout",
     "OutcomeUnknown",
     "QuotaEngineError",
     "UnknownName",
@@ -18,6 +19,8 @@ __all__ = [
 ]
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 
 class QuotaEngineError(Exception):
@@ -107,3 +110,58 @@ class OutcomeUnknown(QuotaEngineError):
 
     Send the same command with the same idempotency key again: its outcome is certain.
     """
+
+
+class JobTimeout(QuotaEngineError):
+    """A long call has used up its time. The steps that are done are kept, and none of them is half done.
+
+    Call it again to continue: with the same arguments, and those of :attr:`resume_with` in their place.
+
+    Attributes:
+        job: name of the method, such as ``"publish"``.
+        timeout_ms: the time that the call had, in milliseconds.
+        done: number of steps that are done.
+        total: number of steps in all; 0 if it is not known.
+        unit: what a step is about, in the plural, such as ``"offices"``.
+        resume_with: arguments with which the next call continues where this one stopped.
+        report: the method's report about the steps that are done; ``None`` if there is none.
+        remedy: next step for the caller.
+        is_cut: true if the store did not answer the last step in time, so that it may be done as well. A repeated step
+            changes nothing.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        timeout_ms: int,
+        done: int,
+        total: int,
+        unit: str,
+        *,
+        resume_with: Mapping[str, Any] | None = None,
+        report: Any = None,
+        remedy: str = "",
+        is_cut: bool = False,
+        detail: str = "",
+    ) -> None:
+        self.job = job
+        self.timeout_ms = timeout_ms
+        self.done = done
+        self.total = total
+        self.unit = unit
+        self.resume_with = dict(resume_with or {})
+        self.report = report
+        self.remedy = remedy or _remedy(self.resume_with)
+        self.is_cut = is_cut
+        progress = f"{done} of {total} {unit}" if total else f"{done} {unit}"
+        rest = "the next one may be done as well, and nothing else" if is_cut else "nothing is half done"
+        text = f"{job} stopped after {timeout_ms} ms with {progress} done, and {rest}; {self.remedy}"
+        super().__init__(detail or text)
+
+
+def _remedy(resume_with: Mapping[str, Any]) -> str:
+    given = [
+        f"the last {len(value)} {name}" if isinstance(value, list | tuple) else f"{name}={value}"
+        for name, value in resume_with.items()
+    ]
+    return f"call it again{' with ' if given else ''}{' and '.join(given)} to continue"

@@ -7,26 +7,20 @@ Engines of :meth:`quota_engine.QuotaEngine.with_timeout` use the former. Engines
 from __future__ import annotations
 
 __all__ = [
-    "TIMEOUT_MS_MAX",
-    "TIMEOUT_MS_MIN",
     "AsyncBoundedStore",
     "AsyncTimeoutStore",
     "BoundedStore",
     "TimeoutStore",
-    "check_timeout",
     "end_of",
 ]
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from quota_engine.clocks import monotonic_ms
-from quota_engine.domain.validation import check_integer
 from quota_engine.ports import AsyncStore, Store, StoreRequest
+from quota_engine.workflows.jobs import check_timeout
 
 T = TypeVar("T")
-
-TIMEOUT_MS_MIN: Final = 200
-TIMEOUT_MS_MAX: Final = 3_600_000
 
 
 def end_of(timeout_ms: int) -> float:
@@ -37,15 +31,6 @@ def end_of(timeout_ms: int) -> float:
     """
     check_timeout(timeout_ms, "timeout_ms")
     return monotonic_ms() + timeout_ms
-
-
-def check_timeout(timeout_ms: int, where: str) -> None:
-    """Reject a time-out that is not an integer from 200 to 3,600,000 milliseconds.
-
-    Raises:
-        InvalidRequest: it is another value; ``where`` names it.
-    """
-    check_integer(timeout_ms, where, TIMEOUT_MS_MIN, TIMEOUT_MS_MAX)
 
 
 class BoundedStore:

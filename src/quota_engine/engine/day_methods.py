@@ -11,12 +11,12 @@ from quota_engine.domain.commands import CloseDay, Expire, OpenDay, ReallocateUn
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome
 from quota_engine.domain.reconcile import Reconciliation
-from quota_engine.method_binding import long_method
 from quota_engine.ports import ListOffices, RecordedEvent, StoreRequest
 from quota_engine.workflows import day_workflows, relocation
 from quota_engine.workflows.arguments import Day, day_number
 from quota_engine.workflows.day_workflows import AuditReport, PublishReport
 from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.jobs import job
 from quota_engine.workflows.relocation import RelocationReport
 from quota_engine.workflows.request_builder import RequestBuilder
 
@@ -26,7 +26,6 @@ class DayMethods:
 
     requests: RequestBuilder
 
-    @long_method
     def publish(
         self,
         catalog: Catalog,
@@ -35,6 +34,7 @@ class DayMethods:
         *,
         offices: Sequence[str] | None = None,
         dry_run: bool = False,
+        timeout_ms: int | None = None,
     ) -> Workflow[PublishReport]:
         """Publish the working days of offices of a catalog, and use the catalog from now on.
 
@@ -50,12 +50,16 @@ class DayMethods:
             last_day: the last day, at most 400 days in all; ``None`` for the first.
             offices: ids of the offices to publish; ``None`` for all.
             dry_run: change nothing, keep the present catalog, and return the report.
+            timeout_ms: time of the whole call in milliseconds, 200 to 3,600,000; ``None`` for the ``job_timeout_ms`` of
+                the engine.
 
         Raises:
             InvalidRequest: the range is empty or too long, or the store was created with another identity key.
             UnknownName: the catalog does not have one of ``offices``.
+            JobTimeout: the time is over between two offices. ``resume_with`` names the offices that are left.
         """
-        return day_workflows.publish(self.requests, catalog, first_day, last_day, offices, dry_run)
+        work = day_workflows.publish(self.requests, catalog, first_day, last_day, offices, dry_run)
+        return job("publish", timeout_ms, work)
 
     def availability(self, office: str, first_day: Day, last_day: Day | None = None) -> Workflow[list[DayView]]:
         """Return the counters of the published days from ``first_day`` to ``last_day``.
@@ -130,7 +134,6 @@ class DayMethods:
         """
         return self.requests.day_command(CloseDay, office, day, expected_revision)
 
-    @long_method
     def relocate_day(
         self,
         office: str,
@@ -141,6 +144,7 @@ class DayMethods:
         after: int = 0,
         limit: int = 100,
         dry_run: bool = False,
+        timeout_ms: int | None = None,
     ) -> Workflow[RelocationReport]:
         """Close a day, and move its confirmed parties to other days in the order of their queue numbers.
 
@@ -157,16 +161,20 @@ class DayMethods:
             after: look at queue numbers above this one; 0 for all.
             limit: most parties to look at, 1 to 500.
             dry_run: change nothing, and return where each party would go.
+            timeout_ms: time of the whole call in milliseconds, 200 to 3,600,000; ``None`` for the ``job_timeout_ms`` of
+                the engine.
 
         Returns:
-            The report. Call again with ``after=report.next_after`` until that is 0.
+            The report. Call again with ``after=report.next_after`` until that is 0. A call whose time is over between
+            two parties returns the report about those before.
 
         Raises:
             UnknownName: the catalog does not have an office.
             InvalidRequest: an argument is not valid.
+            JobTimeout: the time was over before the first party, or the store did not answer in time.
         """
         requests = self.requests
-        return relocation.relocate_day(
+        work = relocation.relocate_day(
             requests,
             requests.known_office(office),
             day_number(day),
@@ -176,6 +184,7 @@ class DayMethods:
             limit=limit,
             dry_run=dry_run,
         )
+        return job("relocate_day", timeout_ms, work)
 
     def open_day(self, office: str, day: Day, *, expected_revision: int = 0) -> Apply[Outcome]:
         """Reopen a closed day.
@@ -229,14 +238,19 @@ class DayMethods:
         """Return the offices that the store has a ledger of, sorted."""
         return ListOffices()
 
-    @long_method
-    def audit(self, office: str | None = None) -> Workflow[AuditReport]:
+    def audit(self, office: str | None = None, *, timeout_ms: int | None = None) -> Workflow[AuditReport]:
         """Recompute every counter from records and events, and report the differences.
 
         Args:
             office: id of the office; ``None`` for all offices of the store.
+            timeout_ms: time of the whole call in milliseconds, 200 to 3,600,000; ``None`` for the ``job_timeout_ms`` of
+                the engine.
+
+        Raises:
+            JobTimeout: the time is over. ``report`` has the findings about the offices before. Audit office by office,
+                or give the call more time.
         """
-        return day_workflows.audit(self.requests, office)
+        return job("audit", timeout_ms, day_workflows.audit(self.requests, office))
 
     def reconcile(self, address: str, events: Sequence[RecordedEvent] = ()) -> StoreRequest[Reconciliation]:
         """Check an office's ledger and repair it, after a failover or any damage, or open another ledger.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 __all__ = ["AsyncDraw", "Draw", "DrawMethods"]
 
-import functools
 from collections.abc import Sequence
 
 from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawView, ReadDraw, address_of
 from quota_engine.draws.lottery import commitment_of
-from quota_engine.method_binding import AsyncBound, SyncBound, async_method, long_method, sync_method
+from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Query, Store
 from quota_engine.workflows import draws
 from quota_engine.workflows.arguments import Applicants
 from quota_engine.workflows.draws import AwardReport, DrawChoice, DrawFiles, SubmittedApplication
-from quota_engine.workflows.generator_drivers import Compute, Workflow, async_handler_of, call_handlers, handler_of
+from quota_engine.workflows.generator_drivers import Workflow, async_handler_of, call_handlers, handler_of
+from quota_engine.workflows.jobs import JOB_TIMEOUT_MS, job
 from quota_engine.workflows.request_builder import RequestBuilder
 
 
@@ -108,8 +108,7 @@ class DrawMethods:
         """
         return draws.find(self._requests, self.id, applicant)
 
-    @long_method
-    def close(self, *, epoch: int = 0) -> Workflow[DrawOutcome]:
+    def close(self, *, epoch: int = 0, timeout_ms: int | None = None) -> Workflow[DrawOutcome]:
         """After the closing time: record the offered places, and freeze them and the applications.
 
         The draw offers the available units of each quota that an application names, and the units parked for it.
@@ -117,15 +116,20 @@ class DrawMethods:
 
         Args:
             epoch: the draw's present epoch, after ``EPOCH_CHANGED``; 0 otherwise.
+            timeout_ms: time of the whole call in milliseconds, 200 to 3,600,000; ``None`` for the ``job_timeout_ms`` of
+                the engine.
 
         Returns:
             ``DONE``; ``UNKNOWN_DRAW``; ``STILL_OPEN`` with ``retry_at_ms``; ``CONFLICT`` if it was frozen otherwise;
             ``EPOCH_CHANGED`` with ``epoch`` if the draw's store has failed over. Then compare the draw with everything
             that was published before, and call again with this epoch.
-        """
-        return draws.close(self._requests, self.id, epoch)
 
-    @long_method
+        Raises:
+            JobTimeout: the time is over, and the draw is not frozen. A repeated call keeps the places that are
+                recorded, and reads the applications from the first one on: give it more time.
+        """
+        return job("close", timeout_ms, draws.close(self._requests, self.id, epoch))
+
     def run(self, seed: str, entropy: str = "", *, epoch: int = 0) -> Workflow[DrawOutcome]:
         """Reveal the seed. This decides the draw.
 
@@ -141,21 +145,24 @@ class DrawMethods:
         """
         return draws.run(self._requests, self.id, seed, entropy, epoch)
 
-    @long_method
-    def files(self) -> Workflow[DrawFiles | None]:
+    def files(self, *, timeout_ms: int | None = None) -> Workflow[DrawFiles | None]:
         """Return the files to publish: applications, capacities, and after :meth:`run` the result.
 
         The engine computes them from the store's state, which takes seconds for a million applications; the async
         class does so in a thread. ``None`` for an unknown draw.
-        """
-        record = yield from draws.read(self._requests, self.id)
-        if record is None:
-            return None
-        files: DrawFiles = yield Compute(functools.partial(draws.drawn, record))
-        return files
 
-    @long_method
-    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> Workflow[AwardReport]:
+        Args:
+            timeout_ms: time of the whole call besides the computation, in milliseconds, 200 to 3,600,000; ``None`` for
+                the ``job_timeout_ms`` of the engine.
+
+        Raises:
+            JobTimeout: the time is over. Nothing was changed; give the call more time.
+        """
+        return job("files", timeout_ms, draws.files_of(self._requests, self.id))
+
+    def award(
+        self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0, timeout_ms: int | None = None
+    ) -> Workflow[AwardReport]:
         """Hold the winners' places. Safe to repeat.
 
         Their days must be open, and the office may refuse a winner as it refuses any applicant. A winner confirms with
@@ -165,11 +172,14 @@ class DrawMethods:
             hold_ttl_ms: length of the holds; 0 for the office's rule.
             skip: number of winners to skip, in the order of the draw.
             limit: number of winners to award; 0 for all others.
+            timeout_ms: time of the whole call in milliseconds, 200 to 3,600,000; ``None`` for the ``job_timeout_ms`` of
+                the engine.
+
+        Raises:
+            JobTimeout: the time is over between two parts of the winners. ``report`` is about the winners before, and
+                ``resume_with`` names the next one in ``skip``.
         """
-        files = yield from self.files()
-        if files is None:
-            return draws.NOTHING_AWARDED
-        return (yield from draws.award(self._requests, files, hold_ttl_ms, skip, limit))
+        return job("award", timeout_ms, draws.award_draw(self._requests, self.id, hold_ttl_ms, skip, limit))
 
 
 class Draw(SyncBound[DrawMethods]):
@@ -180,9 +190,9 @@ class Draw(SyncBound[DrawMethods]):
     with the same arguments.
     """
 
-    def __init__(self, store: Store, requests: RequestBuilder, draw: str) -> None:
+    def __init__(self, store: Store, requests: RequestBuilder, draw: str, job_timeout_ms: int = JOB_TIMEOUT_MS) -> None:
         handle = handler_of(store)
-        super().__init__(DrawMethods(requests, draw), handle, call_handlers(store, handle))
+        super().__init__(DrawMethods(requests, draw), handle, call_handlers(store, handle, job_timeout_ms))
         self.id = draw
 
     def commitment(self, seed: str) -> str:
@@ -209,9 +219,11 @@ class Draw(SyncBound[DrawMethods]):
 class AsyncDraw(AsyncBound[DrawMethods]):
     """:class:`Draw` for asyncio: the same methods, awaited."""
 
-    def __init__(self, store: AsyncStore, requests: RequestBuilder, draw: str) -> None:
+    def __init__(
+        self, store: AsyncStore, requests: RequestBuilder, draw: str, job_timeout_ms: int = JOB_TIMEOUT_MS
+    ) -> None:
         handle = async_handler_of(store)
-        super().__init__(DrawMethods(requests, draw), handle, call_handlers(store, handle))
+        super().__init__(DrawMethods(requests, draw), handle, call_handlers(store, handle, job_timeout_ms))
         self.id = draw
 
     def commitment(self, seed: str) -> str:

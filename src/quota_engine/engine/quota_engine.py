@@ -32,6 +32,7 @@ from quota_engine.workflows.admission_gate import AdmissionGate
 from quota_engine.workflows.arguments import Applicants, Day, random_id
 from quota_engine.workflows.entries import reserve
 from quota_engine.workflows.generator_drivers import async_handler_of, call_handlers, handler_of
+from quota_engine.workflows.jobs import JOB_TIMEOUT_MS, check_timeout
 from quota_engine.workflows.request_builder import RequestBuilder
 from quota_engine.workflows.room_view_cache import RoomViewCache
 
@@ -72,11 +73,13 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         *,
         clock: Clock | None = None,
         rooms: RoomCache[WaitingRoom] | None = None,
+        job_timeout_ms: int = JOB_TIMEOUT_MS,
     ) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
         handle = handler_of(store)
-        super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle))
+        super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle, job_timeout_ms))
         self._store = store
+        self._job_timeout_ms = job_timeout_ms
         local_ms = _local_clock(clock)
         self._rooms = (
             rooms
@@ -99,6 +102,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         observer: Observer | None = None,
         ticket_keys: TicketKeys | None = None,
         call_timeout_ms: int | None = None,
+        job_timeout_ms: int = JOB_TIMEOUT_MS,
     ) -> Self:
         """Open the store at ``url``.
 
@@ -118,16 +122,22 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
             call_timeout_ms: time that a call has with all attempts, in milliseconds, 200 to 3,600,000. A call that has
                 not ended by then raises ``BackendUnavailable`` if nothing was sent, else ``OutcomeUnknown``. ``None``
                 for the store's setting: 5,000 for one server, 10,000 behind Sentinels and in a cluster.
+            job_timeout_ms: time that a call of many steps has, such as :meth:`publish`, in milliseconds, 200 to
+                3,600,000. Each request of it to the store has ``call_timeout_ms`` as well. A call that has not ended by
+                then stops between two steps and raises :class:`~quota_engine.JobTimeout`.
 
         Raises:
             InvalidRequest: the URL, the identity key, the catalog or the time is not valid.
             WrongIdentityKey: the store was first opened with another identity key.
             BackendUnavailable: no server answers there.
         """
+        check_timeout(job_timeout_ms, "job_timeout_ms")
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
         store = open_store(factory, url, clock, requests.identity_key, observer, call_timeout_ms)
-        return cls(store, requests, _gate(admission, observer, clock, requests), clock=clock)
+        return cls(
+            store, requests, _gate(admission, observer, clock, requests), clock=clock, job_timeout_ms=job_timeout_ms
+        )
 
     def close(self) -> None:
         """Close the store. A second call does nothing."""
@@ -138,14 +148,19 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
 
         The time counts from now and is for all calls of the returned engine together, so use a new one for each
         request. A call that has not ended by then raises ``BackendUnavailable`` if nothing was sent, else
-        ``OutcomeUnknown``. Nothing of it takes effect later. The engines share the store and everything else.
+        ``OutcomeUnknown``; a call of many steps, such as :meth:`publish`, raises ``JobTimeout``. Nothing of it takes
+        effect later. The engines share the store and everything else.
 
         Args:
             timeout_ms: time in milliseconds, 200 to 3,600,000.
         """
         methods = self._methods
         return type(self)(
-            BoundedStore(self._store, end_of(timeout_ms)), methods.requests, methods.gate, rooms=self._rooms
+            BoundedStore(self._store, end_of(timeout_ms)),
+            methods.requests,
+            methods.gate,
+            rooms=self._rooms,
+            job_timeout_ms=self._job_timeout_ms,
         )
 
     def reserve(
@@ -223,7 +238,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         Args:
             draw: 1 to 64 of ``A-Z a-z 0-9 _ -``.
         """
-        return Draw(self._store, self._methods.requests, draw)
+        return Draw(self._store, self._methods.requests, draw, self._job_timeout_ms)
 
     confirm = sync_method(ReservationMethods.confirm)
     extend = sync_method(ReservationMethods.extend)
@@ -275,11 +290,13 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         *,
         clock: Clock | None = None,
         rooms: RoomCache[AsyncWaitingRoom] | None = None,
+        job_timeout_ms: int = JOB_TIMEOUT_MS,
     ) -> None:
         """Use a store of your own; :meth:`open` is the usual way."""
         handle = async_handler_of(store)
-        super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle))
+        super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle, job_timeout_ms))
         self._store = store
+        self._job_timeout_ms = job_timeout_ms
         local_ms = _local_clock(clock)
         self._rooms = (
             rooms
@@ -303,12 +320,16 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         observer: Observer | None = None,
         ticket_keys: TicketKeys | None = None,
         call_timeout_ms: int | None = None,
+        job_timeout_ms: int = JOB_TIMEOUT_MS,
     ) -> Self:
         """See :meth:`QuotaEngine.open`."""
+        check_timeout(job_timeout_ms, "job_timeout_ms")
         factory = store_factory(url)
         requests = RequestBuilder(identity_key_for(url, identity_key), catalog, id_factory or random_id, ticket_keys)
         store = await open_async_store(factory, url, clock, requests.identity_key, observer, call_timeout_ms)
-        return cls(store, requests, _gate(admission, observer, clock, requests), clock=clock)
+        return cls(
+            store, requests, _gate(admission, observer, clock, requests), clock=clock, job_timeout_ms=job_timeout_ms
+        )
 
     async def close(self) -> None:
         """Close the store. A second call does nothing."""
@@ -318,7 +339,11 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         """See :meth:`QuotaEngine.with_timeout`."""
         methods = self._methods
         return type(self)(
-            AsyncBoundedStore(self._store, end_of(timeout_ms)), methods.requests, methods.gate, rooms=self._rooms
+            AsyncBoundedStore(self._store, end_of(timeout_ms)),
+            methods.requests,
+            methods.gate,
+            rooms=self._rooms,
+            job_timeout_ms=self._job_timeout_ms,
         )
 
     async def reserve(
@@ -359,7 +384,7 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
 
     def draw(self, draw: str) -> AsyncDraw:
         """See :meth:`QuotaEngine.draw`."""
-        return AsyncDraw(self._store, self._methods.requests, draw)
+        return AsyncDraw(self._store, self._methods.requests, draw, self._job_timeout_ms)
 
     confirm = async_method(ReservationMethods.confirm)
     extend = async_method(ReservationMethods.extend)

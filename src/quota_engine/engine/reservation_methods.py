@@ -10,12 +10,12 @@ from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Decline, Exte
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.generators import Request
-from quota_engine.method_binding import long_method
 from quota_engine.ports import StoreRequest
 from quota_engine.workflows import day_workflows, entries, office_moves, party_changes
 from quota_engine.workflows.admission_gate import AdmissionGate, CallAdmission
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.jobs import job
 from quota_engine.workflows.office_moves import MovesReport
 from quota_engine.workflows.request_builder import RequestBuilder
 
@@ -244,8 +244,9 @@ class ReservationMethods:
             self.requests, admission, reference, day, office, selection, owner, expected_version
         )
 
-    @long_method
-    def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> Workflow[MovesReport]:
+    def recover_moves(
+        self, *, older_than_ms: int = 0, limit: int = 1000, timeout_ms: int | None = None
+    ) -> Workflow[MovesReport]:
         """Finish cross-office moves whose caller died. Call periodically.
 
         Safe to call at any time from any number of processes. A move is left alone for half a minute, while its caller
@@ -254,8 +255,13 @@ class ReservationMethods:
         Args:
             older_than_ms: milliseconds to wait beyond that half minute.
             limit: most moves to finish, 1 to 10,000.
+            timeout_ms: time of the whole call in milliseconds, 200 to 3,600,000; ``None`` for the ``job_timeout_ms`` of
+                the engine.
+
+        Raises:
+            JobTimeout: the time is over between two moves. ``report`` counts the moves before. Call it again.
         """
-        return office_moves.recover_moves(self.requests, older_than_ms, limit)
+        return job("recover_moves", timeout_ms, office_moves.recover_moves(self.requests, older_than_ms, limit))
 
     def find_moved(self, reference: str) -> Workflow[str]:
         """Return the new reference of a reservation that is ``MOVED``; ``""`` if it is unknown.

@@ -11,10 +11,11 @@ from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.engine.bounded_store import AsyncTimeoutStore, TimeoutStore, check_timeout
+from quota_engine.engine.bounded_store import AsyncTimeoutStore, TimeoutStore
 from quota_engine.ports import AsyncStore, Clock, Observable, Observer, Store, StoreFactory, StoreObserver, TimedStore
 from quota_engine.workflows.generator_drivers import run, run_async
 from quota_engine.workflows.identity_key_check import check_identity_key
+from quota_engine.workflows.jobs import check_timeout
 
 StoreT = TypeVar("StoreT")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DAYS_MAX", "AuditReport", "PublishReport", "audit", "lookup", "publish", "view"]
+__all__ = ["DAYS_MAX", "AuditReport", "PublishReport", "audit", "audit_offices", "lookup", "publish", "view"]
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ from quota_engine.workflows.catalog_changes import DayEffect, corrections_of, me
 from quota_engine.workflows.catalog_plans import check_catalog
 from quota_engine.workflows.generator_drivers import Workflow
 from quota_engine.workflows.identity_key_check import check_identity_key
+from quota_engine.workflows.jobs import Checkpoint
 from quota_engine.workflows.national_claims import audit_claims
 from quota_engine.workflows.request_builder import RequestBuilder
 
@@ -107,7 +108,9 @@ def publish(
         yield from check_identity_key(requests.identity_key)
         requests.use_catalog(catalog)
     report = PublishReport(len(chosen), 0, 0, 0)
-    for office in chosen:
+    for done, office in enumerate(chosen):
+        left = {"offices": list(chosen[done:])} if done else {}
+        yield Checkpoint(done, len(chosen), "offices", left, msgspec.structs.replace(report, offices=done))
         if not dry_run:
             rules = rules_of(catalog, office, jitter_seed=requests.jitter_seed)
             (outcome,) = yield ApplyMany(office, (SetRules(rules),))
@@ -241,9 +244,16 @@ def view(requests: RequestBuilder, office: str, first_day: Day, last_day: Day | 
 def audit(requests: RequestBuilder, office: str | None) -> Workflow[AuditReport]:
     """Audit one office, or all of them."""
     offices: list[str] = [requests.known_office(office)] if office is not None else (yield ListOffices())
+    return (yield from audit_offices(offices, requests if requests.has_national_limit else None))
+
+
+def audit_offices(offices: Sequence[str], requests: RequestBuilder | None = None) -> Workflow[AuditReport]:
+    """Audit the ledgers of these offices; with ``requests``, the national claims of their reservations as well."""
     findings: list[str] = []
-    for one in offices:
+    for done, one in enumerate(offices):
+        remedy = "audit office by office, or give it more time"
+        yield Checkpoint(done, len(offices), "offices", report=AuditReport(done, tuple(findings)), remedy=remedy)
         findings += yield Audit(one)
-        if requests.has_national_limit:
+        if requests is not None:
             findings += yield from audit_claims(requests, one)
     return AuditReport(len(offices), tuple(findings))

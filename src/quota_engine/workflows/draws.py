@@ -17,18 +17,21 @@ __all__ = [
     "DrawRecord",
     "SubmittedApplication",
     "award",
+    "award_draw",
     "award_id",
     "check_receipt",
     "close",
     "create",
     "drawn",
     "enter",
+    "files_of",
     "find",
     "read",
     "run",
     "withdraw",
 ]
 
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +43,7 @@ from quota_engine.catalog import Selection
 from quota_engine.domain.commands import ReleaseParked, Reserve
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.outcomes import DayView, Status
+from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
 from quota_engine.draws import lottery
 from quota_engine.draws.files import (
@@ -90,12 +93,15 @@ from quota_engine.draws.lottery import (
 )
 from quota_engine.ports import ApplyMany, Query, View
 from quota_engine.workflows.arguments import Applicants, Day
-from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.generator_drivers import Apply, Compute, Workflow
+from quota_engine.workflows.jobs import Checkpoint
 from quota_engine.workflows.national_claims import reserve_all
 from quota_engine.workflows.request_builder import RequestBuilder
 
 REFUSALS_SHOWN_MAX: Final = 1_000
 _RESERVES_PER_CALL: Final = 1_024
+_WINNERS_PER_STEP: Final = 4_096
+_NEEDS_TIME: Final = "give it more time"
 _DAYS_PER_VIEW: Final = 128
 _TOKENS, _AWARDS = "draw tokens", "draw awards"
 """Purposes of the secrets that the engine derives from the identity key."""
@@ -321,10 +327,13 @@ def _write_capacities(address: str, preferences: Sequence[Preference]) -> Workfl
     view: DrawView | None = yield Query(address, ReadDraw())
     written: list[OfferDay] = yield from _pages(address, ReadOfferedDays, 0 if view is None else view.offered_days)
     known = {(one.office, one.day) for one in written}
+    done, total = len(known), sum(map(len, quotas_of.values()))
     for office, days in sorted(quotas_of.items()):
         missing = sorted(day for day in days if (office, day) not in known)
         for start in range(0, len(missing), _DAYS_PER_VIEW):
             part = tuple(missing[start : start + _DAYS_PER_VIEW])
+            yield Checkpoint(done, total, "office-days")
+            done += len(part)
             # The parked units have waited for this draw.
             views: list[DayView] = yield View(office, part)
             parked = tuple(
@@ -371,6 +380,7 @@ def _pages(
     """Return all rows, read page by page."""
     rows: list[Any] = []
     for after in range(0, count, PAGE_MAX):
+        yield Checkpoint(after, count, "rows", remedy=_NEEDS_TIME)
         asked: DrawQuery = question(after, PAGE_MAX)
         rows += yield Query(address, asked)
     return rows
@@ -397,6 +407,7 @@ def read(requests: RequestBuilder, draw_id: str) -> Workflow[DrawRecord | None]:
     parties: dict[int, tuple[str, ...]] = {}
     applications: dict[int, lottery.Application] = {}
     for after in range(0, view.last_number, PAGE_MAX):
+        yield Checkpoint(after, view.last_number, "applications", remedy=_NEEDS_TIME)
         page: list[StoredApplication] = yield Query(address, ReadApplications(after, PAGE_MAX))
         for one in page:
             parties[one.number] = one.applicants
@@ -440,16 +451,36 @@ def drawn(record: DrawRecord) -> DrawFiles:
     return DrawFiles(record, head, lots, tuple(findings))
 
 
+def files_of(requests: RequestBuilder, draw_id: str) -> Workflow[DrawFiles | None]:
+    """Return the files of a draw: :meth:`quota_engine.Draw.files`."""
+    record = yield from read(requests, draw_id)
+    if record is None:
+        return None
+    files: DrawFiles = yield Compute(functools.partial(drawn, record))
+    return files
+
+
 def award_id(requests: RequestBuilder, draw_id: str, number: int) -> str:
     """Return the id of a winner's reservation: always the same, and hard to guess."""
     key = requests.secret_for(_AWARDS)
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 
-def award(requests: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Workflow[AwardReport]:
-    """Hold the winners' places in the order of the draw, office by office. A repeated call holds the missing ones.
+def award_draw(
+    requests: RequestBuilder, draw_id: str, hold_ttl_ms: int, skip: int, limit: int
+) -> Workflow[AwardReport]:
+    """Hold the winners' places: :meth:`quota_engine.Draw.award`."""
+    files = yield from files_of(requests, draw_id)
+    if files is None:
+        return NOTHING_AWARDED
+    return (yield from award(requests, files, hold_ttl_ms, skip, limit))
 
-    A winner whose hold expired or was released gets no second one, because the id has been used.
+
+def award(requests: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: int, limit: int) -> Workflow[AwardReport]:
+    """Hold the winners' places in the order of the draw. A repeated call holds the missing ones.
+
+    A step takes a part of the winners, office by office. A winner whose hold expired or was released gets no second
+    one, because the id has been used.
 
     Args:
         requests: the engine's request builder.
@@ -461,31 +492,57 @@ def award(requests: RequestBuilder, files: DrawFiles, hold_ttl_ms: int, skip: in
     check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
     check_integer(skip, "skip", 0, APPLICATIONS_MAX)
     check_integer(limit, "limit", 0, APPLICATIONS_MAX)
-    record = files.record
     winners = [lot for lot in files.lots if lot.preference]
     if files.head is None:
         return AwardReport(0, {}, {}, (), (*files.findings, "the seed has not been revealed"))
     if files.findings:
         return AwardReport(len(winners), {}, {}, (), files.findings)
+    awarded = _Awarded(len(winners))
+    chosen = winners[skip : skip + limit if limit else None]
+    for start in range(0, len(chosen), _WINNERS_PER_STEP):
+        left = {"skip": skip + start, **({"limit": limit - start} if limit else {})} if start else {}
+        yield Checkpoint(start, len(chosen), "winners", left, awarded.report())
+        yield from _award(requests, files.record, chosen[start : start + _WINNERS_PER_STEP], hold_ttl_ms, awarded)
+    return awarded.report()
+
+
+class _Awarded:
+    """The winners that an award has looked at."""
+
+    def __init__(self, winners: int) -> None:
+        self._winners = winners
+        self._references: dict[int, str] = {}
+        self._refusals: dict[Status, int] = defaultdict(int)
+        self._refused: list[tuple[int, Status]] = []
+
+    def add(self, number: int, outcome: Outcome) -> None:
+        """Note the outcome of a winner's reserve."""
+        if outcome.ok or outcome.status is Status.RESERVATION_ENDED:
+            self._references[number] = outcome.reference
+            return
+        self._refusals[outcome.status] += 1
+        if len(self._refused) < REFUSALS_SHOWN_MAX:
+            self._refused.append((number, outcome.status))
+
+    def report(self) -> AwardReport:
+        """Return the report about these winners."""
+        return AwardReport(self._winners, self._references, dict(self._refusals), tuple(self._refused))
+
+
+def _award(
+    requests: RequestBuilder, record: DrawRecord, lots: Sequence[Lot], hold_ttl_ms: int, awarded: _Awarded
+) -> Workflow[None]:
+    """Hold the places of some winners, office by office."""
     by_office: dict[str, list[tuple[int, Reserve]]] = defaultdict(list)
-    for lot in winners[skip : skip + limit if limit else None]:
+    for lot in lots:
         preference = record.capacities.preferences[record.applications[lot.number].choices[lot.preference - 1]]
-        reservation_id = award_id(requests, files.record.view.draw, lot.number)
+        reservation_id = award_id(requests, record.view.draw, lot.number)
         party = record.parties[lot.number]
         reserve = Reserve(reservation_id, preference.day, party, preference.choice, hold_ttl_ms=hold_ttl_ms)
         by_office[preference.office].append((lot.number, reserve))
-    references: dict[int, str] = {}
-    refusals: dict[Status, int] = defaultdict(int)
-    refused: list[tuple[int, Status]] = []
     for office, reserves in sorted(by_office.items()):
         for start in range(0, len(reserves), _RESERVES_PER_CALL):
             part = reserves[start : start + _RESERVES_PER_CALL]
             outcomes = yield from reserve_all(requests, office, [reserve for _, reserve in part])
             for (number, _), outcome in zip(part, outcomes, strict=True):
-                if outcome.ok or outcome.status is Status.RESERVATION_ENDED:
-                    references[number] = outcome.reference
-                else:
-                    refusals[outcome.status] += 1
-                    if len(refused) < REFUSALS_SHOWN_MAX:
-                        refused.append((number, outcome.status))
-    return AwardReport(len(winners), references, dict(refusals), tuple(refused))
+                awarded.add(number, outcome)

@@ -18,12 +18,14 @@ __all__ = [
     "run_async",
 ]
 
+import math
 from collections.abc import Callable, Generator
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from quota_engine.clocks import monotonic_ms
 from quota_engine.generators import Request, drive, drive_async
 from quota_engine.ports import AsyncStore, Store, StoreRequest, TimedStore
+from quota_engine.workflows.jobs import JOB_TIMEOUT_MS, JobRequest, JobTimer, StartJob
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -83,6 +85,8 @@ def handler_of(store: Store) -> StoreHandler:
             return store.execute(request) if ends_at_ms is None else store.execute(request, ends_at_ms=ends_at_ms)
         if isinstance(request, Compute):
             return request.function()
+        if isinstance(request, JobRequest):
+            return None
         raise TypeError(f"no driver answers a {type(request).__name__}")
 
     return handle
@@ -104,37 +108,75 @@ def async_handler_of(store: AsyncStore) -> StoreHandler:
             import asyncio  # its caller has an event loop; synchronous callers never import it
 
             return await asyncio.to_thread(request.function)
+        if isinstance(request, JobRequest):
+            return None
         raise TypeError(f"no driver answers a {type(request).__name__}")
 
     return handle
 
 
-def call_handlers(store: object, handle: StoreHandler) -> Callable[[], Callable[[Request[Any]], Any]]:
+@runtime_checkable
+class _EndingStore(Protocol):
+    """A store whose calls all end by one time of :func:`quota_engine.clocks.monotonic_ms`."""
+
+    ends_at_ms: float
+
+
+class _CallHandler:
+    """Answers the requests of one call, which share its end."""
+
+    def __init__(
+        self,
+        handle: StoreHandler,
+        call_timeout_ms: int | None,
+        job_timeout_ms: int,
+        ends_at_ms_max: float,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._handle = handle
+        self._call_timeout_ms = call_timeout_ms
+        self._job_timeout_ms = job_timeout_ms
+        self._ends_at_ms_max = ends_at_ms_max
+        self._monotonic = monotonic
+        self._ends_at_ms: float | None = None
+        self._timer: JobTimer | None = None
+
+    def __call__(self, request: Request[Any]) -> Any:
+        if isinstance(request, JobRequest):
+            if isinstance(request, StartJob):
+                self._timer = JobTimer(
+                    request, self._job_timeout_ms, self._ends_at_ms_max, self._call_timeout_ms, self._monotonic
+                )
+            elif self._timer is not None:
+                self._timer.check(request)
+            return self._handle(request)
+        if self._timer is not None:
+            return self._handle(request, self._timer.end_of(request))
+        if self._ends_at_ms is None and self._call_timeout_ms is not None:
+            self._ends_at_ms = self._monotonic() + self._call_timeout_ms
+        return self._handle(request, self._ends_at_ms)
+
+
+def call_handlers(
+    store: object,
+    handle: StoreHandler,
+    job_timeout_ms: int = JOB_TIMEOUT_MS,
+    monotonic: Callable[[], float] = monotonic_ms,
+) -> Callable[[], Callable[[Request[Any]], Any]]:
     """Return a function that returns the handler of one call: all requests of the call share its end.
 
     The end counts from the call's first request. A store without :attr:`~quota_engine.ports.TimedStore.call_timeout_ms`
-    gets no end.
+    gets no end, except for a job (:mod:`quota_engine.workflows.jobs`).
 
     Args:
         store: The store.
         handle: Answers the requests from it.
+        job_timeout_ms: Time of a job that names no other, in milliseconds.
+        monotonic: Returns milliseconds of a clock that never goes back, the same as the store's.
     """
-    if not isinstance(store, TimedStore):
-        return lambda: handle
-    timeout_ms = store.call_timeout_ms
-
-    def begin() -> Callable[[Request[Any]], Any]:
-        ends_at_ms: float | None = None
-
-        def handle_until(request: Request[Any]) -> Any:
-            nonlocal ends_at_ms
-            if ends_at_ms is None:
-                ends_at_ms = monotonic_ms() + timeout_ms
-            return handle(request, ends_at_ms)
-
-        return handle_until
-
-    return begin
+    call_timeout_ms = store.call_timeout_ms if isinstance(store, TimedStore) else None
+    ends_at_ms_max = store.ends_at_ms if isinstance(store, _EndingStore) else math.inf
+    return lambda: _CallHandler(handle, call_timeout_ms, job_timeout_ms, ends_at_ms_max, monotonic)
 
 
 def run(work: Workflow[T] | Request[T], store: Store) -> T:

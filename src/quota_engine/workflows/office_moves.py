@@ -50,6 +50,7 @@ from quota_engine.workflows import entries, national_claims
 from quota_engine.workflows.admission_gate import ApplyCommand, CallAdmission, Entry, applied_plainly
 from quota_engine.workflows.arguments import Day
 from quota_engine.workflows.generator_drivers import Apply, Workflow
+from quota_engine.workflows.jobs import Checkpoint
 from quota_engine.workflows.request_builder import RequestBuilder
 
 MOVE_LEASE_MS: Final = 30_000
@@ -342,11 +343,13 @@ def recover_moves(requests: RequestBuilder, older_than_ms: int, limit: int) -> W
     check_integer(limit, "limit", 1, FINISHED_MAX)
     finished = undone = 0
     for shard in shards():
+        yield Checkpoint(finished + undone, 0, "moves", report=MovesReport(finished, undone))
         left = limit - finished - undone
         if left < 1:
             break
         moves: list[MoveEntry] = yield Query(shard, OpenMoves(min(left, QUERY_ITEMS_MAX), older_than_ms))
         for move in moves:
+            yield Checkpoint(finished + undone, 0, "moves", report=MovesReport(finished, undone))
             if (yield from _finish(requests, move)):
                 finished += 1
             else:

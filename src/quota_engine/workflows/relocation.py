@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from quota_engine.catalog import Selection, get_office
 from quota_engine.domain.commands import CloseDay, Stay
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.errors import InvalidRequest, JobTimeout
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, Status
@@ -36,6 +36,7 @@ from quota_engine.workflows import office_moves
 from quota_engine.workflows.admission_gate import CallAdmission
 from quota_engine.workflows.arguments import Day, day_number
 from quota_engine.workflows.generator_drivers import Apply, Workflow, execute
+from quota_engine.workflows.jobs import Checkpoint
 from quota_engine.workflows.request_builder import RequestBuilder
 
 PARTIES_MAX: Final = 500
@@ -161,11 +162,19 @@ def relocate_day(
     waiting = [one for one in listed if one.state is State.CONFIRMED and one.queue_number > after]
     rooms = yield from _Rooms.read(targets or _next_days(office, day))
     parties = []
+    looked = 0
     for record in waiting[:limit]:
+        try:
+            yield Checkpoint(looked, len(waiting), "parties")
+        except JobTimeout:
+            if not looked:
+                raise
+            break  # the report says where the next call continues
+        looked += 1
         party = yield from _relocate(requests, rooms, record, other_sessions=other_sessions, dry_run=dry_run)
         if party is not None:
             parties.append(party)
-    next_after = waiting[limit - 1].queue_number if len(waiting) > limit else 0
+    next_after = waiting[looked - 1].queue_number if len(waiting) > looked else 0
     return RelocationReport(office, day, Status.DONE, dry_run, tuple(parties), next_after)
 
 

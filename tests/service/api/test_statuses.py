@@ -112,7 +112,7 @@ async def anywhere(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.gather(*slow)
     for error in (BackendUnavailable("away"), OutcomeUnknown("lost"), ZeroDivisionError()):
 
-        def fail(*_: Any, error: Exception = error) -> None:
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error
 
         with monkeypatch.context() as patch:

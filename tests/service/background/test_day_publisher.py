@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quota_engine import AsyncQuotaEngine, ManualClock
+from quota_engine import AsyncQuotaEngine, JobTimeout, ManualClock, PublishReport
 from quota_engine.catalog import Catalog, catalog_from, day_terms, last_day_to_publish, load_catalog, next_release
 from quota_engine.catalog.schema import Hours
 from quota_engine.domain.errors import BackendUnavailable
@@ -163,10 +163,10 @@ async def test_an_unavailable_office_stops_no_other(monkeypatch: pytest.MonkeyPa
     closed = set(list(catalog.offices)[:2])
     execute = MemoryStore.execute
 
-    def refuse_closed(store: MemoryStore, request: Any) -> Any:
+    def refuse_closed(store: MemoryStore, request: Any, **end: Any) -> Any:
         if getattr(request, "office", getattr(request, "address", "")) in closed:
             raise BackendUnavailable("the office is closed")
-        return execute(store, request)
+        return execute(store, request, **end)
 
     monkeypatch.setattr(MemoryStore, "execute", refuse_closed)
     async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
@@ -181,13 +181,34 @@ async def test_an_unavailable_office_stops_no_other(monkeypatch: pytest.MonkeyPa
             await DayPublisher(engine, catalog, 8, clock.now_ms).tick()
 
 
+async def test_a_publication_without_time_goes_on_with_the_other_offices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call has time for one office. All are published, each once."""
+    clock = ManualClock.at("2026-12-04T14:00:00+07:00")
+    catalog = load_catalog("indonesia")
+    calls: list[list[str]] = []
+    async with await AsyncQuotaEngine.open("memory://", catalog=catalog, clock=clock) as engine:
+        publish = engine.publish
+
+        async def publish_one(*days: Any, offices: list[str]) -> PublishReport:
+            calls.append(offices)
+            report = await publish(*days, offices=offices[:1])
+            if len(offices) > 1:
+                raise JobTimeout("publish", 5, 1, len(offices), "offices", resume_with={"offices": offices[1:]})
+            return report
+
+        monkeypatch.setattr(engine, "publish", publish_one)
+        await DayPublisher(engine, catalog, 3, clock.now_ms).tick()
+        assert sorted(offices[0] for offices in calls) == sorted(catalog.offices)
+        assert sorted(await engine.list_offices()) == sorted(catalog.offices)
+
+
 async def test_failed_publication_is_retried(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(module, "TICK_INTERVAL_S", 0.01)
     async with running(publish_days=8) as client:
         before = await known(client)
         failed = asyncio.Event()
 
-        def away(*_: Any) -> None:
+        def away(*_: Any, **__: Any) -> None:
             failed.set()
             raise BackendUnavailable("away")
 

@@ -13,14 +13,15 @@ import pytest
 from redis.connection import UnixDomainSocketConnection
 
 from quota_engine import AsyncQuotaEngine, QuotaEngine
-from quota_engine.clocks import monotonic_ms
+from quota_engine.clocks import ManualClock, monotonic_ms
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, published, reserve
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, JobTimeout, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Lookup, View
 from quota_engine.stores.redis.ending_connections import EndingConnectionPool, limit_socket, set_end
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.sync_store import RedisStore
+from tests.support.daily_releases import DULL, OPENS_AT_MS, catalog_of
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server, valkey_server_binary
 
@@ -220,6 +221,25 @@ async def test_an_async_engine_takes_a_time_for_its_calls(stopped: Server) -> No
         assert {type(result) for result in results} == {BackendUnavailable}
         assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
         stopped.resume()
+
+
+@pytest.mark.slow
+def test_a_job_ends_in_time_and_resumes(stopped: Server) -> None:
+    """The server stops in the middle of a publication. The same call, with the server back, publishes the rest."""
+    catalog = catalog_of()
+    key, clock = b"a key for tests, and only them", ManualClock(OPENS_AT_MS)
+    with QuotaEngine.open(stopped.url, identity_key=key, catalog=catalog, clock=clock) as engine:
+        engine.publish(catalog, DULL, offices=["east"])
+        stopped.pause()
+        began_ms = monotonic_ms()
+        with pytest.raises(JobTimeout) as caught:
+            engine.publish(catalog, DULL, timeout_ms=TIME_MS)
+        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+        assert (caught.value.job, caught.value.done, caught.value.is_cut) == ("publish", 0, True)
+        stopped.resume()
+        report = engine.publish(catalog, DULL)
+        assert (report.offices, report.days_published + report.days_unchanged) == (2, 2)
+        assert engine.audit(timeout_ms=60_000).ok
 
 
 @pytest.mark.parametrize("time_ms", [199, 3_600_001, True, "5000"])

@@ -131,6 +131,7 @@ class DayCalls(CallBase):
         *,
         offices: Sequence[str] | None = None,
         dry_run: bool = False,
+        timeout_ms: int | None = None,
     ) -> CallFlow[PublishReport]:
         """See :meth:`quota_engine.QuotaEngine.publish`. The service publishes its own catalog."""
         first = day_text(first_day)
@@ -139,7 +140,9 @@ class DayCalls(CallBase):
             body["offices"] = list(offices)
         if dry_run:
             body["dry_run"] = True
-        found = yield from self._request("POST", "/v1/publish", PublishedBody, body=body, is_long=True)
+        found = yield from self._request(
+            "POST", "/v1/publish", PublishedBody, body=body, is_long=True, timeout_ms=timeout_ms
+        )
         return PublishReport(
             found.offices,
             found.days_published,
@@ -163,6 +166,7 @@ class DayCalls(CallBase):
         after: int = 0,
         limit: int = 100,
         dry_run: bool = False,
+        timeout_ms: int | None = None,
     ) -> CallFlow[RelocationReport]:
         """See :meth:`quota_engine.QuotaEngine.relocate_day`."""
         if not isinstance(targets, list | tuple):
@@ -176,15 +180,17 @@ class DayCalls(CallBase):
             "dry_run": dry_run,
         }
         path = day_path(office, day, "relocate")
-        found = yield from self._request_or_problem("POST", path, RelocationBody, Status, body=body, is_long=True)
+        found = yield from self._request_or_problem(
+            "POST", path, RelocationBody, Status, body=body, is_long=True, timeout_ms=timeout_ms
+        )
         if isinstance(found, RelocationBody):
             return relocation_of(found)
         return RelocationReport(office, day_number(day), Status(str(found.outcome)), dry_run)
 
-    def audit(self, office: str | None = None) -> CallFlow[AuditReport]:
+    def audit(self, office: str | None = None, *, timeout_ms: int | None = None) -> CallFlow[AuditReport]:
         """See :meth:`quota_engine.QuotaEngine.audit`."""
         query = {} if office is None else {"office": segment(office, "office")}
-        found = yield from self._request("GET", "/v1/audit", AuditBody, query=query)
+        found = yield from self._request("GET", "/v1/audit", AuditBody, query=query, timeout_ms=timeout_ms)
         return AuditReport(found.offices, tuple(found.findings))
 
     def reconcile(self, address: str) -> CallFlow[Reconciliation]:

@@ -8,6 +8,7 @@ import datetime
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -17,7 +18,8 @@ from quota_engine.client.call_protocol import CallBase, CallFlow, Retries, Servi
 from quota_engine.client.calls.common import day_text, party_list
 from quota_engine.client.decoding import award_of, draw_outcome_of, draw_view_of, preference_of
 from quota_engine.client.service_clock import ServiceClock
-from quota_engine.domain.errors import InvalidRequest
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import InvalidRequest, JobTimeout
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import check_integer
 from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
@@ -33,6 +35,9 @@ from quota_engine.workflows.draws import (
     DrawRecord,
     SubmittedApplication,
 )
+
+_PART_MS_MIN: Final = 300
+"""No part of an award is requested with less time left."""
 
 
 class DrawCalls(CallBase):
@@ -94,16 +99,16 @@ class DrawCalls(CallBase):
         wishes = tuple(preference_of(one) for one in found.choices)
         return SubmittedApplication(found.number, found.version, tuple(found.tokens), wishes, found.epoch)
 
-    def close(self, *, epoch: int = 0) -> CallFlow[DrawOutcome]:
+    def close(self, *, epoch: int = 0, timeout_ms: int | None = None) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.close`."""
-        return self._draw_command("POST", "/close", {"epoch": epoch}, is_long=True)
+        return self._draw_command("POST", "/close", {"epoch": epoch}, is_long=True, timeout_ms=timeout_ms)
 
     def run(self, seed: str, entropy: str = "", *, epoch: int = 0) -> CallFlow[DrawOutcome]:
         """See :meth:`quota_engine.Draw.run`."""
         return self._draw_command("POST", "/run", {"seed": seed, "entropy": entropy, "epoch": epoch})
 
-    def files(self) -> CallFlow[DrawFiles | None]:
-        """See :meth:`quota_engine.Draw.files`.
+    def files(self, *, timeout_ms: int | None = None) -> CallFlow[DrawFiles | None]:
+        """See :meth:`quota_engine.Draw.files`. Each file has the time of ``timeout_ms``.
 
         A service publishes the files after the close, and raises :class:`ServiceRefused` before. It does not disclose
         the hashes of applicants: ``record.parties`` is empty.
@@ -111,9 +116,9 @@ class DrawCalls(CallBase):
         view = yield from self.view()
         if view is None:
             return None
-        applications = yield from self._file(f"{self._path}/files/applications.jsonl")
-        capacities = yield from self._file(f"{self._path}/files/capacities.json")
-        proof = yield from self._request("GET", f"{self._path}/files/proof.json", ProofBody)
+        applications = yield from self._file(f"{self._path}/files/applications.jsonl", timeout_ms)
+        capacities = yield from self._file(f"{self._path}/files/capacities.json", timeout_ms)
+        proof = yield from self._request("GET", f"{self._path}/files/proof.json", ProofBody, timeout_ms=timeout_ms)
         record = DrawRecord(
             view,
             capacities_of_json(capacities, "capacities.json"),
@@ -123,23 +128,32 @@ class DrawCalls(CallBase):
         )
         if not view.seed:
             return DrawFiles(record, None, (), tuple(proof.findings))
-        result = yield from self._file(f"{self._path}/files/result.jsonl")
+        result = yield from self._file(f"{self._path}/files/result.jsonl", timeout_ms)
         head, lots = result_of_lines(result.splitlines(), "result.jsonl")
         return DrawFiles(record, head, [lot for lot, _ in lots], tuple(proof.findings))
 
-    def award(self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0) -> CallFlow[AwardReport]:
-        """See :meth:`quota_engine.Draw.award`. All winners take several calls."""
+    def award(
+        self, *, hold_ttl_ms: int = 0, skip: int = 0, limit: int = 0, timeout_ms: int | None = None
+    ) -> CallFlow[AwardReport]:
+        """See :meth:`quota_engine.Draw.award`. All winners take several requests, which share ``timeout_ms``."""
+        ends_at_ms = None if timeout_ms is None else monotonic_ms() + timeout_ms
         check_integer(skip, "skip", 0, APPLICATIONS_MAX)
         check_integer(limit, "limit", 0, APPLICATIONS_MAX)
         end = skip + limit if limit else APPLICATIONS_MAX + 1
         parts: list[AwardReport] = []
         after: int | None = skip
         while after is not None and (after < end or not parts):
+            left_ms = None if ends_at_ms is None else int(ends_at_ms - monotonic_ms())
+            if parts and left_ms is not None and left_ms < _PART_MS_MIN:
+                raise _award_timeout(timeout_ms or 0, parts, skip, after, limit)
             body = {"hold_ttl_ms": hold_ttl_ms, "skip": after, "limit": min(AWARDS_MAX, end - after)}
             try:
                 found = yield from self._request_or_problem(
-                    "POST", f"{self._path}/award", AwardBody, DrawStatus, body=body, is_long=True
+                    "POST", f"{self._path}/award", AwardBody, DrawStatus, body=body, is_long=True, timeout_ms=left_ms
                 )
+            except JobTimeout as error:
+                reached = error.resume_with.get("skip", after)
+                raise _award_timeout(error.timeout_ms, parts, skip, reached, limit) from error
             except ServiceRefused as error:
                 if error.kind != "draw-not-run":
                     raise
@@ -151,12 +165,25 @@ class DrawCalls(CallBase):
         return _merged(parts)
 
     def _draw_command(
-        self, method: str, rest: str, body: dict[str, object] | None, *, is_long: bool = False
+        self,
+        method: str,
+        rest: str,
+        body: dict[str, object] | None,
+        *,
+        is_long: bool = False,
+        timeout_ms: int | None = None,
     ) -> CallFlow[DrawOutcome]:
-        path = self._path + rest
-        return draw_outcome_of(
-            (yield from self._request_or_problem(method, path, DrawOutcomeBody, DrawStatus, body=body, is_long=is_long))
+        found = yield from self._request_or_problem(
+            method, self._path + rest, DrawOutcomeBody, DrawStatus, body=body, is_long=is_long, timeout_ms=timeout_ms
         )
+        return draw_outcome_of(found)
+
+
+def _award_timeout(timeout_ms: int, parts: Sequence[AwardReport], skip: int, reached: int, limit: int) -> JobTimeout:
+    """Return the error of an award that has used up its time before the winner ``reached``."""
+    left = {"skip": reached, **({"limit": skip + limit - reached} if limit else {})} if reached > skip else {}
+    report = _merged(parts) if parts else None
+    return JobTimeout("award", timeout_ms, reached - skip, limit, "winners", resume_with=left, report=report)
 
 
 def _merged(parts: Sequence[AwardReport]) -> AwardReport:

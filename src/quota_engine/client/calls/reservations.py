@@ -153,10 +153,14 @@ class ReservationCalls(CallBase):
         }
         return self._step("reschedule", reference, owner, expected_version, day=day_text(day), office=office, **wanted)
 
-    def recover_moves(self, *, older_than_ms: int = 0, limit: int = 1000) -> CallFlow[MovesReport]:
+    def recover_moves(
+        self, *, older_than_ms: int = 0, limit: int = 1000, timeout_ms: int | None = None
+    ) -> CallFlow[MovesReport]:
         """See :meth:`quota_engine.QuotaEngine.recover_moves`. ``limit`` is at most 1,000."""
         body: dict[str, object] = {"older_than_ms": older_than_ms, "limit": limit}
-        found = yield from self._request("POST", "/v1/moves/recover", MovesBody, body=body, is_long=True)
+        found = yield from self._request(
+            "POST", "/v1/moves/recover", MovesBody, body=body, is_long=True, timeout_ms=timeout_ms
+        )
         return MovesReport(found.finished, found.undone)
 
     def find_moved(self, reference: str) -> CallFlow[str]:

@@ -227,6 +227,7 @@ _APPLY_PROBLEMS: Final = _problems(
     S.ALREADY_APPLIED, S.APPLICATION_LOST, S.STALE, S.DRAW_FULL, others=("unknown-name",),
 )  # fmt: skip
 _NOT_RUN: Final = ("draw-not-run",)
+_TIMEOUT: Final = ("job-timeout",)
 
 
 def _post(
@@ -269,12 +270,14 @@ DRAWS: Final = (
     get(
         _DRAW + "/applications/{number}", "application-result", "Get the result of an application by its number.",
         get_result, ApplicationResultBody, query_type=ResultQuery,
-        problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, S.NOT_FOUND, S.APPLICATION_LOST, others=_NOT_RUN),
+        problems=_problems(
+            S.UNKNOWN_DRAW, S.NOT_FROZEN, S.NOT_FOUND, S.APPLICATION_LOST, others=(*_NOT_RUN, *_TIMEOUT)
+        ),
     ),
     _post(
         "close", "close-draw", "Freeze the capacities and the applications, after the closing time.", close_draw,
         OPERATORS, body_type=CloseDrawBody,
-        problems=_problems(S.UNKNOWN_DRAW, S.STILL_OPEN, S.CONFLICT, S.EPOCH_CHANGED),
+        problems=_problems(S.UNKNOWN_DRAW, S.STILL_OPEN, S.CONFLICT, S.EPOCH_CHANGED, others=_TIMEOUT),
     ),
     _post(
         "run", "run-draw", "Reveal the seed and the public entropy, which decide the draw.", run_draw, OPERATORS,
@@ -282,10 +285,10 @@ DRAWS: Final = (
     ),
     _post(
         "award", "award", "Hold the winners' places, a page of winners at a time. Safe to repeat.", award, OPERATORS,
-        AwardBody, body_type=AwardRequestBody, problems=_problems(S.UNKNOWN_DRAW, others=_NOT_RUN),
+        AwardBody, body_type=AwardRequestBody, problems=_problems(S.UNKNOWN_DRAW, others=(*_NOT_RUN, *_TIMEOUT)),
     ),
     get(
         _DRAW + "/files/{file}", "draw-file", "Download a published file, to verify the draw.", download_file, bytes,
-        has_etag=True, problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, others=_NOT_RUN),
+        has_etag=True, problems=_problems(S.UNKNOWN_DRAW, S.NOT_FROZEN, others=(*_NOT_RUN, *_TIMEOUT)),
     ),
 )  # fmt: skip

@@ -206,7 +206,8 @@ OPERATIONS: Final = (
     ),
     post(
         DAY + "/relocate", "relocate-day", "Close a day and move its people to other days.", relocate_day,
-        RelocationBody, body_type=RelocateDayBody, refusals=DAY_REFUSALS, **_OPERATION,
+        RelocationBody, roles=OPERATORS, body_type=RelocateDayBody, refusals=DAY_REFUSALS,
+        problems=("unknown-name", "job-timeout"),
     ),
     post(
         DAY + "/expire", "expire", "Expire overdue holds of a day.", expire, body_type=ExpireBody,
@@ -214,7 +215,7 @@ OPERATIONS: Final = (
     ),
     post(
         "/v1/publish", "publish", "Publish the working days of offices.", publish, PublishedBody, roles=OPERATORS,
-        body_type=PublishBody,
+        body_type=PublishBody, problems=("job-timeout",),
     ),
     get(
         "/v1/catalog", "catalog", "Get the catalog that the service uses.", get_catalog, CatalogBody, roles=AUDITORS,
@@ -222,7 +223,7 @@ OPERATIONS: Final = (
     ),
     post(
         "/v1/moves/recover", "recover-moves", "Finish cross-office moves whose caller died.", recover_moves, MovesBody,
-        roles=OPERATORS, body_type=RecoverMovesBody,
+        roles=OPERATORS, body_type=RecoverMovesBody, problems=("job-timeout",),
     ),
     post(
         "/v1/ledgers/{address}/reconcile", "reconcile",
@@ -244,6 +245,6 @@ OPERATIONS: Final = (
     ),
     get(
         "/v1/audit", "audit", "Recompute every counter and report what differs.", audit, AuditBody, roles=AUDITORS,
-        query_type=AuditQuery, problems=("unknown-name",),
+        query_type=AuditQuery, problems=("unknown-name", "job-timeout"),
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from quota_engine.catalog import Catalog, last_day_to_publish
-from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.errors import BackendUnavailable, JobTimeout, OutcomeUnknown
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
 from quota_engine.workflows.day_workflows import DAYS_MAX
@@ -98,6 +98,14 @@ class DayPublisher(PeriodicTask):
         """
         try:
             report = await self._engine.publish(self._catalog, first, last, offices=offices)
+        except JobTimeout as error:
+            left = error.resume_with.get("offices", offices)
+            if len(left) == len(offices):
+                raise
+            for office in offices[: len(offices) - len(left)]:
+                self._published_to[office] = last
+            await self._publish(first, last, left)
+            return
         except (BackendUnavailable, OutcomeUnknown) as error:
             if len(offices) == 1:
                 self._failing[offices[0]] = error

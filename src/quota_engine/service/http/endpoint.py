@@ -17,7 +17,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from quota_engine.api_schema.problems import FieldProblem
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, UnknownName
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, JobTimeout, OutcomeUnknown, UnknownName
 from quota_engine.domain.outcomes import Status
 from quota_engine.service.http.auth import AccessControl, Role, office_in_path
 from quota_engine.service.http.buffered_request import SCOPE_KEY, BufferedRequest
@@ -188,6 +188,9 @@ class EndpointApp:
         except BackendUnavailable as error:
             _logger.warning("request %s: %s", request_id, error)
             raise Problem("unavailable", "the store is unreachable; nothing was done", retry_after_s=1) from None
+        except JobTimeout as error:
+            _logger.warning("request %s: %s", request_id, error)
+            raise Problem("job-timeout", str(error), members=_job_members(error)) from None
         except OutcomeUnknown as error:
             _logger.warning("request %s: %s", request_id, error)
             detail = "the command may have been applied, or may be applied yet; send it again with the same key"
@@ -214,6 +217,17 @@ def _loggable_fields(body: Any) -> dict[str, object]:
     """Return the integers and dates of a body: they never identify a person."""
     fields = msgspec.to_builtins(body) if isinstance(body, msgspec.Struct) else {}
     return {name: value for name, value in fields.items() if type(value) is int or name in ("first_day", "last_day")}
+
+
+def _job_members(error: JobTimeout) -> dict[str, object]:
+    """Return the members of a problem document that say how far a long call came."""
+    members: dict[str, object] = {"job": error.job, "done": error.done, "unit": error.unit}
+    members |= {"timeout_ms": error.timeout_ms}
+    if error.total:
+        members["total"] = error.total
+    if error.resume_with:
+        members["resume_with"] = error.resume_with
+    return members
 
 
 def _field_problems(error: InvalidRequest) -> list[FieldProblem]:

@@ -53,6 +53,7 @@ _REQUEST_PROBLEMS: Final = {
         ProblemType("internal", 500, "Internal error"),
         ProblemType("too-many-streams", 503, "Too many event streams are open"),
         ProblemType("unavailable", 503, "The store is unreachable; nothing was done"),
+        ProblemType("job-timeout", 503, "The call has used up its time; what is done is kept"),
         ProblemType("outcome-unknown", 504, "The result is unknown; send the request again with the same key"),
     )
 }
