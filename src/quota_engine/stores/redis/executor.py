@@ -73,10 +73,16 @@ class Executor:
             BackendUnavailable: Nothing was applied.
             OutcomeUnknown: Commands may have been applied.
         """
+        if self.runner.policy.fence is Fence.OFF:
+            return self.runner.run(script, keys, lines, writes=writes, shown_head=handle.keys[handle.format.head])
+        return self._run_behind_fence(script, handle, keys, lines, writes=writes)
+
+    def _run_behind_fence(
+        self, script: Script, handle: LedgerHandle, keys: Sequence[str], lines: Sequence[str], *, writes: bool
+    ) -> Call[list[Any]]:
+        """See :meth:`run_fenced`."""
         policy = self.runner.policy
         shown_head = handle.keys[handle.format.head]
-        if policy.fence is Fence.OFF:
-            return (yield from self.runner.run(script, keys, lines, writes=writes, shown_head=shown_head))
         is_unknown = False
         pause_ms = policy.pause_ms_min
         for _ in range(policy.attempts_max):

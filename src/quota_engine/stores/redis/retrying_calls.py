@@ -382,7 +382,21 @@ def _call_with_retries(
         attempts += 1
         try:
             node = redirected or (yield from router.find(key))
-            replies = yield from _send(node, words, last_moment, by_text=by_text, asking=asking)
+            clock = None if last_moment is None else last_moment.clocks.of(node)
+            refreshes = False
+            if last_moment is not None and clock is not None:
+                now_ms = last_moment.clocks.now_ms()
+                if not clock.is_usable(now_ms):
+                    yield from _read_clock(node, last_moment.clocks)
+                    now_ms = last_moment.clocks.now_ms()
+                refreshes = clock.is_due(now_ms)
+            # Without a generator of its own: each one between the driver and this attempt costs every call.
+            replies = yield _attempt(node, words, last_moment, by_text=by_text, asking=asking, refreshes=refreshes)
+            _raise_error(replies)
+            if asking:
+                replies = replies[1::2]
+            if last_moment is not None and refreshes:
+                last_moment.clocks.record(node, replies.pop(0))
             if waits and replies[-1] < policy.replicas:
                 # The primary has applied it and keeps it, but a failover may lose it.
                 raise NotReplicated(f"{replies[-1]} of {policy.replicas} replicas have it")
@@ -464,54 +478,60 @@ def _load_functions(node: Node | None) -> Call[bool]:
     return True
 
 
-def _send(
-    node: Node | None, words: _Words, last_moment: LastMoment | None, *, by_text: bool, asking: bool
-) -> Call[list[Any]]:
-    """Send one attempt, with its last moment if it has one; returns its replies.
+def _read_clock(node: Node | None, clocks: ServerClocks) -> Call[None]:
+    """Ask a server for its time.
 
     Raises:
         NotSent: The server was not reached, or did not return its time.
     """
-    if last_moment is None:
-        return (yield from send_to(node, lambda _: words(by_text=by_text, valid_until_ms=None), asking=asking))
-    clocks = last_moment.clocks
-    if not clocks.of(node).is_usable(clocks.now_ms()):
-        try:
-            (reply,) = yield from send_to(node, lambda _: (("TIME",),))
-        except ReplyLost as error:
-            raise NotSent(str(error)) from error
-        clocks.record(node, reply)
-    refreshes = clocks.of(node).is_due(clocks.now_ms())
-
-    def stamped(end: CallEnd | None) -> Requests:
-        requests = words(by_text=by_text, valid_until_ms=last_moment.stamp(node, end))
-        return (("TIME",), *requests) if refreshes else requests
-
-    replies = yield from send_to(node, stamped, asking=asking)
-    if refreshes:
-        clocks.record(node, replies.pop(0))
-    return replies
+    try:
+        (reply,) = yield from send_to(node, lambda _: (("TIME",),))
+    except ReplyLost as error:
+        raise NotSent(str(error)) from error
+    clocks.record(node, reply)
 
 
-def send_to(
-    node: Node | None, requests: Callable[[CallEnd | None], Requests], *, asking: bool = False
-) -> Call[list[Any]]:
+def _attempt(
+    node: Node | None, words: _Words, last_moment: LastMoment | None, *, by_text: bool, asking: bool, refreshes: bool
+) -> Attempt:
+    """Return one attempt, with its last moment if it has one.
+
+    Args:
+        node: The server.
+        words: Makes the requests.
+        last_moment: Stamps the attempt.
+        by_text: See :class:`_Words`.
+        asking: True if the node does not own the slot yet. ASKING precedes each request then.
+        refreshes: True to ask for the server's time first.
+    """
+
+    def requests(end: CallEnd | None) -> Requests:
+        until_ms = None if last_moment is None else last_moment.stamp(node, end)
+        made = words(by_text=by_text, valid_until_ms=until_ms)
+        if refreshes:
+            made = (("TIME",), *made)
+        return [one for request in made for one in (("ASKING",), request)] if asking else made
+
+    return Attempt(node, requests)
+
+
+def send_to(node: Node | None, requests: Callable[[CallEnd | None], Requests]) -> Call[list[Any]]:
     """Send requests to a node once; returns the replies, or raises the first error among them.
 
     Args:
         node: The server.
         requests: Returns each request as words; see :class:`Attempt`.
-        asking: True if the node does not own the slot yet. ASKING precedes each request then.
     """
+    replies = yield Attempt(node, requests)
+    _raise_error(replies)
+    return replies
 
-    def with_asking(end: CallEnd | None) -> Requests:
-        return [one for request in requests(end) for one in (("ASKING",), request)]
 
-    replies = yield Attempt(node, with_asking if asking else requests)
+def _raise_error(replies: Sequence[Any]) -> None:
+    """Raise the first error among replies."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return replies[1::2] if asking else replies
 
 
 def _explain_unavailable(error: Exception | None, *, writes: bool) -> str:
