@@ -15,7 +15,7 @@ from quota_engine.domain.identity_format import ANY_FORM
 from quota_engine.service.pages.i18n import LANGUAGES
 from tests.support.browser_service import wait_list_catalog
 from tests.support.form_browser import DECLARED, SLOT, CitizenBrowser, heading
-from tests.support.identities import SPELLINGS
+from tests.support.identities import SPELLINGS, nik
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client, running
 from tests.support.page_texts import citizen_text
 
@@ -105,8 +105,82 @@ async def test_a_sold_out_page_names_free_days_and_the_next_opening(browser: Cit
     text = html.unescape(refusal.text)
     assert refusal.status_code == 409
     assert citizen_text("refusal_SOLD_OUT") in text
+    assert citizen_text("places_on", day="Senin, 7 Desember 2026") not in text
     assert citizen_text("places_on", day="Selasa, 8 Desember 2026") in text
     assert "Pembukaan berikutnya Jumat, 11 Desember 2026 14.00 WIB" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_every_error_links_to_a_field_that_is_marked(browser: CitizenBrowser, language: str) -> None:
+    """On every form: the summary leads to the field, and the field names its error."""
+    await browser.get(f"/?lang={language}")
+    pages = [await browser.submit("/reserve", {"nik": ["1", "2"]})]
+    await browser.get("/find")
+    pages.append(await browser.submit("/find"))
+    await browser.reserve(NIK, OTHER)
+    pages.append(await browser.submit("/reservation/confirm"))
+    pages.append(await browser.submit("/reservation/leave-party", {"nik": "1"}))
+    for page in pages:
+        assert page.status_code == 422
+        fields = re.findall(r'<li><a href="#([\w-]+)">', page.text)
+        assert fields
+        for field in fields:
+            (tag,) = re.findall(rf'<(?:input|fieldset)[^>]* id="{field}"[^>]*>', page.text)
+            assert 'aria-invalid="true"' in tag, tag
+            assert re.search(rf'aria-describedby="[^"]*\b{field}-error"', tag), tag
+            assert f'<p class="field-error" id="{field}-error">' in page.text
+
+
+async def test_a_party_hears_how_many_places_are_left(browser: CitizenBrowser, client: Client) -> None:
+    """Two people and one place: no day is suggested that has only one."""
+    for day, capacity in (("07", 1), ("08", 1), ("09", 2), ("10", 0), ("11", 0)):
+        path = f"{DAY_PATH[:-2]}{day}/quotas/online/capacity"
+        await client.operate("PUT", path, {"capacity": capacity})
+    client.clock.advance_ms(2_000)
+    text = html.unescape((await browser.reserve(NIK, OTHER)).text)
+    assert citizen_text("refusal_too_few_one", count=1, needed=2) in text
+    assert citizen_text("refusal_SOLD_OUT") not in text
+    suggested = [day for day in ("Senin", "Selasa", "Rabu", "Kamis", "Jumat") if f"kuota pada {day}" in text]
+    assert suggested == ["Rabu"]
+
+
+async def test_a_limit_is_no_dead_end(browser: CitizenBrowser, client: Client) -> None:
+    """The page leads to the place that is there, and suggests nothing that would be refused, too."""
+    await browser.reserve()
+    again = await browser.reserve(slot="2026-12-08|morning")
+    assert again.url.path == "/reservation"
+    assert citizen_text("already_there", day="Senin, 7 Desember 2026") in html.unescape(again.text)
+    browser.http.cookies.clear()
+    found = await browser.reserve(slot="2026-12-08|morning")
+    assert citizen_text("already_there_found", day="Senin, 7 Desember 2026") in html.unescape(found.text)
+    browser.http.cookies.clear()
+    party = html.unescape((await browser.reserve(OTHER, NIK, slot="2026-12-09|morning")).text)
+    assert citizen_text("refusal_IDENTITY_LIMIT") in party
+    assert 'href="/find?office=surabaya"' in party
+    assert "kuota pada" not in party
+    await browser.get("/?service=new")
+    too_large = await browser.submit("/reserve", {"nik": [nik(one) for one in range(9)], "slot": SLOT})
+    party_max = client.service.get_office("surabaya").rules.party_max
+    assert citizen_text("refusal_PARTY_TOO_LARGE", max=party_max) in html.unescape(too_large.text)
+    assert "kuota pada" not in html.unescape(too_large.text)
+
+
+async def test_full_days_are_named_with_their_wait_list() -> None:
+    """The button says what it does, and choosing the wait list joins it without a refusal in between."""
+    async with running(catalog=wait_list_catalog(capacity=1)) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            await client.reserve(OTHER)
+            for day in ("08", "09"):
+                assert (await client.reserve(nik(int(day)), path=DAY_PATH[:-2] + day)).status_code == 201
+            client.clock.advance_ms(2_000)
+            page = html.unescape((await browser.get("/?service=new")).text)
+            assert f"<summary>{citizen_text('full_days_wait_list', count=3)}</summary>" in page
+            assert page.index('value="2026-12-08|morning|wait"') < page.index('value="2026-12-09|morning|wait"')
+            assert citizen_text("reserve_or_wait") in page
+            assert f'data-wait="{citizen_text("wait_list_join")}"' in page
+            listed = await browser.submit("/reserve", {"nik": NIK, "slot": f"{SLOT}|wait"})
+            assert heading(listed.text) == citizen_text("waiting_heading")
 
 
 async def test_a_full_or_missing_wait_list_is_not_offered(browser: CitizenBrowser, client: Client) -> None:
@@ -126,11 +200,11 @@ async def test_a_full_or_missing_wait_list_is_not_offered(browser: CitizenBrowse
 @pytest.mark.parametrize(
     ("fields", "key"),
     [
-        ({"nik": "123", "slot": SLOT}, "error_nik_form"),
-        ({"nik": "", "slot": SLOT}, "error_nik_form"),
+        ({"nik": "123 Siti", "slot": SLOT}, "error_nik_form"),
+        ({"nik": "", "slot": SLOT}, "error_nik_missing"),
         ({"nik": [NIK, NIK], "slot": SLOT}, "error_nik_repeated"),
         ({"nik": [NIK, SPELLINGS[5]], "slot": SLOT}, "error_nik_repeated"),
-        ({"nik": [NIK, SPELLINGS[1] + "9"], "slot": SLOT}, "error_nik_form"),
+        ({"nik": [NIK, SPELLINGS[1] + "9"], "slot": SLOT}, "error_nik_digits"),
         ({"nik": NIK}, "error_no_slot"),
     ],
 )
@@ -141,21 +215,29 @@ async def test_a_form_with_errors_returns_with_its_idempotency_key(
     idempotency_key = browser.fields("/reserve")["idempotency_key"]
     response = await browser.submit("/reserve", fields)
     assert response.status_code == 422
-    assert citizen_text(key, expected="16 angka") in html.unescape(response.text)
+    error = citizen_text(key, expected="16 angka", count=17, needed=16, first=1)
+    assert error.lower() in html.unescape(response.text).lower()
     assert browser.fields("/reserve")["idempotency_key"] == idempotency_key
 
 
 async def test_errors_stand_at_the_field_of_the_applicant(browser: CitizenBrowser) -> None:
-    """The fields keep what was typed. The hint and the error have the words of the catalog."""
-    await browser.get("/?service=new")
-    typed = ["35780123", SPELLINGS[2], "12-34", f" {SPELLINGS[5]}"]
+    """The fields keep what was typed. The error names the applicant, what is wrong and what is right."""
+    await browser.get("/?service=new&lang=en")
+    typed = ["3578012A", SPELLINGS[2], "12-345", f" {SPELLINGS[5]}", "1"]
     page = html.unescape((await browser.submit("/reserve", {"nik": typed, "slot": SLOT})).text)
-    for field in ("nik", "nik3"):
-        assert (
-            f'<p class="field-error" id="{field}-error">{citizen_text("error_nik_form", expected="16 angka")}' in page
-        )
-    assert f'<p class="field-error" id="nik4-error">{citizen_text("error_nik_repeated")}' in page
+    for field, error in {
+        "nik": "Applicant 1: enter a NIK with 16 digits.",
+        "nik3": "Applicant 3: this number has 5 digits; it needs 16.",
+        "nik4": "Applicant 4: this number is the same as the NIK of applicant 2. Enter each person's NIK once.",
+        "nik5": "Applicant 5: this number has 1 digit; it needs 16.",
+    }.items():
+        assert f'<p class="field-error" id="{field}-error">{error}</p>' in page
+        assert f'<li><a href="#{field}">{error}</a></li>' in page
     assert 'id="nik2-error"' not in page
+    alone = await browser.submit("/reserve", {"nik": "12345", "slot": SLOT})
+    assert 'id="nik-error">This number has 5 digits; it needs 16.</p>' in alone.text
+    await browser.get("/?service=new&lang=id")
+    page = html.unescape((await browser.submit("/reserve", {"nik": typed, "slot": SLOT})).text)
     assert citizen_text("nik_hint", expected="16 angka") in page
     assert all(f'value="{one}"' in page for one in typed)
 

@@ -7,6 +7,7 @@ __all__ = ["NO_STORE_HEADERS", "STORE_UNAVAILABLE", "CitizenPages", "RoomSession
 import contextlib
 import dataclasses
 import datetime
+import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -42,6 +43,8 @@ NO_STORE_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options"
 SHARED_TEXT_MS: Final = 1_000
 """Age at which a page that visitors share is rendered again, because it shows the time."""
 _TEXTS_MAX: Final = 256
+_DIGITS_ONLY: Final = re.compile(r"\\d\{([0-9]+)\}")
+"""A pattern of identities that are a number of so many digits."""
 _RESERVATION_COOKIE: Final = "reservation"
 _FOUND: Final = "found|"
 """Begins the text of a reservation's cookie in a browser that knows only the NIK."""
@@ -195,9 +198,15 @@ class CitizenPages:
             return ""
 
     def nik_error(self, translator: Translator, nik: str) -> str:
-        """Return the text beside a NIK that does not fit."""
+        """Return the text beside a NIK that does not fit. It counts the digits, if the catalog asks for a number."""
         expected = self._nik_expected(translator)
-        return translator("error_nik_form", expected=expected) if expected else translator("error_nik_missing")
+        length = _DIGITS_ONLY.fullmatch(self.service.catalog.identity_format.pattern)
+        digits = sum(one.isdecimal() for one in nik)
+        if not nik.strip() or not expected:
+            return translator("error_nik_missing")
+        if length is not None and not any(one.isalpha() for one in nik) and digits != int(length[1]):
+            return translator.count("error_nik_digits", digits, needed=length[1])
+        return translator("error_nik_form", expected=expected)
 
     def _nik_expected(self, translator: Translator) -> str:
         """Return the catalog's words for a valid NIK; ``""`` if any text is valid."""

@@ -21,7 +21,7 @@ from quota_engine.service.pages.citizen.base import CitizenPages, RoomSession
 from quota_engine.service.pages.citizen.day_choice import DayChoice, serves_day
 from quota_engine.service.pages.citizen.my_reservation import ReservationPages
 from quota_engine.service.pages.citizen.selection import BookingSelection
-from quota_engine.service.pages.citizen.slots import wait_list_sessions
+from quota_engine.service.pages.citizen.slots import WAIT, Slot, SlotState, wait_list_sessions
 from quota_engine.service.pages.citizen.waiting_room import TURN_CODES_MAX, WaitingRoomPages
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
@@ -30,6 +30,18 @@ from quota_engine.workflows.arguments import random_id
 
 _KEY_MARK: Final = random_id()
 """Stands for the idempotency key in a page that visitors share."""
+_FREE_DAYS_LISTED: Final = 3
+_DAY_REFUSALS: Final = frozenset(
+    {
+        Status.SOLD_OUT,
+        Status.WAIT_LIST_FULL,
+        Status.NOT_OPEN,
+        Status.DAY_CLOSED,
+        Status.DAY_OVER,
+        Status.SESSION_OVER,
+    }
+)
+"""Refusals that are about the day or the session, so that another one may have a place."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,6 +53,8 @@ class _ReserveForm:
     niks: Sequence[str]
     day: str
     session: str
+    is_wait: bool
+    """True if the applicant has chosen the wait list of a full day."""
 
     @property
     def is_turn(self) -> bool:
@@ -155,7 +169,8 @@ class BookingPages:
             return await self._refusal(request, translator, form, None)
         pages.service.metrics.record_outcome(outcome.status)
         if reservation is not None:
-            response = RedirectResponse("/reservation", 303)
+            is_refused = outcome.status is Status.IDENTITY_LIMIT
+            response = RedirectResponse("/reservation?already=yes" if is_refused else "/reservation", 303)
             pages.remember_reservation(request, response, reservation, is_owner=is_owner)
             if outcome.ok:
                 pages.remember_notice(request, response, outcome)
@@ -192,7 +207,7 @@ class BookingPages:
                 session=form.session,
                 group=form.selection.group,
                 idempotency_key=code,
-                join_wait_list=form.fields.get("join_wait_list") == "yes",
+                join_wait_list=form.is_wait,
                 admission_pass=admission_pass,
             )
             if outcome.status is not Status.CONFLICT:
@@ -205,8 +220,9 @@ class BookingPages:
     def _parse(self, submitted: Sequence[tuple[str, str]]) -> _ReserveForm:
         fields = dict(submitted)
         niks = [value for name, value in submitted if name == "nik" and value.strip()]
-        day, _, session = fields.get("slot", "").partition("|")
-        return _ReserveForm(fields, self._pages.selection(fields), niks, day, session)
+        day, session, wait, *_ = (*fields.get("slot", "").split("|"), "", "", "")
+        is_wait = wait == WAIT or fields.get("join_wait_list") == "yes"
+        return _ReserveForm(fields, self._pages.selection(fields), niks, day, session, is_wait)
 
     def _form_errors(self, translator: Translator, form: _ReserveForm) -> list[tuple[str, str]]:
         """Return the errors of a form as field and text, in the order of the fields."""
@@ -215,14 +231,18 @@ class BookingPages:
             errors.append(("slot", translator("error_no_slot")))
         if not form.niks:
             errors.append(("nik", pages.nik_error(translator, "")))
-        seen: set[str] = set()
-        for index, nik in enumerate(form.niks):
-            field, normalized = f"nik{index + 1}" if index else "nik", pages.normalized(nik)
+        seen: dict[str, int] = {}
+        for number, nik in enumerate(form.niks, 1):
+            field, normalized, error = f"nik{number}" if number > 1 else "nik", pages.normalized(nik), ""
             if not normalized:
-                errors.append((field, pages.nik_error(translator, nik)))
+                error = pages.nik_error(translator, nik)
             elif normalized in seen:
-                errors.append((field, translator("error_nik_repeated")))
-            seen.add(normalized)
+                error = translator("error_nik_repeated", first=seen[normalized])
+            if error and len(form.niks) > 1:
+                error = translator("error_of_applicant", number=number, error=error[0].lower() + error[1:])
+            if error:
+                errors.append((field, error))
+            seen.setdefault(normalized, number)
         return errors
 
     async def _room_session(self, request: Request, form: _ReserveForm) -> RoomSession | None:
@@ -243,7 +263,7 @@ class BookingPages:
         """Render the form as it was submitted, with the errors beside its fields."""
         filled: dict[str, Any] = {
             "niks": form.niks,
-            "slot": form.fields.get("slot", ""),
+            "slot": f"{form.day}|{form.session}" if form.day else "",
             "idempotency_key": form.fields.get("idempotency_key", ""),
             "errors": errors,
         }
@@ -262,14 +282,16 @@ class BookingPages:
         pages, selection = self._pages, form.selection
         office = selection.office
         status = "unavailable" if outcome is None else outcome.status
-        free_days, waiting = [], 0
+        free_days, waiting, slots = [], 0, list[Slot]()
         if outcome is not None:
-            variables = await self._choice.variables(translator, selection, None, is_turn=form.is_turn)
-            free_days = variables["free_days"]
-            _, views = await pages.cache.days(office)
-            waiting = sum(view.waiting for view in views if str(datetime.date.fromordinal(view.day)) == form.day)
+            figures = await self._choice.figures(office)
+            slots = self._choice.slots(figures, selection, translator.language, is_turn=form.is_turn)
+            free_days = _free_days(translator, slots, form, outcome)
+            waiting = sum(
+                view.waiting for view in figures.views if str(datetime.date.fromordinal(view.day)) == form.day
+            )
         has_wait_list = form.session in wait_list_sessions(pages.service.catalog, selection)
-        retry_at_ms = outcome.retry_at_ms if outcome else 0
+        when = translator.moment(pages.local_time(outcome.retry_at_ms if outcome else 0, office))
         return pages.render(
             request,
             "refusal.html",
@@ -277,10 +299,8 @@ class BookingPages:
             503 if outcome is None or outcome.status is Status.OVERLOADED else 409,
             here=f"{selection.url}&",
             selection=selection,
-            reason=translator(
-                f"refusal_{status}" if translator.has(f"refusal_{status}") else "refusal_other",
-                when=translator.moment(pages.local_time(retry_at_ms, office)),
-            ),
+            reason=_reason(translator, form, str(status), slots, when),
+            can_find=status is Status.IDENTITY_LIMIT,
             free_days=free_days,
             can_join_wait_list=status is Status.SOLD_OUT and has_wait_list,
             wait_list_length=(
@@ -293,6 +313,35 @@ class BookingPages:
             niks=form.niks,
             **pages.next_release_texts(translator, office),
         )
+
+
+def _free_days(translator: Translator, slots: Sequence[Slot], form: _ReserveForm, outcome: Outcome) -> list[str]:
+    """Return the first days on which the same people would get a place; none if another day would be refused, too."""
+    if outcome.status not in _DAY_REFUSALS:
+        return []
+    refused = f"{form.day}|{form.session}"
+    days = [
+        slot.day
+        for slot in slots
+        if slot.state is SlotState.OPEN and slot.places >= len(form.niks) and slot.value != refused
+    ]
+    return [translator.date(day) for day in dict.fromkeys(days)][:_FREE_DAYS_LISTED]
+
+
+def _reason(translator: Translator, form: _ReserveForm, status: str, slots: Sequence[Slot], when: str) -> str:
+    """Return the sentence that says why there is no place."""
+    units = len(form.niks)
+    if status == Status.SOLD_OUT and units > 1:
+        places = next((slot.places for slot in slots if slot.value == f"{form.day}|{form.session}"), 0)
+        if 0 < places < units:
+            return translator.count("refusal_too_few", places, needed=translator.number(units))
+        if places:
+            return translator("refusal_not_enough", needed=translator.number(units))
+    key = f"refusal_{status}"
+    if not translator.has(key):
+        return translator("refusal_other")
+    party_max = translator.number(form.selection.office.rules.party_max)
+    return translator(f"{key}_one" if units == 1 and translator.has(f"{key}_one") else key, when=when, max=party_max)
 
 
 def _reservation(outcome: Outcome) -> Reservation | None:

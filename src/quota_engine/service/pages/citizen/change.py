@@ -19,6 +19,7 @@ from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.day_choice import DayChoice
 from quota_engine.service.pages.citizen.selection import BookingSelection
+from quota_engine.service.pages.citizen.slots import WAIT
 from quota_engine.service.pages.citizen.waiting_room import WaitingRoomPages
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
@@ -73,7 +74,7 @@ class ChangePages:
             except InvalidRequest:
                 errors.append(("nik", translator("error_nik_other")))
         if errors and is_turn:
-            slot = fields.get("slot", "")
+            slot = fields.get("slot", "").removesuffix(f"|{WAIT}")
             return await self._rooms.render_ticket(request, translator, 422, errors=errors, niks=[nik], slot=slot)
         if errors:
             return await self._render(request, translator, reservation, 422, errors=errors)
@@ -110,7 +111,7 @@ class ChangePages:
 
     async def _reschedule(self, reservation: Reservation, fields: Mapping[str, str], admission_pass: str) -> Outcome:
         choice = reservation.choice
-        day, _, session = fields["slot"].partition("|")
+        day, session, *_ = (*fields["slot"].split("|"), "", "")
         return await self._pages.service.engine.reschedule(
             reservation.reference,
             day,

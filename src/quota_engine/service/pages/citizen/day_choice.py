@@ -6,7 +6,7 @@ __all__ = ["DayChoice", "OfficeFigures", "room_dates", "serves_day"]
 
 import datetime
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from markupsafe import Markup, escape
@@ -93,10 +93,8 @@ class DayChoice:
         """
         pages, office = self._pages, selection.office
         service = pages.service
-        read_at_ms, views, room = figures
-        slots = list_slots(service.catalog, selection, views, service.now_ms(), translator.language)
-        if room is not None:
-            slots = [slot for slot in slots if serves_day(room[1].config, slot.day) is is_turn]
+        read_at_ms, _, room = figures
+        slots = self.slots(figures, selection, translator.language, is_turn=is_turn)
         days = group_by_day([slot for slot in slots if slot.state is not SlotState.NOT_OPEN])
         free = [day for day, each in days if any(slot.state is SlotState.OPEN for slot in each)]
         can_choose = any(slot.can_be_chosen for slot in slots)
@@ -108,11 +106,13 @@ class DayChoice:
             "office_options": self.office_options(selection),
             "groups": list(service.catalog.groups.values()),
             "days": [each for each in days if each[0] in expanded],
-            "more_days": [each for each in days if each[0] not in expanded],
+            "more_days": (more_days := [each for each in days if each[0] not in expanded]),
+            "more_days_text": _more_days_text(translator, more_days),
             "openings": self._openings(translator, selection, slots),
             "earliest": free[0] if free else None,
             "free_days": [translator.date(day) for day in free[:_FREE_DAYS_LISTED]],
             "can_choose": can_choose,
+            "can_wait": any(slot.state is SlotState.WAIT_LIST for slot in slots),
             "offer": _offer(room_texts, opening, can_choose=can_choose),
             "opening": self._opening(translator, selection, opening) if opening and not can_choose else None,
             "updated_at": translator.time(pages.local_time(read_at_ms, office)),
@@ -130,6 +130,12 @@ class DayChoice:
             "errors": [],
             **overrides,
         }
+
+    def slots(self, figures: OfficeFigures, selection: BookingSelection, language: str, *, is_turn: bool) -> list[Slot]:
+        """Return the slots to choose from: those of the waiting room for a turn, and the others without one."""
+        service, room = self._pages.service, figures.room
+        slots = list_slots(service.catalog, selection, figures.views, service.now_ms(), language)
+        return [slot for slot in slots if room is None or serves_day(room[1].config, slot.day) is is_turn]
 
     def office_options(self, selection: BookingSelection) -> Markup:
         """Return the options of all offices; none if there is only one office."""
@@ -191,6 +197,17 @@ class DayChoice:
             "opens_at_ms": config.opens_at_ms,
             "countdown": translator.countdown(config.opens_at_ms - now_ms),
         }
+
+
+def _more_days_text(translator: Translator, days: Sequence[tuple[datetime.date, Sequence[Slot]]]) -> str:
+    """Return the label of the days that a collapsed part has. It says if they are full, and have a wait list."""
+    slots = [slot for _, each in days for slot in each]
+    if any(slot.state is SlotState.OPEN for slot in slots):
+        return translator.count("more_days", len(days))
+    has_wait_list = any(slot.state is SlotState.WAIT_LIST for slot in slots)
+    if has_wait_list or all(slot.state is SlotState.FULL for slot in slots):
+        return translator.count("full_days_wait_list" if has_wait_list else "full_days", len(days))
+    return translator.count("more_days", len(days))
 
 
 def _offer(room: dict[str, Any] | None, opens_at_ms: int, *, can_choose: bool) -> str:

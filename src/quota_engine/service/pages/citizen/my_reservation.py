@@ -100,6 +100,7 @@ class ReservationPages:
             here="/reservation?",
             selection=BookingSelection(office, reservation.choice.service, reservation.choice.group),
             reservation=reservation,
+            is_already_there="already" in request.query_params,
             is_owner=pages.visit(request).is_owner,
             code=format_code(reservation.id),
             draft=pages.mark(reservation.reference),

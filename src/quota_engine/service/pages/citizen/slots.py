@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Slot", "SlotState", "group_by_day", "list_slots", "wait_list_sessions"]
+__all__ = ["WAIT", "Slot", "SlotState", "group_by_day", "list_slots", "wait_list_sessions"]
 
 import contextlib
 import dataclasses
 import datetime
 import enum
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from quota_engine.catalog import Catalog, choice_of, packed_places
 from quota_engine.catalog.selection import Selection
@@ -16,6 +17,9 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import ReReleaseRule
 from quota_engine.domain.outcomes import DayView
 from quota_engine.service.pages.citizen.selection import BookingSelection
+
+WAIT: Final = "wait"
+"""Ends the value of a slot that has a wait list only."""
 
 
 class SlotState(enum.StrEnum):
@@ -59,8 +63,9 @@ class Slot:
 
     @property
     def value(self) -> str:
-        """Value of the slot in a form: ``2026-12-07|morning``."""
-        return f"{self.day.isoformat()}|{self.session}"
+        """Value of the slot in a form: ``2026-12-07|morning``; with ``|wait`` if it asks for the wait list."""
+        value = f"{self.day.isoformat()}|{self.session}"
+        return f"{value}|{WAIT}" if self.state is SlotState.WAIT_LIST else value
 
     @property
     def can_be_chosen(self) -> bool:

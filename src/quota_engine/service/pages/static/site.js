@@ -91,6 +91,9 @@ function followMain(part) {
   setTimeout(attempt, randomBetween(0, 1500));
 }
 
+// The day and session of a choice, whether or not it is a wait list at the moment.
+const slotOf = (input) => input.value.replace(/\|wait$/, "");
+
 // --- data-refresh: load a part of the page again while the page is visible ---
 
 function refresh(part) {
@@ -119,7 +122,7 @@ function refresh(part) {
     if (offered() !== offer && !(canChoose(offer) && !canChoose(offered()))) followMain(part);
     offer = offered();
     for (const input of part.querySelectorAll("input")) {
-      if (chosen && input.value === chosen.value && !input.disabled) input.checked = true;
+      if (chosen && slotOf(input) === slotOf(chosen) && !input.disabled) input.checked = true;
     }
     if (focused && document.activeElement !== focused) {
       const isSame = (other) => focused.tagName === "INPUT" && other.value === focused.value && !other.disabled;
@@ -343,7 +346,7 @@ function keepTyped(form) {
     }
   }
   const slots = [...form.querySelectorAll("input[name=slot]:enabled")];
-  const chosen = slots.find((one) => one.value === fields.slot);
+  const chosen = fields.slot && slots.find((one) => slotOf(one) === slotOf({ value: fields.slot }));
   if (chosen && !slots.some((one) => one.checked)) chosen.checked = true;
   form.addEventListener("input", ({ target }) => {
     const name = target.name === "slot" ? "slot" : target.id;
@@ -453,6 +456,17 @@ function showPage(html) {
   (main.querySelector("[autofocus]") || main).focus();
 }
 
+// The button says what it does for the choice made: take a place, or join the wait list.
+function nameButton(button) {
+  const form = button.closest("form");
+  function show() {
+    const chosen = form.querySelector("input[name=slot]:checked");
+    if (chosen) button.textContent = chosen.value.endsWith("|wait") ? button.dataset.wait : button.dataset.reserve;
+  }
+  form.addEventListener("input", show);
+  show();
+}
+
 function start(root) {
   const each = (selector, begin) => root.querySelectorAll(selector).forEach(begin);
   each("[data-refresh]", refresh);
@@ -466,6 +480,7 @@ function start(root) {
   each("form[action='/finish']", forgetDrafts);
   each("form.choice:has([data-auto-submit])", loadChoice);
   each("form[method=post]", document.querySelector("body:not(.wide)") ? submitWithRetries : submitOnce);
+  each("button[data-wait]", nameButton);
   each("[data-print]", (button) => {
     button.hidden = false;
     button.addEventListener("click", () => print());
