@@ -120,7 +120,7 @@ class Visit:
         self.service.run(self.service.client.step(reference, "release"))
 
     def choose_full_slot(self, language: str) -> None:
-        """Ask for a place of a slot that is full, as a page does that has not heard of it."""
+        """Ask for a place of a slot that is full, as an old page does."""
         phone = self.phone
         phone.open(f"/?lang={language}&service=new")
         phone.find("#nik").send_keys(OTHER)
@@ -130,7 +130,7 @@ class Visit:
         phone.wait_for_heading(citizen_text("refusal_heading", language))
 
     def join_wait_list(self) -> None:
-        """Choose the wait list of a full slot. The button says so before it is pressed."""
+        """Choose the wait list of a full slot. The button has that name before it is pressed."""
         phone = self.phone
         phone.open("/?lang=en&service=new")
         phone.press("#more-days summary")

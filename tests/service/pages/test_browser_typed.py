@@ -1,4 +1,4 @@
-"""What was typed survives an opening, a reload and another language, in one browser on the test's clock."""
+"""Typed text survives an opening, a reload and another language: in one browser on the test's clock."""
 
 from __future__ import annotations
 
