@@ -287,7 +287,7 @@ def _follow_the_wait_list(visit: Visit, holder: str, ahead: list[str]) -> None:
     phone.wait_until("document.querySelector('[data-text=ahead]').textContent === arguments[0]", next_in_line)
     assert phone.driver.execute_script("return window.isSame"), "the page was loaded again"
     visit.release(holder)
-    phone.wait_for_heading(citizen_text("held_heading", "en"))
+    phone.wait_for_heading(citizen_text("offer_heading", "en"))
     _decline_the_offer(visit)
     phone.press("details:has([action='/reservation/release']) summary")
     phone.press("form[action='/reservation/release'] button")
@@ -298,7 +298,7 @@ def _decline_the_offer(visit: Visit) -> None:
     """Check the page of an offer, decline it, and see the next offer an hour later without a reload by hand."""
     phone = visit.phone
     phone.press("summary")
-    visit.check_present("held_heading", "en")
+    visit.check_present("offer_heading", "en")
     assert citizen_text("offer_note", "en") in phone.find("main").text
     phone.press("form[action='/reservation/decline'] button")
     phone.wait_for_heading(citizen_text("waiting_heading", "en"))
@@ -306,7 +306,7 @@ def _decline_the_offer(visit: Visit) -> None:
     assert phone.find("[data-text=position]").text == "1"
     assert citizen_text("waiting_paused", "en").split("{")[0] in phone.find("main").text
     visit.service.advance_ms(HOUR_MS)
-    phone.wait_for_heading(citizen_text("held_heading", "en"))
+    phone.wait_for_heading(citizen_text("offer_heading", "en"))
 
 
 # --- Live updates ---
@@ -324,9 +324,9 @@ def test_a_ticket_updates_by_stream_and_by_polls_without_moving_the_focus(visit:
     phone.wait_for_heading(citizen_text("room_heading_WAITING", "en"))
 
     def wait_for_update() -> None:
-        before = str(phone.find("[data-text=ahead]").text)
+        before = str(phone.find("[data-text=ahead_number]").text)
         visit.pass_seconds(1)
-        phone.wait_until("document.querySelector('[data-text=ahead]').textContent !== arguments[0]", before)
+        phone.wait_until("document.querySelector('[data-text=ahead_number]').textContent !== arguments[0]", before)
         assert phone.driver.execute_script("return window.same === document.activeElement"), "the focus has moved"
 
     focus = "window.same = document.querySelector('main a.button'); window.same.focus()"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.support.browser import NIK, PhoneBrowser
 from tests.support.browser_service import BrowserService, browser_service
-from tests.support.in_process_service import DAY
+from tests.support.in_process_service import DAY, OTHER
 from tests.support.page_texts import citizen_text
 
 pytestmark = pytest.mark.browser
 
+SLOW: Final = citizen_text("still_sending", "en")
 START: Final = "/?lang=en&service=new"
 BEFORE_MS: Final = 60_000
 WEEK_MS: Final = 7 * 86_400_000
@@ -69,6 +72,40 @@ def test_typed_text_survives_a_reload_and_another_language(phone: PhoneBrowser) 
         assert phone.find("#nik3").is_displayed()
         assert phone.find(f"input[value='{DAY}|afternoon']").is_selected()
     assert phone.driver.execute_script("return localStorage.length") == 0, "kept after the tab is closed"
+
+
+def test_a_press_answers_at_once_and_loads_one_page(
+    service: BrowserService, phone: PhoneBrowser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the store takes long, the button is not pressed twice, and the page says what to do."""
+    engine = service.client.service.engine
+    reserve, answer, calls = engine.reserve, threading.Event(), []
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        calls.append(1)
+        while not answer.is_set():
+            await asyncio.sleep(0.02)
+        return await reserve(*arguments, **more)
+
+    monkeypatch.setattr(engine, "reserve", slow)
+    phone.driver.delete_all_cookies()
+    phone.open(START)
+    phone.driver.execute_script("sessionStorage.clear(); window.isSame = true")
+    phone.press(f"input[value='{DAY}|afternoon']")
+    phone.find("#nik").send_keys(Keys.CONTROL, "a", Keys.NULL, OTHER)
+    button = "form[action='/reserve'] button.large"
+    for _ in range(2):
+        phone.press(button)
+    assert phone.find(button).text == citizen_text("sending", "en")
+    assert phone.find(button).get_attribute("aria-disabled") == "true"
+    phone.wait_until("document.querySelector('form .note[role=status]')?.textContent === arguments[0]", SLOW)
+    answer.set()
+    phone.wait_for_heading(citizen_text("held_heading", "en"))
+    assert phone.driver.execute_script("return window.isSame && location.pathname") == "/reservation"
+    assert len(calls) == 1
+    phone.driver.back()
+    phone.wait_for_heading(citizen_text("choose_heading", "en"))
+    phone.driver.delete_all_cookies()
 
 
 def test_typed_text_survives_the_next_opening_and_is_forgotten_with_the_place(

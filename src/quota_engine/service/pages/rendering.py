@@ -44,7 +44,13 @@ def path_with_query(request: Request) -> str:
 
 @functools.cache
 def _static_files() -> dict[str, bytes]:
-    return {name: (_FOLDER / "static" / name).read_bytes() for name in _MEDIA_TYPES}
+    return {name: _without_comments((_FOLDER / "static" / name).read_text(encoding="utf-8")) for name in _MEDIA_TYPES}
+
+
+def _without_comments(text: str) -> bytes:
+    """Return a file without its indentation and the lines of its comments, which take a fifth of its size."""
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//")).encode()
 
 
 @functools.cache

@@ -44,7 +44,8 @@ async def test_the_wait_list_shows_the_position_and_becomes_the_form(full_servic
         assert waiting.fields("/reserve")["join_wait_list"] == "yes"
         listed = await waiting.submit("/reserve")
         assert (listed.url.path, heading(listed.text)) == ("/reservation", citizen_text("waiting_heading"))
-        assert citizen_text("wait_list_ahead_one", count=1) in html.unescape(listed.text)
+        assert '<strong data-text="ahead_number">1</strong>' in listed.text
+        assert citizen_text("applicants_ahead_one") in html.unescape(listed.text)
         assert '<noscript><meta http-equiv="refresh" content="20"></noscript>' in listed.text
         state = (await waiting.http.get("/reservation/state?lang=en")).json()
         assert (state["state"], state["texts"]["position"], state["phase"]) == ("WAITING", "2", "waiting 1")
@@ -52,7 +53,7 @@ async def test_the_wait_list_shows_the_position_and_becomes_the_form(full_servic
         await client.step(ahead, "release")
         assert citizen_text("next_in_line") in html.unescape((await waiting.get("/reservation")).text)
         await holder.submit("/reservation/release")
-        assert heading((await waiting.get("/reservation")).text) == citizen_text("held_heading")
+        assert heading((await waiting.get("/reservation")).text) == citizen_text("offer_heading")
         assert (await waiting.http.get("/reservation/state")).json()["phase"] == "held 2"
         assert (await waiting.http.get("/reservation/stream")).status_code == 204
         ended = html.unescape((await waiting.submit("/reservation/release")).text)
@@ -82,7 +83,7 @@ async def test_an_offer_can_be_declined_and_the_position_stays() -> None:
             assert (state["phase"], state["texts"]["position"]) == ("waiting 3", "1")
             client.clock.advance_ms(3_600_000)
             again = html.unescape((await waiting.get("/reservation")).text)
-            assert heading(again) == citizen_text("held_heading")
+            assert heading(again) == citizen_text("offer_heading")
             assert citizen_text("offer_last_note") in again
             assert "/reservation/decline" not in again
 

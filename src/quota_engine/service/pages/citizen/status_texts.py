@@ -29,7 +29,8 @@ def ticket_texts(translator: Translator, status: TicketStatus) -> dict[str, str]
         return texts
     ahead = status.ahead
     texts["position"] = translator.number(status.position)
-    texts["ahead"] = _ahead(translator, ahead)
+    texts["ahead_number"] = translator.number(ahead)
+    texts["ahead"] = translator.count("people_ahead", ahead) if ahead else translator("next_in_line")
     texts["wait_time"] = _wait_time(translator, status)
     texts["places_left"] = translator.count("places_left", status.places_left) if status.places_left > 0 else ""
     texts["chance"] = translator(f"chance_{status.chance}")
@@ -43,13 +44,15 @@ def ticket_texts(translator: Translator, status: TicketStatus) -> dict[str, str]
 def wait_list_texts(translator: Translator, position: WaitListPosition) -> dict[str, str]:
     """Return the texts of a wait-list position by the name of their element."""
     number = translator.number(position.ahead + 1)
-    ahead = translator.count("wait_list_ahead", position.ahead) if position.ahead else translator("next_in_line")
+    ahead = position.ahead
+    announced = translator.count("wait_list_ahead", ahead) if ahead else translator("next_in_line")
     return {
         "position": number,
-        "ahead": ahead,
+        "ahead_number": translator.number(ahead),
+        "ahead": translator.count("applicants_ahead", ahead) if ahead else translator("next_in_line"),
         "length": translator.count("wait_list_length", position.waiting),
         "title": translator("wait_list_title", position=number),
-        "announce": ahead,
+        "announce": announced,
     }
 
 

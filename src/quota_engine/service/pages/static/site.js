@@ -181,6 +181,12 @@ function follow(element) {
     if (isReloading) return;
     if (state.phase !== phase) {
       isReloading = true;
+      const button = document.querySelector("[data-call]");
+      if (button && state.phase.startsWith(button.dataset.calledBy)) {
+        call(button.dataset.call);
+        // The sound ends before the page goes.
+        return setTimeout(() => location.reload(), button.getAttribute("aria-pressed") === "true" ? 600 : 0);
+      }
       // Every browser learns of the opening at the same moment. The delay spreads their next requests.
       setTimeout(() => location.reload(), phase === "NOT_OPEN" ? randomBetween(0, 1500) : 0);
       return;
@@ -407,6 +413,28 @@ function submitOnce(form) {
   });
 }
 
+// Answer a press at once, and say what to do if the service takes long.
+function showSending(form, button) {
+  const main = document.querySelector("main");
+  const before = button && button.textContent;
+  const slow = document.createElement("p");
+  slow.className = "note";
+  slow.setAttribute("role", "status");
+  form.append(slow);
+  if (button) {
+    button.textContent = main.dataset.sending;
+    button.setAttribute("aria-disabled", "true");
+  }
+  const timer = setTimeout(() => (slow.textContent = main.dataset.slow), 5000);
+  return () => {
+    clearTimeout(timer);
+    slow.remove();
+    if (!button) return;
+    button.textContent = before;
+    button.removeAttribute("aria-disabled");
+  };
+}
+
 // Submit without leaving the page, and repeat until the service answers. The citizens' forms are idempotent.
 function submitWithRetries(form) {
   let isSent = false;
@@ -415,6 +443,7 @@ function submitWithRetries(form) {
     if (isSent) return;
     isSent = true;
     const body = new URLSearchParams(new FormData(form));
+    const done = showSending(form, event.submitter || form.querySelector("button"));
     let pause = 1000;
     let isTrying = false;
     let timer = 0;
@@ -423,15 +452,17 @@ function submitWithRetries(form) {
       isTrying = true;
       clearTimeout(timer);
       try {
-        const response = await fetch(form.action, { method: "POST", body, credentials: "same-origin" });
+        const signal = AbortSignal.timeout ? AbortSignal.timeout(20000) : undefined;
+        const response = await fetch(form.action, { method: "POST", body, credentials: "same-origin", signal });
         if (response.status >= 500) throw response.status;
         const html = await response.text();
         reportReachable(form);
-        if (response.redirected) {
-          forgetTyped(); // the form has done its work
-          location.assign(response.url);
-        }
-        else showPage(html);
+        done();
+        if (response.redirected) forgetTyped(); // the form has done its work
+        // The end of a visit is a new document, so that the Back button has nothing of this one.
+        if (new URL(response.url).pathname === "/finished") return location.assign(response.url);
+        if (response.redirected) history.pushState(null, "", response.url);
+        showPage(html);
       } catch {
         reportUnreachable(form, attempt);
         pause = Math.min(pause * 1.5, 15000);
@@ -451,6 +482,7 @@ function showPage(html) {
   if (!fresh) return location.assign("/"); // the response is no page: the form was malformed or too large
   document.title = page.title;
   main.replaceChildren(...fresh.childNodes);
+  document.querySelector("header").replaceWith(page.querySelector("header")); // its links name the page
   start(main);
   scrollTo(0, 0);
   (main.querySelector("[autofocus]") || main).focus();
@@ -467,6 +499,43 @@ function nameButton(button) {
   show();
 }
 
+// A page that a form has shown without a new document is loaded when the Back or Forward button leads to it.
+addEventListener("popstate", () => location.reload());
+
+// --- data-call: sound, vibration and a notification when the turn or a place comes, if the visitor asks for them ---
+
+let audio = null;
+function offerCall(button) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const isOn = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(isOn));
+    if (!isOn) return;
+    if (window.AudioContext) audio = audio || new AudioContext(); // a press must allow the sound
+    if (window.Notification && Notification.permission === "default") Notification.requestPermission();
+    beep(0.05);
+  });
+}
+function beep(volume) {
+  if (!audio) return;
+  const tone = audio.createOscillator();
+  const gain = audio.createGain();
+  gain.gain.value = volume;
+  tone.connect(gain).connect(audio.destination);
+  tone.start();
+  tone.stop(audio.currentTime + 0.4);
+}
+function call(text) {
+  if (!document.querySelector("[data-call][aria-pressed=true]")) return;
+  beep(0.5);
+  if (navigator.vibrate) navigator.vibrate([400, 200, 400]);
+  try {
+    if (window.Notification && Notification.permission === "granted") new Notification(text);
+  } catch {
+    // some phones allow notifications to service workers only
+  }
+}
+
 function start(root) {
   const each = (selector, begin) => root.querySelectorAll(selector).forEach(begin);
   each("[data-refresh]", refresh);
@@ -481,6 +550,7 @@ function start(root) {
   each("form.choice:has([data-auto-submit])", loadChoice);
   each("form[method=post]", document.querySelector("body:not(.wide)") ? submitWithRetries : submitOnce);
   each("button[data-wait]", nameButton);
+  each("[data-call]", offerCall);
   each("[data-print]", (button) => {
     button.hidden = false;
     button.addEventListener("click", () => print());
