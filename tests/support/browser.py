@@ -151,10 +151,14 @@ class PhoneBrowser:
         """Type into the focused element."""
         self.driver.switch_to.active_element.send_keys(*keys)
 
+    def fill(self, selector: str, text: str) -> None:
+        """Type into a field instead of what it has, which may be what was typed before."""
+        self.find(selector).send_keys(Keys.CONTROL, "a", Keys.NULL, text)
+
     def join_room(self, language: str, nik: str = NIK) -> None:
         """Open the start page, and join the waiting room."""
         self.open(f"/?lang={language}")
-        self.find("#join-nik").send_keys(nik)
+        self.fill("#join-nik", nik)
         self.press("form[action='/room/join'] button")
 
     def reserve(self, language: str, nik: str = NIK, *, together: threading.Barrier | None = None) -> None:
@@ -165,7 +169,7 @@ class PhoneBrowser:
         held, refused = citizen_text("held_heading", language), citizen_text("refusal_heading", language)
         for attempt in range(_ATTEMPTS_MAX):
             self.press(".slot.open input:not(:disabled)")
-            self.find("#nik").send_keys(nik)
+            self.fill("#nik", nik)
             if together is not None and attempt == 0:
                 together.wait(PATIENCE_S)
             self.press("form[action='/reserve'] button.large")

@@ -62,7 +62,7 @@ def test_an_open_page_becomes_able_to_book_at_the_opening(service: BrowserServic
 def test_typed_text_survives_a_reload_and_another_language(phone: PhoneBrowser) -> None:
     phone.open(START)
     phone.press(f"input[value='{DAY}|afternoon']")
-    phone.find("#nik").send_keys(NIK)
+    phone.fill("#nik", NIK)
     _press_in(phone, "fieldset.card summary")
     phone.find("#nik3").send_keys("123")
     for act in (phone.driver.refresh, lambda: phone.press("nav a[lang='id']")):
@@ -92,7 +92,7 @@ def test_a_press_answers_at_once_and_loads_one_page(
     phone.open(START)
     phone.driver.execute_script("sessionStorage.clear(); window.isSame = true")
     phone.press(f"input[value='{DAY}|afternoon']")
-    phone.find("#nik").send_keys(Keys.CONTROL, "a", Keys.NULL, OTHER)
+    phone.fill("#nik", OTHER)
     button = "form[action='/reserve'] button.large"
     for _ in range(2):
         phone.press(button)
@@ -113,7 +113,7 @@ def test_typed_text_survives_the_next_opening_and_is_forgotten_with_the_place(
 ) -> None:
     """All days that were open are over. The form stays, and the days of the next opening come into it."""
     phone.open(START)
-    phone.find("#nik").send_keys(Keys.CONTROL, "a", Keys.NULL, NIK)
+    phone.fill("#nik", NIK)
     if phone.find("#nik3").is_displayed():
         phone.find("#nik3").send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
     service.advance_ms(WEEK_MS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import string
 
 import pytest
@@ -35,6 +36,16 @@ def test_every_text_has_both_languages_with_the_same_gaps(texts: dict[str, dict[
         assert id_gaps == en_gaps, key
         for language in LANGUAGES:
             assert Translator(language, texts)(key, **dict.fromkeys(id_gaps, "x"))
+
+
+def test_both_files_have_the_same_keys_in_the_same_order() -> None:
+    """A reader compares the languages line by line."""
+    folder = importlib.resources.files("quota_engine.service.pages") / "texts"
+    keys = [
+        [line.partition(" =")[0] for line in (folder / f"{language}.toml").read_text("utf-8").splitlines()[2:]]
+        for language in LANGUAGES
+    ]
+    assert keys[0] == keys[1]
 
 
 def test_counts_use_the_singular_for_one() -> None:

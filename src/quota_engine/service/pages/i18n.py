@@ -33,13 +33,24 @@ _MONTHS: Final = {
 }  # fmt: skip
 
 
-def _read_texts(path: str) -> dict[str, dict[str, str]]:
-    return tomllib.loads((importlib.resources.files(__package__) / path).read_text(encoding="utf-8"))
+def _read_texts(*tables: str) -> dict[str, dict[str, str]]:
+    """Return the texts of some tables of the languages' files, by key and then by language."""
+    texts: dict[str, dict[str, str]] = {}
+    for language, file in _FILES.items():
+        for table in tables:
+            for key, text in file[table].items():
+                texts.setdefault(key, {})[language] = text
+    return texts
 
 
-_SHARED_TEXTS: Final = _read_texts("texts.toml")
-CITIZEN_TEXTS: Final[Texts] = {**_SHARED_TEXTS, **_read_texts("citizen/texts.toml")}
-OPERATOR_TEXTS: Final[Texts] = {**_SHARED_TEXTS, **_read_texts("operator/texts.toml")}
+_FILES: Final = {
+    language: tomllib.loads(
+        (importlib.resources.files(__package__) / "texts" / f"{language}.toml").read_text(encoding="utf-8")
+    )
+    for language in LANGUAGES
+}
+CITIZEN_TEXTS: Final[Texts] = _read_texts("shared", "citizen")
+OPERATOR_TEXTS: Final[Texts] = _read_texts("shared", "operator")
 
 
 class Translator:

@@ -385,3 +385,27 @@ async def test_a_page_before_the_opening_counts_down_and_follows_it() -> None:
             after = re.findall('data-offer="([^"]*)"', (await browser.get("/days?service=new")).text)
             assert before != after
             assert after[0].startswith("choose")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_title_and_first_sentence_fit_the_phase(language: str) -> None:
+    """Before the opening, while days can be chosen, and when no day is left."""
+
+    def check(page: str, title: str, lead: str) -> None:
+        assert heading(page) == title
+        assert f"<title>{title} ·" in html.unescape(page)
+        assert f'<p class="lead">{citizen_text(lead, language)}</p>' in html.unescape(page)
+
+    async with running(before_ms=60_000) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            page = (await browser.get(f"/?service=new&lang={language}")).text
+            when = "Jumat, 4 Desember 2026 14.00 WIB" if language == "id" else "Friday, 4 December 2026 14:00 WIB"
+            check(page, citizen_text("days_heading_opening", language, when=when), "days_lead_opening")
+            client.clock.advance_ms(60_000)
+            page = (await browser.get("/?service=new")).text
+            check(page, citizen_text("choose_heading", language), "choose_lead")
+            assert citizen_text("nik_privacy", language, days=90) in html.unescape(page)
+            client.clock.advance_ms(8 * 86_400_000)
+            page = (await browser.get("/?service=new")).text
+            check(page, citizen_text("days_heading_none", language), "days_lead_none")

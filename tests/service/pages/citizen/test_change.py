@@ -114,4 +114,4 @@ async def test_people_of_a_closed_day_can_leave(client: Client, browser: Citizen
     assert f'href="{CHANGE}"' in text
     changed = await browser.submit("/reservation/cancel", {"sure": "yes"})
     assert changed.url.path == "/reservation"
-    assert heading(changed.text) == citizen_text("ended_heading", language)
+    assert heading(changed.text) == citizen_text("ended_heading_CANCELLED", language)

@@ -201,6 +201,7 @@ async def test_an_expired_hold_cannot_be_confirmed(browser: CitizenBrowser, clie
     await browser.reserve()
     client.clock.advance_ms(900_000)
     ended = await browser.submit("/reservation/confirm", DECLARED)
+    assert heading(ended.text) == citizen_text("ended_heading_EXPIRED")
     assert citizen_text("ended_EXPIRED") in html.unescape(ended.text)
     assert (await browser.http.get("/reservation/state")).json()["state"] == "EXPIRED"
 

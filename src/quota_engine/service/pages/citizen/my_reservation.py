@@ -92,6 +92,7 @@ class ReservationPages:
         errors = _errors(translator, request.query_params.get("error", ""), status)
         is_confirmed = status == "confirmed"
         notice = pages.notice(request, reservation)
+        heading = f"ended_heading_{reservation.state}"
         response = pages.render(
             request,
             f"{status}.html",
@@ -113,6 +114,7 @@ class ReservationPages:
             if reservation.paused_until_ms > now_ms
             else "",
             end_text=_end_text(reservation),
+            end_heading=heading if translator.has(heading) else "ended_heading",
             block_notice=notice.sentence(translator, reservation, now_ms, lambda at_ms: pages.local_time(at_ms, office))
             if notice is not None
             else "",
