@@ -19,15 +19,15 @@ _SCRIPT_CALLS = (b"\r\nEVAL", b"\r\nFCALL\r\n")
 class LossyProxy:
     """Passes everything on, except the next ``losses`` replies and the next ``holds`` requests of a kind.
 
-    A lost reply is dropped, and the connection is cut. A held request stays in the proxy until :meth:`deliver_late`:
-    the client sees a cut connection, or silence.
+    A lost reply is dropped. A held request stays in the proxy until :meth:`deliver_late`.
+    In both cases the client sees a cut connection, or silence.
 
     Attributes:
         losses: replies to lose.
         holds: requests to hold.
         marker: a request of this kind contains these bytes; b"" stands for a call of a script or a function.
-        is_silent: True to leave the connection of a held request open.
-        on_loss: called before the connection of a lost reply is cut.
+        is_silent: True to leave the connection of a held request or a lost reply open.
+        on_loss: called when a reply is lost, before the client sees anything.
         on_hold: called when a request is held, before the client sees anything.
     """
 
@@ -151,6 +151,8 @@ class LossyProxy:
                 if lose:
                     if self.on_loss is not None:
                         self.on_loss()
+                    if self.is_silent:
+                        continue
                     break
                 client.sendall(data)
         self._cut(client, server)

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.sqlite.connections import SqliteConnections
 from quota_engine.stores.sql.steps import CommitUnknown, RoundTrip, Rows, Step
 
@@ -31,9 +32,9 @@ class FaultyConnections(SqliteConnections):
         super().__init__(path, "OFF")
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Callable[[Step], list[Rows]]]:
+    def session(self, end: CallEnd | None = None) -> Iterator[Callable[[Step], list[Rows]]]:
         """See :meth:`SqliteConnections.session`."""
-        with super().session() as handle:
+        with super().session(end) as handle:
             is_open = False
 
             def faulty(step: Step) -> list[Rows]:

@@ -6,16 +6,37 @@ have different ends: before each attempt, the calls with too little time left ar
 
 from __future__ import annotations
 
-__all__ = ["BatchEnd", "CallEnd", "EndingCall"]
+__all__ = [
+    "CALL_TIMEOUT_MS",
+    "CALL_TIMEOUT_MS_BOUNDS",
+    "CALL_TIMEOUT_MS_WITH_FAILOVER",
+    "BatchEnd",
+    "CallEnd",
+    "EndingCall",
+    "seconds_until",
+]
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 
+CALL_TIMEOUT_MS: Final = 5_000
+"""The time that a call has, with all attempts, unless its caller gives another end."""
+CALL_TIMEOUT_MS_WITH_FAILOVER: Final = 10_000
+"""The same, if another server may have to take over first."""
+CALL_TIMEOUT_MS_BOUNDS: Final = (200, 3_600_000)
 TIME_LEFT_MS_MIN: Final = 150
 """No attempt starts for a call with less time left: it would hardly reach the server before its last moment."""
+COMMIT_MS_MIN: Final = 50
+"""No commit is sent for a call with less time left, so that it does not take effect after the call's end."""
+
+
+def seconds_until(at_ms: float) -> float | None:
+    """Return the seconds until a time of the monotonic clock, at least 0; ``None`` for infinity, as locks take it."""
+    return None if at_ms == math.inf else max(0.0, at_ms - monotonic_ms()) / 1000
 
 
 class CallEnd:
@@ -38,6 +59,10 @@ class CallEnd:
 
     def __init__(self, ends_at_ms: float) -> None:
         self.ends_at_ms = self.cut_at_ms = ends_at_ms
+
+    def allows_commit(self) -> bool:
+        """Return True if a commit that is sent now takes effect before the end."""
+        return self.ends_at_ms - monotonic_ms() >= COMMIT_MS_MIN
 
     def record_sent(self) -> None:
         """Note that an attempt that writes is being sent."""

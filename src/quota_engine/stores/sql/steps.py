@@ -7,8 +7,10 @@ and throws one of the errors below into the generator if a step fails.
 from __future__ import annotations
 
 __all__ = [
+    "TIME_IS_OVER",
     "CommitUnknown",
     "Dialect",
+    "LedgerLoad",
     "LedgerRow",
     "NotStarted",
     "Pause",
@@ -18,13 +20,16 @@ __all__ = [
     "Statement",
     "Step",
     "Steps",
+    "StoreStep",
     "ThreadWork",
+    "pause_s",
 ]
 
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 from quota_engine.generators import Request
+from quota_engine.stores.call_end import CallEnd, seconds_until
 
 T = TypeVar("T")
 
@@ -98,10 +103,36 @@ class ThreadWork(Request[list[Rows]], frozen=True):
     run: Callable[[], object]
 
 
+class LedgerLoad(Request[list[Rows]], frozen=True):
+    """The reading of a whole ledger into memory, which may take longer than a call has.
+
+    A store carries out the steps without an end. A call that ends meanwhile leaves them alone, and later calls find the
+    ledger in memory, or wait for the same reading. The answer is what the steps return.
+
+    Attributes:
+        address: The ledger.
+        steps: Begins the steps. They change nothing in the database.
+    """
+
+    address: str
+    steps: Callable[[], Generator[Any, list[Rows], list[Rows]]]
+
+
 Step = RoundTrip | Pause
 """A step that a driver of a dialect carries out."""
-Steps = Generator[Step | ThreadWork, list[Rows], T]
+StoreStep = ThreadWork | LedgerLoad
+"""A step that the store carries out."""
+Steps = Generator[Step | StoreStep, list[Rows], T]
 """A call of several steps; it returns the call's result."""
+
+
+TIME_IS_OVER: Final = "the time of a call was over before the commit"
+
+
+def pause_s(pause: Pause, end: CallEnd | None) -> float:
+    """Return the length of a pause in seconds, which does not go beyond the end of the call."""
+    left_s = None if end is None else seconds_until(end.cut_at_ms)
+    return pause.duration_ms / 1000 if left_s is None else min(pause.duration_ms / 1000, left_s)
 
 
 class LedgerRow(NamedTuple):

@@ -4,202 +4,113 @@ from __future__ import annotations
 
 __all__ = ["SqlStore"]
 
-import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from time import perf_counter_ns
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.batching import BatchQueue
-from quota_engine.stores.call_end import BatchEnd, CallEnd
+from quota_engine.stores.batching_store import CLOSED_ERROR, LONG_REQUESTS
+from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.sql.requests import Call, as_call, command_call
-from quota_engine.stores.sql.steps import Rows, Step, Steps, ThreadWork
-from quota_engine.stores.sql.store_base import CLOSED_ERROR, SOLD_OUT, QueuedCall, SqlStoreBase
+from quota_engine.stores.sql.steps import LedgerLoad, NotStarted, Rows, Step, Steps, StoreStep, ThreadWork
+from quota_engine.stores.sql.store_base import SOLD_OUT, SqlStoreBase
+from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
 
 T = TypeVar("T")
 
-_PENDING: Final = object()
-"""Stands for a result that has not arrived, because ``None`` is a result."""
 _log = logging.getLogger("quota_engine")
 
 
-class _ThreadCall(QueuedCall):
-    """A thread's call. The thread sleeps until it has a result, or until it is the next sender."""
+class _Reading:
+    """The reading of a ledger in a separate thread."""
 
-    __slots__ = ("error", "result", "woken")
-
-    def __init__(self, call: Call, token: Any, end: CallEnd | None) -> None:
-        super().__init__(call, token, end)
-        self.woken = threading.Event()
-        self.result: Any = _PENDING
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.answer: list[Rows] = []
         self.error: BaseException | None = None
 
-    def is_done(self) -> bool:
-        return self.result is not _PENDING or self.error is not None
 
-    def set_result(self, result: Any) -> None:
-        self.result = result
-
-    def set_error(self, error: BaseException) -> None:
-        self.error = error
-
-
-class SqlStore(SqlStoreBase[_ThreadCall]):
+class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
     """A store in a SQL database. Safe to use from several threads."""
 
     def _prepare_waiting(self) -> None:
-        self._lock = threading.Lock()
-        self._call_ended = threading.Condition(self._lock)
+        super()._prepare_waiting()
         self._snapshot_thread: threading.Thread | None = None
+        self._readings: dict[str, _Reading] = {}
 
     def _after_fork(self) -> None:
         """Forget the parent's calls and ledgers: they belong to its threads."""
-        self._prepare_waiting()
-        self._calls = 0
-        self._queues = {}
+        super()._after_fork()
         self._transactions.cache.clear()
         self._transactions.snapshots.clear()
 
     def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.Store.apply`. Waiting calls share a transaction."""
-        call = command_call(address, command)
-        if ends_at_ms is None:
-            return self._send(call, None)
-        return self._run_until(CallEnd(ends_at_ms), lambda end: self._send(call, end))
+        return self._send(command_call(address, command), self._new_end(ends_at_ms))
 
     def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
         """See :meth:`quota_engine.ports.Store.execute`."""
+        end, call = self._end_of(request, ends_at_ms), as_call(request)
         answer: T
-        if ends_at_ms is None:
-            answer = self._execute(request, None)
+        if end is not None and isinstance(request, LONG_REQUESTS):
+            answer = self._run_until(end, lambda: self._execute(request, call, end))
         else:
-            answer = self._run_until(CallEnd(ends_at_ms), lambda end: self._execute(request, end))
+            answer = self._execute(request, call, end)
         return answer
-
-    def close(self) -> None:
-        """Wait for the calls in flight, and close the connections. Later calls are refused."""
-        with self._lock:
-            self._closed = True
-            self._call_ended.wait_for(lambda: not self._calls)
-        thread = self._snapshot_thread
-        if thread is not None:
-            thread.join()
-        self._connections.close()
-        on_close = self._take_on_close()
-        if on_close is not None:
-            on_close()
 
     def _send(self, call: Call, end: CallEnd | None) -> Any:
         with self._call():
-            return self._enqueue(call, end)
+            if self._sold_out_ms and call.reserve is not None:
+                with self._lock:  # it keeps a batch from starting, which would change the state
+                    if self._queue(call.address).is_idle() and self._is_sold_out(call.address, call.reserve):
+                        return SOLD_OUT
+            return self._enqueue(call.address, call, "", end)
 
-    def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
-        call = as_call(request)
+    def _execute(self, request: StoreRequest[Any], call: Call | None, end: CallEnd | None) -> Any:
         with self._call():
             if call is not None:
-                return self._enqueue(call, end)
-            return self._drive(self._requests.execute(request, end))
+                return self._enqueue(call.address, call, "", end)
+            return self._drive(self._requests.execute(request, end), end)
 
-    def _run_until(self, end: CallEnd, function: Callable[[CallEnd], Any]) -> Any:
-        """Run a call that has an end in a separate thread, and return at the end.
-
-        A thread that waits for the database, or that sends the calls of others, cannot return on time.
+    def _run_until(self, end: CallEnd, function: Callable[[], Any]) -> Any:
+        """Run a call that computes for long in a separate thread, and return at its end.
 
         Raises:
             BackendUnavailable: The end has come, and no commit was sent.
             OutcomeUnknown: The end has come, and a commit was sent.
         """
-        done = threading.Event()
+        ended = threading.Event()
         results: list[Any] = []
         errors: list[BaseException] = []
 
         def run() -> None:
             try:
-                end.begin_attempt(monotonic_ms())
-                results.append(function(end))
+                results.append(function())
             except BaseException as error:  # raised again in the caller's thread
                 errors.append(error)
             finally:
-                done.set()
+                ended.set()
 
         # In the caller's context, which an observer's correlation token may depend on.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(run,), daemon=True, name="quota-engine-call").start()
-        done.wait(max(0.0, end.ends_at_ms - monotonic_ms()) / 1000)
+        ended.wait(seconds_until(end.ends_at_ms))
         if results:
             return results[0]
         raise errors[0] if errors else end.error()
 
-    def _enqueue(self, call: Call, end: CallEnd | None) -> Any:
-        """Queue a command or question; return its result when a batch with it is done."""
-        pending = _ThreadCall(call, self._token(), end)
-        with self._lock:
-            queue = self._queue(call.address)
-            # The lock keeps a batch from starting, which would change the state.
-            if queue.is_idle() and self._is_sold_out(call.address, call.reserve):
-                return SOLD_OUT
-            if queue.is_full():
-                return self._overloaded(call)
-            queue.waiting.append(pending)
-        try:
-            self._await_result(call.address, queue, pending)
-        except BaseException:
-            # An interrupt may come just after this thread was woken to send a batch: wake the next sender instead.
-            with self._lock:
-                if pending in queue.waiting:
-                    queue.waiting.remove(pending)
-                next_sender = queue.waiting[0] if queue.can_send() else None
-            if next_sender is not None:
-                next_sender.woken.set()
-            raise
-        if pending.error is not None:
-            raise pending.error
-        return pending.result
+    def _run_batch(self, key: str, end: BatchEnd[ThreadCall]) -> None:
+        # This is the ledger's only batch in flight, and it has not begun.
+        if self._refuse_sold_out(key, end):
+            self._resolve(self._drive(self._steps(key, end), end))
 
-    def _await_result(self, address: str, queue: BatchQueue[_ThreadCall], call: _ThreadCall) -> None:
-        """Send batches, or wait while other threads do, until the call is done."""
-        while not call.is_done():
-            with self._lock:
-                batch = queue.take_batch() if queue.can_send() else None
-                call.woken.clear()
-            if batch is not None:
-                self._send_batch(address, queue, batch, call)
-            elif not call.is_done():
-                call.woken.wait()
-
-    def _send_batch(
-        self, address: str, queue: BatchQueue[_ThreadCall], batch: list[_ThreadCall], sender: _ThreadCall
-    ) -> None:
-        """Send one batch; wake its callers, and the first waiting caller, which sends the next batch."""
-        failure = None
-        began_ns = perf_counter_ns()
-        try:
-            # This is the ledger's only batch in flight, and it has not begun.
-            rest = self._refuse_sold_out(address, batch)
-            if rest:
-                end = BatchEnd(rest)
-                self._resolve(self._drive(self._steps(address, end)))
-        except BaseException as error:
-            failure = error
-            self._fail(batch, error, sender)
-            if sender not in batch and not isinstance(error, Exception):
-                raise  # an interrupt is for this thread, whichever calls it sent
-        finally:
-            with self._lock:
-                queue.batch_done()
-                next_sender = queue.waiting[0] if queue.can_send() else None
-            for call in batch:
-                call.woken.set()
-            if next_sender is not None:
-                next_sender.woken.set()
-            self._report(address, batch, began_ns, failure)
-            failure = None  # its traceback refers to this frame
+    def _send_batch(self, key: str, queue: BatchQueue[ThreadCall], batch: list[ThreadCall], sender: ThreadCall) -> None:
+        super()._send_batch(key, queue, batch, sender)
         if self._transactions.snapshots:
             self._start_snapshots()
 
@@ -222,30 +133,63 @@ class SqlStore(SqlStoreBase[_ThreadCall]):
                 _log.exception("a snapshot of %s was not written; a later one will be", snapshots[0].address)
             snapshots.pop(0)
 
-    @contextlib.contextmanager
-    def _call(self) -> Iterator[None]:
-        """Count a call in flight, for :meth:`close`."""
-        with self._lock:
-            if self._closed:
-                raise BackendUnavailable(CLOSED_ERROR)
-            self._calls += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._calls -= 1
-                if not self._calls:
-                    self._call_ended.notify_all()
+    def _disconnect(self) -> None:
+        thread = self._snapshot_thread
+        if thread is not None:
+            thread.join()
+        for reading in list(self._readings.values()):
+            reading.ended.wait()
+        self._connections.close()
 
-    def _drive(self, steps: Steps[T]) -> T:
-        """Carry out all steps of a call; returns its result."""
-        with self._connections.session() as session:
+    def _drive(self, steps: Steps[T], end: CallEnd | None = None) -> T:
+        """Carry out all steps of a call before its end; returns its result."""
+        with self._connections.session(end) as session:
 
-            def handle(step: Step | ThreadWork) -> list[Rows]:
+            def handle(step: Step | StoreStep) -> list[Rows]:
                 if isinstance(step, ThreadWork):
                     step.run()
                     return []
+                if isinstance(step, LedgerLoad):
+                    return self._load(step, end)
                 rows: list[Rows] = session(step)
                 return rows
 
             return drive(steps, handle)
+
+    def _load(self, step: LedgerLoad, end: CallEnd | None) -> list[Rows]:
+        """Read a ledger in a separate thread, which continues when the call of this thread ends.
+
+        Raises:
+            NotStarted: The end has come. A later call waits for the same reading.
+        """
+        if end is None:
+            return self._drive(step.steps())
+        with self._lock:
+            reading = self._readings.get(step.address)
+            if reading is None:
+                reading = self._readings[step.address] = _Reading()
+                threading.Thread(
+                    target=self._read, args=(step, reading), daemon=True, name="quota-engine-reading"
+                ).start()
+        if not reading.ended.wait(seconds_until(end.cut_at_ms)):
+            raise NotStarted(f"the ledger of {step.address} is still being read; ask again in a moment")
+        if reading.error is not None:
+            raise reading.error
+        return reading.answer
+
+    def _read(self, step: LedgerLoad, reading: _Reading) -> None:
+        def check_open(request: Step | StoreStep) -> list[Rows]:
+            if self._closed and not self._calls:
+                raise BackendUnavailable(CLOSED_ERROR)
+            rows: list[Rows] = session(request)
+            return rows
+
+        try:
+            with self._connections.session(None) as session:
+                reading.answer = drive(step.steps(), check_open)
+        except BaseException as error:  # raised again in the thread that waits for the ledger
+            reading.error = error
+        finally:
+            with self._lock:
+                self._readings.pop(step.address, None)
+            reading.ended.set()

@@ -11,7 +11,7 @@ lock. So the entry is there then, or it never will be. Its number and checksum d
 
 from __future__ import annotations
 
-__all__ = ["Attempts", "Failure", "Results", "Snapshot", "Transactions", "Work"]
+__all__ = ["Attempts", "BatchedWork", "Failure", "Results", "Snapshot", "Transactions", "Work"]
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -33,11 +33,13 @@ from quota_engine.stores.sql.loading import ENTRIES_PAGE, Loader, row_of
 from quota_engine.stores.sql.snapshot_codec import Position
 from quota_engine.stores.sql.steps import (
     CommitUnknown,
+    LedgerLoad,
     LedgerRow,
     NotStarted,
     Pause,
     RolledBack,
     RoundTrip,
+    Rows,
     Statement,
     Steps,
 )
@@ -45,8 +47,6 @@ from quota_engine.stores.sql.steps import (
 T = TypeVar("T")
 
 _LOST: Final = "the answer to a commit was lost: repeat the call with the same key"
-_COMMIT_MS_MIN: Final = 50
-"""No commit is sent for a call with less time left, so that it does not take effect after the call's end."""
 _RESTARTS_MAX: Final = 20
 """Restarts of one attempt because the ledger has moved on further than one page, or was thrown away."""
 _SNAPSHOT_BYTES_MIN: Final = 4_000_000
@@ -55,7 +55,7 @@ _SNAPSHOT_ITEM_BYTES: Final = 25
 
 
 class Work(Protocol):
-    """One call of a batch.
+    """The request of one call of a batch.
 
     Attributes:
         run: Applies it to the ledger's state at a time, and returns its result.
@@ -66,6 +66,16 @@ class Work(Protocol):
     run: Callable[[LedgerState, int], Any]
     writes: bool
     creates: bool
+
+
+class BatchedWork(Protocol):
+    """One call of a batch.
+
+    Attributes:
+        request: Its request, a :class:`Work`.
+    """
+
+    request: Any
 
 
 class Failure(NamedTuple):
@@ -219,11 +229,13 @@ class Transactions:
                 raise BackendUnavailable(f"nothing was done: {last}") from last
             yield Pause(pause_ms)
 
-    def read(self, address: str, work: Callable[[], Sequence[Work]], end: CallEnd | None = None) -> Steps[Results]:
+    def read(
+        self, address: str, work: Callable[[], Sequence[BatchedWork]], end: CallEnd | None = None
+    ) -> Steps[Results]:
         """Answer questions, and return their results in order. Nothing is locked. Arguments as for :meth:`write`."""
         return self.retry(lambda: self._read(address, work()), end)
 
-    def _read(self, address: str, work: Sequence[Work]) -> Steps[Results]:
+    def _read(self, address: str, work: Sequence[BatchedWork]) -> Steps[Results]:
         ledger, row = yield from self._current(address)
         state = new_state(address) if ledger is None else ledger.state
         now_ms = yield from self.read_time(row)
@@ -232,13 +244,18 @@ class Transactions:
             raise _ClockLeapt(leap)
         if ledger is not None:
             ledger.clock_ahead_ms = now_ms - monotonic_ms()
-        return [(one, _run(one, state, now_ms)) for one in work]
+        return [(one, _run(one.request, state, now_ms)) for one in work]
 
     def _current(self, address: str) -> Steps[tuple[CachedLedger | None, LedgerRow | None]]:
         """Return the ledger in memory, up to date, and its row; ``None`` for both if there is no ledger."""
-        ledger = self.cache.get(address)
-        asked_at_ms = monotonic_ms()
-        if ledger is not None:
+        for _ in range(_RESTARTS_MAX):
+            ledger = self.cache.get(address)
+            if ledger is None:
+                (found,) = yield LedgerLoad(address, lambda: self._load(address))
+                if not found:
+                    return None, None
+                continue  # reading it may have taken long
+            asked_at_ms = monotonic_ms()
             try:
                 row = yield from self.loader.catch_up(ledger)
             except BaseException:
@@ -249,15 +266,20 @@ class Transactions:
                 self.cache.put(address, ledger)
                 return ledger, row
             self.cache.drop(address)
+        raise RolledBack("the ledger is replaced faster than this process can follow")
+
+    def _load(self, address: str) -> Steps[list[Rows]]:
+        """Read a whole ledger into the cache. Returns one row, or none if there is no ledger."""
         loaded = yield from self.loader.load(address)
         if loaded is None:
-            return None, None
+            return [[]]
         ledger, row = loaded
-        ledger.checked_at_ms = asked_at_ms
         self.cache.put(address, ledger)
-        return ledger, row
+        return [[row]]
 
-    def write(self, address: str, work: Callable[[], Sequence[Work]], end: CallEnd | None = None) -> Steps[Results]:
+    def write(
+        self, address: str, work: Callable[[], Sequence[BatchedWork]], end: CallEnd | None = None
+    ) -> Steps[Results]:
         """Apply commands, and answer questions between them. Returns the results in order.
 
         Args:
@@ -267,13 +289,12 @@ class Transactions:
         """
         pending: list[_Pending] = []
         poisoned: dict[int, Exception] = {}
-        return self.retry(lambda: self._write(address, work(), end, pending, poisoned), end)
+        return self.retry(lambda: self._write(address, work(), pending, poisoned), end)
 
     def _write(
         self,
         address: str,
-        work: Sequence[Work],
-        end: CallEnd | None,
+        work: Sequence[BatchedWork],
         pending: list[_Pending],
         poisoned: dict[int, Exception],
     ) -> Steps[Results]:
@@ -283,7 +304,7 @@ class Transactions:
                 # The entries of others are replayed before the lock is taken, so that little is left to do under it.
                 ledger, _ = yield from self._current(address)
             try:
-                return (yield from self._transaction(address, ledger, work, end, pending, poisoned))
+                return (yield from self._transaction(address, ledger, work, pending, poisoned))
             except (_Restart, _Poisoned):
                 self.cache.drop(address)
             except BaseException:
@@ -295,12 +316,11 @@ class Transactions:
         self,
         address: str,
         ledger: CachedLedger | None,
-        work: Sequence[Work],
-        end: CallEnd | None,
+        work: Sequence[BatchedWork],
         pending: list[_Pending],
         poisoned: dict[int, Exception],
     ) -> Steps[Results]:
-        ledger, row = yield from self._lock(address, ledger, creates=any(one.creates for one in work))
+        ledger, row = yield from self._lock(address, ledger, creates=any(one.request.creates for one in work))
         if pending:
             results = yield from self._settle(row, pending)
             if results is not None:
@@ -314,7 +334,7 @@ class Transactions:
         results = []
         for one in work:
             changes = state.changes
-            result = Failure(poisoned[id(one)]) if id(one) in poisoned else _run(one, state, now_ms)
+            result = Failure(poisoned[id(one)]) if id(one) in poisoned else _run(one.request, state, now_ms)
             if type(result) is Failure and state.changes != changes:
                 poisoned[id(one)] = result.error
                 yield RoundTrip((), end="rollback")
@@ -327,7 +347,7 @@ class Transactions:
                 self._touch(address, ledger)  # before another process can get the lock
             yield RoundTrip((), end="rollback")
             return results
-        yield from self._commit(address, ledger, now_ms, results, end, pending)
+        yield from self._commit(address, ledger, now_ms, results, pending)
         return results
 
     def _lock(
@@ -379,20 +399,12 @@ class Transactions:
         ledger: CachedLedger,
         now_ms: int,
         results: Results,
-        end: CallEnd | None,
         pending: list[_Pending],
     ) -> Steps[None]:
         entry = ledger.state.take_entry(now_ms)
         number, first_event = ledger.number + 1, ledger.event_number + 1
         checksum = entry_checksum(ledger.checksum, number, first_event, entry.events, entry.body)
         event_number = ledger.event_number + entry.events
-        if end is not None:
-            if monotonic_ms() >= end.ends_at_ms - _COMMIT_MS_MIN:
-                yield RoundTrip((), end="rollback")
-                raise RolledBack(
-                    "the time of a call was over before the commit"
-                )  # the other calls have another attempt
-            end.record_sent()
         pending.append(_Pending(number, checksum, results))
         yield RoundTrip(
             (

@@ -36,6 +36,7 @@ def test_url_keeps_own_options_from_libpq() -> None:
         connections_max=3,
         prepare=False,
         cache_mb=100,
+        call_timeout_ms=10_000,
     )
 
 

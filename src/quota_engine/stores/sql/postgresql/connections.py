@@ -10,6 +10,7 @@ __all__ = ["AsyncConnections", "Connections"]
 
 import asyncio
 import contextlib
+import math
 import select
 import threading
 import time
@@ -19,19 +20,34 @@ from typing import Any, Final, Generic, TypeVar
 import psycopg
 from psycopg import pq
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.forks import call_in_child
 from quota_engine.generators import drive, drive_async
+from quota_engine.stores.call_end import CallEnd, seconds_until
 from quota_engine.stores.sql.postgresql import opening
-from quota_engine.stores.sql.postgresql.dialect import PostgresqlDialect, begin_text, set_config_text
+from quota_engine.stores.sql.postgresql.dialect import PostgresqlDialect, begin_text, set_config_text, time_outs
 from quota_engine.stores.sql.postgresql.errors import AnswerTimedOut, classify_connect
 from quota_engine.stores.sql.postgresql.protocol import Prepared, Wait, Waits, rollback, run
 from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
-from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, Pause, RoundTrip, Rows, Step
+from quota_engine.stores.sql.steps import (
+    TIME_IS_OVER,
+    CommitUnknown,
+    NotStarted,
+    Pause,
+    RolledBack,
+    RoundTrip,
+    Rows,
+    Step,
+    pause_s,
+)
 
 T = TypeVar("T")
 ConnectionT = TypeVar("ConnectionT", psycopg.Connection[Any], psycopg.AsyncConnection[Any])
 
+_ANSWER_MS: Final = 50
+"""The time-outs of the server end earlier than the call by this time, in which the answer arrives."""
+_NO_CONNECTION: Final = "no server accepted a connection in time"
 _parents_links: list[Any] = []
 """Connections of a parent process. A child must not close them, because the parent still uses the sockets."""
 
@@ -92,15 +108,19 @@ class _ConnectionsBase(Generic[ConnectionT]):
         texts = {**self.dialect.texts, **opening.texts(settings.schema)}
         self._statements = {name: Prepared(text) for name, text in texts.items()}
         self._writes = frozenset(name for name, text in texts.items() if not text.startswith("SELECT"))
-        self._begin = [(Prepared(begin_text()), ()), (Prepared(set_config_text(settings)), ())]
+        self._begin = (Prepared(begin_text()), ())
+        self._set_config = Prepared(set_config_text(settings))
         self._end = {"commit": (Prepared("COMMIT"), ()), "rollback": (Prepared("ROLLBACK"), ())}
         self._prepares = settings.prepare
         self._idle: list[Link[ConnectionT]] = []
         self._closed = False
 
-    def _exchange(self, link: Link[ConnectionT], step: RoundTrip) -> Waits[list[Rows]]:
+    def _exchange(self, link: Link[ConnectionT], step: RoundTrip, end: CallEnd | None = None) -> Waits[list[Rows]]:
         """Carry out one exchange; after an error the transaction is undone, or the link is not usable."""
-        commands: list[tuple[Prepared, Sequence[Any]]] = list(self._begin) if step.begin else []
+        commands: list[tuple[Prepared, Sequence[Any]]] = []
+        if step.begin:
+            left_ms = math.inf if end is None else end.ends_at_ms - monotonic_ms() - _ANSWER_MS
+            commands += [self._begin, (self._set_config, time_outs(self.settings, left_ms))]
         commands += [(self._statements[name], parameters) for name, parameters in step.statements]
         if step.end:
             commands.append(self._end[step.end])
@@ -108,6 +128,11 @@ class _ConnectionsBase(Generic[ConnectionT]):
         commit_sent = step.end == "commit" or (
             not in_transaction and any(statement.name in self._writes for statement in step.statements)
         )
+        if commit_sent and end is not None:
+            end.record_sent()
+            if step.end and not end.allows_commit():
+                link.is_usable = False  # the server rolls it back
+                raise RolledBack(TIME_IS_OVER)
         link.is_usable = False
         link.warnings.clear()
         names_before = len(link.prepared_names or ())
@@ -155,6 +180,16 @@ class _ConnectionsBase(Generic[ConnectionT]):
         if self.settings.durability is CommitDurability.REPLICATED:
             opening.check_standbys(rows[0][0], self.settings.replicas)
 
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        """Close the pool if it cannot be opened. A thread may still connect."""
+        try:
+            yield
+        except BaseException:
+            self._closed = True
+            self._drop_idle()
+            raise
+
     def _drop_idle(self) -> None:
         idle, self._idle = self._idle, []
         for link in idle:
@@ -187,12 +222,24 @@ class _ConnectionsBase(Generic[ConnectionT]):
 
 
 class _Session(Generic[ConnectionT]):
-    """The connection of one call's steps: held from the begin of a transaction until it is over."""
+    """The connection of one call's steps: held from the begin of a transaction until it is over.
 
-    __slots__ = ("link",)
+    Attributes:
+        link: The connection, or ``None``.
+        end: The end of the call, if it has one.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("end", "link")
+
+    def __init__(self, end: CallEnd | None) -> None:
+        self.end = end
         self.link: Link[ConnectionT] | None = None
+
+    def wait_ms(self, settings: Settings) -> float:
+        """Return the longest wait for an answer or a connection that begins now, in milliseconds."""
+        if self.end is None:
+            return settings.timeout_ms
+        return max(0.0, min(settings.timeout_ms, self.end.ends_at_ms - monotonic_ms()))
 
 
 class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
@@ -207,27 +254,30 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
         self._slots = threading.BoundedSemaphore(self.settings.connections_max)
         self._forget()
 
-    def open(self) -> None:
+    def open(self, end: CallEnd | None = None) -> None:
         """Connect, and make the tables if they are missing.
+
+        Args:
+            end: The end of the opening, if it has one.
 
         Raises:
             BackendUnavailable: No server, or it does not qualify, or the tables are of a newer version.
         """
-        with opening.final_errors():
-            self.run(opening.open_tables(self.settings.schema))
+        with opening.final_errors(), self._closed_on_error():
+            self.run(opening.open_tables(self.settings.schema), end)
 
-    def run(self, steps: opening.RoundTrips[T]) -> T:
+    def run(self, steps: opening.RoundTrips[T], end: CallEnd | None = None) -> T:
         """Run the steps of one call, and return its result."""
-        with self.session() as handle:
+        with self.session(end) as handle:
             return drive(steps, handle)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Callable[[Step], list[Rows]]]:
-        """Return the function that carries out the steps of one call.
+    def session(self, end: CallEnd | None = None) -> Iterator[Callable[[Step], list[Rows]]]:
+        """Return the function that carries out the steps of one call, before its end if it has one.
 
-        A transaction that is open at the end is rolled back.
+        A transaction that is open after the last step is rolled back.
         """
-        session: _Session[psycopg.Connection[Any]] = _Session()
+        session: _Session[psycopg.Connection[Any]] = _Session(end)
         try:
             yield lambda step: self._handle(session, step)
         finally:
@@ -240,11 +290,11 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
 
     def _handle(self, session: _Session[psycopg.Connection[Any]], step: Step) -> list[Rows]:
         if isinstance(step, Pause):
-            time.sleep(step.duration_ms / 1000)
+            time.sleep(pause_s(step, session.end))
             return []
         link = session.link or self._acquire(session)
         try:
-            return self._drive(link, self._exchange(link, step))
+            return self._drive(link, self._exchange(link, step, session.end), session.wait_ms(self.settings))
         finally:
             if not link.in_transaction or not link.is_usable:
                 self._release(session)
@@ -252,20 +302,70 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
     def _acquire(self, session: _Session[psycopg.Connection[Any]]) -> Link[psycopg.Connection[Any]]:
         if self._closed:
             raise BackendUnavailable("the store is closed")
-        if not self._slots.acquire(timeout=self.settings.timeout_ms / 1000):
+        if not self._slots.acquire(timeout=session.wait_ms(self.settings) / 1000):
             raise NotStarted(f"all {self.settings.connections_max} connections are in use (connections_max)")
-        try:
-            session.link = self._take_idle() or self._connect()
-        except BaseException:
-            self._slots.release()
-            raise
-        return session.link
+        link = self._take_idle()
+        if link is None:
+            link = self._connect_until(session.end)
+        session.link = link
+        return link
 
     def _release(self, session: _Session[psycopg.Connection[Any]]) -> None:
         link, session.link = session.link, None
         if link is not None:
             self._give_back(link)
             self._slots.release()
+
+    def _connect_until(self, end: CallEnd | None) -> Link[psycopg.Connection[Any]]:
+        """Connect in a slot of the pool. After an error the slot is free, or will be when the attempt has ended.
+
+        libpq waits for two seconds and more for each host, and without a bound for the look-up of its name. So a thread
+        connects, and a call that ends meanwhile leaves it alone: the pool gets the connection.
+        """
+        if end is None:
+            try:
+                return self._connect()
+            except BaseException:
+                self._slots.release()
+                raise
+        ended, lock, slots = threading.Event(), threading.Lock(), self._slots  # a forked child has other slots
+        links: list[Link[psycopg.Connection[Any]]] = []
+        errors: list[BaseException] = []
+        is_awaited = True
+
+        def leave() -> None:
+            for link in links:
+                self._give_back(link)
+            slots.release()
+
+        def connect() -> None:
+            try:
+                links.append(self._connect())
+            except BaseException as error:  # raised again in the thread of the call
+                errors.append(error)
+            with lock:
+                ended.set()
+                is_left = not is_awaited
+            if is_left:
+                leave()
+
+        threading.Thread(target=connect, daemon=True, name="quota-engine-connect").start()
+        try:
+            ended.wait(seconds_until(end.ends_at_ms))
+        except BaseException:  # an interrupt
+            with lock:
+                is_awaited, has_ended = False, ended.is_set()
+            if has_ended:
+                leave()
+            raise
+        with lock:
+            is_awaited = ended.is_set()
+        if links and is_awaited:
+            return links[0]
+        if not is_awaited:
+            raise NotStarted(_NO_CONNECTION)
+        slots.release()
+        raise errors[0]
 
     def _connect(self) -> Link[psycopg.Connection[Any]]:
         try:
@@ -278,15 +378,15 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
             raise NotStarted("the embedded server was started again") from error
         link = self._new_link(connection)
         try:
-            rows = self._drive(link, self._exchange(link, opening.CHECK_SERVER))
+            rows = self._drive(link, self._exchange(link, opening.CHECK_SERVER), self.settings.timeout_ms)
             opening.check_server(rows, self.settings)
         except BaseException:
             link.drop()
             raise
         return link
 
-    def _drive(self, link: Link[psycopg.Connection[Any]], waits: Waits[T]) -> T:
-        deadline_s = time.monotonic() + self.settings.timeout_ms / 1000
+    def _drive(self, link: Link[psycopg.Connection[Any]], waits: Waits[T], wait_ms: float) -> T:
+        deadline_s = time.monotonic() + wait_ms / 1000
         socket = link.libpq.socket
         try:
             wait = next(waits)
@@ -294,7 +394,7 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
                 if _wait(socket, wait, deadline_s - time.monotonic()):
                     wait = next(waits)
                 else:
-                    wait = waits.throw(_timed_out(self.settings))
+                    wait = waits.throw(_timed_out(wait_ms))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -310,20 +410,20 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
         self._slots = asyncio.BoundedSemaphore(settings.connections_max)
         call_in_child(self._forget)
 
-    async def open(self) -> None:
+    async def open(self, end: CallEnd | None = None) -> None:
         """See :meth:`Connections.open`."""
-        with opening.final_errors():
-            await self.run(opening.open_tables(self.settings.schema))
+        with opening.final_errors(), self._closed_on_error():
+            await self.run(opening.open_tables(self.settings.schema), end)
 
-    async def run(self, steps: opening.RoundTrips[T]) -> T:
+    async def run(self, steps: opening.RoundTrips[T], end: CallEnd | None = None) -> T:
         """See :meth:`Connections.run`."""
-        async with self.session() as handle:
+        async with self.session(end) as handle:
             return await drive_async(steps, handle)
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+    async def session(self, end: CallEnd | None = None) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
         """See :meth:`Connections.session`."""
-        session: _Session[psycopg.AsyncConnection[Any]] = _Session()
+        session: _Session[psycopg.AsyncConnection[Any]] = _Session(end)
         try:
             yield lambda step: self._handle(session, step)
         finally:
@@ -336,11 +436,11 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
 
     async def _handle(self, session: _Session[psycopg.AsyncConnection[Any]], step: Step) -> list[Rows]:
         if isinstance(step, Pause):
-            await asyncio.sleep(step.duration_ms / 1000)
+            await asyncio.sleep(pause_s(step, session.end))
             return []
         link = session.link or await self._acquire(session)
         try:
-            return await self._drive(link, self._exchange(link, step))
+            return await self._drive(link, self._exchange(link, step, session.end), session.wait_ms(self.settings))
         finally:
             if not link.in_transaction or not link.is_usable:
                 self._release(session)
@@ -348,17 +448,32 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
     async def _acquire(self, session: _Session[psycopg.AsyncConnection[Any]]) -> Link[psycopg.AsyncConnection[Any]]:
         if self._closed:
             raise BackendUnavailable("the store is closed")
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(session.wait_ms(self.settings) / 1000):
+                    await self._slots.acquire()
+            except TimeoutError:
+                problem = f"all {self.settings.connections_max} connections are in use (connections_max)"
+                raise NotStarted(problem) from None
+        else:
+            await self._slots.acquire()
+        link = self._take_idle()
+        if link is None:
+            link = await self._connect_until(session.end)
+        session.link = link
+        return link
+
+    async def _connect_until(self, end: CallEnd | None) -> Link[psycopg.AsyncConnection[Any]]:
+        """Connect in a slot of the pool. After an error the slot is free."""
         try:
-            async with asyncio.timeout(self.settings.timeout_ms / 1000):
-                await self._slots.acquire()
+            async with asyncio.timeout(None if end is None else seconds_until(end.ends_at_ms)):
+                return await self._connect()
         except TimeoutError:
-            raise NotStarted(f"all {self.settings.connections_max} connections are in use (connections_max)") from None
-        try:
-            session.link = self._take_idle() or await self._connect()
+            self._slots.release()
+            raise NotStarted(_NO_CONNECTION) from None
         except BaseException:
             self._slots.release()
             raise
-        return session.link
 
     def _release(self, session: _Session[psycopg.AsyncConnection[Any]]) -> None:
         link, session.link = session.link, None
@@ -377,15 +492,15 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
             raise NotStarted("the embedded server was started again") from error
         link = self._new_link(connection)
         try:
-            rows = await self._drive(link, self._exchange(link, opening.CHECK_SERVER))
+            rows = await self._drive(link, self._exchange(link, opening.CHECK_SERVER), self.settings.timeout_ms)
             opening.check_server(rows, self.settings)
         except BaseException:
             link.drop()
             raise
         return link
 
-    async def _drive(self, link: Link[psycopg.AsyncConnection[Any]], waits: Waits[T]) -> T:
-        deadline_s = time.monotonic() + self.settings.timeout_ms / 1000
+    async def _drive(self, link: Link[psycopg.AsyncConnection[Any]], waits: Waits[T], wait_ms: float) -> T:
+        deadline_s = time.monotonic() + wait_ms / 1000
         socket = link.libpq.socket
         try:
             wait = next(waits)
@@ -393,7 +508,7 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
                 if await _wait_async(socket, wait, deadline_s - time.monotonic()):
                     wait = next(waits)
                 else:
-                    wait = waits.throw(_timed_out(self.settings))
+                    wait = waits.throw(_timed_out(wait_ms))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -401,8 +516,8 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
             waits.close()
 
 
-def _timed_out(settings: Settings) -> AnswerTimedOut:
-    return AnswerTimedOut(f"no answer within {settings.timeout_ms} ms (timeout_ms)")
+def _timed_out(wait_ms: float) -> AnswerTimedOut:
+    return AnswerTimedOut(f"no answer within {wait_ms:.0f} ms (timeout_ms, or the end of the call)")
 
 
 _HAS_POLL: Final = hasattr(select, "poll")

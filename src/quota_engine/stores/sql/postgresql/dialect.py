@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["PostgresqlDialect", "begin_text", "quoted", "set_config_text"]
+__all__ = ["PostgresqlDialect", "begin_text", "quoted", "set_config_text", "time_outs"]
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -62,6 +63,10 @@ _TEXTS: Final = {
 }
 
 
+_ORDER_MS: Final = 20
+"""A lock's time-out is shorter than its statement's by this time, and a statement's than the transaction's."""
+
+
 def quoted(schema: str) -> str:
     """Return a schema's name as an SQL identifier. The URL's check allows no quote in it."""
     return f'"{schema}"'
@@ -78,18 +83,44 @@ def begin_text() -> str:
 def set_config_text(settings: Settings) -> str:
     """Return the statement that sets time-outs and durability for one transaction.
 
-    Settings of a session would leak to other clients of a pooler. The row has ``synchronous_standby_names``.
+    Settings of a session would leak to other clients of a pooler. The row has ``synchronous_standby_names``. The
+    parameters are those of :func:`time_outs`.
     """
     values = [
-        f"set_config('statement_timeout', '{settings.statement_timeout_ms}', true)",
-        f"set_config('lock_timeout', '{settings.lock_timeout_ms}', true)",
+        "set_config('statement_timeout', $1, true)",
+        "set_config('lock_timeout', $2, true)",
         # A client that stops in mid-transaction must not keep a ledger's lock.
-        f"set_config('idle_in_transaction_session_timeout', '{settings.timeout_ms}', true)",
+        "set_config('idle_in_transaction_session_timeout', $3, true)",
+        # PostgreSQL 17 and newer. An older server does not know the name, and the branch is not carried out there.
+        "CASE WHEN $4 <> '0' AND current_setting('server_version_num')::int >= 170000"
+        " THEN set_config('transaction_timeout', $4, true) END",
     ]
     if settings.durability is not CommitDurability.MEMORY:
         stronger = "CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END"
         values.append(f"set_config('synchronous_commit', {stronger}, true)")
     return f"SELECT current_setting('synchronous_standby_names'), {', '.join(values)}"
+
+
+def time_outs(settings: Settings, left_ms: float) -> tuple[int, int, int, int]:
+    """Return the time-outs of a transaction: of a statement, a lock, an idle client, and the whole transaction.
+
+    No part of it takes longer than its call has. A server before PostgreSQL 17 bounds each part only. A lock ends first
+    and the transaction last, because the end of a transaction costs the connection.
+
+    Args:
+        settings: The settings of the URL.
+        left_ms: Time that is left for the call, in milliseconds; infinity without an end.
+
+    Returns:
+        Milliseconds; 0 for a transaction without a bound.
+    """
+    statement_ms, lock_ms, idle_ms = settings.statement_timeout_ms, settings.lock_timeout_ms, settings.timeout_ms
+    if left_ms == math.inf:
+        return statement_ms, lock_ms, idle_ms, 0
+    whole_ms = max(1, int(left_ms))
+    statement_ms = min(statement_ms, max(1, whole_ms - _ORDER_MS))
+    lock_ms = min(lock_ms, max(1, whole_ms - 2 * _ORDER_MS))
+    return statement_ms, lock_ms, min(idle_ms, whole_ms), whole_ms
 
 
 class PostgresqlDialect:

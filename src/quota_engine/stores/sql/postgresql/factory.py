@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.ports import Clock
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.async_store import AsyncSqlStore
 from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX
 from quota_engine.stores.sql.postgresql.connections import AsyncConnections, Connections
@@ -35,6 +37,11 @@ class _Target(NamedTuple):
     def cache_bytes_max(self) -> int:
         return self.settings.cache_mb * 1_000_000 or CACHE_BYTES_MAX
 
+    @property
+    def end(self) -> CallEnd:
+        """The end of an opening that begins now."""
+        return CallEnd(monotonic_ms() + self.settings.call_timeout_ms)
+
 
 def open_store(url: str, clock: Clock | None) -> SqlStore:
     """Open the store in a database, and make its tables if they are missing.
@@ -42,6 +49,7 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
     Options of the URL, besides those of libpq:
 
     - ``schema``: the schema with the tables (``quota_engine``);
+    - ``call_timeout_ms``: the longest time of a call (5000; 10000 with several hosts or ``durability=replicated``);
     - ``timeout_ms``: the longest wait for an answer or a connection (5000);
     - ``statement_timeout_ms``, ``lock_timeout_ms``: the longest time that the server works on a statement (4/5 of
       ``timeout_ms``), or waits for a ledger's lock (3/5);
@@ -61,12 +69,13 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
     target = _open_target(url)
     connections = Connections(target.settings, target.restart if target.embedded else None)
     with _closed_on_error(target):
-        connections.open()
+        connections.open(target.end)
     return SqlStore(
         connections,
         clock,
         cache_bytes_max=target.cache_bytes_max,
         on_close=target.embedded.close if target.embedded else None,
+        call_timeout_ms=target.settings.call_timeout_ms,
     )
 
 
@@ -75,12 +84,13 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
     target = await asyncio.to_thread(_open_target, url)
     connections = AsyncConnections(target.settings, target.restart if target.embedded else None)
     with _closed_on_error(target):
-        await connections.open()
+        await connections.open(target.end)
     return AsyncSqlStore(
         connections,
         clock,
         cache_bytes_max=target.cache_bytes_max,
         on_close=target.embedded.close if target.embedded else None,
+        call_timeout_ms=target.settings.call_timeout_ms,
     )
 
 

@@ -14,6 +14,7 @@ from psycopg import conninfo
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
+from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CALL_TIMEOUT_MS_BOUNDS, CALL_TIMEOUT_MS_WITH_FAILOVER
 
 SCHEMES: Final = frozenset({"postgresql", "postgres"})
 SCHEMA_DEFAULT: Final = "quota_engine"
@@ -23,6 +24,7 @@ _FORM: Final = "postgresql://[user:password@]host[:port][,host:port]/database wi
 _OWN_OPTIONS: Final = frozenset(
     {
         "cache_mb",
+        "call_timeout_ms",
         "connections_max",
         "durability",
         "lock_timeout_ms",
@@ -61,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True):
         prepare: True to prepare the statements of each connection once.
         has_several_hosts: True if another host may be the writable one after a failover.
         cache_mb: Bound of the ledgers in memory, in megabytes; 0 for the default.
+        call_timeout_ms: The time that a call has, with all attempts.
     """
 
     conninfo: str
@@ -74,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True):
     prepare: bool = True
     has_several_hosts: bool = False
     cache_mb: int = 0
+    call_timeout_ms: int = CALL_TIMEOUT_MS
 
 
 def parse_url(url: str) -> Settings:
@@ -102,6 +106,9 @@ def parse_url(url: str) -> Settings:
     timeout_ms = _integer(own, "timeout_ms", 5000, 100, 600_000)
     statement_timeout_ms = _integer(own, "statement_timeout_ms", timeout_ms * 4 // 5, 1, 600_000)
     durability = _choice(own, "durability", CommitDurability.FSYNC, tuple(CommitDurability))
+    has_several_hosts = "," in parts.netloc or "," in options.get("host", "")
+    may_fail_over = has_several_hosts or durability == CommitDurability.REPLICATED
+    call_timeout_ms = CALL_TIMEOUT_MS_WITH_FAILOVER if may_fail_over else CALL_TIMEOUT_MS
     return Settings(
         conninfo=_conninfo(url, options, timeout_ms),
         schema=_schema(own.get("schema", SCHEMA_DEFAULT)),
@@ -112,8 +119,9 @@ def parse_url(url: str) -> Settings:
         replicas=_integer(own, "replicas", 1, 1, 100) if durability == CommitDurability.REPLICATED else 0,
         connections_max=_integer(own, "connections_max", 16, 1, 1000),
         prepare=_choice(own, "prepare", "on", ("on", "off")) == "on",
-        has_several_hosts="," in parts.netloc or "," in options.get("host", ""),
+        has_several_hosts=has_several_hosts,
         cache_mb=_integer(own, "cache_mb", 0, 0, 1_000_000),
+        call_timeout_ms=_integer(own, "call_timeout_ms", call_timeout_ms, *CALL_TIMEOUT_MS_BOUNDS),
     )
 
 

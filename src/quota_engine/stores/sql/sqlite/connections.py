@@ -23,8 +23,18 @@ from typing import Any, Final, Literal, TypeVar
 from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.forks import call_in_child
+from quota_engine.stores.call_end import CallEnd, seconds_until
 from quota_engine.stores.sql.sqlite.dialect import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, SqliteDialect
-from quota_engine.stores.sql.steps import NotStarted, Pause, RolledBack, RoundTrip, Rows, Step
+from quota_engine.stores.sql.steps import (
+    TIME_IS_OVER,
+    NotStarted,
+    Pause,
+    RolledBack,
+    RoundTrip,
+    Rows,
+    Step,
+    pause_s,
+)
 
 T = TypeVar("T")
 
@@ -34,6 +44,7 @@ _IDLE_MAX: Final = 8
 _THREADS_MAX: Final = 4
 _BUSY_MS_MAX: Final = 5_000
 """A transaction that waits longer for the file's lock has failed."""
+_WRITING: Final = "other calls of this process are writing"
 _BUSY_PAUSE_S: Final = (0.0002, 0.001)
 _inherited: list[sqlite3.Connection] = []
 """Connections of the parent. A forked child must neither use nor close them: both could damage the parent's file."""
@@ -55,12 +66,12 @@ class _File:
         _inherited.extend(self._all)
         self._idle, self._all = [], []
 
-    def take(self) -> sqlite3.Connection:
-        """Return a connection, opened if none is idle."""
+    def take(self, busy_until_ms: float) -> sqlite3.Connection:
+        """Return a connection, opened if none is idle. The time is that of :func:`patiently`."""
         try:
             connection = self._idle.pop()
         except IndexError:
-            return self._open()
+            return self._open(busy_until_ms)
         if self._identity != self._read_identity():
             self.discard(connection)
             raise BackendUnavailable(
@@ -95,7 +106,7 @@ class _File:
             return None
         return found.st_dev, found.st_ino
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, busy_until_ms: float) -> sqlite3.Connection:
         if not self._path.parent.is_dir():
             raise BackendUnavailable(f"the directory of {self._path} does not exist: create it")
         try:
@@ -103,7 +114,7 @@ class _File:
         except sqlite3.Error as error:
             raise self.dialect.classify(error, commit_sent=False) from error
         try:
-            self._prepare(connection)
+            self._prepare(connection, busy_until_ms)
         except sqlite3.Error as error:
             connection.close()
             raise self.dialect.classify(error, commit_sent=False) from error
@@ -116,8 +127,8 @@ class _File:
             self._identity = identity
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        (mode,) = patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone())
+    def _prepare(self, connection: sqlite3.Connection, busy_until_ms: float) -> None:
+        (mode,) = patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone(), busy_until_ms)
         if mode != "wal":
             raise BackendUnavailable(
                 f"{self._path}: SQLite cannot keep its write-ahead log here (mode {mode}): put the file on a local disk"
@@ -128,7 +139,7 @@ class _File:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if (application, version) == (APPLICATION_ID, SCHEMA_VERSION):
             return
-        patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        patiently(lambda: connection.execute("BEGIN IMMEDIATE"), busy_until_ms)
         try:
             self._create_tables(connection)
             connection.execute("COMMIT")
@@ -159,19 +170,24 @@ class _File:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def patiently(run: Callable[[], T]) -> T:
-    """Run a statement again and again while the file is locked, for a bounded time.
+def busy_until(end: CallEnd | None) -> float:
+    """Return the monotonic time in milliseconds until which a statement waits for the file."""
+    busy_until_ms = monotonic_ms() + _BUSY_MS_MAX
+    return busy_until_ms if end is None else min(busy_until_ms, end.ends_at_ms)
+
+
+def patiently(run: Callable[[], T], busy_until_ms: float) -> T:
+    """Run a statement again and again while the file is locked, until a time of the monotonic clock.
 
     Raises:
         sqlite3.Error: The file is still locked, or there is another error.
     """
-    ends_at_ms = monotonic_ms() + _BUSY_MS_MAX
     while True:
         try:
             return run()
         except sqlite3.OperationalError as error:
             is_locked = (getattr(error, "sqlite_errorcode", 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not is_locked or monotonic_ms() >= ends_at_ms:
+            if not is_locked or monotonic_ms() >= busy_until_ms:
                 raise
             time.sleep(random.uniform(*_BUSY_PAUSE_S))
 
@@ -179,8 +195,9 @@ def patiently(run: Callable[[], T]) -> T:
 class _Lease:
     """The connection of one generator, while a transaction is open."""
 
-    def __init__(self, file: _File) -> None:
+    def __init__(self, file: _File, end: CallEnd | None) -> None:
         self._file = file
+        self._end_of_call = end
         self._connection: sqlite3.Connection | None = None
 
     @property
@@ -190,9 +207,10 @@ class _Lease:
 
     def run(self, step: RoundTrip) -> list[Rows]:
         """Carry out one step. After an error, no transaction is open."""
-        connection = self._connection or self._file.take()
+        busy_until_ms = busy_until(self._end_of_call)
+        connection = self._connection or self._file.take(busy_until_ms)
         try:
-            rows = self._run(connection, step)
+            rows = self._run(connection, step, busy_until_ms)
         except sqlite3.Error as error:
             was_begun = connection.in_transaction or self._connection is not None
             self._end(connection)
@@ -210,20 +228,27 @@ class _Lease:
             self._file.give_back(connection)
         return rows
 
-    def _run(self, connection: sqlite3.Connection, step: RoundTrip) -> list[Rows]:
+    def _run(self, connection: sqlite3.Connection, step: RoundTrip, busy_until_ms: float) -> list[Rows]:
         texts = self._file.dialect.texts
         if step.begin:
-            patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            patiently(lambda: connection.execute("BEGIN IMMEDIATE"), busy_until_ms)
         if connection.in_transaction:
             rows = [connection.execute(texts[name], parameters).fetchall() for name, parameters in step.statements]
         else:
             rows = [
-                patiently(lambda text=texts[name], values=parameters: connection.execute(text, values).fetchall())  # type: ignore[misc]
+                patiently(
+                    lambda text=texts[name], values=parameters: connection.execute(text, values).fetchall(),  # type: ignore[misc]
+                    busy_until_ms,
+                )
                 for name, parameters in step.statements
             ]
         if step.end == "rollback":
             connection.execute("ROLLBACK")
         elif step.end == "commit":
+            if self._end_of_call is not None:
+                self._end_of_call.record_sent()
+                if not self._end_of_call.allows_commit():
+                    raise RolledBack(TIME_IS_OVER)
             try:
                 connection.execute("COMMIT")
             except sqlite3.Error as error:
@@ -251,12 +276,13 @@ class _Lease:
 class SqliteConnections:
     """Connections for threads."""
 
-    def __init__(self, path: str, synchronous: Synchronous = "FULL") -> None:
+    def __init__(self, path: str, synchronous: Synchronous = "FULL", end: CallEnd | None = None) -> None:
         """Open the file, and create its tables if it is new.
 
         Args:
             path: Absolute path of the file.
             synchronous: ``FULL`` waits for the disk at each commit, ``OFF`` leaves that to the operating system.
+            end: The end of the opening, if it has one.
 
         Raises:
             InvalidRequest: The file belongs to another application.
@@ -266,7 +292,7 @@ class SqliteConnections:
         self._writing = threading.Lock()
         call_in_child(self._after_fork)
         try:
-            self._file.give_back(self._file.take())
+            self._file.give_back(self._file.take(busy_until(end)))
         except (NotStarted, RolledBack) as error:
             raise BackendUnavailable(str(error)) from error
 
@@ -279,19 +305,21 @@ class SqliteConnections:
         self._writing = threading.Lock()
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[Callable[[Step], list[Rows]]]:
-        """Give a function that carries out the steps of one generator."""
-        lease = _Lease(self._file)
+    def session(self, end: CallEnd | None = None) -> Iterator[Callable[[Step], list[Rows]]]:
+        """Give a function that carries out the steps of one generator, before the end of its call if it has one."""
+        lease = _Lease(self._file, end)
         has_turn = False
 
         def handle(step: Step) -> list[Rows]:
             nonlocal has_turn
             if isinstance(step, Pause):
-                time.sleep(step.duration_ms / 1000)
+                time.sleep(pause_s(step, end))
                 return []
             assert isinstance(step, RoundTrip)
             if step.begin:
-                self._writing.acquire()
+                left_s = None if end is None else seconds_until(end.ends_at_ms)
+                if not self._writing.acquire(timeout=-1 if left_s is None else left_s):
+                    raise NotStarted(_WRITING)
                 has_turn = True
             try:
                 return lease.run(step)
@@ -326,27 +354,31 @@ class AsyncSqliteConnections:
         """The dialect."""
         return self._file.dialect
 
-    async def open(self) -> None:
-        """Open the file, and create its tables if it is new. Errors as for :class:`SqliteConnections`."""
+    async def open(self, end: CallEnd | None = None) -> None:
+        """Open the file, and create its tables if it is new. Argument and errors as for :class:`SqliteConnections`."""
         try:
-            await self._in_thread(lambda: self._file.give_back(self._file.take()))
+            await self._in_thread(lambda: self._file.give_back(self._file.take(busy_until(end))))
         except (NotStarted, RolledBack) as error:
             raise BackendUnavailable(str(error)) from error
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
-        """Give a function that carries out the steps of one generator."""
-        lease = _Lease(self._file)
+    async def session(self, end: CallEnd | None = None) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+        """Give a function that carries out the steps of one generator, before the end of its call if it has one."""
+        lease = _Lease(self._file, end)
         has_turn = False
 
         async def handle(step: Step) -> list[Rows]:
             nonlocal has_turn
             if isinstance(step, Pause):
-                await asyncio.sleep(step.duration_ms / 1000)
+                await asyncio.sleep(pause_s(step, end))
                 return []
             assert isinstance(step, RoundTrip)
             if step.begin:
-                await self._writing.acquire()
+                try:
+                    async with asyncio.timeout(None if end is None else seconds_until(end.ends_at_ms)):
+                        await self._writing.acquire()
+                except TimeoutError:
+                    raise NotStarted(_WRITING) from None
                 has_turn = True
             try:
                 return await self._in_thread(lambda: lease.run(step))

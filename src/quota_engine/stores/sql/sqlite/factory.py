@@ -9,9 +9,10 @@ import sqlite3
 from typing import Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from quota_engine.clocks import SteadyClock, SystemClock
+from quota_engine.clocks import SteadyClock, SystemClock, monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.ports import Clock
+from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CALL_TIMEOUT_MS_BOUNDS, CallEnd
 from quota_engine.stores.sql.async_store import AsyncSqlStore
 from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX
 from quota_engine.stores.sql.sqlite.connections import AsyncSqliteConnections, SqliteConnections, Synchronous
@@ -32,6 +33,12 @@ class _Target(NamedTuple):
     synchronous: Synchronous
     cache_bytes_max: int
     sold_out_ms: int
+    call_timeout_ms: int
+
+    @property
+    def end(self) -> CallEnd:
+        """The end of an opening that begins now."""
+        return CallEnd(monotonic_ms() + self.call_timeout_ms)
 
 
 def _target(url: str, clock: Clock | None) -> _Target:
@@ -51,6 +58,7 @@ def _target(url: str, clock: Clock | None) -> _Target:
         raise InvalidRequest("url", "has '..' in its path", EXAMPLE)
     synchronous, cache_mb = _SYNCHRONOUS["fsync"], CACHE_BYTES_MAX // 1_000_000
     sold_out_ms = SOLD_OUT_MS if clock is None else 0
+    call_timeout_ms = CALL_TIMEOUT_MS
     seen: set[str] = set()
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name in seen:
@@ -68,9 +76,16 @@ def _target(url: str, clock: Clock | None) -> _Target:
             if not value.isdecimal() or int(value) > 60_000:
                 raise InvalidRequest("url", f"sold_out_ms={value}", "0 to 60000")
             sold_out_ms = int(value)
+        elif name == "call_timeout_ms":
+            least, most = CALL_TIMEOUT_MS_BOUNDS
+            if not value.isdecimal() or not least <= int(value) <= most:
+                raise InvalidRequest("url", f"call_timeout_ms={value}", f"{least} to {most}")
+            call_timeout_ms = int(value)
         else:
-            raise InvalidRequest("url", f"the unknown option {name!r}", "durability, cache_mb, sold_out_ms, or none")
-    return _Target(path[1:] if _has_drive(path) else path, synchronous, cache_mb * 1_000_000, sold_out_ms)
+            expected = "durability, cache_mb, sold_out_ms, call_timeout_ms, or none"
+            raise InvalidRequest("url", f"the unknown option {name!r}", expected)
+    path = path[1:] if _has_drive(path) else path
+    return _Target(path, synchronous, cache_mb * 1_000_000, sold_out_ms, call_timeout_ms)
 
 
 def _check_version() -> None:
@@ -99,13 +114,14 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
     """
     target = _target(url, clock)
     _check_version()
-    connections = SqliteConnections(target.path, target.synchronous)
+    connections = SqliteConnections(target.path, target.synchronous, target.end)
     return SqlStore(
         connections,
         clock or SystemClock(),
         cache_bytes_max=target.cache_bytes_max,
         sold_out_ms=target.sold_out_ms,
         second_clock=_second(clock),
+        call_timeout_ms=target.call_timeout_ms,
     )
 
 
@@ -115,7 +131,7 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
     _check_version()
     connections = AsyncSqliteConnections(target.path, target.synchronous)
     try:
-        await connections.open()
+        await connections.open(target.end)
     except BaseException:
         await connections.close()
         raise
@@ -125,4 +141,5 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
         cache_bytes_max=target.cache_bytes_max,
         sold_out_ms=target.sold_out_ms,
         second_clock=_second(clock),
+        call_timeout_ms=target.call_timeout_ms,
     )

@@ -1,0 +1,247 @@
+"""Calls of a PostgreSQL store end within their time, with any fault of the server, the network and other callers."""
+
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from quota_engine.clocks import ManualClock, monotonic_ms
+from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
+from quota_engine.domain.outcomes import Status
+from quota_engine.ports import ApplyMany, CreateConsumerGroup, Lookup, View
+from quota_engine.stores.call_end import CallEnd
+from quota_engine.stores.sql.postgresql.dialect import time_outs
+from quota_engine.stores.sql.postgresql.factory import open_async_store, open_store
+from quota_engine.stores.sql.postgresql.protocol import Prepared
+from quota_engine.stores.sql.postgresql.url import parse_url
+from quota_engine.stores.sql.steps import RoundTrip, Statement
+from quota_engine.stores.sql.sync_store import SqlStore
+from tests.support.call_times import SLACK_MS, error_of
+from tests.support.postgresql_proxy import PostgresqlProxy
+from tests.support.postgresql_servers import PostgresqlServer
+from tests.support.postgresql_steps import opened
+
+pytestmark = pytest.mark.store
+
+TIME_MS = 500
+CLOCK = ManualClock(OPENS_AT_MS)
+
+
+def open_office(server: PostgresqlServer, schema: str, **options: Any) -> SqlStore:
+    """Open a store whose office is published. Its tables are made without the options."""
+    with opened(server, schema):
+        pass
+    store = open_store(server.url(schema=schema, **{"call_timeout_ms": TIME_MS, **options}), CLOCK)
+    store.execute(ApplyMany(OFFICE, published()), ends_at_ms=monotonic_ms() + 10_000)
+    return store
+
+
+@contextlib.contextmanager
+def paused(server: PostgresqlServer) -> Iterator[None]:
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+@contextlib.contextmanager
+def locked(server: PostgresqlServer, schema: str) -> Iterator[None]:
+    """Lock the rows of all ledgers, as other processes do."""
+    with server.connect() as other, other.transaction():
+        other.execute(f"SELECT * FROM {schema}.ledgers FOR UPDATE")
+        yield
+
+
+def test_stopped_server_ends_each_call_in_time(postgresql: PostgresqlServer, schema: str) -> None:
+    """No commit was sent. The first call loses its connection, and the server never greets the next one."""
+    store = open_office(postgresql, schema)
+    with paused(postgresql):
+        for person in ("ani", "budi"):
+            error = error_of(lambda person=person: store.apply(OFFICE, reserve(person, ONLINE)), TIME_MS)  # type: ignore[misc]
+            assert isinstance(error, BackendUnavailable)
+        assert isinstance(error_of(lambda: store.execute(View(OFFICE, (DAY,))), TIME_MS), BackendUnavailable)
+    later_ms = monotonic_ms() + 10_000
+    assert store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=later_ms).status is Status.HELD
+    store.close()
+
+
+def test_opening_ends_in_time(postgresql: PostgresqlServer, schema: str) -> None:
+    with opened(postgresql, schema):
+        pass
+    url = postgresql.url(schema=schema, call_timeout_ms=TIME_MS)
+    with paused(postgresql):
+        assert isinstance(error_of(lambda: open_store(url, CLOCK), TIME_MS), BackendUnavailable)
+        assert isinstance(error_of(lambda: asyncio.run(open_async_store(url, CLOCK)), TIME_MS), BackendUnavailable)
+
+
+def test_lock_of_another_process_ends_the_call_in_time(each_postgresql: PostgresqlServer, schema: str) -> None:
+    """The server itself ends the wait, so that the connection stays usable."""
+    store = open_office(each_postgresql, schema)
+    with locked(each_postgresql, schema):
+        error = error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE)), TIME_MS)
+        assert isinstance(error, BackendUnavailable)
+        assert "55P03" in str(error)
+        error = error_of(lambda: store.execute(CreateConsumerGroup(OFFICE, "accounting", 0)), TIME_MS)
+        assert isinstance(error, BackendUnavailable)
+        assert store.execute(Lookup(OFFICE, "ani"), ends_at_ms=monotonic_ms() + 10_000) is None
+    later_ms = monotonic_ms() + 10_000
+    assert store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=later_ms).status is Status.HELD
+    store.close()
+
+
+def test_swallowed_answer_to_a_commit_is_unknown(postgresql: PostgresqlServer, schema: str) -> None:
+    """The transaction was committed: the same key finds its outcome."""
+    with PostgresqlProxy(postgresql) as proxy:
+        store = open_office(postgresql, schema, host="127.0.0.1", port=proxy.port)
+        proxy.losses, proxy.is_silent = 1_000, True
+        assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE)), TIME_MS), OutcomeUnknown)
+        error = error_of(lambda: store.execute(CreateConsumerGroup(OFFICE, "accounting", 0)), TIME_MS)
+        assert isinstance(error, OutcomeUnknown)
+        proxy.losses = 0
+        outcome = store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=monotonic_ms() + 10_000)
+        assert (outcome.status, outcome.replayed) == (Status.HELD, True)
+        store.close()
+
+
+def test_commit_that_arrives_after_the_end_is_undone(each_postgresql: PostgresqlServer, schema: str) -> None:
+    """The network holds it. The server has ended the transaction by the end of the call, and so released its lock."""
+    with PostgresqlProxy(each_postgresql) as proxy:
+        store = open_office(each_postgresql, schema, host="127.0.0.1", port=proxy.port)
+        other = open_store(each_postgresql.url(schema=schema), CLOCK)
+        proxy.holds, proxy.is_silent = 1, True
+        assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("late", ONLINE)), TIME_MS), OutcomeUnknown)
+        assert other.apply(OFFICE, reserve("next", ONLINE)).status is Status.HELD
+        with contextlib.suppress(OSError):  # the server has closed the connection of the held commit
+            proxy.deliver_late()
+        assert other.execute(Lookup(OFFICE, "late")) is None
+        other.close()
+        store.close()
+
+
+def test_exhausted_pool_ends_the_call_in_time(postgresql: PostgresqlServer, schema: str) -> None:
+    """One long call holds the only connection; another office's call waits for it, and gives up unsent."""
+    store = open_office(postgresql, schema, connections_max=1)
+    store.execute(ApplyMany("another", published()), ends_at_ms=monotonic_ms() + 10_000)
+    results: list[Status] = []
+
+    def hold() -> None:
+        end_ms = monotonic_ms() + 10_000
+        results.append(store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=end_ms).status)
+
+    holder = threading.Thread(target=hold)
+    with locked(postgresql, schema):
+        holder.start()
+        while store._connections._slots._value:
+            time.sleep(0.005)
+        error = error_of(lambda: store.apply("another", reserve("budi", ONLINE)), TIME_MS)
+        assert isinstance(error, BackendUnavailable)
+        assert "connections_max" in str(error)
+    holder.join(10)
+    assert results == [Status.HELD]
+    store.close()
+
+
+def test_calls_of_a_batch_end_at_their_own_time(postgresql: PostgresqlServer, schema: str) -> None:
+    """The thread that sends a batch stops at its end; another thread sends the calls that have time left."""
+    store = open_office(postgresql, schema)
+    results: dict[str, Any] = {}
+
+    def book(person: str, time_ms: int) -> None:
+        began_ms = monotonic_ms()
+        try:
+            results[person] = store.apply(OFFICE, reserve(person, ONLINE), ends_at_ms=began_ms + time_ms).status
+        except (BackendUnavailable, OutcomeUnknown) as error:
+            results[person] = type(error)
+        results[f"{person} took"] = monotonic_ms() - began_ms
+
+    times_ms = {f"short-{number}": TIME_MS for number in range(4)} | {f"long-{number}": 10_000 for number in range(4)}
+    threads = [threading.Thread(target=book, args=item) for item in times_ms.items()]
+    with locked(postgresql, schema):
+        for thread in threads:
+            thread.start()
+        for thread in threads[:4]:
+            thread.join(10)
+    for thread in threads:
+        thread.join(20)
+    for person, time_ms in times_ms.items():
+        assert results[f"{person} took"] < time_ms + SLACK_MS
+        if time_ms == TIME_MS:
+            assert results[person] is BackendUnavailable
+        else:
+            assert isinstance(results[person], Status)
+    store.close()
+
+
+async def test_async_calls_end_in_time(postgresql: PostgresqlServer, schema: str) -> None:
+    """Those that were sent, those that wait in the queue, and requests of several steps."""
+    open_office(postgresql, schema).close()
+    with PostgresqlProxy(postgresql) as proxy:
+        url = postgresql.url(schema=schema, host="127.0.0.1", port=proxy.port, call_timeout_ms=TIME_MS)
+        store = await open_async_store(url, CLOCK)
+        await store.execute(Lookup(OFFICE, "ani"), ends_at_ms=monotonic_ms() + 10_000)
+        proxy.losses, proxy.is_silent = 1_000, True
+        calls: list[Any] = [store.apply(OFFICE, reserve(f"ani-{number}", ONLINE)) for number in range(1_500)]
+        began_ms = monotonic_ms()
+        kinds = [type(one) for one in await asyncio.gather(*calls, return_exceptions=True)]
+        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+        assert (kinds[0], kinds[-1]) == (OutcomeUnknown, BackendUnavailable)
+        began_ms = monotonic_ms()
+        with pytest.raises(OutcomeUnknown):
+            await store.execute(CreateConsumerGroup(OFFICE, "accounting", 0))
+        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+        proxy.losses = 0
+        later_ms = monotonic_ms() + 10_000
+        assert (await store.apply(OFFICE, reserve("ani-0", ONLINE), ends_at_ms=later_ms)).replayed
+        await store.close()
+
+
+SETTINGS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout")
+
+
+def test_time_outs_of_a_transaction_come_from_the_time_left(each_postgresql: PostgresqlServer, schema: str) -> None:
+    """PostgreSQL 17 and newer bounds the whole transaction; an older one bounds each part."""
+    with opened(each_postgresql, schema) as connections:
+        query = f"SELECT name, setting::int FROM pg_settings WHERE name IN {SETTINGS}"
+        connections._statements["settings"] = Prepared(query)
+        with connections.session(CallEnd(monotonic_ms() + 2_000)) as handle:
+            (rows,) = handle(RoundTrip((Statement("settings"),), begin=True))
+    newest = set(SETTINGS) if each_postgresql.query("SHOW server_version_num")[0][0] >= "170000" else set(SETTINGS[:3])
+    assert {name for name, _ in rows} == newest
+    assert all(0 < value <= 2_000 for _, value in rows)
+
+
+def test_time_outs_are_the_shorter_of_the_settings_and_the_time_left() -> None:
+    settings = parse_url("postgresql:///quota?timeout_ms=1000&lock_timeout_ms=300")
+    assert time_outs(settings, float("inf")) == (800, 300, 1_000, 0)
+    assert time_outs(settings, 700.5) == (680, 300, 700, 700)
+    assert time_outs(settings, -5) == (1, 1, 1, 1)  # 0 would be no bound
+
+
+@pytest.mark.parametrize(
+    ("url", "expected_ms"),
+    [
+        ("postgresql://127.0.0.1/quota", 5_000),
+        ("postgresql://127.0.0.1:1,127.0.0.1:2/quota", 10_000),
+        ("postgresql://127.0.0.1/quota?durability=replicated", 10_000),
+        ("postgresql://127.0.0.1:1,127.0.0.1:2/quota?call_timeout_ms=700", 700),
+    ],
+)
+def test_several_servers_have_more_time(url: str, expected_ms: int) -> None:
+    """A failover takes seconds."""
+    assert parse_url(url).call_timeout_ms == expected_ms
+
+
+@pytest.mark.parametrize("time_ms", ["199", "3600001", "soon"])
+def test_impossible_times_are_rejected(time_ms: str) -> None:
+    with pytest.raises(InvalidRequest, match="option call_timeout_ms"):
+        parse_url(f"postgresql:///quota?call_timeout_ms={time_ms}")
