@@ -187,7 +187,8 @@ class BenchStore:
 
     def _open(self, undo: contextlib.ExitStack, *, sold_out_cache: bool) -> None:
         url = self._url
-        if self.target.kind is BackendKind.REDIS or self.target.has_several_servers:
+        has_cache = self.target.kind in (BackendKind.REDIS, BackendKind.SQL, BackendKind.POSTGRESQL)
+        if has_cache or self.target.has_several_servers:
             url = with_sold_out_ms(url, SOLD_OUT_MS if sold_out_cache else 0)
         factory = store_factory(url)
         backend = factory.open_store(url, None)

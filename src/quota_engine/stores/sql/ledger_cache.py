@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CACHE_BYTES_MAX", "CachedLedger", "LedgerCache"]
+__all__ = ["CACHE_BYTES_MAX", "SOLD_OUT_MS", "SOLD_OUT_MS_MAX", "CachedLedger", "LedgerCache"]
 
 import threading
 from typing import Final
@@ -11,6 +11,9 @@ from quota_engine.stores.sql.ledger_state import LedgerState
 from quota_engine.stores.sql.snapshot_codec import Position
 from quota_engine.stores.sql.steps import LedgerRow
 
+SOLD_OUT_MS: Final = 250
+"""Default time for which a ledger in memory refuses what was sold out, as on Redis."""
+SOLD_OUT_MS_MAX: Final = 60_000
 CACHE_BYTES_MAX: Final = 1_000_000_000
 """Default bound of the cache: about 1,250,000 reservations."""
 

@@ -14,7 +14,7 @@ from quota_engine.clocks import monotonic_ms
 from quota_engine.ports import Clock
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.async_store import AsyncSqlStore
-from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX
+from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX, SOLD_OUT_MS
 from quota_engine.stores.sql.postgresql.connections import AsyncConnections, Connections
 from quota_engine.stores.sql.postgresql.embedded import SCHEME, EmbeddedPostgresql, open_embedded_postgresql
 from quota_engine.stores.sql.postgresql.url import Settings, parse_url
@@ -37,6 +37,11 @@ class _Target(NamedTuple):
     def cache_bytes_max(self) -> int:
         return self.settings.cache_mb * 1_000_000 or CACHE_BYTES_MAX
 
+    def sold_out_ms(self, clock: Clock | None) -> int:
+        """Return the time for which the store remembers that a reserve was sold out."""
+        given = self.settings.sold_out_ms
+        return given if given is not None else SOLD_OUT_MS if clock is None else 0
+
     @property
     def end(self) -> CallEnd:
         """The end of an opening that begins now."""
@@ -55,6 +60,7 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
       ``timeout_ms``), or waits for a ledger's lock (3/5);
     - ``durability``: ``fsync`` (the default), ``replicated`` with ``replicas``, or ``memory``;
     - ``connections_max``: connections of one store (16);
+    - ``sold_out_ms``: the time for which a refused reserve is refused again without the database (250; 0 with a clock);
     - ``cache_mb``: bound of the ledgers in memory;
     - ``prepare``: ``on`` or ``off``.
 
@@ -74,6 +80,7 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
         connections,
         clock,
         cache_bytes_max=target.cache_bytes_max,
+        sold_out_ms=target.sold_out_ms(clock),
         on_close=target.embedded.close if target.embedded else None,
         call_timeout_ms=target.settings.call_timeout_ms,
     )
@@ -89,6 +96,7 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
         connections,
         clock,
         cache_bytes_max=target.cache_bytes_max,
+        sold_out_ms=target.sold_out_ms(clock),
         on_close=target.embedded.close if target.embedded else None,
         call_timeout_ms=target.settings.call_timeout_ms,
     )

@@ -15,6 +15,7 @@ from psycopg import conninfo
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
 from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CALL_TIMEOUT_MS_BOUNDS, CALL_TIMEOUT_MS_WITH_FAILOVER
+from quota_engine.stores.sql.ledger_cache import SOLD_OUT_MS_MAX
 
 SCHEMES: Final = frozenset({"postgresql", "postgres"})
 SCHEMA_DEFAULT: Final = "quota_engine"
@@ -31,6 +32,7 @@ _OWN_OPTIONS: Final = frozenset(
         "prepare",
         "replicas",
         "schema",
+        "sold_out_ms",
         "statement_timeout_ms",
         "timeout_ms",
     }
@@ -64,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True):
         has_several_hosts: True if another host may be the writable one after a failover.
         cache_mb: Bound of the ledgers in memory, in megabytes; 0 for the default.
         call_timeout_ms: The time that a call has, with all attempts.
+        sold_out_ms: A reserve that was sold out within this time is refused without the database; ``None`` for the
+            default.
     """
 
     conninfo: str
@@ -78,6 +82,7 @@ class Settings(msgspec.Struct, frozen=True):
     has_several_hosts: bool = False
     cache_mb: int = 0
     call_timeout_ms: int = CALL_TIMEOUT_MS
+    sold_out_ms: int | None = None
 
 
 def parse_url(url: str) -> Settings:
@@ -122,6 +127,7 @@ def parse_url(url: str) -> Settings:
         has_several_hosts=has_several_hosts,
         cache_mb=_integer(own, "cache_mb", 0, 0, 1_000_000),
         call_timeout_ms=_integer(own, "call_timeout_ms", call_timeout_ms, *CALL_TIMEOUT_MS_BOUNDS),
+        sold_out_ms=_integer(own, "sold_out_ms", 0, 0, SOLD_OUT_MS_MAX) if "sold_out_ms" in own else None,
     )
 
 

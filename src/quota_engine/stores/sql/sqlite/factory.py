@@ -14,7 +14,7 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.ports import Clock
 from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CALL_TIMEOUT_MS_BOUNDS, CallEnd
 from quota_engine.stores.sql.async_store import AsyncSqlStore
-from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX
+from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX, SOLD_OUT_MS, SOLD_OUT_MS_MAX
 from quota_engine.stores.sql.sqlite.connections import AsyncSqliteConnections, SqliteConnections, Synchronous
 from quota_engine.stores.sql.sync_store import SqlStore
 
@@ -22,8 +22,6 @@ SCHEME: Final = "sqlite"
 EXAMPLE: Final = f"{SCHEME}:///var/lib/quota/quota.db"
 VERSION_MIN: Final = (3, 24)
 """The first SQLite with ``ON CONFLICT``."""
-SOLD_OUT_MS: Final = 250
-"""A place that another process releases is seen within this time, as on Redis."""
 _SYNCHRONOUS: Final[dict[str, Synchronous]] = {"fsync": "FULL", "memory": "OFF"}
 _has_drive = re.compile(r"/[A-Za-z]:/").match
 
@@ -73,8 +71,8 @@ def _target(url: str, clock: Clock | None) -> _Target:
                 raise InvalidRequest("url", f"cache_mb={value}", "1 to 1000000")
             cache_mb = int(value)
         elif name == "sold_out_ms":
-            if not value.isdecimal() or int(value) > 60_000:
-                raise InvalidRequest("url", f"sold_out_ms={value}", "0 to 60000")
+            if not value.isdecimal() or int(value) > SOLD_OUT_MS_MAX:
+                raise InvalidRequest("url", f"sold_out_ms={value}", f"0 to {SOLD_OUT_MS_MAX}")
             sold_out_ms = int(value)
         elif name == "call_timeout_ms":
             least, most = CALL_TIMEOUT_MS_BOUNDS
