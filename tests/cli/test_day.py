@@ -1,9 +1,10 @@
-"""``day relocate``: an operator closes a day from the terminal, and its people move."""
+"""``day relocate`` and ``reservation`` over HTTP: an operator changes a day or a reservation from the terminal."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import secrets
 from collections.abc import Iterator
@@ -130,3 +131,27 @@ def test_bad_usage_exits_with_2(
 ) -> None:
     assert main(["day", "relocate", *words, *site_words]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_reservation_is_changed_through_the_service(
+    site: ServiceClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``quota-engine reservation`` takes the address of a service in place of a store."""
+    day, people = day_of(12), ["3578011203850007", "3578011203850008"]
+    held = site.reserve("east", day, people, service="new", session="morning")
+    assert site.confirm(held.reference).ok
+    url, token = site_words[1], site_words[2:]
+
+    def run(step: str, *words: str, given: str = "") -> dict[str, object]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        main(["reservation", step, url, held.reference, *words, "--json", *token])
+        output = capsys.readouterr()
+        assert not any(one in output.out + output.err for one in people)
+        found: dict[str, object] = json.loads(output.out)
+        return found
+
+    assert run("show")["state"] == "CONFIRMED"
+    assert run("remove-member", "--yes", given=people[0])["ok"] is True
+    assert run("replace-member", "--yes", given=f"{people[1]}\n{people[0]}")["ok"] is True
+    assert run("cancel", "--yes", "--check-owner", given=people[1])["status"] == "NOT_OWNER"
+    assert run("cancel", "--yes", "--check-owner", given=people[0])["status"] == "CANCELLED"

@@ -74,7 +74,7 @@ def test_the_time_is_sent_and_bounds_the_wait() -> None:
 
 
 def test_parts_of_an_award_share_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each request gets what is left. The error names the next winner, and has the report about the others."""
+    """Each request gets what is left. The error names the next winner, and has the report about the winners before."""
     times_ms = iter([0.0, 0.0, 40_000.0, 59_900.0])
     monkeypatch.setattr(draw_calls, "monotonic_ms", lambda: next(times_ms))
     waits: list[str] = []

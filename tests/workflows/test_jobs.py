@@ -120,7 +120,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("timeout_ms", range(200, 9_000, 700))
     def test_repeated_calls_end_wherever_each_one_stops(self, timeout_ms: int) -> None:
-        """A call that is too short for one office never ends, and says so; longer ones need fewer repetitions."""
+        """A call that is too short for one office never ends; longer ones need fewer repetitions."""
         store, offices = SlowStore(ManualClock(OPENS_AT_MS)), ["east", "west"]
         for _ in range(3):
             try:
@@ -278,7 +278,7 @@ class TestErrorsOfTheStore:
 
 
 class TestEngine:
-    """Where the time of a job comes from."""
+    """The time of a job comes from an argument, the engine, or an earlier end."""
 
     @pytest.mark.parametrize("method", ["publish", "relocate_day", "audit", "recover_moves"])
     def test_each_long_method_has_a_time(self, method: str) -> None:

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "loadtest": ("quota_engine.cli.loadtest:app", "Replay openings against a staging service."),
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
     "day": ("quota_engine.cli.day:app", "Close a day and move its people to other days."),
+    "reservation": ("quota_engine.cli.reservation:app", "Show and change a single reservation."),
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
     "store": ("quota_engine.cli.store:app", "Make, show and vacuum the tables of a PostgreSQL store."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
         command = f"{words[0]} " if words and words[0] in COMMANDS else ""
-        _print_error(f"{error}\nTry  quota-engine {command}--help")
+        # A usage error repeats the words of the caller. One of them may be an identity, although none belongs there.
+        _print_error(f"{_without_numbers(str(error))}\nTry  quota-engine {command}--help")
         return _BAD_INPUT
     except (BackendUnavailable, JobTimeout, OutcomeUnknown) as error:
         _print_error(str(error))
@@ -94,6 +96,13 @@ def _app(words: Sequence[str]) -> App:
         # The overview has its own lines, so that it does not import the commands. A command's help is its docstring.
         app.command(target, name=name, help=None if name in words else overview)
     return app
+
+
+def _without_numbers(text: str) -> str:
+    """Return a text without numbers as long as an identity's, also with separators between their digits."""
+    import re
+
+    return re.sub(r"\d(?:[ .\-]?\d){7,}", "(not shown)", text)
 
 
 def _drop_output() -> None:

@@ -62,7 +62,7 @@ class Checkpoint(JobRequest, frozen=True):
         unit: what a step is about, in the plural, such as ``"offices"``.
         resume_with: arguments with which the job continues here; empty for the same arguments.
         report: the report about the steps that are done.
-        remedy: next step for the caller, if a repeated call does not go on here.
+        remedy: next step for the caller, if a repeated call does not continue here.
     """
 
     done: int
