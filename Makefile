@@ -16,7 +16,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage fuzz bench generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage fuzz bench bench-check generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ fuzz: $(READY) ## Run seeds of the simulated network: FUZZ_ARGUMENTS='--seeds 10
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory
+
+bench-check: $(READY) ## Compare a short run with the ratios in benchmarks/kept_ratios.json; fail if one is far worse.
+	@$(BIN)/python -m benchmarks.check
 
 generate: $(READY) ## Update the parts of the documents that are generated from the code.
 	$(BIN)/python docs/generate.py
