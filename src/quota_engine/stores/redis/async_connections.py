@@ -106,7 +106,7 @@ class AsyncConnectionPool:
 
 
 class _DirectConnection:
-    """Writes without a task of its own, unless the server does not read."""
+    """Writes without a separate task, unless the server does not read."""
 
     _writer: Any
 

@@ -390,7 +390,7 @@ def _call_with_retries(
                     yield from _read_clock(node, last_moment.clocks)
                     now_ms = last_moment.clocks.now_ms()
                 refreshes = clock.is_due(now_ms)
-            # Without a generator of its own: each one between the driver and this attempt costs every call.
+            # Without a separate generator: each one between the driver and this attempt costs every call.
             replies = yield _attempt(node, words, last_moment, by_text=by_text, asking=asking, refreshes=refreshes)
             _raise_error(replies)
             if asking:

@@ -90,7 +90,9 @@ local function write_back(number_before, cursor_before, now_ms)
   end
   local last_ms
   if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
-  if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
+  if is_head_as_read() then
+    if ledger.number ~= number_before then call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number)) end
+  elseif ledger.number ~= number_before or ledger.cursor ~= cursor_before then
     call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number), "forgotten_day_max",
       int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor, "abandoned", ledger.abandoned)
   end

@@ -22,17 +22,18 @@ local function padded(number)
   return format("%015.0f", number)
 end
 
-local DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
 -- Return a time or duration of at least 0 in base 36. tonumber(text, 36) is the inverse.
 local function short(number)
   local text = ""
-  repeat
-    local digit = number % 36
-    text = string.sub(DIGITS, digit + 1, digit + 1) .. text
-    number = (number - digit) / 36
+  repeat -- four digits at a time, because each text between costs as much as its digits
+    local low = number % 1679616
+    number = (number - low) / 1679616
+    local fourth, third, second = low % 36, math.floor(low / 36) % 36, math.floor(low / 1296) % 36
+    local first = math.floor(low / 46656)
+    text = string.char(first + (first < 10 and 48 or 87), second + (second < 10 and 48 or 87),
+      third + (third < 10 and 48 or 87), fourth + (fourth < 10 and 48 or 87)) .. text
   until number == 0
-  return text
+  return string.match(text, "^0*(.+)$")
 end
 
 -- Return a choice of its text: service, service unit, session, channel, group and options. "a,b|c" stands for two options.
@@ -226,15 +227,27 @@ local function quotas_of(day)
   return day.order
 end
 
+local QUOTA_ROW = "\n%s" .. string.rep("\t" .. INT, 7) .. "\t%s"
+local DAY_ROW = "%s" .. string.rep("\t" .. INT, 6) .. "\t%s\t%s\n%s%s"
+
 local function text_of_quota(quota)
-  return format("\n%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s", quota.name, quota.capacity, quota.free, quota.held,
+  return format(QUOTA_ROW, quota.name, quota.capacity, quota.free, quota.held,
     quota.confirmed, quota.cooling, quota.parked, quota.free_since_ms, quota.terms)
+end
+
+-- Note that a set of quotas has holds on a day, or (nil) has none.
+local function set_due(day, names_of_set, has_holds)
+  day.due[names_of_set], day.due_text = has_holds, nil
 end
 
 -- Return a day as text. Rows that no command parsed are copied as they were.
 local function text_of_day(day)
-  local due, rows, quotas = {}, nil, day.quotas
-  for names_of_set in pairs(day.due) do due[#due + 1] = names_of_set end
+  local rows, quotas = nil, day.quotas
+  if not day.due_text then
+    local due = {}
+    for names_of_set in pairs(day.due) do due[#due + 1] = names_of_set end
+    day.due_text = concat(due, TAB)
+  end
   if day.order then
     rows = {}
     for index, quota in ipairs(day.order) do rows[index] = text_of_quota(quota) end
@@ -245,8 +258,8 @@ local function text_of_day(day)
       return quota and text_of_quota(quota)
     end)
   end
-  return format("%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\t%s\t%s\n%s%s", day.closed and "1" or "0", day.last_queue_number,
-    day.next_due_ms, day.waiting, day.departed, day.revision, day.last_wait_list_number, day.times, day.guards, concat(due, TAB), rows)
+  return format(DAY_ROW, day.closed and "1" or "0", day.last_queue_number,
+    day.next_due_ms, day.waiting, day.departed, day.revision, day.last_wait_list_number, day.times, day.guards, day.due_text, rows)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

@@ -108,7 +108,7 @@ local function next_due_ms(day)
     if members[1] then
       due_ms = math.min(due_ms, tonumber(string.sub(members[1], prefix_length + 1, prefix_length + 15)))
     else
-      day.due[quotas] = nil
+      set_due(day, quotas, nil)
     end
   end
   for _, quota in ipairs(quotas_of(day)) do

@@ -68,6 +68,14 @@ local function load_head()
   ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
   ledger.cursor = head[6] or ""
   ledger.abandoned = head[7] or "0,0,0"
+  ledger.head = head
+end
+
+-- Return true if the fields of the head that few events change are as they were read.
+local function is_head_as_read()
+  local head = ledger.head
+  return tonumber(head[5] or "") == ledger.next_forget_ms and tonumber(head[4] or "") == ledger.forgotten_day_max
+    and head[6] == ledger.cursor and head[7] == ledger.abandoned
 end
 
 local function call_with(name, key, arguments)
@@ -87,7 +95,7 @@ local function day_of(number)
     local text, place = call("HGET", DAYS, int(number)), DAYS .. int(number)
     local written = written_days[place]
     written_days[place] = nil
-    day = written and written.text == text and written.day or text and day_of_text(number, text) or false
+    day = written and written.written == text and written or text and day_of_text(number, text) or false
     ledger.days[number] = day
   end
   return day or nil
@@ -95,10 +103,11 @@ end
 
 -- Write a day, and remember it for the next call.
 local function write_day(day)
-  local text, place = text_of_day(day), DAYS .. day.text
+  local text = text_of_day(day)
   call("HSET", DAYS, day.text, text)
   if written_count >= KNOWN_TEXTS_MAX then written_days, written_count = {}, 0 end
-  written_days[place], written_count = { text = text, day = day }, written_count + 1
+  day.written = text
+  written_days[DAYS .. day.text], written_count = day, written_count + 1
 end
 
 local function mark_changed(day)
@@ -242,6 +251,14 @@ end
 
 -- Write the changed fields of a hash; false stands for a deleted one.
 local function flush_hash(key, known, changes)
+  local only = next(changes)
+  if only == nil then return end
+  if next(changes, only) == nil then -- a lone call
+    local text = known[only]
+    changes[only] = nil
+    if text then call("HSET", key, only, text) else call("HDEL", key, only) end
+    return
+  end
   local pairs_set, gone = {}, {}
   for field in pairs(changes) do
     local text = known[field]
@@ -258,7 +275,13 @@ end
 
 -- Write the changed due holds. Called before any read of what is due.
 local function flush_due()
-  if not next(ledger.due) then return end
+  local only, is_added = next(ledger.due)
+  if only == nil then return end
+  if next(ledger.due, only) == nil then
+    ledger.due[only] = nil
+    if is_added then call("ZADD", DUE, 0, only) else call("ZREM", DUE, only) end
+    return
+  end
   local added, gone = {}, {}
   for member, is_there in pairs(ledger.due) do
     if is_there then
@@ -273,9 +296,12 @@ local function flush_due()
 end
 
 local function flush()
-  local first = ledger.number - #ledger.events
-  for index, event in ipairs(ledger.events) do call("XADD", EVENTS, int(first + index) .. "-0", "e", event) end
-  ledger.events = {}
+  local events = ledger.events
+  local first = ledger.number - #events
+  for index = 1, #events do
+    call("XADD", EVENTS, int(first + index) .. "-0", "e", events[index])
+    events[index] = nil
+  end
   flush_hash(RECORDS, ledger.records, ledger.records_changed)
   flush_hash(CLAIMS, ledger.claims, ledger.claims_changed)
   flush_due()
@@ -352,7 +378,7 @@ end
 
 local function push_due(day, record)
   ledger.due[due_member(record)] = true
-  day.due[record.quotas] = true
+  set_due(day, record.quotas, true)
   if record.deadline_at_ms < day.next_due_ms then day.next_due_ms = record.deadline_at_ms end
 end
 
@@ -412,7 +438,7 @@ local function reservation_held(day, option, id, applicants, text, now_ms, deadl
     quota.free, quota.held = quota.free - units, quota.held + units
   end
   ledger.due[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
-  day.due[option.text] = true
+  if not day.due[option.text] then set_due(day, option.text, true) end
   if deadline.at_ms < day.next_due_ms then day.next_due_ms = deadline.at_ms end
   ledger.changed[day.number] = true
 end

@@ -12,16 +12,18 @@ end
 check_leap(now_ms, ledger.now_ms, ledger.next_forget_ms)
 local commands, error_reply = parse_commands(parse)
 if not commands then return error_reply end
-local ids, applicants = {}, {}
-for _, fields in ipairs(commands) do
-  fields = fields.command or fields -- of a guarded one: the command itself
-  if fields[1] == "reserve" then
-    for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
+if commands[2] then -- a lone command reads its record and claims itself
+  local ids, applicants = {}, {}
+  for _, fields in ipairs(commands) do
+    fields = fields.command or fields -- of a guarded one: the command itself
+    if fields[1] == "reserve" then
+      for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
+    end
+    if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
   end
-  if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
+  read_ahead(RECORDS, ledger.records, ids)
+  read_ahead(CLAIMS, ledger.claims, applicants)
 end
-read_ahead(RECORDS, ledger.records, ids)
-read_ahead(CLAIMS, ledger.claims, applicants)
 local number_before, cursor_before = ledger.number, ledger.cursor
 local clock_ms = now_ms
 now_ms = math.max(now_ms, ledger.now_ms)
