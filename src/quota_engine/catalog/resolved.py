@@ -16,7 +16,7 @@ __all__ = [
 import dataclasses
 import datetime
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -40,6 +40,7 @@ from quota_engine.catalog.schema import (
     Service,
     ServiceUnit,
     Session,
+    SiteSettings,
 )
 from quota_engine.domain.identity_format import ANY_FORM, IdentityFormat
 from quota_engine.domain.model import IdentityLimit, ReRelease, Rules
@@ -79,6 +80,11 @@ class ResolvedOffice:
     schedules: Mapping[str, Schedule]
     rules: Rules
     retention_days: int
+    address: str = ""
+    contact: str = ""
+
+
+_NO_SITE: Final = SiteSettings()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ class Catalog:
 
     Attributes:
         identity_format: the form of the applicants' identities in all offices.
+        site: the authority that the pages name.
     """
 
     title: str
@@ -102,6 +109,7 @@ class Catalog:
     offices: Mapping[str, ResolvedOffice]
     national: NationalLimit | None = None
     identity_format: IdentityFormat = ANY_FORM
+    site: SiteSettings = _NO_SITE
 
 
 def resolve(file: CatalogFile) -> Catalog:
@@ -116,6 +124,7 @@ def resolve(file: CatalogFile) -> Catalog:
         },
         national=None if file.national is None else NationalLimit(file.national.lease_s * _SECOND_MS),
         identity_format=identity_format_of(file.identity),
+        site=file.site,
     )
 
 
@@ -196,6 +205,8 @@ def _resolve_office(file: CatalogFile, office: Office, plan: Plan) -> ResolvedOf
         schedules=schedules,
         rules=_rules(settings),
         retention_days=retention_days(settings),
+        address=office.address,
+        contact=office.contact,
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Service",
     "ServiceUnit",
     "Session",
+    "SiteSettings",
     "WaitListOrder",
     "Weekly",
     "name_of",
@@ -71,6 +72,7 @@ Id: TypeAlias = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="an id: 1 to 64 characters of A-Z a-z 0-9 _ -")
 ]
 Text: TypeAlias = Annotated[str, Meta(max_length=2_000)]
+TextList: TypeAlias = Annotated[tuple[Text, ...], Meta(max_length=100)]
 Reference: TypeAlias = Annotated[str, Meta(max_length=2_000)]
 """The id of an entry that is defined elsewhere in the file; ``""`` for none."""
 ZoneName: TypeAlias = Annotated[str, Meta(max_length=200, description='an IANA time zone such as "Asia/Jakarta"')]
@@ -124,9 +126,18 @@ def name_of(entries: Mapping[str, Named], entry_id: str, language: str) -> str:
 
 
 class Service(Named, frozen=True, kw_only=True):
-    """A reason to visit an office. With ``needs_session``, a booking names a session if the plan has any."""
+    """A reason to visit an office. With ``needs_session``, a booking names a session if the plan has any.
+
+    ``bring`` names what an applicant brings, in the office's own language, and ``bring_en`` in English.
+    """
 
     needs_session: bool = True
+    bring: TextList = ()
+    bring_en: TextList = ()
+
+    def bring_in(self, language: str) -> tuple[str, ...]:
+        """Return what an applicant brings. ``language`` is as for :meth:`Named.display_name`."""
+        return (self.bring_en if language == "en" else ()) or self.bring
 
 
 class Channel(Named, frozen=True, kw_only=True):
@@ -134,10 +145,18 @@ class Channel(Named, frozen=True, kw_only=True):
 
 
 class Group(Named, frozen=True, kw_only=True):
-    """A category of applicants that may have its own allotment. The caller verifies the ``eligibility``."""
+    """A category of applicants that may have its own allotment. The caller verifies the ``eligibility``.
+
+    ``eligibility`` names its people in the office's own language, and ``eligibility_en`` in English.
+    """
 
     description: Text = ""
-    eligibility: Annotated[tuple[Text, ...], Meta(max_length=100)] = ()
+    eligibility: TextList = ()
+    eligibility_en: TextList = ()
+
+    def eligibility_in(self, language: str) -> tuple[str, ...]:
+        """Return who belongs to the group. ``language`` is as for :meth:`Named.display_name`."""
+        return (self.eligibility_en if language == "en" else ()) or self.eligibility
 
 
 class ServiceUnit(Named, frozen=True, kw_only=True):
@@ -369,6 +388,10 @@ class Office(_CatalogTable, frozen=True, kw_only=True, rename={"office_class": "
     office_class: Text = ""
     province: Text = ""
     city: Text = ""
+    address: Text = ""
+    """Where applicants come, as the pages show it."""
+    contact: Text = ""
+    """How applicants reach the office: a telephone number, an address of mail."""
     cities_served: Annotated[tuple[Text, ...], Meta(max_length=1_000)] = ()
     plan: Reference = ""
     """Id of a plan; ``""`` means the only one of the file."""
@@ -382,10 +405,39 @@ class Office(_CatalogTable, frozen=True, kw_only=True, rename={"office_class": "
     rules: RuleSettings = RuleSettings()
 
 
+class SiteSettings(_CatalogTable, frozen=True, kw_only=True):
+    """The public authority behind the pages, as their footer names it.
+
+    Attributes:
+        owner: the authority, in its own language; ``owner_en`` in English.
+        contact: how people reach it: a telephone number, an address of mail.
+        privacy: what the authority stores and why, in its own language; ``privacy_en`` in English.
+        logo: a crest or a logo as a ``data:`` URI, so that pages load nothing from other sites.
+    """
+
+    owner: Text = ""
+    owner_en: Text = ""
+    contact: Text = ""
+    privacy: Text = ""
+    privacy_en: Text = ""
+    logo: Annotated[
+        str, Meta(max_length=16_384, pattern=r"^(data:image/(svg\+xml|png|webp);base64,[A-Za-z0-9+/]+=*)?$")
+    ] = ""
+
+    def owner_in(self, language: str) -> str:
+        """Return the authority's name. ``language`` is as for :meth:`Named.display_name`."""
+        return (self.owner_en if language == "en" else "") or self.owner
+
+    def privacy_in(self, language: str) -> str:
+        """Return the privacy note. ``language`` is as for :meth:`Named.display_name`."""
+        return (self.privacy_en if language == "en" else "") or self.privacy
+
+
 class CatalogFile(_CatalogTable, frozen=True, kw_only=True):
     """A catalog file."""
 
     title: Text = ""
+    site: SiteSettings = SiteSettings()
     services: Annotated[tuple[Service, ...], Meta(min_length=1, max_length=QUOTAS_MAX)]
     channels: Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=QUOTAS_MAX)] = (Channel(id="online"),)
     groups: Annotated[tuple[Group, ...], Meta(max_length=QUOTAS_MAX)] = ()

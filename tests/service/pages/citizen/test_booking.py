@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from quota_engine.catalog import load_catalog
+from quota_engine.catalog.schema import SiteSettings
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.identity_format import ANY_FORM
 from quota_engine.service.pages.i18n import LANGUAGES
@@ -409,3 +410,30 @@ async def test_title_and_first_sentence_fit_the_phase(language: str) -> None:
             client.clock.advance_ms(8 * 86_400_000)
             page = (await browser.get("/?service=new")).text
             check(page, citizen_text("days_heading_none", language), "days_lead_none")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_the_catalog_names_owner_contact_and_priority(language: str) -> None:
+    """The footer has the authority and its privacy note, the choice names who may use the priority lane."""
+    logo = "data:image/svg+xml;base64,PHN2Zy8+"
+    site = SiteSettings(
+        owner="Imigrasi <Surabaya>", owner_en="Immigration", contact="031 123", privacy="Kami & Anda", logo=logo
+    )
+    catalog = dataclasses.replace(load_catalog("surabaya"), site=site)
+    async with running(catalog=catalog) as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            for path in ("/", "/find", "/nothing"):
+                await browser.get(f"{path}?lang={language}")
+                page = html.unescape(browser.page)
+                owner = "Immigration" if language == "en" else "Imigrasi <Surabaya>"
+                assert citizen_text("site_of", language, owner=owner) in page
+                assert f"{citizen_text('contact', language)}: 031 123" in page
+                assert "<p>Kami & Anda</p>" in page
+                assert f'<img src="{logo}" alt="" height="32">' in page
+            people = "60 and older, under 5" if language == "en" else "60 tahun ke atas, di bawah 5 tahun"
+            assert people in (await browser.get("/")).text
+
+
+async def test_a_catalog_without_an_owner_has_no_footer(browser: CitizenBrowser) -> None:
+    assert "<footer" not in (await browser.get("/")).text

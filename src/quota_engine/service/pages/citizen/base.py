@@ -111,7 +111,7 @@ class CitizenPages:
         self, request: Request, template: str, translator: Translator, status: int = 200, /, **values: Any
     ) -> Response:
         """Render a template of ``templates/citizen``; see :meth:`PageRenderer.render`."""
-        values.setdefault("nik_expected", self._nik_expected(translator))
+        values = {"nik_expected": self._nik_expected(translator), "site": self.service.catalog.site, **values}
         return self._renderer.render(request, f"citizen/{template}", translator, status, **values)
 
     def render_shared(
@@ -137,7 +137,7 @@ class CitizenPages:
         """
 
         def make() -> tuple[str, float]:
-            made = {"nik_expected": self._nik_expected(translator), **values()}
+            made = {"nik_expected": self._nik_expected(translator), "site": self.service.catalog.site, **values()}
             text = self._renderer.render_text(f"citizen/{template}", translator, **made)
             return text, self.service.now_ms() + SHARED_TEXT_MS
 

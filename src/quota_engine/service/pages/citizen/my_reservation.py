@@ -22,6 +22,7 @@ from quota_engine.domain.outcomes import DayView, Status, WaitListPosition
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import StreamEvent
 from quota_engine.service.pages.citizen.base import NO_STORE_HEADERS, STORE_UNAVAILABLE, CitizenPages
+from quota_engine.service.pages.citizen.calendar_file import calendar_file
 from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.status_texts import wait_list_texts
 from quota_engine.service.pages.forms import read_form
@@ -48,6 +49,7 @@ class ReservationPages:
         handlers = (
             ("", self.reservation, "GET"),
             ("/state", self.state, "GET"),
+            ("/calendar.ics", self.calendar, "GET"),
             ("/stream", self.stream, "GET"),
             ("/confirm", self.confirm, "POST"),
             ("/extend", self.extend, "POST"),
@@ -87,7 +89,7 @@ class ReservationPages:
         status, position = await self._status(reservation)
         offices, session_id = pages.service.catalog.offices, reservation.choice.session
         office = offices.get(reservation.office) or departed_office(reservation.office)
-        session = office.sessions.get(session_id)
+        session, service = office.sessions.get(session_id), office.services.get(reservation.choice.service)
         now_ms = pages.service.now_ms()
         errors = _errors(translator, request.query_params.get("error", ""), status)
         is_confirmed = status == "confirmed"
@@ -101,6 +103,7 @@ class ReservationPages:
             here="/reservation?",
             selection=BookingSelection(office, reservation.choice.service, reservation.choice.group),
             reservation=reservation,
+            bring=service.bring_in(translator.language) if service is not None else (),
             is_already_there="already" in request.query_params,
             is_owner=pages.visit(request).is_owner,
             code=format_code(reservation.id),
@@ -135,6 +138,20 @@ class ReservationPages:
         )
         pages.renew_reservation(request, response, reservation)
         return response
+
+    async def calendar(self, request: Request) -> Response:
+        """Return the confirmed reservation as a file for the visitor's calendar."""
+        pages = self._pages
+        visit, reservation = pages.visit(request), await pages.reservation(request)
+        if reservation is None or reservation.state is not State.CONFIRMED:
+            return RedirectResponse("/reservation", 303)
+        translator = pages.translator(request)
+        office = pages.service.catalog.offices.get(reservation.office) or departed_office(reservation.office)
+        content = calendar_file(
+            translator, office, reservation, now_ms=pages.service.now_ms(), with_code=visit.is_owner
+        )
+        headers = {**NO_STORE_HEADERS, "content-disposition": 'attachment; filename="antrean.ics"'}
+        return Response(content, headers=headers, media_type="text/calendar; charset=utf-8")
 
     async def state(self, request: Request) -> Response:
         """Return the state of the reservation as JSON, for a page that polls."""
