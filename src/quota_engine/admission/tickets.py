@@ -135,13 +135,25 @@ class TicketKeys:
             InvalidRequest: The signature is invalid, or the text is of another kind.
         """
         raw = _decode(text, where)
+        return raw, self.verify_bytes(raw, kind, where)
+
+    def verify_bytes(self, raw: bytes, kind: bytes, where: str) -> int:
+        """Verify the signature of the bytes of a ticket or pass; return the offset behind the key id.
+
+        Raises:
+            InvalidRequest: The signature is invalid, or the bytes are of another kind.
+        """
         key_id, start = _read_text(raw, 1) if raw[:1] == kind else ("", 0)
-        derived = self._derived.get(key_id)
-        if derived is None or len(raw) < start + _SIGNATURE_LENGTH:
+        if key_id not in self._derived or len(raw) < start + _SIGNATURE_LENGTH:
             raise InvalidRequest(where, "not signed with a known key", _expected(where))
-        if not hmac.compare_digest(_signature(derived, raw[:-_SIGNATURE_LENGTH]), raw[-_SIGNATURE_LENGTH:]):
-            raise InvalidRequest(where, "invalid signature: the text has been altered", _expected(where))
-        return raw, start
+        if not self.is_signed(raw, key_id):
+            raise _altered(where)
+        return start
+
+    def is_signed(self, raw: bytes, key_id: str) -> bool:
+        """Return True if bytes end with their signature under a known key."""
+        expected = _signature(self._derived[key_id], raw[:-_SIGNATURE_LENGTH])
+        return hmac.compare_digest(expected, raw[-_SIGNATURE_LENGTH:])
 
     def hash_applicant(self, key_id: str, applicant: str) -> bytes:
         """Return the hash that binds a ticket or pass to an applicant.
@@ -242,10 +254,15 @@ class RoomTickets:
             InvalidRequest: The text is not a ticket of this room and release, has been altered or has expired, or
                 belongs to another applicant.
         """
-        raw, start = self._keys.verify(ticket, _TICKET, "ticket")
-        end = start + len(self._scope)
-        if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL_LENGTH:
-            raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
+        raw = _decode(ticket, "ticket")
+        end = len(self._ticket_head)
+        if not raw.startswith(self._ticket_head) or len(raw) != end + _TICKET_TAIL_LENGTH:
+            start = self._keys.verify_bytes(raw, _TICKET, "ticket")
+            end = start + len(self._scope)
+            if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL_LENGTH:
+                raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
+        elif not self._keys.is_signed(raw, self._keys.active):  # nearly every ticket is signed with the active key
+            raise _altered("ticket")
         epoch = end + _INDEX_LENGTH
         expiry = epoch + _EPOCH_LENGTH
         owner = expiry + _TIME_LENGTH
@@ -373,6 +390,10 @@ def _signature(derived: DerivedKeys, body: bytes) -> bytes:
     keyed = derived.signature_hash.copy()
     keyed.update(body)
     return keyed.digest()
+
+
+def _altered(where: str) -> InvalidRequest:
+    return InvalidRequest(where, "invalid signature: the text has been altered", _expected(where))
 
 
 def _expected(where: str) -> str:

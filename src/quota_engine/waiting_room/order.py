@@ -125,7 +125,9 @@ class RoomOrder:
             tickets: Tickets of the room.
             index: Index of the ticket, from 0. Its window must have ended, because the size of the window counts.
         """
-        which = bisect_right(windows, index, key=_first_index) - 1
+        # Nearly all tickets are from before the opening.
+        is_first = len(windows) == 1 or index < windows[1][1]
+        which = 0 if is_first else bisect_right(windows, index, key=_first_index) - 1
         window, first = windows[which]
         size = (windows[which + 1][1] if which + 1 < len(windows) else tickets) - first
         permutation = self._permutations.get((window, size)) or self.permutation(window, size)
