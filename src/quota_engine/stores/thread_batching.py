@@ -13,7 +13,6 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -39,7 +38,7 @@ class ThreadCall(QueuedCall):
         self.request, self.line, self.token = request, line, token
         self.end = end
         self.settles_at_ms = 0.0
-        self.woken = threading.Event()
+        self.woken: threading.Event | None = None  # an event costs as much as the rest of a lone call's waiting
         self.result: Any = _PENDING
         self.error: BaseException | None = None
 
@@ -52,6 +51,36 @@ class ThreadCall(QueuedCall):
     def set_error(self, error: BaseException) -> None:
         self.error = error
 
+    def prepare_sleep(self) -> threading.Event:
+        """Return the event that wakes the caller, not set. Call it under the lock of the queues."""
+        if self.woken is None:
+            self.woken = threading.Event()
+        self.woken.clear()
+        return self.woken
+
+    def wake(self) -> None:
+        """Wake the caller if it sleeps. Choose it under the lock, or give it its result first.
+
+        A caller without an event has not slept yet. Before it does, it takes the lock, and looks again if it is done.
+        """
+        if self.woken is not None:
+            self.woken.set()
+
+
+class _CallCounter:
+    """Counts calls in flight. One object serves all calls of a store; a generator for each would cost more."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: ThreadBatchingStore[Any]) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        self._store._begin_call()  # noqa: SLF001 - a part of the store
+
+    def __exit__(self, *_: object) -> None:
+        self._store._end_call()  # noqa: SLF001
+
 
 class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
     """A store whose callers are threads. Safe to use from several of them."""
@@ -59,6 +88,7 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
     def _prepare_waiting(self) -> None:
         self._lock = threading.Lock()
         self._call_ended = threading.Condition(self._lock)
+        self._call_counter = _CallCounter(self)
 
     def _after_fork(self) -> None:
         """Forget the parent's calls: they belong to its threads."""
@@ -89,20 +119,21 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
         if on_close is not None:
             on_close()
 
-    @contextlib.contextmanager
-    def _call(self) -> Iterator[None]:
-        """Count a call in flight, for :meth:`close`."""
+    def _call(self) -> contextlib.AbstractContextManager[None]:
+        """Count a call in flight within a ``with`` block, for :meth:`close`."""
+        return self._call_counter
+
+    def _begin_call(self) -> None:
         with self._lock:
             if self._closed:
                 raise BackendUnavailable(CLOSED_ERROR)
             self._calls += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._calls -= 1
-                if not self._calls:
-                    self._call_ended.notify_all()
+
+    def _end_call(self) -> None:
+        with self._lock:
+            self._calls -= 1
+            if self._closed and not self._calls:
+                self._call_ended.notify_all()
 
     def _enqueue(self, key: K, request: Any, line: str, end: CallEnd | None) -> Any:
         """Queue a command or question; return its result when a batch with it has been answered.
@@ -127,7 +158,7 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
                     queue.waiting.remove(call)
                 next_sender = queue.waiting[0] if queue.can_send() else None
             if next_sender is not None:
-                next_sender.woken.set()
+                next_sender.wake()
             raise
         if call.error is not None:
             if call.settles_at_ms:
@@ -141,12 +172,12 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
         while not call.is_done():
             with self._lock:
                 batch = queue.take_batch() if queue.can_send() else None
-                call.woken.clear()
+                woken = call.prepare_sleep() if batch is None else None
             if batch is not None:
                 self._send_batch(key, queue, batch, call)
-            elif not call.is_done():
+            elif woken is not None and not call.is_done():
                 left_s = None if call.end is None else max(0.0, call.end.ends_at_ms - self._monotonic_ms()) / 1000
-                if not call.woken.wait(left_s) and call.end is not None:
+                if not woken.wait(left_s) and call.end is not None:
                     error = call.end.error()
                     call.set_error(error)  # so that no thread sends it any more
                     raise error
@@ -175,9 +206,9 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
                 queue.batch_done()
                 next_sender = queue.waiting[0] if queue.can_send() else None
             for call in batch:
-                call.woken.set()
+                call.wake()
             if next_sender is not None:
-                next_sender.woken.set()
+                next_sender.wake()
             self._report(key, batch, began_ns, failure)
             failure = None  # its traceback refers to this frame
 
