@@ -16,7 +16,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage fuzz bench bench-check generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs fuzz bench bench-check generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ check: $(READY) ## Check format, lint, types, imports, names, prose, spelling an
 	$(BIN)/python -m scripts.check_prose
 	$(BIN)/python -m scripts.check_files
 	git ls-files -z | xargs -0 $(BIN)/codespell
+
+docs: $(READY) ## Build the documentation site in build/site/html; each warning is an error.
+	$(BIN)/python -m scripts.site
 
 fuzz: $(READY) ## Run seeds of the simulated network: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
 	@$(BIN)/python -m tests.support.simulator $(FUZZ_ARGUMENTS)

@@ -82,6 +82,19 @@ def statuses() -> str:
     return "\n".join(lines)
 
 
+def answers() -> str:
+    """Return the HTTP status of each refusal, and the sentence that the pages show for it."""
+    from quota_engine.service.http.problems import STATUS_PROBLEMS
+    from quota_engine.service.pages.i18n import CITIZEN_TEXTS
+
+    lines = ["| status | HTTP | sentence |", "| --- | --- | --- |"]
+    for status in PRECEDENCE:
+        if status in STATUS_PROBLEMS:
+            text = CITIZEN_TEXTS.get(f"refusal_{status}", CITIZEN_TEXTS["refusal_other"])["en"]
+            lines.append(f"| `{status}` | {STATUS_PROBLEMS[status].status} | {text} |")
+    return "\n".join(lines)
+
+
 def draw_statuses() -> str:
     """Return the statuses of draws in order of precedence."""
     docs = member_docs(ledger, "DrawStatus")
@@ -309,6 +322,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "transitions": transitions,
     "states": states,
     "statuses": statuses,
+    "answers": answers,
     "fairness": fairness,
     "imports": imports,
     "load": load,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "command_app", "main"]
 
 import contextlib
 import os
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(f"the command line needs {error.name}, of the extra 'cli': pip install 'quota-engine[cli]'")
         return _BAD_INPUT
     try:
-        code = _app(words)(
+        code = command_app(words)(
             words,
             exit_on_error=False,
             print_error=False,
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else _DONE
 
 
-def _app(words: Sequence[str]) -> App:
+def command_app(words: Sequence[str]) -> App:
+    """Return the app of the command line. ``words``: those of the call; a command that is not one is not imported."""
     from cyclopts import App, Parameter
 
     app = App(
