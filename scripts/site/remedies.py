@@ -48,6 +48,7 @@ ERROR_REMEDIES: Final = {
     "CatalogError": "Correct each of the `issues`. `quota-engine catalog check FILE` lists them.",
     "BackendUnavailable": "Nothing was done. Retry after a pause, and answer the user with 503.",
     "OutcomeUnknown": "Send the same call with the same key. Its answer is certain.",
+    "JobTimeout": "Some of the job was done. Run it again with more time, or with a smaller part.",
     "QuotaEngineError": "The base class. Catch it to log every error that the library raises on purpose.",
 }
 """By class of error."""
