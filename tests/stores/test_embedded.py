@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -458,9 +459,17 @@ def test_open_waits_for_loaded_data(place: Path) -> None:
         ask(server, "EVAL", fill, 0)
     with open_embedded(url_of(place)) as server:
         assert ask(server, "DBSIZE") == 300_000
-    with pytest.raises(BackendUnavailable, match=r"process \d+\) (is still loading|does not answer).*start_timeout_ms"):
+    with pytest.raises(BackendUnavailable, match=r"(?s)(is still loading|does not answer).*start_timeout_ms"):
         open_embedded(url_of(place), start_timeout_ms=60)
     assert_nothing_is_left(place)
+
+
+@pytest.mark.parametrize("start_timeout_ms", [1, 3, 10])
+def test_a_server_that_does_not_listen_yet_is_shut_down(place: Path, start_timeout_ms: int) -> None:
+    """An opening that gives up leaves no server, even one that could not hear the first request to end."""
+    with contextlib.suppress(BackendUnavailable):
+        open_embedded(url_of(place), start_timeout_ms=start_timeout_ms).close()
+    assert not runs(place)
 
 
 def test_paused_server_is_reported(place: Path) -> None:

@@ -109,6 +109,8 @@ pytestmark = pytest.mark.usefixtures("invariant_checks")
 
 DAYS = (DAY, NEXT_DAY)
 EVENTS_MAX = 100_000
+COMPARED_EVERY = 8
+"""Commands of a random walk from one comparison of the whole state to the next; each outcome is compared."""
 HISTOGRAM_BOUNDS_MS = ((), (0, 60_000, HOLD_TTL_MS))
 """Bounds of histograms of the remaining time of holds."""
 
@@ -210,11 +212,12 @@ def test_scenario(quota_engine_backend: OpenStore, scenario: ConformanceScenario
 
 @pytest.mark.parametrize("seed", range(8))
 def test_random_commands(quota_engine_backend: OpenStore, seed: int) -> None:
-    """Outcome and state equal the reference's after each of hundreds of colliding commands."""
+    """Outcomes of hundreds of colliding commands equal the reference's, and so does the state between them."""
     comparison = start_comparison(quota_engine_backend)
-    for now_ms, command in random_commands(seed, 400):
+    for step, (now_ms, command) in enumerate(random_commands(seed, 400)):
         comparison.apply(now_ms, command)
-        comparison.compare()
+        if step % COMPARED_EVERY == 0:
+            comparison.compare()
     comparison.compare_events()
 
 
@@ -263,14 +266,16 @@ def test_draws(quota_engine_backend: OpenStore, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cross_office_registry(quota_engine_backend: OpenStore, seed: int) -> None:
-    """Results and state of claims and moves equal the reference's after each command."""
+    """Results of claims and moves equal the reference's, and so does the state between them."""
     clock, rng = ManualClock(0), Random(seed)
     store = quota_engine_backend(clock)
     address = cross_office_registry.shards()[seed]
     reference = cross_office_registry.Registry(address)
-    for now_ms, command in registry_walk(rng, 200):
+    for step, (now_ms, command) in enumerate(registry_walk(rng, 200)):
         clock.set_ms(now_ms)
         assert store.apply(address, command) == cross_office_registry.apply(reference, command, now_ms), command
+        if step % COMPARED_EVERY:
+            continue
         assert store.execute(Describe(address)) == cross_office_registry.describe(reference), command
         for question in registry_questions(rng):
             assert store.execute(Query(address, question)) == cross_office_registry.ask(reference, question, now_ms), (

@@ -307,6 +307,9 @@ class DirectoryServer(SyncResource, abc.ABC):
         for _ in poll(deadline_s):
             if is_free(locks.server):
                 break
+            if self._is_in_place(locks):
+                # A server that has just been started hears the request only when it listens.
+                self._request_stop()
         else:
             raise BackendUnavailable(f"it did not end within {STOP_TIMEOUT_MS} ms")
 

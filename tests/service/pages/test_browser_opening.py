@@ -16,6 +16,7 @@ import pytest
 
 from tests.service.test_runner import Served, served
 from tests.support.browser import NIK, PhoneBrowser
+from tests.support.effort import PROFILE
 from tests.support.live_opening import Opening, write_opening
 from tests.support.page_texts import citizen_text
 
@@ -66,7 +67,7 @@ async def _compete(service: Served, made: Opening, number: int) -> None:
         await asyncio.gather(*(apply(index) for index in range(number)))
 
 
-@pytest.mark.parametrize(("language", "dark"), [("id", False), ("en", True)])
+@pytest.mark.parametrize(("language", "dark"), [("id", False)] if PROFILE == "gate" else [("id", False), ("en", True)])
 def test_one_applicant_gets_one_place_from_several_browsers(tmp_path: Path, language: str, dark: bool) -> None:
     """Two browsers reserve at the same moment; then a tab is closed, a browser is killed, and a third one continues."""
 

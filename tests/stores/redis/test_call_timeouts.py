@@ -28,8 +28,8 @@ from tests.support.servers import Server, valkey_server_binary
 pytestmark = pytest.mark.store
 
 TIME_MS = 600
-SLACK_MS = 1_500
-"""For a busy machine. A call without the bound takes three seconds and more."""
+SLACK_MS = 15_000
+"""For a busy machine. A call without the bound takes a minute and more: the time-out of its socket."""
 
 
 class Fixed:
@@ -58,6 +58,7 @@ def stopped(server: Server) -> Iterator[Server]:
 
 
 def url_of(server: Server, **options: object) -> str:
+    options = {"timeout_ms": 60_000, **options}
     return server.url + "?" + "&".join(f"{name}={value}" for name, value in options.items())
 
 
@@ -172,7 +173,9 @@ def test_calls_of_a_batch_end_at_their_own_time(stopped: Server) -> None:
 
 async def test_async_calls_end_in_time(stopped: Server) -> None:
     """Commands, questions and requests of several steps; those that wait in the queue, too."""
-    store = await open_async_store(url_of(stopped, call_timeout_ms=TIME_MS), CLOCK)
+    # The first batch must leave before the end, also on a machine that stops this process for half a second.
+    time_ms = 2 * TIME_MS
+    store = await open_async_store(url_of(stopped, call_timeout_ms=time_ms), CLOCK)
     await store.execute(ApplyMany(OFFICE, published()))
     stopped.pause()
     commands = [store.apply(OFFICE, reserve(f"ani-{number}", ONLINE)) for number in range(600)]
@@ -181,7 +184,7 @@ async def test_async_calls_end_in_time(stopped: Server) -> None:
     for calls in (commands, questions):
         began_ms = monotonic_ms()
         kinds.append([type(one) for one in await asyncio.gather(*calls, return_exceptions=True)])
-        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+        assert monotonic_ms() - began_ms < time_ms + SLACK_MS
     assert (kinds[0][0], kinds[0][-1]) == (OutcomeUnknown, BackendUnavailable)  # sent, and waiting in the queue
     assert set(kinds[1]) == {BackendUnavailable}
     stopped.resume()

@@ -22,7 +22,7 @@ from tests.support.servers import Server
 
 pytestmark = pytest.mark.store
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 PING = [pack_requests([("PING",)])]
 
 

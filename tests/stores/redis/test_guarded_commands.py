@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -52,7 +52,7 @@ from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import BUCKET_COMMANDS, OFFICE_GUARDED_COMMANDS, Script
-from tests.support.effort import seeds
+from tests.support.effort import examples, seeds
 from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 from tests.support.servers import Server
@@ -157,6 +157,7 @@ def check_buckets(opened: Opened, random: Random, steps: int) -> None:
         assert opened.backend.execute(Describe(place)) == token_bucket.describe(buckets), (now_ms, command)
 
 
+@settings(max_examples=examples(20, 150))
 @given(random=st.randoms(use_true_random=False), steps=st.integers(1, 40))
 def test_buckets_without_a_server(random: Random, steps: int) -> None:
     """Rates from one a day to a million a second: Lua answers as Python does, and leaves the same."""
@@ -166,7 +167,7 @@ def test_buckets_without_a_server(random: Random, steps: int) -> None:
 
 def test_buckets_on_a_server(on_server: Opened) -> None:
     """The same where it counts."""
-    for seed in range(25):
+    for seed in seeds(8, 25):
         check_buckets(on_server, Random(seed), 60)
 
 
@@ -391,13 +392,13 @@ def test_guarded_commands_without_a_server(without_server: Opened) -> None:
 @pytest.mark.slow
 def test_batches_of_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Together with other commands in one call they have the same outcomes as one after the other."""
-    for seed in seeds(50, 150):
+    for seed in seeds(25, 150):
         check_guarded(without_server, guarded_steps(1000 + seed), Random(seed))
 
 
 def test_guarded_commands_on_a_server(on_server: Opened) -> None:
     """The same on a server, one by one and in batches."""
-    for seed in seeds(12, 30):
+    for seed in seeds(6, 30):
         check_guarded(on_server, guarded_steps(2000 + seed), Random(seed) if seed % 2 else None)
 
 
