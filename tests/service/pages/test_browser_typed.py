@@ -89,8 +89,9 @@ def test_a_press_answers_at_once_and_loads_one_page(
 
     monkeypatch.setattr(engine, "reserve", slow)
     phone.driver.delete_all_cookies()
+    phone.driver.execute_script("sessionStorage.clear()")
     phone.open(START)
-    phone.driver.execute_script("sessionStorage.clear(); window.isSame = true")
+    phone.driver.execute_script("window.isSame = true")
     phone.press(f"input[value='{DAY}|afternoon']")
     phone.fill("#nik", OTHER)
     button = "form[action='/reserve'] button.large"

@@ -414,7 +414,7 @@ async def test_title_and_first_sentence_fit_the_phase(language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_catalog_names_owner_contact_and_priority(language: str) -> None:
-    """The footer has the authority and its privacy note, the choice names who may use the priority lane."""
+    """The footer has the authority and its privacy note, the choice names the people of the priority group."""
     logo = "data:image/svg+xml;base64,PHN2Zy8+"
     site = SiteSettings(
         owner="Imigrasi <Surabaya>", owner_en="Immigration", contact="031 123", privacy="Kami & Anda", logo=logo

@@ -44,7 +44,7 @@ SHARED_TEXT_MS: Final = 1_000
 """Age at which a page that visitors share is rendered again, because it shows the time."""
 _TEXTS_MAX: Final = 256
 _DIGITS_ONLY: Final = re.compile(r"\\d\{([0-9]+)\}")
-"""A pattern of identities that are a number of so many digits."""
+"""A pattern of identities that have a fixed number of digits."""
 _RESERVATION_COOKIE: Final = "reservation"
 _FOUND: Final = "found|"
 """Begins the text of a reservation's cookie in a browser that knows only the NIK."""
