@@ -132,7 +132,7 @@ class DayChoice:
         }
 
     def slots(self, figures: OfficeFigures, selection: BookingSelection, language: str, *, is_turn: bool) -> list[Slot]:
-        """Return the slots to choose from: those of the waiting room for a turn, and the remaining slots without one."""
+        """Return the slots to choose from: those of the waiting room for a turn, or all other slots."""
         service, room = self._pages.service, figures.room
         slots = list_slots(service.catalog, selection, figures.views, service.now_ms(), language)
         return [slot for slot in slots if room is None or serves_day(room[1].config, slot.day) is is_turn]
