@@ -25,6 +25,7 @@ _MEDIA_TYPES: Final = {
     "site.css": "text/css; charset=utf-8",
     "operator.css": "text/css; charset=utf-8",
     "site.js": "text/javascript; charset=utf-8",
+    "verify.js": "text/javascript; charset=utf-8",
 }
 _PAGE_HEADERS: Final = {
     "cache-control": "no-store",

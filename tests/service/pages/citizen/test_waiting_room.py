@@ -101,3 +101,20 @@ async def test_a_visitor_who_gave_the_place_up_is_not_led_back_to_it(client: Cli
         await browser.submit("/reservation/release")
         await other.get("/?office=surabaya&service=new")
         assert (await other.submit("/room/join", {"nik": NIK})).url.path == "/room"
+
+
+async def test_the_page_says_how_anyone_can_check_the_order(client: Client) -> None:
+    """It has the ticket's number, the published code, the record's address, the page and the command."""
+    browser = CitizenBrowser(client)
+    async with browser.http:
+        await browser.get("/")
+        page = (await browser.submit("/room/join", {"nik": NIK})).text
+        room = client.service.current_room("surabaya")
+        record = f"/v1/rooms/{room}/transcript"
+        assert f'href="{record}"' in page
+        assert (await client.http.get(record)).json()["commitment"] in page
+        assert "quota-engine room verify after.json --ticket 1<" in page
+        assert 'href="/check"' in page
+        verify = await browser.get("/check")
+        assert citizen_text("verify_heading") in verify.text
+        assert 'data-right="' in verify.text

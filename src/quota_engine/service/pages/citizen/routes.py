@@ -13,6 +13,7 @@ from quota_engine.service.pages.citizen.day_choice import DayChoice
 from quota_engine.service.pages.citizen.find import FindPages
 from quota_engine.service.pages.citizen.finish import FinishPages
 from quota_engine.service.pages.citizen.my_reservation import ReservationPages
+from quota_engine.service.pages.citizen.verify import VerifyPages
 from quota_engine.service.pages.citizen.waiting_room import WaitingRoomPages
 
 
@@ -28,4 +29,5 @@ def citizen_routes(pages: CitizenPages) -> list[Route]:
         *rooms.routes(),
         *FindPages(pages, choice).routes(),
         *FinishPages(pages).routes(),
+        *VerifyPages(pages).routes(),
     ]

@@ -173,6 +173,7 @@ class WaitingRoomPages:
             "until": translator.time(deadline),
             "reload_s": _reload_s(ticket, now_ms),
             "commitment": config.commitment,
+            "record_url": f"/v1/rooms/{session.room}/transcript",
             "nik": "",
             "errors": [],
             "here": "/room?",
