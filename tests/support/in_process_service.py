@@ -1,4 +1,4 @@
-"""A service in this process on the memory store, with a manual clock."""
+"""A service in this process, on the memory store unless a test names another one, with a manual clock."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.runner import create_server
 from tests.support.lost_tail import LostTail
 
+BACKEND = "memory://"
+"""URL of the store. A module may run tests of other modules on another store."""
 DAY = datetime.date(2026, 12, 7)
 NIK = "3578012345678901"
 OTHER = "3578012345678902"
@@ -55,7 +57,7 @@ def _surabaya() -> Catalog:
 
 def configuration(catalog: Catalog | None = None, **changes: Any) -> ServiceConfig:
     settings = ServiceConfig(
-        backend="memory://",
+        backend=BACKEND,
         catalog_name="surabaya",
         catalog=catalog or _surabaya(),
         identity_key=IdentityKey(b"a key for tests, and only them"),

@@ -31,6 +31,9 @@ class LossyProxy:
         on_hold: called when a request is held, before the client sees anything.
     """
 
+    has_other_requests = False
+    """True if a connection has requests of the kind between others, each in one write."""
+
     def __init__(self, server: Path | tuple[str, int], marker: bytes = b"") -> None:
         """Lead to a server, given by its Unix socket, or by host and port."""
         self._server = server
@@ -115,8 +118,9 @@ class LossyProxy:
     def _forward(self, client: socket.socket, server: socket.socket, state: dict[str, bool]) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 20):
-                if any(marker in data for marker in (self.marker and (self.marker,)) or _SCRIPT_CALLS):
-                    state["script"] = True
+                is_marked = any(marker in data for marker in (self.marker and (self.marker,)) or _SCRIPT_CALLS)
+                state["script"] = is_marked or (state["script"] and not self.has_other_requests)
+                if is_marked:
                     with self._lock:
                         self.scripts_seen += 1
                         state["held"] = self.holds > 0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-
 from quota_engine.stores.sql.postgresql.protocol import Prepared
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.postgresql_servers import PostgresqlServer
@@ -16,22 +13,9 @@ class PostgresqlProxy(LossyProxy):
     A commit of an explicit transaction is one write, with the statements before it.
     """
 
+    has_other_requests = True
+
     def __init__(self, server: PostgresqlServer, *, prepares: bool = True) -> None:
         """Lead to a server; ``prepares``: the client prepares its statements, so that a commit is sent by its name."""
         marker = Prepared("COMMIT").name if prepares else b"\0COMMIT\0"
         super().__init__(server.directory / f".s.PGSQL.{server.port}", marker)
-
-    def _forward(self, client: socket.socket, server: socket.socket, state: dict[str, bool]) -> None:
-        with contextlib.suppress(OSError):
-            while data := client.recv(1 << 20):
-                state["script"] = self.marker in data
-                if state["script"]:
-                    with self._lock:
-                        self.scripts_seen += 1
-                        state["held"] = self.holds > 0
-                        self.holds -= state["held"]
-                    if state["held"]:
-                        self._hold(client, server, data)
-                        return
-                server.sendall(data)
-        self._cut(client, server)

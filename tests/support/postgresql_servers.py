@@ -8,27 +8,27 @@ starts them as another user.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
 from quota_engine.stores.sql.postgresql import embedded
-from tests.support.servers import HOST, LOG_TAIL_LINES, START_TIMEOUT_S, free_ports
+from tests.support.servers import HOST, LOG_TAIL_LINES, START_TIMEOUT_S, ServerContext, free_ports, until
 
 SUPERUSER = "postgres"
+TEST_SETTINGS = {"deadlock_timeout": "10ms"}
+"""Settings of the servers that all tests of a worker share."""
 _HBA = """\
 local all all trust
 local replication all trust
@@ -61,21 +61,11 @@ def debian_programs_or_skip() -> Path:
     return folder
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Check ``condition`` until it is true; an error of the database counts as false."""
-    deadline_s = time.monotonic() + timeout_s
-    problem = ""
-    while time.monotonic() < deadline_s:
-        try:
-            if condition():
-                return
-        except psycopg.Error as error:
-            problem = f" ({error})"
-        time.sleep(0.01)
-    raise TimeoutError(f"waited {timeout_s} s for: {what}{problem}")
+wait_until = functools.partial(until, unreached=psycopg.Error)
+"""Check a condition until it is true; an error of the database counts as false."""
 
 
-class PostgresqlServer:
+class PostgresqlServer(ServerContext):
     """One server with its own data directory. Starts when its ``with`` block is entered, or by :meth:`start`.
 
     Attributes:
@@ -103,22 +93,6 @@ class PostgresqlServer:
         self._process: subprocess.Popen[bytes] | None = None
         if self._user is not None:
             os.chown(self.directory, self._user.pw_uid, self._user.pw_gid)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            sys.stderr.write(f"{self.log_tail()}\n")
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            sys.stderr.write(f"{self.log_tail()}\n")
-        self.close()
 
     @property
     def data(self) -> Path:
@@ -317,7 +291,7 @@ class PostgresqlServer:
         return f"standby_{self.port}"
 
 
-class PostgresqlPair:
+class PostgresqlPair(ServerContext):
     """A primary and a standby, which may change their roles.
 
     Attributes:
@@ -331,25 +305,18 @@ class PostgresqlPair:
         self.standby = PostgresqlServer(programs, source=self.primary)
         self._synchronous = synchronous
 
-    def __enter__(self) -> Self:
-        try:
-            self.primary.start()
-            self.standby.start()
-            if self._synchronous:
-                self.primary.set("synchronous_standby_names", f"FIRST 1 ({self.standby.name})")
-            wanted = "sync" if self._synchronous else "async"
-            wait_until(lambda: self.primary.query("SELECT sync_state FROM pg_stat_replication") == [(wanted,)], wanted)
-        except BaseException:
-            self.close()
-            raise
-        return self
+    def start(self) -> None:
+        """Start both, and wait until the standby follows."""
+        self.primary.start()
+        self.standby.start()
+        if self._synchronous:
+            self.primary.set("synchronous_standby_names", f"FIRST 1 ({self.standby.name})")
+        wanted = "sync" if self._synchronous else "async"
+        wait_until(lambda: self.primary.query("SELECT sync_state FROM pg_stat_replication") == [(wanted,)], wanted)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            sys.stderr.write(f"{self.primary.log_tail()}\n{self.standby.log_tail()}\n")
-        self.close()
+    def log_tail(self) -> str:
+        """See :meth:`ServerContext.log_tail`."""
+        return f"{self.primary.log_tail()}\n{self.standby.log_tail()}"
 
     def url(self, *, schema: str, **options: Any) -> str:
         """Return a URL with both hosts that follows the writable one."""
@@ -369,3 +336,10 @@ class PostgresqlPair:
         """Close both."""
         self.standby.close()
         self.primary.close()
+
+
+def running(server: PostgresqlServer) -> PostgresqlServer:
+    """Return the server, started if a test has ended it."""
+    if not server.is_running:
+        server.start()
+    return server

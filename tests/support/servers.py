@@ -68,15 +68,20 @@ def redis_server_binary_or_skip() -> Path:
     return binary
 
 
-def until(condition: Callable[[], object], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
-    """Look again and again until ``condition`` is true; a server that cannot be reached yet counts as false."""
+def until(
+    condition: Callable[[], object],
+    what: str,
+    timeout_s: float = START_TIMEOUT_S,
+    unreached: type[Exception] = redis.RedisError,
+) -> None:
+    """Look again and again until ``condition`` is true; ``unreached``, the error of a server, counts as false."""
     deadline_s = time.monotonic() + timeout_s
     problem = "it is not so"
     while time.monotonic() < deadline_s:
         try:
             if condition():
                 return
-        except redis.RedisError as error:
+        except unreached as error:
             problem = repr(error)
         time.sleep(0.02)
     raise TimeoutError(f"waited {timeout_s} s for: {what} ({problem})")
@@ -151,7 +156,43 @@ def free_ports(number: int) -> list[int]:
             one.close()
 
 
-class Server:
+class ServerContext(abc.ABC):
+    """A context manager that starts something with servers, and leaves nothing; after an error it shows their logs."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.show_logs()
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.show_logs()
+        self.close()
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start it, and return when it is ready."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End it, and remove what it wrote."""
+
+    @abc.abstractmethod
+    def log_tail(self) -> str:
+        """Return the last lines of the logs."""
+
+    def show_logs(self) -> None:
+        """Write the last lines of the logs to standard error."""
+        sys.stderr.write(f"{self.log_tail()}\n")
+
+
+class Server(ServerContext):
     """One server process. Starts when its ``with`` block is entered, or by :meth:`start`.
 
     Attributes:
@@ -218,21 +259,6 @@ class Server:
             protocol=3,
             retry=Retry(NoBackoff(), 0),
         )
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            sys.stderr.write(f"{self.log_tail()}\n")
-        self.close()
 
     @property
     def url(self) -> str:
@@ -405,28 +431,12 @@ class Server:
             process.wait()
 
 
-class Group(abc.ABC):
+class Group(ServerContext):
     """Several servers that come and go together."""
 
     def __init__(self) -> None:
         """Subclasses fill ``members``, and build the topology in :meth:`start`."""
         self.members: list[Server] = []
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._show_logs()
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self._show_logs()
-        self.close()
 
     @abc.abstractmethod
     def start(self) -> None:
@@ -463,9 +473,9 @@ class Group(abc.ABC):
         for member in self.members:
             member.close()
 
-    def _show_logs(self) -> None:
-        for member in self.members:
-            sys.stderr.write(f"{member.log_tail()}\n")
+    def log_tail(self) -> str:
+        """See :meth:`ServerContext.log_tail`."""
+        return "\n".join(member.log_tail() for member in self.members)
 
 
 class Replicated(Group):

@@ -34,9 +34,11 @@ COMMIT_MS_MIN: Final = 50
 """No commit is sent for a call with less time left, so that it does not take effect after the call's end."""
 
 
-def seconds_until(at_ms: float) -> float | None:
+def seconds_until(at_ms: float, now_ms: float | None = None) -> float | None:
     """Return the seconds until a time of the monotonic clock, at least 0; ``None`` for infinity, as locks take it."""
-    return None if at_ms == math.inf else max(0.0, at_ms - monotonic_ms()) / 1000
+    if at_ms == math.inf:
+        return None
+    return max(0.0, at_ms - (monotonic_ms() if now_ms is None else now_ms)) / 1000
 
 
 class CallEnd:

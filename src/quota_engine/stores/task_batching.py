@@ -1,4 +1,4 @@
-"""How tasks of an event loop share calls to a server: a task of its own sends each batch."""
+"""Batches of the tasks of one event loop: a separate task sends each batch."""
 
 from __future__ import annotations
 

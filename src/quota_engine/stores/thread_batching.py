@@ -1,4 +1,4 @@
-"""How threads share calls to a server: one of those that wait sends the calls of all.
+"""Batches of threads: one of the threads that wait sends the calls of all of them.
 
 A thread that finds nothing in flight sends its own call at once. Otherwise it sleeps until it has a result, until it is
 the next sender, or until its end.
@@ -106,7 +106,7 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
 
     @property
     def _late_ms(self) -> float:
-        """How long an attempt that is in flight may still take effect, if its sender is interrupted."""
+        """Milliseconds for which an attempt in flight may take effect if its sender is interrupted."""
         return 0.0
 
     def close(self) -> None:

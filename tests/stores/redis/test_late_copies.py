@@ -34,7 +34,8 @@ from quota_engine.ports import (
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.retrying_calls import Attempt
-from quota_engine.stores.redis.sync_store import RedisStore, _ThreadCall
+from quota_engine.stores.redis.sync_store import RedisStore
+from quota_engine.stores.thread_batching import ThreadCall
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server
 
@@ -241,9 +242,7 @@ def test_callers_of_an_interrupted_sender_wait(server: Server, monkeypatch: pyte
         store.execute(ApplyMany(OFFICE, published()))
         handle = store._executor.handle(OFFICE)
         key = handle, handle.format.script_of(Release("x"))
-        sender, other = (
-            _ThreadCall(one, handle.format.encode(one), None, None) for one in (Release("x"), Release("y"))
-        )
+        sender, other = (ThreadCall(one, handle.format.encode(one), None, None) for one in (Release("x"), Release("y")))
         monkeypatch.setattr(store, "_exchange", interrupt)
         store._queue(key).in_flight += 1
         store._send_batch(key, store._queue(key), [sender, other], sender)

@@ -5,21 +5,16 @@ from __future__ import annotations
 __all__ = ["AsyncRedisStore"]
 
 import asyncio
-from collections import deque
-from collections.abc import Coroutine, Sequence
-from time import perf_counter_ns
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from quota_engine.domain.commands import Reserve
-from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
-from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.call_end import BatchEnd, CallEnd
-from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.request_packing import pack_requests
@@ -34,72 +29,19 @@ from quota_engine.stores.redis.retrying_calls import (
     RetryPause,
     Step,
 )
-from quota_engine.stores.redis.scripts import Script
-from quota_engine.stores.redis.store_base import (
-    CLOSED_ERROR,
-    CONNECT_ERRORS,
-    REJECTIONS,
-    PendingCall,
-    QueueKey,
-    RedisStoreBase,
-)
+from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase
+from quota_engine.stores.task_batching import TaskBatchingStore, TaskCall
 
 T = TypeVar("T")
 
-_CACHED_IN_A_ROW_MAX = 64
-"""Cached outcomes in a row before other tasks of the loop run: a call that is answered at once awaits nothing."""
 
-_WATCHED_MAX: Final = 1024
-"""Watched calls from which those that have ended are removed."""
-
-_FORKED_ERROR: Final = (
-    "this engine was opened before the process was forked, and works in the parent only: open another one in the child "
-    "with AsyncQuotaEngine.open"
-)
-_OTHER_LOOP_ERROR: Final = (
-    "this engine belongs to another event loop: open one engine in each loop with AsyncQuotaEngine.open"
-)
-
-
-class _TaskCall(PendingCall):
-    """A task's call. The task awaits the future."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, command: Any, line: str, token: Any, end: CallEnd | None, future: asyncio.Future[Any]) -> None:
-        self.command, self.line, self.token = command, line, token  # not by super(): one call less for each command
-        self.end, self.future = end, future
-
-    def is_done(self) -> bool:
-        return self.future.done()
-
-    def set_result(self, result: Any) -> None:
-        self.future.set_result(result)
-
-    def set_error(self, error: BaseException) -> None:
-        self.future.set_exception(error)
-
-
-class AsyncRedisStore(RedisStoreBase[_TaskCall]):
+class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     """A store in a Redis or Valkey server, for one event loop."""
 
     def _prepare_waiting(self) -> None:
-        self._cached_in_a_row = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """The loop of the first call. Futures, connections and tasks of one loop do not work in another."""
-        self._is_forked = False
-        self._watched: deque[tuple[_TaskCall, CallEnd]] = deque()
-        self._watched_max = _WATCHED_MAX
-        self._watch_timer: asyncio.TimerHandle | None = None
+        super()._prepare_waiting()
         self._channels: dict[Node | None, NodeChannel] = {}
         self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
-
-    def _after_fork(self) -> None:
-        """Refuse all calls: the connections belong to the parent's loop."""
-        self._is_forked = True
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.AsyncStore.apply`. Waiting calls share a script call.
@@ -115,9 +57,7 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
                     self._observer.on_sold_out(address)
                 if cache.due_offices:
                     self._refresh()
-                self._cached_in_a_row += 1
-                if self._cached_in_a_row >= _CACHED_IN_A_ROW_MAX:
-                    self._cached_in_a_row = 0
+                if self._must_let_others_run():
                     await asyncio.sleep(0)
                 return known
         end = self._new_end(ends_at_ms)
@@ -157,16 +97,12 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
 
     async def close(self) -> None:
         """Wait for the calls in flight, and close the connections. Later calls are refused."""
-        self._closed = True
         self._sold_out_cache.close()
-        await self._idle.wait()
-        while self._tasks:  # the batches of cancelled calls
-            await asyncio.wait(self._tasks)
+        await super().close()
+
+    async def _disconnect(self) -> None:
         for pool in list(self._pools.values()):
             await pool.disconnect()
-        on_close = self._take_on_close()
-        if on_close is not None:
-            await asyncio.to_thread(on_close)
 
     async def _send(self, address: str, command: Any, end: CallEnd, *, watches: bool = False) -> Any:
         self._begin_call()
@@ -174,7 +110,8 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
             if self._executor.offices.must_register(address, command):
                 await self._drive(self._executor.offices.register(address, command), end)
             handle = self._executor.handle(address)
-            return await self._enqueue(handle, handle.format.script_of(command), command, end, watches=watches)
+            key = handle, handle.format.script_of(command)
+            return await self._enqueue(key, command, handle.format.encode(command), end, watches=watches)
         finally:
             self._end_call()
 
@@ -185,159 +122,25 @@ class AsyncRedisStore(RedisStoreBase[_TaskCall]):
         try:
             if query is not None:
                 handle = self._executor.handle(query[0])
-                return await self._enqueue(handle, handle.format.queries, query[1], end, watches=watches)
+                key, question = (handle, handle.format.queries), query[1]
+                return await self._enqueue(key, question, handle.format.encode(question), end, watches=watches)
             return await self._drive(self._requests.execute(request), end)
         finally:
             self._end_call()
 
-    async def _run_until(self, end: CallEnd, call: Coroutine[Any, Any, Any]) -> Any:
-        """Await a call that has an end, and cancel it there.
-
-        Raises:
-            BackendUnavailable: The end has come, and nothing was sent.
-            OutcomeUnknown: The end has come, and something was sent. No copy of it takes effect any more.
-        """
-        try:
-            async with asyncio.timeout((end.ends_at_ms - self._monotonic_ms()) / 1000):
-                return await call
-        except TimeoutError:
-            raise end.error() from None
-
-    def _watch(self, call: _TaskCall, end: CallEnd, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer a call at its end, with one timer for all calls: a timer for each would cost as much as the call.
-
-        The calls have the same time-out, so they end in the order in which they came.
-        """
-        watched = self._watched
-        while watched and watched[0][0].is_done():
-            watched.popleft()
-        if len(watched) >= self._watched_max:  # calls behind one that is stuck
-            watched = self._watched = deque(one for one in watched if not one[0].is_done())
-            self._watched_max = max(_WATCHED_MAX, 2 * len(watched))
-        watched.append((call, end))
-        if self._watch_timer is None:
-            self._watch_timer = loop.call_later((end.ends_at_ms - self._monotonic_ms()) / 1000, self._end_watched, loop)
-
-    def _end_watched(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer the calls whose end has come, and set the timer for the next end."""
-        self._watch_timer = None
-        watched, now_ms = self._watched, self._monotonic_ms()
-        while watched:
-            call, end = watched[0]
-            if not call.is_done():
-                if end.ends_at_ms > now_ms:
-                    self._watch_timer = loop.call_later((end.ends_at_ms - now_ms) / 1000, self._end_watched, loop)
-                    return
-                call.set_error(end.error())
-                for queue in self._queues.values():
-                    queue.has_abandoned = True
-            watched.popleft()
-
-    async def _enqueue(
-        self, handle: LedgerHandle, script: Script, command: Any, end: CallEnd | None, *, watches: bool = False
-    ) -> Any:
-        """Queue a command or question; return its result when a batch with it has been answered.
-
-        Args:
-            handle: The ledger.
-            script: The script.
-            command: The command or question.
-            end: The end of the call, if it has one.
-            watches: True to answer the call at its end; otherwise the caller does so.
-        """
-        line = handle.format.encode(command)
-        key = handle, script
-        queue = self._queue(key)
-        if queue.is_full():
-            queue.drop_abandoned(_TaskCall.is_done)
-            if queue.is_full():
-                return self._executor.overloaded(handle, script)
-        loop = asyncio.get_running_loop()
-        call = _TaskCall(command, line, self._token(), end, loop.create_future())
-        if watches and end is not None:
-            self._watch(call, end, loop)
-        queue.waiting.append(call)
-        if len(queue.waiting) == 1:
-            # Calls of the same iteration of the loop join the batch; a lone call waits for no other.
-            loop.call_soon(self._send_batches, key, queue)
-        try:
-            return await call.future
-        except asyncio.CancelledError:
-            queue.has_abandoned = True
-            raise
-
-    def _send_batches(self, key: QueueKey, queue: BatchQueue[_TaskCall]) -> None:
-        """Start a task for each batch that may be in flight."""
-        while queue.can_send():
-            batch = [call for call in queue.take_batch() if not call.is_done()]  # cancelled calls are dropped
-            if not batch:
-                queue.batch_done()
-                continue
-            queue.is_holding = True
-            self._start(self._send_batch(key, queue, batch))
-
-    async def _send_batch(self, key: QueueKey, queue: BatchQueue[_TaskCall], batch: list[_TaskCall]) -> None:
-        """Send one batch, and give each caller its result. Commands that arrive before it is sent join it."""
+    async def _run_batch(self, key: QueueKey, end: BatchEnd[TaskCall]) -> None:
         handle, script = key
-        is_held, failure = True, None
+        replies = await self._drive(self._executor.run(script, handle, end.lines), end)
+        self._resolve(key, end.calls, replies)
 
-        def on_sending() -> list[_TaskCall]:
-            nonlocal is_held
-            # Equal questions share one line, so the lines of a batch of questions are fixed before.
-            more = [] if script is handle.format.queries else queue.take_more(len(batch))
-            joined = [call for call in more if not call.is_done()]
-            batch.extend(joined)
-            is_held = queue.is_holding = False
-            self._send_batches(key, queue)
-            return joined
-
-        began_ns = perf_counter_ns()
-        try:
-            end = BatchEnd([*batch], on_sending)
-            replies = await self._drive(self._executor.run(script, handle, end.lines), end)
-            self._resolve(key, end.calls, replies)
-        except BaseException as error:
-            failure = error
-            self._fail(key, batch, error)
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._report(key, batch, began_ns, failure)
-            failure = None  # its traceback refers to this frame
-            if is_held:
-                queue.is_holding = False
-            queue.batch_done()
-            self._send_batches(key, queue)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside the callers; :meth:`close` waits for it."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _may_join(self, key: QueueKey) -> bool:
+        # Equal questions share one line, so the lines of a batch of questions are fixed before.
+        return key[1] is not key[0].format.queries
 
     def _refresh(self) -> None:
         """Refresh the cache for a due office, beside the callers."""
         office = self._sold_out_cache.due_offices.popleft()
         self._start(self._drive(self._executor.refresh_sold_out(office)))
-
-    def _begin_call(self) -> None:
-        """Count a call in flight, for :meth:`close`."""
-        if self._closed:
-            raise BackendUnavailable(CLOSED_ERROR)
-        if self._is_forked:
-            raise BackendUnavailable(_FORKED_ERROR)
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise BackendUnavailable(_OTHER_LOOP_ERROR)
-            self._loop = loop
-        self._calls += 1
-        self._idle.clear()
-
-    def _end_call(self) -> None:
-        self._calls -= 1
-        if not self._calls:
-            self._idle.set()
 
     async def _drive(self, call: Call[T], end: CallEnd | None = None) -> T:
         """Run all steps of a call; returns its result.

@@ -22,6 +22,7 @@ from quota_engine.domain.clock_check import LEAP_MS_DEFAULT, LEAP_MS_LIMIT, LEAP
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
 from quota_engine.ports import Clock
+from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CALL_TIMEOUT_MS_BOUNDS, CALL_TIMEOUT_MS_WITH_FAILOVER
 from quota_engine.stores.embedded import EmbeddedServer, open_embedded
 from quota_engine.stores.redis.async_connections import AsyncConnectionPool
 from quota_engine.stores.redis.async_store import AsyncRedisStore
@@ -29,7 +30,6 @@ from quota_engine.stores.redis.ending_connections import EndingConnectionPool
 from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, RetryPolicy, Router
 from quota_engine.stores.redis.routing import ClusterRouter, EmbeddedRouter, SentinelRouter
 from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOutCache
-from quota_engine.stores.redis.store_base import CALL_TIMEOUT_MS
 from quota_engine.stores.redis.sync_store import RedisStore
 
 S = TypeVar("S", RedisStore, AsyncRedisStore)
@@ -63,8 +63,6 @@ _CONNECTIONS_MAX: Final = 8
 """Connections of one store to each server. Batches need few. A caller waits when all of them are in use."""
 _POOL_WAIT_S: Final = 5
 _TIMEOUT_MS: Final = 3_000
-_CALL_TIMEOUT_MS_WITH_FAILOVER: Final = 10_000
-_CALL_TIMEOUT_MS_BOUNDS: Final = (200, 3_600_000)
 
 
 class _Target(NamedTuple):
@@ -107,8 +105,8 @@ def _target(url: str, clock: Clock | None = None) -> _Target:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     attempts_max_default = _ATTEMPTS_MAX_WITH_FAILOVER if kind else RetryPolicy().attempts_max
     timeout_ms = _integer(options, "timeout_ms", _TIMEOUT_MS, 1, 600_000)
-    call_timeout_ms_default = _CALL_TIMEOUT_MS_WITH_FAILOVER if kind else CALL_TIMEOUT_MS
-    call_timeout_ms = _integer(options, "call_timeout_ms", call_timeout_ms_default, *_CALL_TIMEOUT_MS_BOUNDS)
+    call_timeout_ms_default = CALL_TIMEOUT_MS_WITH_FAILOVER if kind else CALL_TIMEOUT_MS
+    call_timeout_ms = _integer(options, "call_timeout_ms", call_timeout_ms_default, *CALL_TIMEOUT_MS_BOUNDS)
     attempts_max = _integer(options, "attempts_max", attempts_max_default, 1, 1000)
     attempt_valid_ms = _integer(options, "attempt_valid_ms", RetryPolicy().attempt_valid_ms, 1, 600_000)
     clock_leap_max_ms = _integer(options, "clock_leap_max_ms", LEAP_MS_DEFAULT, 0, LEAP_MS_LIMIT)

@@ -30,8 +30,6 @@ from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.postgresql_servers import PostgresqlServer
 from tests.support.postgresql_steps import opened
 
-pytestmark = pytest.mark.store
-
 TIME_MS = 500
 CLOCK = ManualClock(OPENS_AT_MS)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from quota_engine.clocks import ManualClock, monotonic_ms
@@ -11,8 +13,6 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany
 from quota_engine.stores.sql.postgresql.factory import open_async_store, open_store
 from tests.support.postgresql_servers import PostgresqlServer
-
-pytestmark = pytest.mark.store
 
 PEOPLE = ("ani", "budi", "citra")
 
@@ -46,13 +46,14 @@ async def test_async_sold_out_reserve_is_refused_without_the_server(postgresql: 
 
 
 def test_default_is_the_one_of_redis(postgresql: PostgresqlServer, schema: str) -> None:
-    """With a clock of the caller, nothing is remembered unless the URL says so."""
-    for clock, options, expected_ms in (
+    """With a clock of the caller, nothing is remembered unless the URL has the option."""
+    cases: tuple[tuple[ManualClock | None, dict[str, Any], int], ...] = (
         (None, {}, 250),
         (ManualClock(OPENS_AT_MS), {}, 0),
         (ManualClock(OPENS_AT_MS), {"sold_out_ms": 100}, 100),
         (None, {"sold_out_ms": 0}, 0),
-    ):
+    )
+    for clock, options, expected_ms in cases:
         store = open_store(postgresql.url(schema=schema, **options), clock)
         assert store._sold_out_ms == expected_ms
         store.close()
