@@ -314,6 +314,22 @@ def imports() -> str:
     return mermaid()
 
 
+def peers() -> str:
+    """Return the results that ``python -m benchmarks.peers --write`` has written."""
+    data: dict[str, Any] = json.loads((DOCS / "data" / "peers.json").read_text(encoding="utf-8"))
+    lines = [
+        f"| a place from | one caller: p50 | the client's processor | {data['threads']} threads: places a second "
+        "| leaves out |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {one['name']} | {one['lone_us']:,} µs | {one['client_us']:,} µs | {one['a_second']:,} "
+        f"| {one['leaves_out']} |"
+        for one in data["results"]
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "booking_php": booking_php,
     "interface": http_interface,
@@ -326,6 +342,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "fairness": fairness,
     "imports": imports,
     "load": load,
+    "peers": peers,
 }
 
 
