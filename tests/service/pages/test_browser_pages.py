@@ -31,6 +31,9 @@ ROOMS: Final = WaitingRoomsConfig(
 )
 DAY_MS: Final = 24 * HOUR_MS
 LANGUAGES: Final = ("id", "en")
+SMALL_TARGETS: Final = """return [...document.querySelectorAll(
+    "button, .button, summary, select, .slot, .check, header a, input:not([type=radio], [type=checkbox])")]
+    .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 44).map((one) => one.outerHTML)"""
 OTHERS: Final = 40
 FIRST_OTHER: Final = 3578990000000000
 
@@ -57,13 +60,19 @@ class Visit:
             self.check_present(heading, language)
 
     def check_present(self, heading: str, language: str) -> None:
-        """Check that the present page has this heading, no violation of axe-core, and fits into 320 pixels."""
+        """Check the present page: its heading, axe-core, 320 pixels, targets of 44 pixels, and text of 200 %."""
         self.phone.wait_for_heading(citizen_text(heading, language))
         self.phone.set_scheme(dark=language == "id")
         self.phone.check_accessibility()
         self.phone.resize(320)
         width = self.phone.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 320, "the page scrolls sideways"
+        assert self.phone.driver.execute_script(SMALL_TARGETS) == []
+        self.phone.driver.execute_script("document.documentElement.style.fontSize = '225%'")
+        self.phone.resize(640)
+        width = self.phone.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 640, "the page scrolls sideways with text of 200 %"
+        self.phone.driver.execute_script("document.documentElement.style.fontSize = ''")
         self.phone.resize()
         self.phone.set_scheme(dark=False)
 

@@ -74,6 +74,33 @@ def test_typed_text_survives_a_reload_and_another_language(phone: PhoneBrowser) 
     assert phone.driver.execute_script("return localStorage.length") == 0, "kept after the tab is closed"
 
 
+def test_a_screen_reader_meets_the_page_in_the_order_of_the_task(service: BrowserService, phone: PhoneBrowser) -> None:
+    """The accessibility tree has the heading, the choices, the days, the NIK and the button, in this order."""
+    service.advance_ms(BEFORE_MS)
+    phone.open(START)
+    nodes = phone.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    by_id = {node["nodeId"]: node for node in nodes}
+
+    def read(node: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield role and name of a node and of all below it, in the order of reading."""
+        yield node.get("role", {}).get("value", ""), node.get("name", {}).get("value", "")
+        for child in node.get("childIds", ()):
+            yield from read(by_id[child])
+
+    named = list(read(nodes[0]))
+    wanted = [
+        ("link", citizen_text("skip_to_content", "en")),
+        ("heading", citizen_text("choose_heading", "en")),
+        ("combobox", citizen_text("service", "en")),
+        ("combobox", citizen_text("group", "en")),
+        ("radiogroup", citizen_text("days_heading", "en")),
+        ("group", "Monday, 7 December 2026 earliest"),
+        ("textbox", citizen_text("nik", "en")),
+        ("button", citizen_text("reserve", "en")),
+    ]
+    assert [one for one in named if one in wanted] == wanted
+
+
 def test_a_press_answers_at_once_and_loads_one_page(
     service: BrowserService, phone: PhoneBrowser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
