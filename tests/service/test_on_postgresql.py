@@ -25,7 +25,6 @@ from tests.service.api.test_rooms import (
     rooms,  # noqa: F401 - a fixture
     test_create_room_is_idempotent,  # noqa: F401
     test_join_enter_reserve_and_verify,  # noqa: F401
-    test_missed_turn_needs_a_new_ticket,  # noqa: F401
 )
 from tests.support import in_process_service
 from tests.support.postgresql_servers import PostgresqlServer

@@ -31,6 +31,8 @@ from tests.support.postgresql_servers import PostgresqlServer
 from tests.support.postgresql_steps import opened
 
 TIME_MS = 500
+LONGER_MS = 1_200
+"""For a call that must get as far as an attempt, or to its commit, on a busy machine."""
 CLOCK = ManualClock(OPENS_AT_MS)
 
 
@@ -82,11 +84,13 @@ def test_opening_ends_in_time(postgresql: PostgresqlServer, schema: str) -> None
         assert isinstance(error_of(lambda: asyncio.run(open_async_store(url, CLOCK)), TIME_MS), BackendUnavailable)
 
 
+@pytest.mark.slow
 def test_lock_of_another_process_ends_the_call_in_time(each_postgresql: PostgresqlServer, schema: str) -> None:
     """The server itself ends the wait, so that the connection stays usable."""
     store = open_office(each_postgresql, schema)
     with locked(each_postgresql, schema):
-        error = error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE)), TIME_MS)
+        end_ms = monotonic_ms() + LONGER_MS
+        error = error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=end_ms), LONGER_MS)
         assert isinstance(error, BackendUnavailable)
         assert "55P03" in str(error)
         error = error_of(lambda: store.execute(CreateConsumerGroup(OFFICE, "accounting", 0)), TIME_MS)
@@ -97,13 +101,14 @@ def test_lock_of_another_process_ends_the_call_in_time(each_postgresql: Postgres
     store.close()
 
 
+@pytest.mark.slow
 def test_swallowed_answer_to_a_commit_is_unknown(postgresql: PostgresqlServer, schema: str) -> None:
     """The transaction was committed: the same key finds its outcome."""
     with PostgresqlProxy(postgresql) as proxy:
-        store = open_office(postgresql, schema, host="127.0.0.1", port=proxy.port)
+        store = open_office(postgresql, schema, host="127.0.0.1", port=proxy.port, call_timeout_ms=LONGER_MS)
         proxy.losses, proxy.is_silent = 1_000, True
-        assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE)), TIME_MS), OutcomeUnknown)
-        error = error_of(lambda: store.execute(CreateConsumerGroup(OFFICE, "accounting", 0)), TIME_MS)
+        assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("ani", ONLINE)), LONGER_MS), OutcomeUnknown)
+        error = error_of(lambda: store.execute(CreateConsumerGroup(OFFICE, "accounting", 0)), LONGER_MS)
         assert isinstance(error, OutcomeUnknown)
         proxy.losses = 0
         outcome = store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=monotonic_ms() + 10_000)
@@ -111,13 +116,14 @@ def test_swallowed_answer_to_a_commit_is_unknown(postgresql: PostgresqlServer, s
         store.close()
 
 
+@pytest.mark.slow
 def test_commit_that_arrives_after_the_end_is_undone(each_postgresql: PostgresqlServer, schema: str) -> None:
     """The network holds it. The server has ended the transaction by the end of the call, and so released its lock."""
     with PostgresqlProxy(each_postgresql) as proxy:
-        store = open_office(each_postgresql, schema, host="127.0.0.1", port=proxy.port)
+        store = open_office(each_postgresql, schema, host="127.0.0.1", port=proxy.port, call_timeout_ms=LONGER_MS)
         other = open_store(each_postgresql.url(schema=schema), CLOCK)
         proxy.holds, proxy.is_silent = 1, True
-        assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("late", ONLINE)), TIME_MS), OutcomeUnknown)
+        assert isinstance(error_of(lambda: store.apply(OFFICE, reserve("late", ONLINE)), LONGER_MS), OutcomeUnknown)
         assert other.apply(OFFICE, reserve("next", ONLINE)).status is Status.HELD
         with contextlib.suppress(OSError):  # the server has closed the connection of the held commit
             proxy.deliver_late()
@@ -139,9 +145,10 @@ def test_exhausted_pool_ends_the_call_in_time(postgresql: PostgresqlServer, sche
     holder = threading.Thread(target=hold)
     with locked(postgresql, schema):
         holder.start()
-        while store._connections._slots._value:
+        while store._connections._slots._value and holder.is_alive():
             time.sleep(0.005)
-        error = error_of(lambda: store.apply("another", reserve("budi", ONLINE)), TIME_MS)
+        end_ms = monotonic_ms() + LONGER_MS
+        error = error_of(lambda: store.apply("another", reserve("budi", ONLINE), ends_at_ms=end_ms), LONGER_MS)
         assert isinstance(error, BackendUnavailable)
         assert "connections_max" in str(error)
     holder.join(10)
@@ -180,23 +187,27 @@ def test_calls_of_a_batch_end_at_their_own_time(postgresql: PostgresqlServer, sc
     store.close()
 
 
+@pytest.mark.slow
 async def test_async_calls_end_in_time(postgresql: PostgresqlServer, schema: str) -> None:
-    """Those that were sent, those that wait in the queue, and requests of several steps."""
+    """A call whose commit was sent, calls that wait in the queue, and requests of several steps."""
     open_office(postgresql, schema).close()
     with PostgresqlProxy(postgresql) as proxy:
-        url = postgresql.url(schema=schema, host="127.0.0.1", port=proxy.port, call_timeout_ms=TIME_MS)
+        url = postgresql.url(schema=schema, host="127.0.0.1", port=proxy.port, call_timeout_ms=LONGER_MS)
         store = await open_async_store(url, CLOCK)
-        await store.execute(Lookup(OFFICE, "ani"), ends_at_ms=monotonic_ms() + 10_000)
+        await store.execute(Lookup(OFFICE, "ani-0"), ends_at_ms=monotonic_ms() + 10_000)
         proxy.losses, proxy.is_silent = 1_000, True
-        calls: list[Any] = [store.apply(OFFICE, reserve(f"ani-{number}", ONLINE)) for number in range(1_500)]
-        began_ms = monotonic_ms()
+        seen, began_ms = proxy.scripts_seen, monotonic_ms()
+        calls: list[Any] = [asyncio.ensure_future(store.apply(OFFICE, reserve("ani-0", ONLINE)))]
+        while proxy.scripts_seen == seen and not calls[0].done():
+            await asyncio.sleep(0.005)
+        calls += [store.apply(OFFICE, reserve(f"ani-{number}", ONLINE)) for number in range(1, 50)]
         kinds = [type(one) for one in await asyncio.gather(*calls, return_exceptions=True)]
-        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
-        assert (kinds[0], kinds[-1]) == (OutcomeUnknown, BackendUnavailable)
+        assert monotonic_ms() - began_ms < 2 * LONGER_MS + SLACK_MS
+        assert (kinds[0], set(kinds[1:])) == (OutcomeUnknown, {BackendUnavailable})
         began_ms = monotonic_ms()
         with pytest.raises(OutcomeUnknown):
             await store.execute(CreateConsumerGroup(OFFICE, "accounting", 0))
-        assert monotonic_ms() - began_ms < TIME_MS + SLACK_MS
+        assert monotonic_ms() - began_ms < LONGER_MS + SLACK_MS
         proxy.losses = 0
         later_ms = monotonic_ms() + 10_000
         assert (await store.apply(OFFICE, reserve("ani-0", ONLINE), ends_at_ms=later_ms)).replayed
