@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from importlinter import api
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import quota_engine
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,12 +48,37 @@ def test_import_contracts_hold() -> None:
     assert f"{len(contracts)} kept, 0 broken" in run.stdout
 
 
+def test_public_names_are_imported_when_they_are_used() -> None:
+    """The table of the package has the imports that type checkers see, and ``import quota_engine`` imports none."""
+    tree = ast.parse((ROOT / "src/quota_engine/__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    typed = {
+        alias.name: str(node.module).removeprefix("quota_engine.")
+        for node in imports
+        for alias in node.names
+        if str(node.module).startswith("quota_engine.")
+    }
+    assert typed == quota_engine._MODULES
+    assert {*typed, "__version__"} == set(quota_engine.__all__)
+    assert set(quota_engine.__all__) <= set(dir(quota_engine))
+    for name in quota_engine.__all__:
+        assert getattr(quota_engine, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Engine'"):
+        quota_engine.Engine  # noqa: B018
+    code = "import sys, quota_engine; print([name for name in sys.modules if name.startswith('quota_engine.')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
 def test_the_library_imports_little() -> None:
     """``import quota_engine`` needs neither the command line's libraries nor YAML nor the simulator."""
-    code = "import sys, quota_engine; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    code = (
+        "import sys; from quota_engine import *; QuotaEngine;"
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not {"cyclopts", "rich", "yaml", "asyncio", "pytest", "hypothesis"} & set(eval(loaded))  # noqa: S307
     code = (
-        "import sys, quota_engine; print([name for name in sys.modules if name.startswith('quota_engine.simulation')])"
+        "import sys; from quota_engine import *;"
+        "print([name for name in sys.modules if name.startswith('quota_engine.simulation')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

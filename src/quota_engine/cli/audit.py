@@ -20,6 +20,8 @@ def audit(backend: str = "", *, office: OfficeIds = (), timeout_s: TimeoutS = 60
 
     Exit code 0: no findings; 1: findings; 2: bad usage; 3: the store cannot be reached, or the time is over.
 
+    Example:  quota-engine audit redis://127.0.0.1 --json
+
     Args:
         backend: URL of the store; default: the variable QUOTA_ENGINE_BACKEND.
         office: id of an office; repeat it for more. Default: all offices of the store.

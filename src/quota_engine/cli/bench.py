@@ -51,6 +51,8 @@ def bench(
 
     Exit code 0: done; 1: a regression or a wrong result; 2: bad usage or input; 3: a store cannot be reached.
 
+    Example:  quota-engine bench --quick --backend memory://
+
     Args:
         backend: URL of a store to load; repeat it for more.
         preset: goals measures the goals of the project, and shows which are met (10 minutes, 2 GB of memory).

@@ -29,6 +29,8 @@ def check(file: str, /, *, as_json: AsJson = False) -> int:
 
     A time that a clock change of the next two years skips or repeats is a warning. Exit code 0: no errors; 2: errors.
 
+    Example:  quota-engine catalog check my-catalog.toml
+
     Args:
         file: a catalog file (TOML, JSON or YAML), or a built-in catalog (surabaya, indonesia).
         as_json: print the result as JSON, and nothing else.
@@ -71,6 +73,8 @@ def diff(
     nothing. With a store it counts the people affected. For that it scans every office that differs; avoid that during
     an opening.
 
+    Example:  quota-engine catalog diff old.toml new.toml redis://127.0.0.1
+
     Args:
         old: the catalog in use: a built-in catalog, or a catalog file (TOML, JSON or YAML).
         new: the new catalog.
@@ -108,6 +112,8 @@ def diff(
 @app.command
 def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
     """Show the offices of a catalog, with the places of a working day.
+
+    Example:  quota-engine catalog show indonesia
 
     Args:
         name: a built-in catalog (surabaya, indonesia), or a catalog file (TOML, JSON or YAML).

@@ -50,7 +50,7 @@ def relocate(
     Without --yes the command prints where each party would go, and changes nothing. A repeated command moves no party
     twice. Exit code 0: all people have a place; 1: some stay on the closed day; 2: bad usage; 3: no service.
 
-    Example:  quota-engine day relocate surabaya 2026-12-07 --to 2026-12-14 --to malang:2026-12-08 --host URL
+    Example:  quota-engine day relocate surabaya 2026-12-07 --to 2026-12-14
 
     Args:
         office: id of the office.

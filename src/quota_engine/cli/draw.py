@@ -37,6 +37,8 @@ def commit(draw: str, /, *, seed_file: pathlib.Path, as_json: AsJson = False) ->
     Publish the commitment before applications are accepted. Keep the file secret until the list of applications has
     been published; the draw needs it then.
 
+    Example:  quota-engine draw commit december --seed-file seed.txt
+
     Args:
         draw: id of the draw.
         seed_file: file for the seed. It must not exist, because a published commitment may depend on its seed.
@@ -73,6 +75,8 @@ def capacities(
     as_json: AsJson = False,
 ) -> int:
     """Write the capacities file of a draw: the places of a catalog in one channel on some days.
+
+    Example:  quota-engine draw capacities surabaya --draw december --first-day 2026-12-01 --out c.json
 
     Args:
         catalog: a catalog file, or a built-in catalog (surabaya, indonesia).
@@ -126,6 +130,8 @@ def freeze(
 ) -> int:
     """Check applications and capacities, and write the files to publish before the seed is revealed.
 
+    Example:  quota-engine draw freeze a.csv --capacities c.json --out published
+
     Args:
         applications: JSON Lines or CSV file with number, applicants and choices.
         capacities: capacities file.
@@ -174,6 +180,8 @@ def run(
     """Run a draw, and write its result.
 
     The same files, seed and entropy give the same bytes.
+
+    Example:  quota-engine draw run a.jsonl --capacities c.json --seed-file seed.txt --out result.jsonl
 
     Args:
         applications: JSON Lines or CSV file with number, applicants and choices.
@@ -242,6 +250,8 @@ def verify(
     Pass the values that you noted before the draw. Without them, a draw that was fabricated afterwards looks like a
     real one. The two digests are published together, and belong together: without that of the capacities, places that
     were held back afterwards are not found. Exit code 0: the draw is valid; 1: it is not; 2: bad usage or input.
+
+    Example:  quota-engine draw verify result.jsonl --applications a.jsonl --capacities c.json
 
     Args:
         result: published result.

@@ -42,6 +42,8 @@ def run(
 
     Exit code 0: all checks passed; 1: a check failed; 2: bad use, or the host is no staging service.
 
+    Example:  quota-engine loadtest run --only surabaya --applicants 2000
+
     Args:
         host: the address of a staging service, such as http://127.0.0.1:8000.
         only: replay only this opening.
@@ -80,6 +82,8 @@ def cleanup(*, host: str, run: str = "", force: bool = False, remote: bool = Fal
 
     Exit code 0: done; 1: some bookings are left; 2: bad use, or the host is no staging service.
 
+    Example:  quota-engine loadtest cleanup --host http://127.0.0.1:8000
+
     Args:
         host: the address of the staging service; LOADTEST_TOKEN holds the operator's token.
         run: only the bookings of this run.
@@ -99,6 +103,8 @@ def measure(
     docs: pathlib.Path | None = None,
 ) -> int:
     """Find the highest rate that a service on this machine answers in time, and load it beyond that.
+
+    Example:  quota-engine loadtest measure --step-s 2
 
     Args:
         step_s: seconds to try each rate.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 __all__ = ["COMMANDS", "command_app", "main"]
 
-import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
 
-from quota_engine.domain.errors import BackendUnavailable, JobTimeout, OutcomeUnknown, QuotaEngineError
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Final
+
     from cyclopts import App
 
-COMMANDS: Final = {
+# The overview and the version need no other module: they answer in little more than Python's own time.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("quota_engine.cli.simulate:simulate", "Simulate an opening against the real engine."),
     "bench": ("quota_engine.cli.bench:bench", "Benchmark the engine on this machine and on a store."),
     "draw": ("quota_engine.cli.draw:app", "Prepare, run and verify a draw on files."),
@@ -28,21 +28,54 @@ COMMANDS: Final = {
     "store": ("quota_engine.cli.store:app", "Make, show and vacuum the tables of a PostgreSQL store."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),
+    "doctor": ("quota_engine.cli.doctor:doctor", "Find what is wrong on this machine, and how to repair it."),
+    "completion": ("quota_engine.cli.completion:completion", "Print the completion script of a shell."),
     "catalog": ("quota_engine.cli.catalog:app", "Check a catalog file, compare two catalogs, and show offices."),
 }
 """Each command's implementation (a function, or an app with its own commands) and its line in the overview."""
 
+_OVERVIEW_HEAD = """Usage: quota-engine COMMAND ...
+
+Reserve scarce places fairly and exactly when far more people than places
+arrive at once.
+
+Commands:
+"""
+_OVERVIEW_END = """
+Examples:
+  quota-engine simulate                         an opening, in this process
+  quota-engine serve                            the service, with a local store
+  quota-engine catalog check my-catalog.toml    every error of a catalog
+  quota-engine doctor                           what is wrong on this machine
+
+"quota-engine COMMAND --help" explains a command and its options.
+"""
+_HELP_WORDS: Final[tuple[list[str], ...]] = ([], ["--help"], ["-h"], ["help"])
 _DONE, _BAD_INPUT, _UNREACHABLE, _INTERRUPTED, _PIPE_CLOSED = 0, 2, 3, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Errors go to standard error, one line each."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words == ["--version"]:
-        import importlib.metadata
+    _allow_any_character()
+    try:
+        if words == ["--version"]:
+            sys.stdout.write(f"quota-engine {_version()}\n")
+            sys.stdout.flush()
+            return _DONE
+        if words in _HELP_WORDS:
+            lines = (f"  {name:<12} {overview}\n" for name, (_, overview) in COMMANDS.items())
+            sys.stdout.write(f"{_OVERVIEW_HEAD}{''.join(lines)}{_OVERVIEW_END}")
+            sys.stdout.flush()
+            return _DONE
+    except OSError as error:
+        return _output_failed(error)
+    return _run(words)
 
-        sys.stdout.write(f"quota-engine {importlib.metadata.version('quota-engine')}\n")
-        return _DONE
+
+def _run(words: list[str]) -> int:
+    from quota_engine.domain.errors import BackendUnavailable, JobTimeout, OutcomeUnknown, QuotaEngineError
+
     try:
         import cyclopts
         import rich.console
@@ -72,31 +105,82 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_error("interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        _drop_output()  # The reader of a pipe has closed it.
-        return _PIPE_CLOSED
     except OSError as error:
-        if error.filename is None:  # The output cannot be written.
-            _drop_output()
-        _print_error(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
-        return _BAD_INPUT
+        return _output_failed(error)
     return code if isinstance(code, int) else _DONE
 
 
-def command_app(words: Sequence[str]) -> App:
-    """Return the app of the command line. ``words``: those of the call; a command that is not one is not imported."""
+def command_app(words: Sequence[str] = ()) -> App:
+    """Return the command line with all commands.
+
+    Args:
+        words: the words of the call. The command that they name is imported for its help; no other one is.
+    """
     from cyclopts import App, Parameter
 
     app = App(
         name="quota-engine",
         help="Reserve scarce places fairly and exactly when far more people than places arrive at once.",
         version_flags=(),
-        default_parameter=Parameter(negative=(), show_default=False),
+        default_parameter=Parameter(negative=(), show_default=False, converter=_convert),
     )
     for name, (target, overview) in COMMANDS.items():
         # The overview has its own lines, so that it does not import the commands. A command's help is its docstring.
         app.command(target, name=name, help=None if name in words else overview)
     return app
+
+
+def _convert(type_: Any, tokens: Sequence[Any]) -> Any:
+    """Convert the words of an option. An integer is digits only: cyclopts would round 1.5 to 2."""
+    import cyclopts
+
+    kinds = set(_types_in(type_))
+    if int in kinds and not {float, str} & kinds:
+        for token in tokens:
+            digits = token.value.removeprefix("-").removeprefix("+")
+            if not (digits.isascii() and digits.isdigit()):
+                raise ValueError(f"{token.value[:40]!r} is no integer; expected digits, such as 7")
+    return cyclopts.convert(type_, tokens)
+
+
+def _types_in(type_: Any) -> list[Any]:
+    from typing import get_args
+
+    return [type_, *(found for part in get_args(type_) for found in _types_in(part))]
+
+
+def _version() -> str:
+    """Return the version of the installed package, from the name of its metadata folder if there is one."""
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder or ".")  # noqa: PTH208 - pathlib takes longer than all else here
+        except OSError:
+            continue
+        for name in names:
+            if name.startswith("quota_engine-") and name.endswith(".dist-info"):
+                return name.removeprefix("quota_engine-").removesuffix(".dist-info")
+    from importlib.metadata import version
+
+    return version("quota-engine")
+
+
+def _allow_any_character() -> None:
+    """Let output streams of any encoding write every character: a question mark in place of one that they lack."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and getattr(stream, "errors", "") == "strict":
+            reconfigure(errors="replace")
+
+
+def _output_failed(error: OSError) -> int:
+    """Report an output that cannot be written. A reader that has closed a pipe is not an error."""
+    if isinstance(error, BrokenPipeError):
+        _drop_output()
+        return _PIPE_CLOSED
+    if error.filename is None:  # The output cannot be written.
+        _drop_output()
+    _print_error(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
+    return _BAD_INPUT
 
 
 def _without_numbers(text: str) -> str:
@@ -108,8 +192,10 @@ def _without_numbers(text: str) -> str:
 
 def _drop_output() -> None:
     """Redirect standard output, so that the buffer is not written again at exit."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return
 
 
 def _print_error(text: str) -> None:

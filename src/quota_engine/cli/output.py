@@ -48,8 +48,14 @@ def timeout_ms_of(timeout_s: int) -> int:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """Print a value as indented JSON on standard output. An output that is not in UTF-8 gets escapes."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if encoding.lower().replace("-", "") != "utf8":
+        import json
+
+        text = json.dumps(json.loads(text), indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def print_note(text: str) -> None:

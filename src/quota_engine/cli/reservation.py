@@ -80,7 +80,7 @@ def show(
 
     Needs no identity key. Exit code 0: found; 1: there is no such reservation; 2: bad usage; 3: no store.
 
-    Example:  quota-engine reservation show sqlite:///quota.db surabaya~9f2c --catalog surabaya
+    Example:  quota-engine reservation show sqlite:///quota.db surabaya~9f2c
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -110,7 +110,7 @@ def extend(store: str, reference: str = "", /, *, options: Options = _DEFAULTS) 
 
     Exit code 0: done; 1: refused; 2: bad usage; 3: the store or service cannot be reached.
 
-    Example:  quota-engine reservation extend surabaya~9f2c --config quota.toml
+    Example:  quota-engine reservation extend surabaya~9f2c
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -129,7 +129,7 @@ def decline(store: str, reference: str = "", /, *, yes: bool = False, options: O
 
     Exit codes as for ``extend``.
 
-    Example:  quota-engine reservation decline surabaya~9f2c --yes --config quota.toml
+    Example:  quota-engine reservation decline surabaya~9f2c --yes
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -149,7 +149,7 @@ def cancel(store: str, reference: str = "", /, *, yes: bool = False, options: Op
 
     Exit codes as for ``extend``.
 
-    Example:  quota-engine reservation cancel surabaya~9f2c --yes --config quota.toml
+    Example:  quota-engine reservation cancel surabaya~9f2c --yes
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -180,10 +180,10 @@ def reschedule(
 ) -> int:
     """Move a reservation to another day, session or office. It keeps the old place, or has the new one.
 
-    An operator's move in a store asks no admission policy. What is not given stays as it is. Exit codes as for
-    ``extend``.
+    An operator's move in a store asks no admission policy. The selection stays as it is where no option is
+    given. Exit codes as for ``extend``.
 
-    Example:  quota-engine reservation reschedule surabaya~9f2c --to 2026-12-10 --session afternoon --config quota.toml
+    Example:  quota-engine reservation reschedule surabaya~9f2c --to 2026-12-10
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -214,12 +214,12 @@ def reschedule(
 
 @app.command
 def remove_member(store: str, reference: str = "", /, *, yes: bool = False, options: Options = _DEFAULTS) -> int:
-    """Take one person out of a party. The others keep their places and queue numbers.
+    """Take one person out of a party. The remaining people keep their places and numbers.
 
     The identity of the person is one line of standard input, or typed at a prompt that does not show it. With
     --check-owner, the owner's identity is the line before. Exit codes as for ``extend``.
 
-    Example:  quota-engine reservation remove-member surabaya~9f2c --yes --config quota.toml < identity.txt
+    Example:  quota-engine reservation remove-member surabaya~9f2c --yes < identity.txt
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -240,7 +240,7 @@ def replace_member(store: str, reference: str = "", /, *, yes: bool = False, opt
     For operators only: offered to applicants, it lets brokers sell places. The identities are two lines of standard
     input, first of the person who leaves, or typed at prompts that do not show them. Exit codes as for ``extend``.
 
-    Example:  quota-engine reservation replace-member surabaya~9f2c --yes --config quota.toml < identities.txt
+    Example:  quota-engine reservation replace-member surabaya~9f2c --yes < identities.txt
 
     Args:
         store: URL of the store, or address of a service; left out with QUOTA_ENGINE_BACKEND or --config.
@@ -280,7 +280,7 @@ def _change(
     """
     store, reference = split_store(store, reference, options.config)
     check_integer(options.expected_version, "--expected-version", 0, _VERSION_MAX)
-    # Without agreement nothing is asked: the reservation is shown first.
+    # Without --yes no identity is read: the command only shows the reservation.
     owners = [_OWNER] if options.check_owner and yes else []
     identities = read_identities([*owners, *whose]) if yes else []
     with open_access(

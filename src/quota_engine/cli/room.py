@@ -39,6 +39,8 @@ def verify(file: str, /, *, ticket: str = "", earlier: tuple[str, ...] = (), as_
     Needs no store and no secret, so it does not check the signature of a ticket. Exit code 0: the transcript is
     consistent so far; 1: it is not; 2: it cannot be read, or has no such ticket.
 
+    Example:  quota-engine room verify transcript.json --ticket 4711
+
     Args:
         file: published transcript of the room.
         ticket: show the position of this ticket; its text, or its number (the first one is 1). The text also shows

@@ -74,6 +74,8 @@ def pace_room(
 
     Exit code 0: done; 1: the room is closed; 2: bad usage; 3: the service or store cannot be reached.
 
+    Example:  quota-engine room pace december 300 1200 --host URL
+
     Args:
         room: id of the room.
         per_minute_min: fewest tickets in a minute while people wait and places are left, 1 to 6,000,000.
@@ -101,6 +103,8 @@ def open_room(
 
     This cannot be undone, because the entropy decides the order. Exit codes as for ``pace``.
 
+    Example:  quota-engine room open december "the published text" --host URL
+
     Args:
         room: id of the room.
         entropy: text that the announced source has published, character by character.
@@ -126,6 +130,8 @@ def close_room(
     """Close a waiting room now. Afterwards reservations need no pass, and the room does not open again.
 
     Exit codes as for ``pace``.
+
+    Example:  quota-engine room close december --yes --host URL
 
     Args:
         room: id of the room.

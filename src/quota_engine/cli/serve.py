@@ -34,6 +34,8 @@ def serve(
     Without options: an embedded Valkey in ./quota-engine-data, or SQLite where its wheel is missing, the catalog of
     Surabaya and generated tokens, at http://127.0.0.1:8000. Options override the configuration file.
 
+    Example:  quota-engine serve --config quota.toml
+
     Args:
         host: address to listen on; default: 127.0.0.1.
         port: port, 0 to 65535; 0: any free port; default: 8000.

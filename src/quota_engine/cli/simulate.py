@@ -79,6 +79,8 @@ def simulate(
     Exit code 0: done; 1: the engine oversold or its audit has findings; 2: bad usage or input; 3: the store cannot be
     reached.
 
+    Example:  quota-engine simulate --applicants 20000 --compare
+
     Args:
         scenario: a scenario file (TOML, JSON or YAML), or a built-in scenario (surabaya, indonesia).
         trace: CSV file of a recorded opening, in place of the arrival model. Its header is

@@ -22,6 +22,8 @@ def status(
 ) -> int:
     """Show the current counters of a store by office and day.
 
+    Example:  quota-engine status redis://127.0.0.1 --office surabaya --days 3
+
     Args:
         backend: URL of the store; default: the variable QUOTA_ENGINE_BACKEND.
         office: id of an office; repeat it for more. Default: all offices of the store.

@@ -24,6 +24,8 @@ def init(backend: str = "", *, grant_to: str = "", dry_run: bool = False) -> int
     An engine makes missing tables itself at its first opening, if its role may. A role with the rights of --grant-to
     can do all else.
 
+    Example:  quota-engine store init postgresql://db/quota --grant-to booking
+
     Args:
         backend: URL of the store, postgresql://…; default: the variable QUOTA_ENGINE_BACKEND.
         grant_to: role that receives the rights that an engine needs.
@@ -42,6 +44,8 @@ def init(backend: str = "", *, grant_to: str = "", dry_run: bool = False) -> int
 @app.command
 def status(backend: str = "", *, as_json: AsJson = False) -> int:
     """Show the sizes of the tables and of each ledger. It counts all entries: avoid it during an opening.
+
+    Example:  quota-engine store status postgresql://db/quota
 
     Args:
         backend: URL of the store, postgresql://…; default: the variable QUOTA_ENGINE_BACKEND.
@@ -74,6 +78,8 @@ def status(backend: str = "", *, as_json: AsJson = False) -> int:
 @app.command
 def vacuum(backend: str = "", *, as_json: AsJson = False) -> int:
     """Reclaim the space of dropped entries and old snapshots. The store may be in use.
+
+    Example:  quota-engine store vacuum postgresql://db/quota
 
     Args:
         backend: URL of the store, postgresql://…, with the tables' owner; default: the variable QUOTA_ENGINE_BACKEND.

@@ -8,12 +8,13 @@ import contextlib
 import datetime
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
-from quota_engine.engine.store_discovery import store_factory
-from quota_engine.ports import ListOffices, Store
+
+if TYPE_CHECKING:
+    from quota_engine.ports import Store
 
 STORE_VARIABLE: Final = "QUOTA_ENGINE_BACKEND"
 """Environment variable with the URL of the store, which keeps its password off the command line."""
@@ -39,6 +40,8 @@ def open_store(url: str) -> Iterator[Store]:
     url = url or os.environ.get(STORE_VARIABLE, "")
     if not url:
         raise InvalidRequest("BACKEND", "missing", f"the URL of a store, here or in {STORE_VARIABLE}")
+    from quota_engine.engine.store_discovery import store_factory  # it imports the engine, which no help needs
+
     store = store_factory(url).open_store(url, None)
     try:
         yield store
@@ -66,6 +69,8 @@ def select_offices(store: Store, wanted: OfficeIds) -> list[str]:
     Raises:
         InvalidRequest: The store has no such office.
     """
+    from quota_engine.ports import ListOffices
+
     known = store.execute(ListOffices())
     for name in wanted:
         if name not in known:

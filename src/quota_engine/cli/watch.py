@@ -60,6 +60,8 @@ def watch(
 
     Exit code 0: done; 1: the last audit has findings; 2: bad usage; 3: the store or service cannot be reached.
 
+    Example:  quota-engine watch redis://127.0.0.1 --office surabaya
+
     Args:
         backend: URL of the store; default without --host: the variable QUOTA_ENGINE_BACKEND.
         host: address of a service, in place of a store.

@@ -74,6 +74,14 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
         """
         self._drive(self._executor.check_server(), self._new_end(None))
 
+    def read_server_time_ms(self) -> int:
+        """Return the time of the server's clock in milliseconds since 1970, or of the clock that was given.
+
+        Raises:
+            BackendUnavailable: The server does not answer.
+        """
+        return self._drive(self._executor.runner.now_ms(), self._new_end(None))
+
     def close(self) -> None:
         """Wait for the calls in flight, and close the connections. Later calls are refused."""
         self._sold_out_cache.close()

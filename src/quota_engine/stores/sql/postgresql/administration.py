@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LedgerSize", "StoreStatus", "init_statements", "initialize", "read_status", "vacuum"]
+__all__ = ["LedgerSize", "StoreStatus", "init_statements", "initialize", "read_server_time_ms", "read_status", "vacuum"]
 
 import contextlib
 from collections.abc import Iterator
@@ -119,6 +119,16 @@ def read_status(url: str) -> StoreStatus:
             table_bytes=sizes,
             ledgers=[LedgerSize(*row) for row in rows],
         )
+
+
+def read_server_time_ms(url: str) -> int:
+    """Return the time of the server's clock in milliseconds since 1970.
+
+    Raises:
+        BackendUnavailable: No server answers.
+    """
+    with _connection(parse_url(url)) as connection:
+        return _one(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 
 
 def vacuum(url: str) -> dict[str, int]:

@@ -1,0 +1,144 @@
+"""Help, version, completion and encodings: every command explains itself, and nothing ends in a traceback."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import cyclopts
+import pytest
+
+from quota_engine.cli.main import COMMANDS, command_app, main
+
+HEAVY = ("cyclopts", "rich", "msgspec", "importlib.metadata", "re", "dataclasses", "pathlib")
+"""Modules that ``--help`` and ``--version`` do not import. Each takes as long as all that they do."""
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:
+    """Yield each command with its words."""
+    app = command_app(tuple(COMMANDS))
+    for name in COMMANDS:
+        found = app[name]
+        children = [child for child in found if not child.startswith("-")]
+        if not children:
+            yield (name,), found
+        for child in children:
+            yield (name, child), found[child]
+
+
+ALL = dict(commands())
+IDS = [" ".join(words) for words in ALL]
+
+
+@pytest.mark.parametrize("word", ["--help", "--version", "help"])
+def test_the_overview_and_the_version_import_nothing(word: str) -> None:
+    """Their processor time is that of Python itself, and a little more."""
+    code = (
+        "import sys; before = set(sys.modules); from quota_engine.cli.main import main; code = main(sys.argv[1:]);"
+        "print(code, sorted(set(sys.modules) - before), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True)
+    code_, _, loaded = ran.stderr.partition(" ")
+    assert (code_, set(eval(loaded)) & set(HEAVY)) == ("0", set())  # noqa: S307
+    assert "quota-engine" in ran.stdout
+
+
+def test_the_version_is_that_of_the_package(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no folder of metadata is on the path, as in a zipped package."""
+    expected = f"quota-engine {importlib.metadata.version('quota-engine')}\n"
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == expected
+    monkeypatch.setattr("os.listdir", lambda _: [])
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_the_overview_names_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name, (_, overview) in COMMANDS.items():
+        assert any(line.split() == [name, *overview.split()] for line in lines), name
+
+
+@pytest.mark.parametrize("words", ALL, ids=IDS)
+def test_each_help_has_an_example_and_explains_each_option(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example can be parsed, and the help fits 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    examples = re.findall(r"Example:  (quota-engine .*)", ALL[words].default_command.__doc__ or "")
+    assert examples
+    for example in examples:
+        given = shlex.split(re.split(" [<>] ", example)[0])[1:]
+        assert tuple(given[: len(words)]) == words
+        command_app(given).parse_args(given, exit_on_error=False, print_error=False)
+    for argument in ALL[words].assemble_argument_collection(parse_docstring=True):
+        assert argument.parameter.help or not argument.show, argument.name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("reservation", "remove-member", "check-owner", "doctor", "audit-every-s"):
+        assert word in script
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate", "--seed", "1.5"],
+        ["simulate", "--applicants", "1e3"],
+        ["simulate", "--applicants", "0x10"],
+        ["bench", "--concurrency", "2.0"],
+        ["watch", "memory://", "--times", "١"],
+        ["reservation", "extend", "sqlite:///none.db", "a~b", "--expected-version", "1.0"],
+    ],
+)
+def test_integers_are_integers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """``--seed 1.5`` ran with the seed 2."""
+    assert main(words) == 2
+    assert f"{words[-1]!r} is no integer; expected digits, such as 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-16", "koi8-r"])
+@pytest.mark.parametrize(
+    "words", [["catalog", "show", "indonesia"], ["status", "memory://"], ["--help"], ["status", "--help"], ["nonsense"]]
+)
+def test_no_encoding_of_the_output_ends_in_a_traceback(
+    encoding: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding=encoding) for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    assert main(words) == (2 if words == ["nonsense"] else 0)
+    for stream in streams.values():
+        stream.flush()
+        stream.detach()
+
+
+def test_json_has_escapes_if_the_encoding_lacks_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question mark in place of a character would be a wrong value."""
+    found: dict[str, Any] = {}
+    for encoding in ("utf-8", "ascii"):
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["catalog", "show", "indonesia", "--json"]) == 0
+        stream.flush()
+        found[encoding] = json.loads(raw.getvalue())
+        stream.detach()
+    assert found["utf-8"] == found["ascii"]
