@@ -39,6 +39,7 @@ def test_what_is_locked_has_its_extras() -> None:
     assert asked
 
 
+@pytest.mark.slow
 def test_import_contracts_hold() -> None:
     contracts = api.read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
     assert {contract["id"] for contract in contracts} >= {"layers", "acyclic", "composition-root", "client"}
@@ -69,6 +70,7 @@ def test_public_names_are_imported_when_they_are_used() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_the_library_imports_little() -> None:
     """``import quota_engine`` needs neither the command line's libraries nor YAML nor the simulator."""
     code = (

@@ -135,6 +135,7 @@ def test_spare_bits_must_be_zero() -> None:
 ALPHABET_IN_ORDER = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
 
+@pytest.mark.slow
 @given(
     st.one_of(st.binary(max_size=200).map(lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=").decode()), st.text())
 )

@@ -63,6 +63,7 @@ class Oracle:
         return True
 
 
+@pytest.mark.slow
 @given(
     limits=st.lists(LIMITS, min_size=3, max_size=3),
     calls=st.lists(

@@ -30,6 +30,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 _PATHS = _paths(sample())[1:]
 
 
+@pytest.mark.slow
 @given(_JSON)
 def test_arbitrary_data_raises_only_catalog_errors(raw: Any) -> None:
     with pytest.raises(CatalogError):

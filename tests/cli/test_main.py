@@ -37,6 +37,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "byte for byte" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_simulate_without_options_runs_surabaya(capsys: pytest.CaptureFixture[str]) -> None:
     figures = _json(capsys)
     assert {name: figures[name] for name in ("seed", "policy", "backend", "applicants", "capacity", "confirmed")} == {
@@ -59,6 +60,7 @@ def test_simulate_options_override_the_scenario(capsys: pytest.CaptureFixture[st
     assert figures["confirmed"] == 28
 
 
+@pytest.mark.slow
 def test_two_runs_write_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = []
     for name in ("first", "second"):
@@ -69,6 +71,7 @@ def test_two_runs_write_the_same_bytes(tmp_path: pathlib.Path, capsys: pytest.Ca
     assert written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_two_processes_print_the_same_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     """The result does not depend on the hash seed or on the environment."""
     words = ["simulate", "--json", "--baseline", "--applicants", "500"]

@@ -29,6 +29,7 @@ def _json(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return figures
 
 
+@pytest.mark.slow
 def test_compare_runs_every_policy_with_the_same_people(capsys: pytest.CaptureFixture[str]) -> None:
     figures = _json(capsys, "--compare", *_SMALL)
     assert (figures["applicants"], figures["capacity"], figures["findings"]) == (150, 15, [])
@@ -107,6 +108,7 @@ def test_an_embedded_server_gives_the_same_result_as_memory(
     assert memory == server
 
 
+@pytest.mark.slow
 def test_tables_fit_80_columns_without_color_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,6 +177,7 @@ def test_the_report_has_no_external_resources(comparison: PolicyComparison) -> N
             assert description.text
 
 
+@pytest.mark.slow
 def test_all_bars_have_the_same_length(comparison: PolicyComparison) -> None:
     tree = _tree(picture(comparison))
     ends: dict[str, float] = {}

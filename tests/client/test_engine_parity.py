@@ -112,6 +112,7 @@ async def engine_log() -> Log:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["in process", "async", "sync"])
 async def test_a_client_returns_the_engines_answers(kind: str, engine_log: Log) -> None:
     """The whole story, call by call: outcomes, records, counters, events, errors."""

@@ -158,6 +158,7 @@ async def test_day_stays_as_it_was_left(world: World, first: str, second: str) -
     assert view.closed is (second == "close")
 
 
+@pytest.mark.slow
 async def test_unknown_outcome_is_settled_when_it_is_reported(world: World) -> None:
     """All attempts are held; after the error, none of them can be carried out."""
     world.proxy.marker, world.proxy.holds = b"/capacity", 3

@@ -101,6 +101,7 @@ def test_the_waiting_room_page_runs(
         assert capsys.readouterr().out == shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_is_made_from_the_code_is_fresh(page: Path) -> None:
     """Diagram and tables are what ``python docs/generate.py`` writes now."""

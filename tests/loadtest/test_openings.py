@@ -29,6 +29,7 @@ def test_locustfiles_shadow_no_standard_module() -> None:
     assert not set(locustfile_names()) & set(sys.stdlib_module_names)
 
 
+@pytest.mark.slow
 def test_command_imports_neither_locust_nor_the_service_for_its_help() -> None:
     code = (
         "import sys; from quota_engine.cli.main import main; main(['loadtest', 'run', '--help']); "

@@ -56,11 +56,13 @@ def packages() -> list[str]:
     return sorted(name for name, path in modules().items() if path.name == "__init__.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", packages())
 def test_no_package_has_an_import_circle(package: str) -> None:
     assert circles(children_graph(package, own_imports())) == []
 
 
+@pytest.mark.slow
 def test_no_module_is_in_an_import_circle() -> None:
     imports = own_imports()
     roots = {name for name, path in modules().items() if path.name == "__init__.py"}

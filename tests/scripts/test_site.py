@@ -20,6 +20,8 @@ from scripts.site.outside_addresses import find_outside_addresses
 from scripts.site.reference import reference_pages
 from scripts.site.staging import DOCS, ROOT, rewrite_links, stage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:

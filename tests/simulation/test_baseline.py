@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from quota_engine.simulation.metrics import Metrics
 from tests.support.simulated_openings import run, scenario_with
 
@@ -20,6 +22,7 @@ def _old(applicants: int, **parts: dict[str, Any]) -> Metrics:
     return old
 
 
+@pytest.mark.slow
 def test_many_applicants_make_the_baseline_oversell() -> None:
     old = _old(3_000)
     assert old.oversold > 0

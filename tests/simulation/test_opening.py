@@ -40,6 +40,7 @@ def test_low_demand_leaves_places_unsold() -> None:
     assert (engine.confirmed, engine.unsold, engine.refused) == (30, 70, 0)
 
 
+@pytest.mark.slow
 def test_results_depend_on_the_seed_alone() -> None:
     first, again = (json.dumps(run(scenario_with(), baseline=True).as_dict()) for _ in range(2))
     other = json.dumps(run(msgspec.structs.replace(scenario_with(), seed=7), baseline=True).as_dict())
@@ -89,6 +90,7 @@ def test_released_places_go_to_the_wait_list(tmp_path: pathlib.Path) -> None:
     assert engine.confirmed == 100
 
 
+@pytest.mark.slow
 def test_declined_offers_go_to_the_next_applicant(tmp_path: pathlib.Path) -> None:
     """Half of the offers are declined. The engine and the applicants agree about every place all the same."""
     result = run(

@@ -67,6 +67,7 @@ def call_tickets(
     return answer.view
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=examples(100, 300), deadline=None)
 def test_random_walks_match_the_oracle(seed: int) -> None:
@@ -89,6 +90,7 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
             check(answer.view)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=examples(70, 200), deadline=None)
 def test_lost_tickets_are_told_apart_by_their_epoch(seed: int) -> None:
@@ -224,6 +226,7 @@ def test_missed_turn_can_be_replaced_once() -> None:
     assert len(state.identities) == 3
 
 
+@pytest.mark.slow
 def test_joins_cost_one_entry_per_applicant() -> None:
     """A hundred thousand joins of a hundred applicants leave a hundred entries. Refusals leave none (G8)."""
     state = created(tickets_max=100)

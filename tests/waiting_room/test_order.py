@@ -54,6 +54,7 @@ def test_order_depends_on_every_input() -> None:
     assert known == hashlib.sha256(lines.encode()).digest()
 
 
+@pytest.mark.slow
 def test_number_of_cached_windows_is_bounded() -> None:
     windows = tuple((number, number * 10) for number in range(3_000))
     many = make_order()

@@ -81,6 +81,7 @@ KNOWN = [732153, 381101, 603800, 396395]
 KNOWN_OF_FIVE = [0, 4, 3, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3, 100] if PROFILE == "gate" else [2, 3, 10, 97, 100])
 def test_positions_are_uniform_over_ten_thousand_rooms(size: int) -> None:
     """Chi-square over the positions of the first, a middle and the last ticket (G9)."""
@@ -96,6 +97,7 @@ def test_positions_are_uniform_over_ten_thousand_rooms(size: int) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3, 4, 5])
 def test_whole_orders_are_uniform_in_the_smallest_rooms(size: int) -> None:
     """Every order is equally likely, not only every position."""
@@ -110,6 +112,7 @@ def test_whole_orders_are_uniform_in_the_smallest_rooms(size: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_positions_are_independent_of_arrival() -> None:
     """Chi-square of 20 classes of arrival against 20 classes of position, with 100,000 tickets."""
     size, classes = 100_000, 20

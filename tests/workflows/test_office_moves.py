@@ -218,6 +218,7 @@ class TestACallerWhoDies:
                 assert nation.claimed(ANI) == record.reference
             nation.check()
 
+    @pytest.mark.slow
     @BOTH
     @STATES
     def test_the_same_call_finishes_a_move_of_a_dead_client(self, national: bool, confirmed: bool) -> None:

@@ -340,6 +340,7 @@ async def test_draws_on_disk_and_downloads_are_bounded(drawing: Client, monkeypa
     assert not folder.exists()
 
 
+@pytest.mark.slow
 async def test_binary_search_finds_every_line(drawing: Client) -> None:
     """The list is longer than one read."""
     party = [f"{one}-" + "x" * 20 for one in range(5)]

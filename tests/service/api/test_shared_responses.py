@@ -129,6 +129,7 @@ async def test_queries_of_availability_do_not_share_an_answer(client: Client) ->
     assert (await client.call("GET", AVAILABILITY.replace("surabaya", "nix"))).status_code == 404
 
 
+@pytest.mark.slow
 async def test_varied_queries_keep_a_bounded_number_of_answers(client: Client) -> None:
     for number in range(service_context.AVAILABILITY_RESPONSES_MAX + 50):
         await client.call("GET", f"{AVAILABILITY}&session=s{number}")

@@ -95,6 +95,7 @@ async def test_next_release_is_published_before_its_room_opens(publish_days: int
             previous_ms = opens_at_ms
 
 
+@pytest.mark.slow
 async def test_start_publishes_a_release_that_opens_soon() -> None:
     """The built-in national catalog: each office's next release is complete after the first run."""
     catalog = load_catalog("indonesia")

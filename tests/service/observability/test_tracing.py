@@ -116,6 +116,7 @@ async def test_batch_span_links_to_its_requests() -> None:
             assert 0 < store.end_time - store.start_time < 10e9
 
 
+@pytest.mark.slow
 def test_tracing_is_off_by_default() -> None:
     """OpenTelemetry is not even imported."""
     app = create_app(configuration())

@@ -34,6 +34,7 @@ async def served() -> AsyncIterator[Client]:
             yield Client(http, client.app, client.clock)
 
 
+@pytest.mark.slow
 async def test_requests_above_the_limit_get_503_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight requests succeed when the store responds again; the refused ones have changed nothing."""
     go_on = asyncio.Event()
@@ -111,6 +112,7 @@ async def status_of(raw: Raw) -> bytes:
     return head[9:12]
 
 
+@pytest.mark.slow
 async def test_sheddable_endpoints_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of reservations and operators' requests are served."""
     async with running() as client:

@@ -447,6 +447,7 @@ def test_wait_list_is_served_at_a_later_opening() -> None:
     assert both.ledger.reservations["second"].state is State.CONFIRMED
 
 
+@pytest.mark.slow
 def test_cancellations_are_remembered_up_to_the_limit() -> None:
     """One more than the highest limit is remembered, and the oldest is dropped then, on both sides."""
     day = DayTerms(0, 500, 600, 700, (QuotaTerms("a", 1),))
@@ -457,6 +458,7 @@ def test_cancellations_are_remembered_up_to_the_limit() -> None:
     check_steps([(number // 100, command) for number, command in enumerate(commands)], compared_every=100)
 
 
+@pytest.mark.slow
 def test_abandoned_holds_are_remembered_up_to_the_limit() -> None:
     """The same of holds that end without a confirm."""
     day = DayTerms(0, 5000, 6000, 7000, (QuotaTerms("a", 1),))

@@ -128,6 +128,7 @@ def test_server_time_decides_what_is_open() -> None:
     assert seen.startswith(f"{CLOSES_AT_MS}\t")
 
 
+@pytest.mark.slow
 def test_no_line_is_half_applied() -> None:
     """A call with an ill-formed command is refused before anything is written."""
     random, refused = Random(7), 0
@@ -165,6 +166,7 @@ def test_refusal_leaves_nothing_in_the_store() -> None:
     assert store.describe() == before
 
 
+@pytest.mark.slow
 def test_all_keys_of_a_draw_exist_and_expire() -> None:
     """All keys exist from the creation on, after any withdrawal."""
     for seed in range(30):

@@ -116,6 +116,7 @@ def test_each_primary_of_a_cluster_gets_the_functions(valkey_cluster: Cluster) -
     store.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_both_forms_have_the_same_outcomes(seed: int) -> None:
     """A function outlives a call, and a script does not: nothing of an earlier call may show, at any office."""

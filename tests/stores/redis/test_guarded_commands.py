@@ -157,6 +157,7 @@ def check_buckets(opened: Opened, random: Random, steps: int) -> None:
         assert opened.backend.execute(Describe(place)) == token_bucket.describe(buckets), (now_ms, command)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(20, 150))
 @given(random=st.randoms(use_true_random=False), steps=st.integers(1, 40))
 def test_buckets_without_a_server(random: Random, steps: int) -> None:
@@ -230,6 +231,7 @@ def test_refusal_leaves_nothing_on_a_server(on_server: Opened, server: Server) -
         assert 0 < server.ask("PTTL", key) <= 2 * 86_400_000
 
 
+@pytest.mark.slow
 def test_new_bucket_over_the_limit_waits() -> None:
     """At the limit of buckets, a new one waits for the first that will be full: in Lua as in Python."""
     small = BUCKET_COMMANDS.text.replace("local BUCKETS_MAX = 1000000\n", "local BUCKETS_MAX = 5\n")

@@ -72,6 +72,7 @@ def state_of(walked: Walked) -> list[Any]:
     return list(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["from-events", "from-records"])
 @settings(max_examples=examples(14, 40))
 @given(seed=SEEDS)
@@ -208,6 +209,7 @@ def ids_of(damages: list[Callable[[Walked, Random], bool]]) -> list[str]:
     return [damage.__name__ for damage in damages]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES, ids=ids_of(DAMAGES))
 @settings(max_examples=8)
 @given(seed=SEEDS)
@@ -285,6 +287,7 @@ class Died(Exception):
     """The client is gone."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_interrupted_reconciliation_can_be_resumed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before each single write, and between restoring and opening: another client comes to the same ledger."""

@@ -108,6 +108,7 @@ def test_names_of_offices_expire(server: Server) -> None:
         backend.close()
 
 
+@pytest.mark.slow
 def test_choices_are_deleted_with_their_days() -> None:
     """A store that lives through a hundred days, each with a different choice, keeps only what it needs. It keeps no
     choice of a forgotten day once the events are trimmed.

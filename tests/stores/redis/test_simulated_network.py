@@ -27,6 +27,7 @@ def failing(reports: Iterable[SeedReport]) -> SeedReport | None:
     return next((report for report in reports if report.violations), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, 4 * SEEDS_OF_A_TEST, SEEDS_OF_A_TEST))
 def test_answers_are_final_on_a_network_with_faults(lua: LuaServer, first: int) -> None:
     """Every kind of fault happens, and the server refuses late copies."""
@@ -52,6 +53,7 @@ def test_simulation_finds_a_server_that_accepts_late_copies(lua: LuaServer, monk
     assert "follows from no call whose answer was still open" in report.violations[0]
 
 
+@pytest.mark.slow
 def test_simulation_finds_a_client_that_does_not_wait(lua: LuaServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call ends, or sends another copy, while one is in flight and still valid."""
     monkeypatch.setattr(LastMoment, "wait_ms", lambda self: 0)

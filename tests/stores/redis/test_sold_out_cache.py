@@ -543,6 +543,7 @@ def test_unavailable_store_ends_cached_refusals(own_server: Server) -> None:
     backend.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True])
 def test_unknown_outcome_counts_as_applied(own_server: Server, many: bool) -> None:
     """A release with an unknown outcome counts as applied. A hold with an unknown outcome is found by its key."""

@@ -420,6 +420,7 @@ class TestTls:
             with pytest.raises(BackendUnavailable, match="certificate"):
                 open_store(server.url.partition("?")[0] + "?attempts_max=1")
 
+    @pytest.mark.slow
     def test_a_cluster(self) -> None:
         """A single node does not know its address, so the router uses the one of the URL."""
         with Cluster(

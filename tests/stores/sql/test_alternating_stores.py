@@ -53,6 +53,7 @@ def stores(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stores]:
     it.close()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("invariant_checks")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("walk_seed", [1])

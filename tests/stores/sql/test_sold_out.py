@@ -76,6 +76,7 @@ def test_a_place_that_comes_back_is_seen_in_time(tmp_path: Path) -> None:
     other.close()
 
 
+@pytest.mark.slow
 async def test_waiting_calls_are_refused_after_a_batch(tmp_path: Path) -> None:
     """In a load spike on a sold-out day, hardly any call reaches the database."""
     connections = AsyncSqliteConnections(str(tmp_path / "quota.db"), "OFF")

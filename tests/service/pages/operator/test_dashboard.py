@@ -6,6 +6,8 @@ import csv
 import io
 import re
 
+import pytest
+
 from quota_engine.service.http.auth import Role
 from tests.support.form_browser import OperatorBrowser
 from tests.support.in_process_service import DAY, NIK, Client, connected, listening
@@ -62,6 +64,7 @@ async def test_the_stream_reports_changes_to_readers_only(client: Client) -> Non
         assert (await browser.http.get("/operator/live")).status_code == 403
 
 
+@pytest.mark.slow
 async def test_every_kind_of_figure_is_shown_at_once() -> None:
     """Dashboard, draw, queue list, opening and audit of a service on which all of these have happened."""
     async with seeded_service() as client:
