@@ -10,13 +10,12 @@ after the other. --schema is the store's schema.
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import psycopg
 
 from quota_engine import ReservationChanged
-from quota_engine.stores.sql.postgresql.transactional_events import take_events
+from quota_engine.stores.sql.postgresql.transactional_events import take_events, wait_for_events
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS places_by_day (
@@ -57,7 +56,7 @@ def main() -> None:
             if not count_page(connection, options.office, options.schema, options.limit):
                 if options.once:
                     return
-                time.sleep(0.2)
+                wait_for_events(connection, options.office, timeout_ms=200, schema=options.schema)
 
 
 if __name__ == "__main__":

@@ -200,6 +200,7 @@ class Dialect(Protocol):
     ``read_meta``             name -> value (text), or no row
     ``insert_meta``           name, value: inserts unless the name exists
     ``read_time``             -> the database's time, in milliseconds since 1970 (UTC)
+    ``notify``                address: notifies waiting consumers at the commit; only PostgreSQL has it
     ========================  ===========================================================================
 
     ``ledger`` and ``id`` are :attr:`LedgerRow.id`. ``kind`` is the prefix of a

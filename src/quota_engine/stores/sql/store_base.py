@@ -57,6 +57,7 @@ class SqlStoreBase(BatchingStore[str, P]):
         on_close: Callable[[], None] | None = None,
         second_clock: Clock | None = None,
         call_timeout_ms: int = CALL_TIMEOUT_MS,
+        notifies: bool = False,
     ) -> None:
         """Create a store.
 
@@ -73,12 +74,15 @@ class SqlStoreBase(BatchingStore[str, P]):
             second_clock: This process's own clock, against which the time is checked; ``None`` checks the database's
                 time against the system's clock, and trusts ``clock``.
             call_timeout_ms: The time that a call without another end has, in milliseconds (200 to 3,600,000).
+            notifies: True to notify waiting consumers of new events; the dialect must have the statement ``notify``.
         """
         if second_clock is None and clock is None:
             second_clock = SteadyClock()
         self._connections = connections
         self._sold_out_ms = sold_out_ms
-        self._transactions = Transactions(LedgerCache(cache_bytes_max), clock, attempts, second_clock)
+        self._transactions = Transactions(
+            LedgerCache(cache_bytes_max), clock, attempts, second_clock, notifies=notifies
+        )
         self._requests = Requests(self._transactions)
         super().__init__(limits=limits, on_close=on_close, call_timeout_ms=call_timeout_ms)
 

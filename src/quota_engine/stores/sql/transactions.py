@@ -157,7 +157,13 @@ class Transactions:
     """
 
     def __init__(
-        self, cache: LedgerCache, clock: Clock | None, attempts: Attempts, second_clock: Clock | None = None
+        self,
+        cache: LedgerCache,
+        clock: Clock | None,
+        attempts: Attempts,
+        second_clock: Clock | None = None,
+        *,
+        notifies: bool = False,
     ) -> None:
         """Create the transactions of a store.
 
@@ -166,6 +172,7 @@ class Transactions:
             clock: Source of the time; ``None`` for the database's time.
             attempts: Bounds of the attempts of a call.
             second_clock: A clock against which the time is checked; ``None`` checks nothing.
+            notifies: True to notify waiting consumers of new events.
         """
         self.cache = cache
         self.loader = Loader()
@@ -173,6 +180,7 @@ class Transactions:
         self.snapshots: list[Snapshot] = []
         self._clock = clock
         self._second_clock = second_clock
+        self._notifies = notifies
 
     def read_time(self, row: LedgerRow | None) -> Steps[int]:
         """Return the time of a transaction or read. ``row`` was read in it."""
@@ -406,13 +414,13 @@ class Transactions:
         checksum = entry_checksum(ledger.checksum, number, first_event, entry.events, entry.body)
         event_number = ledger.event_number + entry.events
         pending.append(_Pending(number, checksum, results))
-        yield RoundTrip(
-            (
-                Statement("insert_entry", (ledger.id, number, first_event, entry.events, entry.body, checksum)),
-                Statement("update_ledger", (number, event_number, entry.last_time_ms, checksum, ledger.id)),
-            ),
-            end="commit",
+        statements: tuple[Statement, ...] = (
+            Statement("insert_entry", (ledger.id, number, first_event, entry.events, entry.body, checksum)),
+            Statement("update_ledger", (number, event_number, entry.last_time_ms, checksum, ledger.id)),
         )
+        if self._notifies and entry.events:
+            statements += (Statement("notify", (address,)),)
+        yield RoundTrip(statements, end="commit")
         before = ledger.unsaved_bytes
         ledger.number, ledger.event_number, ledger.checksum = number, event_number, checksum
         ledger.unsaved_bytes += len(entry.body)

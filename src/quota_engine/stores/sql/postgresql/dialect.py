@@ -60,6 +60,7 @@ _TEXTS: Final = {
     "read_meta": "SELECT value FROM {schema}.meta WHERE name = $1",
     "insert_meta": "INSERT INTO {schema}.meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
     "read_time": f"SELECT {_NOW_MS}",
+    "notify": "SELECT pg_notify('{channel}', $1)",
 }
 
 
@@ -127,7 +128,7 @@ class PostgresqlDialect:
     """See :class:`~quota_engine.stores.sql.steps.Dialect`; placeholders are ``$1``, ``$2`` …"""
 
     def __init__(self, schema: str) -> None:
-        self._texts = {name: text.format(schema=quoted(schema)) for name, text in _TEXTS.items()}
+        self._texts = {name: text.format(schema=quoted(schema), channel=schema) for name, text in _TEXTS.items()}
 
     @property
     def texts(self) -> Mapping[str, str]:

@@ -62,7 +62,8 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
     - ``connections_max``: connections of one store (16);
     - ``sold_out_ms``: the time for which a refused reserve is refused again without the database (250; 0 with a clock);
     - ``cache_mb``: bound of the ledgers in memory;
-    - ``prepare``: ``on`` or ``off``.
+    - ``prepare``: ``on`` or ``off``;
+    - ``notify``: ``on`` to notify consumers that wait for events; ``off`` is the default.
 
     Args:
         url: The URL.
@@ -83,6 +84,7 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
         sold_out_ms=target.sold_out_ms(clock),
         on_close=target.embedded.close if target.embedded else None,
         call_timeout_ms=target.settings.call_timeout_ms,
+        notifies=target.settings.notify,
     )
 
 
@@ -99,6 +101,7 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
         sold_out_ms=target.sold_out_ms(clock),
         on_close=target.embedded.close if target.embedded else None,
         call_timeout_ms=target.settings.call_timeout_ms,
+        notifies=target.settings.notify,
     )
 
 

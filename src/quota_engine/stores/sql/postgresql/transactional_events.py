@@ -6,8 +6,9 @@ undone, for example because its process died, leaves both unchanged. So no table
 
 from __future__ import annotations
 
-__all__ = ["take_events"]
+__all__ = ["take_events", "wait_for_events"]
 
+import time
 from typing import Any, Final
 
 import psycopg
@@ -22,6 +23,7 @@ from quota_engine.stores.sql.entry_codec import decode, encode
 from quota_engine.stores.sql.postgresql.url import SCHEMA_DEFAULT
 
 LIMIT_MAX: Final = 10_000
+_WAIT_MS_MAX: Final = 3_600_000
 _ENTRIES_PAGE: Final = 100
 
 _LEDGER: Final = "SELECT id, trimmed_event_number FROM {ledgers} WHERE address = %s"
@@ -106,6 +108,41 @@ def take_events(
     if events:
         run(_MOVE, (encode(events[-1].number, []), ledger_id, consumer_group))
     return events
+
+
+def wait_for_events(
+    connection: psycopg.Connection[Any], office: str, *, timeout_ms: int = 1_000, schema: str = SCHEMA_DEFAULT
+) -> bool:
+    """Wait until an office has new events, or until the time is over. Take events in both cases.
+
+    Stores with ``notify=on`` in their URL notify at each commit. Without it, or behind a pooler that gives each
+    transaction another session, every wait lasts ``timeout_ms``. So does the first wait, if the events came before it:
+    call it once with 1 millisecond before the first :func:`take_events`, or accept that delay.
+
+    Args:
+        connection: A connection in autocommit mode, outside a transaction. It listens from the first call on.
+        office: The office.
+        timeout_ms: The longest wait in milliseconds, from 1 to 3,600,000.
+        schema: The schema of the store.
+
+    Returns:
+        True if the office has notified.
+
+    Raises:
+        InvalidRequest: The connection is in a transaction, or would begin one.
+    """
+    check_name(office, "office")
+    check_integer(timeout_ms, "timeout_ms", 1, _WAIT_MS_MAX)
+    if not connection.autocommit or connection.info.transaction_status != pq.TransactionStatus.IDLE:
+        raise InvalidRequest("connection", "in a transaction", "autocommit mode, outside `connection.transaction()`")
+    connection.execute(sql.SQL("LISTEN {channel}").format(channel=sql.Identifier(schema)))
+    ends_at_s = time.monotonic() + timeout_ms / 1000
+    while (left_s := ends_at_s - time.monotonic()) > 0:
+        # All that arrived together are read, because those that are left would be lost.
+        offices = [notice.payload for notice in connection.notifies(timeout=left_s, stop_after=1)]
+        if office in offices:
+            return True
+    return False
 
 
 def _events(run: Any, office: str, ledger_id: int, after: int, limit: int) -> list[RecordedEvent]:

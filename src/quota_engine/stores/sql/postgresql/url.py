@@ -29,6 +29,7 @@ _OWN_OPTIONS: Final = frozenset(
         "connections_max",
         "durability",
         "lock_timeout_ms",
+        "notify",
         "prepare",
         "replicas",
         "schema",
@@ -68,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True):
         call_timeout_ms: The time that a call has, with all attempts.
         sold_out_ms: A reserve that was sold out within this time is refused without the database; ``None`` for the
             default.
+        notify: True to notify waiting consumers of new events.
     """
 
     conninfo: str
@@ -83,6 +85,7 @@ class Settings(msgspec.Struct, frozen=True):
     cache_mb: int = 0
     call_timeout_ms: int = CALL_TIMEOUT_MS
     sold_out_ms: int | None = None
+    notify: bool = False
 
 
 def parse_url(url: str) -> Settings:
@@ -128,6 +131,7 @@ def parse_url(url: str) -> Settings:
         cache_mb=_integer(own, "cache_mb", 0, 0, 1_000_000),
         call_timeout_ms=_integer(own, "call_timeout_ms", call_timeout_ms, *CALL_TIMEOUT_MS_BOUNDS),
         sold_out_ms=_integer(own, "sold_out_ms", 0, 0, SOLD_OUT_MS_MAX) if "sold_out_ms" in own else None,
+        notify=_choice(own, "notify", "off", ("on", "off")) == "on",
     )
 
 
