@@ -295,8 +295,12 @@ def _follow_the_wait_list(visit: Visit, holder: str, ahead: list[str]) -> None:
     next_in_line = citizen_text("next_in_line", "en")
     phone.wait_until("document.querySelector('[data-text=ahead]').textContent === arguments[0]", next_in_line)
     assert phone.driver.execute_script("return window.isSame"), "the page was loaded again"
+    phone.driver.execute_script("navigator.vibrate = (pattern) => sessionStorage.setItem('vibrated', pattern)")
+    phone.press("[data-call]")
+    assert phone.find("[data-call]").get_attribute("aria-pressed") == "true"
     visit.release(holder)
     phone.wait_for_heading(citizen_text("offer_heading", "en"))
+    assert phone.driver.execute_script("return sessionStorage.getItem('vibrated')") == "400,200,400"
     _decline_the_offer(visit)
     phone.press("details:has([action='/reservation/release']) summary")
     phone.press("form[action='/reservation/release'] button")
