@@ -177,9 +177,9 @@ def full_visit(tmp_path: Path) -> Iterator[Visit]:
 
 def test_the_waiting_rooms_pages_are_accessible(visit: Visit) -> None:
     phone, service = visit.phone, visit.service
-    visit.check("choose_heading", "/")
+    visit.check("room_start_heading", "/")
     phone.press("form[action='/room/join'] button")
-    visit.check_errors("choose_heading")
+    visit.check_errors("room_start_heading")
     visit.fill_room()
     phone.join_room("en")
     visit.check("room_heading_NOT_OPEN")

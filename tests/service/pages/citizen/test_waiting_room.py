@@ -34,6 +34,8 @@ async def test_a_called_visitor_gets_one_place_in_every_browser(client: Client) 
     browser, other = CitizenBrowser(client), CitizenBrowser(client)
     async with browser.http, other.http:
         await browser.get("/")
+        assert heading(browser.page) == citizen_text("room_start_heading")
+        assert citizen_text("room_start_lead") in html.unescape(browser.page)
         assert 'value="yes"' not in browser.page
         assert (await browser.submit("/room/join", {"nik": "123"})).status_code == 422
         joined = await browser.submit("/room/join", {"nik": NIK})
