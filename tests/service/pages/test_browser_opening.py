@@ -97,7 +97,8 @@ def test_one_applicant_gets_one_place_from_several_browsers(tmp_path: Path, lang
             assert NIK not in third.driver.page_source + str(third.driver.get_cookies())
         with PhoneBrowser(service.url, profile, dark=dark) as again:
             again.open("/reservation")
-            starts = [citizen_text(key, one) for key in ("choose_heading", "room_start_heading") for one in ("id", "en")]
+            keys = ("choose_heading", "room_start_heading")
+            starts = [citizen_text(key, one) for key in keys for one in ("id", "en")]
             if again.wait_for_heading(says("confirmed_heading"), *starts) != says("confirmed_heading"):
                 again.join_room(language)  # the killed browser had not written its cookies to the disk
             again.wait_for_heading(says("confirmed_heading"))
