@@ -6,9 +6,13 @@ import csv
 import dataclasses
 import html
 import io
+import logging
 import re
 
+import pytest
+
 from quota_engine.service.http.auth import Role
+from quota_engine.service.observability.audit_log import LOGGER_NAME
 from quota_engine.service.pages.operator.csv_export import escape_formula
 from tests.support.form_browser import OperatorBrowser
 from tests.support.identities import nik
@@ -150,6 +154,55 @@ async def test_a_registration_code_checks_in_as_a_person_says_it(browser: Operat
     assert why in html.unescape(other.text)
     done = await browser.submit("queue/check-in", number="7k3m-9lxz")
     assert operator_text("done_check-in", number=1) in done.text
+
+
+async def test_a_person_is_found_by_nik_on_any_day_and_the_log_has_no_nik(
+    browser: OperatorBrowser, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The office helps an applicant who has lost the code. The NIK is in no address and on no page."""
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    later = await client.reserve(NIK, key="7K3M91XZ", path=DAY_PATH.replace("-07", "-09"))
+    await browser.sign_in(Role.OFFICE)
+    spelled = f"{NIK[:4]} {NIK[4:8]}-{NIK[8:]}"
+    found = await browser.submit("queue/find", nik=spelled)
+    assert found.status_code == 200
+    assert "day=2026-12-09" in str(found.url)
+    assert "<code>7K3M-91XZ</code>" in found.text
+    for text, status, key in ((OTHER, 404, "nik_unknown"), ("12", 422, "nik_expected")):
+        missing = await browser.submit("queue/find", nik=text)
+        assert missing.status_code == status
+        assert operator_text(key, expected="16 angka") in html.unescape(missing.text)
+        assert OTHER not in missing.text
+    await client.step(later.json()["reservation"]["reference"], "release")
+    client.clock.advance_ms(5_000)
+    assert (await browser.submit("queue/find", nik=NIK)).status_code == 404, "a registration that has ended"
+    said = " ".join(record.getMessage() for record in caplog.records)
+    assert "office: /operator/queue/find office=surabaya" in said
+    for nik_or_part in (NIK, spelled, OTHER):
+        assert nik_or_part not in said + str(found.url) + found.text
+
+
+async def test_an_operator_cancels_a_registration_after_a_confirmation(
+    browser: OperatorBrowser, client: Client
+) -> None:
+    """A confirmed one is canceled, a hold is released. The role office may not do it."""
+    (confirmed,) = await _confirmed(client, NIK)
+    held = (await client.reserve(OTHER)).json()["reservation"]["reference"]
+    await browser.sign_in(Role.OFFICE)
+    assert "queue/cancel" not in await browser.get(f"/operator/queue?day={DAY}")
+    assert (await browser.submit("queue/cancel", number=confirmed, confirm="yes")).status_code == 403
+    await browser.sign_in(Role.OPERATOR)
+    assert "queue/cancel" in await browser.get(f"/operator/queue?day={DAY}")
+    for reference, number, state in ((confirmed, "1", "CANCELLED"), (held, "–", "RELEASED")):
+        asked = await browser.submit("queue/cancel", number=reference)
+        assert operator_text("cancel_question", number=number) in html.unescape(asked.text)
+        done = await browser.submit("queue/cancel", number=reference, confirm="yes")
+        assert done.status_code == 200
+        found = await client.service.engine.lookup(reference)
+        assert found is not None
+        assert found.state == state
+        assert (await browser.http.get(f"/operator/queue/cancel?day={DAY}&number={reference}")).status_code == 409
+    assert (await browser.submit("queue/cancel", number="77", confirm="yes")).status_code == 404
 
 
 async def test_an_operator_replaces_a_person(browser: OperatorBrowser, client: Client) -> None:

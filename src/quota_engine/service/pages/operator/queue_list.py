@@ -12,6 +12,7 @@ from typing import Final
 from starlette.responses import Response
 
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
@@ -19,7 +20,7 @@ from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.csv_export import csv_response
 from quota_engine.service.pages.operator.fields import queue_number, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
-from quota_engine.service.pages.registration_codes import read_code
+from quota_engine.service.pages.registration_codes import format_code, read_code
 
 _ROWS_PER_PAGE: Final = 200
 _FILTERS: Final = {
@@ -29,6 +30,7 @@ _FILTERS: Final = {
     "held": State.HELD,
     "waiting": State.WAITING,
 }
+_CANCELLABLE: Final = frozenset({State.CONFIRMED, State.HELD, State.WAITING})
 _COLUMNS: Final = ("queue_numbers", "state", "people", "service", "session", "channel", "group", "reference")
 _SEARCH_LENGTH_MAX: Final = 160
 
@@ -67,6 +69,58 @@ class QueueListPages:
             return await self._render(request, 422, FieldError("number", text, number))
         outcome = await self._pages.service.engine.check_in(reservation.reference)
         return await self._finish(request, day, reservation, outcome, "check-in", number)
+
+    async def find_person(self, request: OperatorRequest) -> Response:
+        """Show the reservation of a person whose NIK was typed: on the shown day, or on another published day.
+
+        The NIK is hashed at once. It is in no address, in no log line and on no page.
+        """
+        nik, office = request.field("nik"), request.office
+        catalog, key = self._pages.service.catalog, bytes(self._pages.service.config.identity_key)
+        try:
+            applicant = Pseudonyms(key, catalog.identity_format).of(nik)
+        except InvalidRequest:
+            expected = catalog.identity_format.expected_in(request.translator.language)
+            text = request.translator("nik_expected" if expected else "nik_missing", expected=expected)
+            return await self._render(request, 422, FieldError("nik", text))
+        shown, (_, views) = self._pages.day(request), await self._cache.days(office)
+        days = dict.fromkeys((shown, *(datetime.date.fromordinal(view.day) for view in views)))
+        for day in days:
+            for reservation in await self._cache.reservations(office.id, day):
+                if applicant in reservation.applicants and reservation.state in ACTIVE:
+                    return self._pages.redirect(request, "/operator/queue", day=day, q=reservation.reference)
+        return await self._render(request, 404, FieldError("nik", request.translator("nik_unknown")))
+
+    async def ask_cancel(self, request: OperatorRequest) -> Response:
+        """Ask the operator to confirm a cancellation."""
+        day = self._pages.day(request)
+        reservation = await self._find(request, day, request.fields.get("number", ""))
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        if reservation.state not in _CANCELLABLE:
+            raise PageError(409, "refused", why=_state_text(request, reservation))
+        return self._pages.render(
+            request,
+            "cancel.html",
+            "queue",
+            day=day,
+            reservation=reservation,
+            session=_session_names(request).get(reservation.choice.session, reservation.choice.session),
+            service=_service_names(request).get(reservation.choice.service, reservation.choice.service),
+        )
+
+    async def cancel(self, request: OperatorRequest) -> Response:
+        """Cancel a confirmed reservation, or release a hold or a wait-list position, after a confirmation."""
+        day = self._pages.day(request)
+        reservation = await self._find(request, day, request.fields.get("number", ""))
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        if not request.is_confirmed:
+            return await self.ask_cancel(request)
+        engine = self._pages.service.engine
+        is_confirmed = reservation.state is State.CONFIRMED
+        outcome = await (engine.cancel if is_confirmed else engine.release)(reservation.reference)
+        return await self._finish(request, day, reservation, outcome, "canceled", "")
 
     async def ask_no_show(self, request: OperatorRequest) -> Response:
         """Ask the operator to confirm a no-show, and show its consequences."""
@@ -204,7 +258,7 @@ class QueueListPages:
         start = queue_number(request.fields.get("from", "")) or 0
         end = start + _ROWS_PER_PAGE
         today = pages.today(request.office)
-        done, number = request.done("check-in", "no-show", "replaced"), request.fields.get("number", "")
+        done, number = request.done("check-in", "no-show", "replaced", "canceled"), request.fields.get("number", "")
         return pages.render(
             request,
             template,
@@ -233,6 +287,7 @@ class QueueListPages:
             number=number if done and queue_number(number) is not None else "",
             error=error,
             done=done,
+            format_code=format_code,
         )
 
 

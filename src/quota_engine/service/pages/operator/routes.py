@@ -52,11 +52,22 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue/no-show", queue.ask_no_show),
     ]
     asked_changes: list[tuple[list[tuple[str, Handler]], str]] = [
-        ([("/queue/replace", queue.ask_replace), ("/day/relocate", relocation.plan)], "GET"),
-        ([("/queue/replace", queue.replace), ("/day/relocate", relocation.run)], "POST"),
+        (
+            [
+                ("/queue/replace", queue.ask_replace),
+                ("/queue/cancel", queue.ask_cancel),
+                ("/day/relocate", relocation.plan),
+            ],
+            "GET",
+        ),
+        (
+            [("/queue/replace", queue.replace), ("/queue/cancel", queue.cancel), ("/day/relocate", relocation.run)],
+            "POST",
+        ),
     ]
     staff_changes: list[tuple[str, Handler]] = [
         ("/queue/check-in", queue.check_in),
+        ("/queue/find", queue.find_person),
         ("/queue/no-show", queue.no_show),
     ]
     groups: list[tuple[list[tuple[str, Handler]], frozenset[Role], str]] = [
