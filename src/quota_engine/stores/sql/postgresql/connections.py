@@ -105,7 +105,9 @@ class _ConnectionsBase(Generic[ConnectionT]):
         self.settings = settings
         self._restart = restart
         self.dialect = PostgresqlDialect(settings.schema)
-        texts = {**self.dialect.texts, **opening.texts(settings.schema)}
+        of_opening = opening.texts(settings.schema)
+        self._never_prepared = frozenset(of_opening)  # an opening is not tried again, and asks each of them once
+        texts = {**self.dialect.texts, **of_opening}
         self._statements = {name: Prepared(text) for name, text in texts.items()}
         self._writes = frozenset(name for name, text in texts.items() if not text.startswith("SELECT"))
         self._begin = (Prepared(begin_text()), ())
@@ -136,8 +138,10 @@ class _ConnectionsBase(Generic[ConnectionT]):
         link.is_usable = False
         link.warnings.clear()
         names_before = len(link.prepared_names or ())
+        is_opening = any(statement.name in self._never_prepared for statement in step.statements)
+        prepared_names = None if is_opening else link.prepared_names
         try:
-            rows = yield from run(link.libpq, link.prepared_names, commands, one_by_one=not in_transaction)
+            rows = yield from run(link.libpq, prepared_names, commands, one_by_one=not in_transaction)
             link.in_transaction = in_transaction and not step.end
             if step.begin:
                 self._check_standbys(rows[1])
