@@ -140,7 +140,7 @@ class BatchEnd(CallEnd, Generic[C]):
             on_sending: Called just before the first attempt is sent. Returns calls that join the batch.
             sender_ends_at_ms: The end of the thread that sends the batch, which makes no attempt later.
         """
-        super().__init__(min(_earliest(calls), sender_ends_at_ms))
+        self.ends_at_ms = min(_earliest(calls), sender_ends_at_ms)
         self.calls = calls
         self.cut_at_ms = sender_ends_at_ms
         self.lines = [call.line for call in calls]

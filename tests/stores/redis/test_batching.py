@@ -713,7 +713,9 @@ def test_interrupted_next_sender_leaves_no_thread_waiting(opened: Opened, monkey
     next_sender = calling(backend, reserve("next", ONLINE))
     until(lambda: waiting(backend) == 1, "the next sender")
     (queue,) = [queue for queue in backend._queues.values() if queue.waiting]
+    until(lambda: queue.waiting[0].woken is not None, "the next sender to sleep")
     event = queue.waiting[0].woken
+    assert event is not None
     wait = event.wait
 
     def interrupted_wait(timeout_s: float | None) -> None:

@@ -40,6 +40,7 @@ class Executor:
         self.offices = OfficeList(runner)
         self.reconciler = Reconciler(runner)
         self._sold_out_cache = sold_out_cache
+        self._is_fenced = runner.policy.fence is not Fence.OFF
 
     def handle(self, address: str) -> LedgerHandle:
         """Return the handle of the ledger at an address."""
@@ -56,9 +57,14 @@ class Executor:
             BackendUnavailable: No command was applied.
             OutcomeUnknown: Commands may have been applied.
         """
-        writes = script is not handle.format.queries
+        ledger_format = handle.format
+        writes = script is not ledger_format.queries
         if writes or len(lines) == 1:
-            return self.run_fenced(script, handle, handle.keys, lines, writes=writes)
+            if self._is_fenced:
+                return self._run_behind_fence(script, handle, handle.keys, lines, writes=writes)
+            return self.runner.run(
+                script, handle.keys, lines, writes=writes, shown_head=handle.keys[ledger_format.head]
+            )
         return self._run_distinct(script, handle, lines)
 
     def run_fenced(
@@ -73,9 +79,9 @@ class Executor:
             BackendUnavailable: Nothing was applied.
             OutcomeUnknown: Commands may have been applied.
         """
-        if self.runner.policy.fence is Fence.OFF:
-            return self.runner.run(script, keys, lines, writes=writes, shown_head=handle.keys[handle.format.head])
-        return self._run_behind_fence(script, handle, keys, lines, writes=writes)
+        if self._is_fenced:
+            return self._run_behind_fence(script, handle, keys, lines, writes=writes)
+        return self.runner.run(script, keys, lines, writes=writes, shown_head=handle.keys[handle.format.head])
 
     def _run_behind_fence(
         self, script: Script, handle: LedgerHandle, keys: Sequence[str], lines: Sequence[str], *, writes: bool

@@ -202,7 +202,13 @@ Call = Generator[Step, list[Any], T]
 
 
 class Router:
-    """Finds the server of a key. This one has a single server for all keys."""
+    """Finds the server of a key. This one has a single server for all keys.
+
+    Attributes:
+        is_settled: True if :meth:`find` would return ``None`` without a query.
+    """
+
+    is_settled = True
 
     def find(self, key: str) -> Call[Node | None]:
         """Return the server of ``key``. Other servers may be queried for it first.
@@ -324,9 +330,7 @@ def call_script(
         return ((name, code, count, *keys, header.text(valid_until_ms), *lines), *touches, *wait)
 
     last_moment = LastMoment(clocks, policy.attempt_valid_ms) if writes else None
-    replies = yield from _call_with_retries(words, policy, router, keys[0], last_moment, waits=waits)
-    reply: list[Any] = replies[0]
-    return reply
+    return _call_with_retries(words, policy, router, keys[0], last_moment, waits=waits, first_only=True)
 
 
 def call_plain(
@@ -357,7 +361,14 @@ def call_plain(
 
 
 def _call_with_retries(
-    words: _Words, policy: RetryPolicy, router: Router, key: str, last_moment: LastMoment | None, *, waits: bool
+    words: _Words,
+    policy: RetryPolicy,
+    router: Router,
+    key: str,
+    last_moment: LastMoment | None,
+    *,
+    waits: bool,
+    first_only: bool = False,
 ) -> Call[list[Any]]:
     """Send requests until they are answered or the policy is used up.
 
@@ -369,6 +380,7 @@ def _call_with_retries(
         last_moment: Stamps each attempt of a call that writes; ``None`` for a call whose lost reply is no unknown
             outcome.
         waits: True if the last request is WAIT, and too few replicas are a failure.
+        first_only: True to return the first reply, which is a list, in place of all replies.
     """
     unknown: Exception | None = None  # the reason why an attempt may have been applied
     reason: Exception | None = None
@@ -381,15 +393,15 @@ def _call_with_retries(
     while attempts < policy.attempts_max:
         attempts += 1
         try:
-            node = redirected or (yield from router.find(key))
+            node = redirected or (None if router.is_settled else (yield from router.find(key)))
             clock = None if last_moment is None else last_moment.clocks.of(node)
             refreshes = False
             if last_moment is not None and clock is not None:
                 now_ms = last_moment.clocks.now_ms()
-                if not clock.is_usable(now_ms):
-                    yield from _read_clock(node, last_moment.clocks)
-                    now_ms = last_moment.clocks.now_ms()
                 refreshes = clock.is_due(now_ms)
+                if refreshes and not clock.is_usable(now_ms):
+                    yield from _read_clock(node, last_moment.clocks)
+                    refreshes = clock.is_due(last_moment.clocks.now_ms())
             # Without a separate generator: each one between the driver and this attempt costs every call.
             replies = yield _attempt(node, words, last_moment, by_text=by_text, asking=asking, refreshes=refreshes)
             _raise_error(replies)
@@ -400,7 +412,7 @@ def _call_with_retries(
             if waits and replies[-1] < policy.replicas:
                 # The primary has applied it and keeps it, but a failover may lose it.
                 raise NotReplicated(f"{replies[-1]} of {policy.replicas} replicas have it")
-            return replies
+            return replies[0] if first_only else replies
         except NoScriptError:
             # A restart, promotion or flush lost the script. Its text makes it known again, without a pause. The attempt
             # does not count, unless the server forgets scripts as soon as it receives them.

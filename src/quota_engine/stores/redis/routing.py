@@ -34,6 +34,8 @@ class _DiscoveringRouter(Router, abc.ABC):
     owner meanwhile.
     """
 
+    is_settled = False
+
     def __init__(self, informants: Sequence[Node]) -> None:
         """Take the servers to query; one that answers is enough."""
         self._informants = deque(informants)
@@ -93,7 +95,7 @@ class EmbeddedRouter(Router):
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
-        self._is_doubtful = False
+        self.is_settled = True
 
     def find(self, key: str) -> Call[Node | None]:
         """See :meth:`Router.find`.
@@ -101,18 +103,18 @@ class EmbeddedRouter(Router):
         Raises:
             NotSent: The server could not be started.
         """
-        if self._is_doubtful:
-            self._is_doubtful = False
+        if not self.is_settled:
+            self.is_settled = True
             try:
                 yield BlockingWork(lambda: self._server.ensure_running(EMBEDDED_WAIT_MS))
             except BackendUnavailable as error:
-                self._is_doubtful = True
+                self.is_settled = False
                 raise NotSent(str(error)) from error
         return None
 
     def invalidate(self) -> None:
         """See :meth:`Router.invalidate`."""
-        self._is_doubtful = True
+        self.is_settled = False
 
 
 class SentinelRouter(_DiscoveringRouter):

@@ -92,12 +92,16 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             pool.disconnect()
 
     def _send(self, address: str, command: Any, end: CallEnd) -> Any:
-        with self._call():
-            if self._executor.offices.must_register(address, command):
-                self._drive(self._executor.offices.register(address, command), end)
-            handle = self._executor.handle(address)
+        self._begin_call()
+        try:
+            executor = self._executor
+            if executor.offices.must_register(address, command):
+                self._drive(executor.offices.register(address, command), end)
+            handle = executor.runner.handle(address)
             key = handle, handle.format.script_of(command)
             return self._enqueue(key, command, handle.format.encode(command), end)
+        finally:
+            self._end_call()
 
     def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
         query = as_query(request)
