@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import pathlib
+import re
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -94,6 +96,7 @@ def test_tables_fit_80_columns_without_color_codes(
     assert max(map(len, out.splitlines())) <= 80
     assert "\x1b" not in out
     assert "Oversold" in out
+    assert "Next: quota-engine simulate --compare  shows who gets the places under each" in out
     assert "The audit has no findings" in out
 
 
@@ -140,7 +143,9 @@ def test_scenario_errors_are_printed_one_a_line(tmp_path: pathlib.Path, capsys: 
 def test_an_oversell_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("quota_engine.engine.quota_engine.QuotaEngine", LyingEngine)
     assert main.main(["simulate", "--applicants", "300"]) == 1
-    assert "above capacity" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "above capacity" in shown
+    assert "Next: this must never happen: report it with the output of --json." in shown
 
 
 def test_an_oversell_of_the_baseline_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,11 +240,15 @@ def test_catalog_check_warns_of_clock_changes(tmp_path: pathlib.Path, capsys: py
 
 def test_catalog_show_lists_offices(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["catalog", "show"]) == 0
-    assert "online 100" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "online 100" in shown
+    assert re.search(r"next: \d{4}-\d\d-\d\d 14:00 WIB, \d{4}-\d\d-\d\d to \d{4}-\d\d-\d\d", shown)
     assert main.main(["catalog", "show", "indonesia", "--json"]) == 0
     offices = json.loads(capsys.readouterr().out)["offices"]
     assert len(offices) == 125
     assert offices[0]["sessions"]["morning"] == {"id": "Pagi", "en": "Morning"}
+    assert offices[0]["next_opens_at_ms"] > time.time() * 1_000
+    assert all(len(day) == 10 for day in offices[0]["next_opening_days"])
 
 
 @pytest.mark.slow

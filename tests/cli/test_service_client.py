@@ -121,6 +121,9 @@ def test_room_commands_reach_service_and_store(site: Site, capsys: pytest.Captur
     assert f"{release} is closed" in capsys.readouterr().out
     assert main(["room", "pace", release, "1", "2", "--config", site.config]) == 1
     assert "the room is closed" in capsys.readouterr().out
+    assert main(["room", "pace", release, "1", "2", "--config", site.config, "--json"]) == 1
+    refused = json.loads(capsys.readouterr().out)
+    assert (refused["ok"], refused["status"], refused["reason"]) == (False, "ROOM_CLOSED", "the room is closed")
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,18 @@ __all__ = ["app"]
 import dataclasses
 import datetime
 import sys
+import zoneinfo
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from quota_engine.cli.output import BAD_INPUT, DONE, AsJson, print_json
+from quota_engine.clocks import SystemClock
 from quota_engine.domain.errors import CatalogError
 
 if TYPE_CHECKING:
-    from quota_engine.catalog import Named
+    from quota_engine.catalog import Catalog, Named
 
 _CLOCK_CHANGES_CHECKED = datetime.timedelta(days=2 * 366)
 
@@ -111,7 +113,7 @@ def diff(
 
 @app.command
 def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
-    """Show the offices of a catalog, with the places of a working day.
+    """Show the offices of a catalog, with the places of a working day and the next opening.
 
     Example:  quota-engine catalog show indonesia
 
@@ -122,6 +124,7 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
     from quota_engine.catalog import load_catalog
 
     catalog = load_catalog(name)
+    now_ms = SystemClock().now_ms()
     offices: list[dict[str, Any]] = [
         {
             "id": office.id,
@@ -134,6 +137,7 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
             "sessions": _names(office.sessions),
             "quotas": {quota.id: quota.capacity for quota in office.quotas},
             "allotments": {allotment.id: allotment.capacity for allotment in office.allotments},
+            **_next_opening(catalog, office.id, now_ms),
         }
         for office in catalog.offices.values()
     ]
@@ -142,6 +146,15 @@ def show(name: str = "surabaya", /, *, as_json: AsJson = False) -> int:
     else:
         _print_offices(catalog.title, offices)
     return DONE
+
+
+def _next_opening(catalog: Catalog, office: str, now_ms: int) -> dict[str, Any]:
+    """Return the moment of an office's next opening, and its days. The moment is ``None`` if no day opens."""
+    from quota_engine.catalog import next_release
+
+    release = next_release(catalog, office, now_ms)
+    at_ms, days = release or (None, ())
+    return {"next_opens_at_ms": at_ms, "next_opening_days": [day.isoformat() for day in days]}
 
 
 def _names(items: Mapping[str, Named]) -> dict[str, dict[str, str]]:
@@ -164,4 +177,16 @@ def _print_offices(title: str, offices: list[dict[str, Any]]) -> None:
         places = office["allotments"] or office["quotas"]
         cells = ", ".join(f"{quota} {capacity:,}" for quota, capacity in places.items())
         table.add_row(*(Text(cell) for cell in (office["id"], office["class"], office["schedule"], cells)))
+        table.add_row("", "", "", Text(_opening_text(office), style="dim"))
     console.print(table)
+
+
+def _opening_text(office: dict[str, Any]) -> str:
+    """Return the next opening in the office's time zone, with the days that it opens."""
+    if office["next_opens_at_ms"] is None:
+        return "opens no further day"
+    zone = zoneinfo.ZoneInfo(office["time_zone"])
+    moment = datetime.datetime.fromtimestamp(office["next_opens_at_ms"] / 1_000, tz=zone)
+    days = office["next_opening_days"]
+    opened = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"next: {moment:%Y-%m-%d %H:%M %Z}, {opened}"

@@ -65,6 +65,7 @@ def relocate(
     """
     from quota_engine.cli.service_client import connect
 
+    closed_day = _date(day, "DAY")
     targets = [_target(text) for text in to]
     parties: list[RelocatedParty] = []
     after = 0
@@ -75,7 +76,7 @@ def relocate(
             try:
                 report = client.relocate_day(
                     office,
-                    _date(day, "DAY"),
+                    closed_day,
                     targets,
                     other_sessions=other_sessions,
                     after=after,

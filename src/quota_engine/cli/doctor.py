@@ -24,7 +24,7 @@ from quota_engine.domain.errors import BackendUnavailable, CatalogError, Outcome
 Level = Literal["ok", "note", "wrong"]
 _PACKAGE: Final = "quota-engine"
 _CLOCK_MS_MAX: Final = 1_000
-"""Largest difference of two clocks that disturbs nobody. A service's last moments are a few seconds."""
+"""Largest difference of two clocks that does no harm. Last moments of requests are a few seconds away."""
 _SLOW_MS: Final = 20
 _EXTRA: Final = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 _NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
@@ -51,7 +51,7 @@ class Check(msgspec.Struct, frozen=True):
 def doctor(backend: str = "", *, config: pathlib.Path | None = None, as_json: AsJson = False) -> int:
     """Check versions, extras, the store, its rights, its clock and its durability.
 
-    It changes no bookings. What is wrong has its remedy in the line below. Exit code 0: nothing is wrong; 1: something
+    It changes no bookings. The line below a finding has its remedy. Exit code 0: nothing is wrong; 1: something
     is.
 
     Example:  quota-engine doctor --config quota.toml

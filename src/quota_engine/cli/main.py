@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Final
 
-    from cyclopts import App
+    from cyclopts import App, CycloptsError
 
 # The overview and the version need no other module: they answer in little more than Python's own time.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "room": ("quota_engine.cli.room:app", "Verify the transcript of a waiting room, or control it."),
     "loadtest": ("quota_engine.cli.loadtest:app", "Replay openings against a staging service."),
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
+    "init": ("quota_engine.cli.init:init", "Ask five questions, and write a catalog and a configuration."),
     "day": ("quota_engine.cli.day:app", "Close a day and move its people to other days."),
     "reservation": ("quota_engine.cli.reservation:app", "Show and change a single reservation."),
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
@@ -92,9 +93,9 @@ def _run(words: list[str]) -> int:
         )
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
-        command = f"{words[0]} " if words and words[0] in COMMANDS else ""
+        command = "".join(f"{word} " for word in error.command_chain or ())
         # A usage error repeats the words of the caller. One of them may be an identity, although none belongs there.
-        _print_error(f"{_without_numbers(str(error))}\nTry  quota-engine {command}--help")
+        _print_error(f"{_without_numbers(_usage_text(error))}\nTry  quota-engine {command}--help")
         return _BAD_INPUT
     except (BackendUnavailable, JobTimeout, OutcomeUnknown) as error:
         _print_error(str(error))
@@ -181,6 +182,19 @@ def _output_failed(error: OSError) -> int:
         _drop_output()
     _print_error(f"{error.filename or 'the output'} cannot be written: {error.strerror}")
     return _BAD_INPUT
+
+
+def _usage_text(error: CycloptsError) -> str:
+    """Return the text of a usage error in the form of all other errors: what is wrong, and what is right."""
+    from cyclopts import MissingArgumentError, UnusedCliTokensError
+
+    if isinstance(error, UnusedCliTokensError):
+        given = ", ".join(repr(token[:40]) for token in error.unused_tokens or ())
+        return f"{given}: more words than the command takes; expected options, or nothing"
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"{error.argument.name}: missing; expected a value"
+    # The library also lists the empty default among the choices.
+    return str(error).replace('Choose from: "", ', "Choose from: ")
 
 
 def _without_numbers(text: str) -> str:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from quota_engine.cli.output import BAD_FINDING, DONE
+from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.waiting_room.machine import RoomStatus
 
@@ -69,6 +69,7 @@ def pace_room(
     host: str = "",
     token_file: str = "",
     config: pathlib.Path | None = None,
+    as_json: AsJson = False,
 ) -> int:
     """Set the range of tickets that a waiting room calls in a minute.
 
@@ -83,10 +84,13 @@ def pace_room(
         host: address of the service.
         token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
         config: configuration file of the services; the command goes directly to their store, in place of --host.
+        as_json: print the result as JSON, and nothing else.
     """
     with _room(room, host, token_file, config) as found:
         changed = found.set_pace(per_minute_min, per_minute_max)
-    return _report(room, changed, f"calls {per_minute_min:,} to {per_minute_max:,} tickets a minute from now on")
+    return _report(
+        room, changed, f"calls {per_minute_min:,} to {per_minute_max:,} tickets a minute from now on", as_json
+    )
 
 
 def open_room(
@@ -98,6 +102,7 @@ def open_room(
     host: str = "",
     token_file: str = "",
     config: pathlib.Path | None = None,
+    as_json: AsJson = False,
 ) -> int:
     """Open a waiting room that waits for public entropy.
 
@@ -112,10 +117,11 @@ def open_room(
         host: address of the service.
         token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
         config: configuration file of the services; the command goes directly to their store, in place of --host.
+        as_json: print the result as JSON, and nothing else.
     """
     with _room(room, host, token_file, config) as found:
         changed = found.open(entropy, epoch=epoch)
-    return _report(room, changed, "is open")
+    return _report(room, changed, "is open", as_json)
 
 
 def close_room(
@@ -126,6 +132,7 @@ def close_room(
     host: str = "",
     token_file: str = "",
     config: pathlib.Path | None = None,
+    as_json: AsJson = False,
 ) -> int:
     """Close a waiting room now. Afterwards reservations need no pass, and the room does not open again.
 
@@ -139,6 +146,7 @@ def close_room(
         host: address of the service.
         token_file: file with the token of an operator; default: the variable QUOTA_ENGINE_TOKEN.
         config: configuration file of the services; the command goes directly to their store, in place of --host.
+        as_json: print the result as JSON, and nothing else.
     """
     with _room(room, host, token_file, config) as found:
         if not yes:
@@ -146,15 +154,17 @@ def close_room(
             problem = f"missing; {max(0, view.tickets - view.called_count):,} people wait in {room}"
             raise InvalidRequest("--yes", problem, "--yes, to close the room all the same")
         changed = found.close()
-    return _report(room, changed, "is closed")
+    return _report(room, changed, "is closed", as_json)
 
 
-def _report(room: str, changed: _Result, done: str) -> int:
-    if changed.status is RoomStatus.DONE:
-        sys.stdout.write(f"{room} {done}\n")
-        return DONE
-    sys.stdout.write(f"{room} is unchanged: {_REASONS.get(changed.status, changed.status)}\n")
-    return BAD_FINDING
+def _report(room: str, changed: _Result, done: str, as_json: bool) -> int:
+    is_done = changed.status is RoomStatus.DONE
+    reason = "" if is_done else _REASONS.get(changed.status, changed.status)
+    if as_json:
+        print_json({"room": room, "ok": is_done, "status": changed.status, "reason": reason})
+    else:
+        sys.stdout.write(f"{room} {done}\n" if is_done else f"{room} is unchanged: {reason}\n")
+    return DONE if is_done else BAD_FINDING
 
 
 @contextlib.contextmanager

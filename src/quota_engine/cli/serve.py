@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from quota_engine.cli.output import DONE, print_json
 from quota_engine.domain.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def serve(
     backend: str | None = None,
     catalog: str | None = None,
     staging: bool | None = None,
+    check_config: bool = False,
+    print_config: bool = False,
 ) -> int:
     """Serve bookings over HTTP.
 
@@ -44,6 +47,8 @@ def serve(
         backend: URL of the store.
         catalog: a catalog file, or a built-in catalog (surabaya, indonesia).
         staging: mark every response as staging, not for real bookings.
+        check_config: check file, variables, options and catalog, and exit. Opens no store.
+        print_config: print the settings of file, variables and options as JSON without secrets, and exit.
     """
     try:
         from quota_engine.service import runner
@@ -54,7 +59,15 @@ def serve(
     options = {
         "host": host, "port": port, "workers": workers, "backend": backend, "catalog": catalog, "staging": staging,
     }  # fmt: skip
+    if print_config:
+        from quota_engine.service.config.settings import shown_settings
+
+        print_json(shown_settings(config, os.environ, options))
+        return DONE
     configuration, tokens = _configuration(config, options)
+    if check_config:
+        sys.stdout.write(_summary(configuration))
+        return DONE
     return runner.run(configuration, lambda address: _print_addresses(address, configuration, tokens))
 
 
@@ -67,16 +80,30 @@ def _configuration(config: pathlib.Path | None, options: Mapping[str, object]) -
     return found, tokens if "tokens" in found.generated else {}
 
 
+def _summary(configuration: ServiceConfig) -> str:
+    offices = len(configuration.catalog.offices)
+    scheme, _, rest = configuration.backend.partition("?")[0].partition("://")
+    tokens = "generated tokens" if "tokens" in configuration.generated else f"{len(configuration.grants)} tokens"
+    return (
+        f"the configuration is valid: {configuration.catalog_name} with {offices} office{'' if offices == 1 else 's'}, "
+        f"store {scheme}://{rest.rpartition('@')[2]}, {tokens}\n"
+    )
+
+
 def _print_addresses(address: str, configuration: ServiceConfig, tokens: dict[Role, str]) -> None:
     lines = [
         f"quota-engine serves {configuration.catalog.title} at {address}",
+        f"  citizens   {address}/",
+        f"  operators  {address}/operator",
         f"  OpenAPI    {address}/openapi.json",
-        f"  health     {address}/health/ready    metrics  {address}/metrics",
+        f"  health     {address}/health/ready",
+        f"  metrics    {address}/metrics",
     ]
     lines += _proxy_lines(configuration)
     lines += [f"  token for the role {role:<9} {token}" for role, token in tokens.items()]
     if tokens:
         lines.append("  (tokens generated for this run; set your own with --config FILE)")
+    lines.append("  stop       Ctrl+C, or the signal TERM")
     sys.stderr.write("\n".join(lines) + "\n")
 
 

@@ -79,7 +79,11 @@ def connect(host: str, token_file: str, roles: str) -> Iterator[OperatorClient]:
     """
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise InvalidRequest("--host", repr(host[:64]), "the address of a service, such as https://booking.example")
+        raise InvalidRequest(
+            "--host",
+            repr(host[:64]) if host else "missing",
+            "the address of a service, such as https://booking.example",
+        )
     headers = {"authorization": f"Bearer {_token(token_file, roles)}"}
     http = httpx.Client(base_url=host, headers=headers, timeout=_TIMEOUT_S)
     try:

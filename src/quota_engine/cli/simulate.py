@@ -347,7 +347,15 @@ def _print_result(result: SimulationResult) -> None:
 
     from quota_engine.simulation.reports.terminal import print_result
 
-    print_result(result, Console())
+    console = Console()
+    print_result(result, console)
+    if not result.ok:
+        step = "this must never happen: report it with the output of --json"
+    elif result.baseline is None:
+        step = "add --baseline for the previous application, or --report opening.html for charts"
+    else:
+        step = "quota-engine simulate --compare  shows who gets the places under each policy"
+    console.print(f"Next: {step}.", highlight=False, style="bold red" if not result.ok else "dim")
 
 
 def _print_comparison(comparison: PolicyComparison) -> None:

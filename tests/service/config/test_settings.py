@@ -38,6 +38,43 @@ def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
     assert found.identity_key == b"0123456789abcdef"
 
 
+def test_variables_reach_every_setting(tmp_path: Path) -> None:
+    """Two underscores lead into a table, and a list has commas. The file's other values stay."""
+    text = 'backend = "memory://"\n[limits]\nrequests_max = 5\nstreams_max = 6'
+    variables = {
+        "QUOTA_ENGINE_PUBLISH_DAYS": "9",
+        "QUOTA_ENGINE_STAGING": "true",
+        "QUOTA_ENGINE_PUBLIC_ORIGINS": "https://a.example, https://b.example",
+        "QUOTA_ENGINE_LIMITS__REQUESTS_MAX": "77",
+        "QUOTA_ENGINE_WAITING_ROOMS__OFFICES": "surabaya",
+        "QUOTA_ENGINE_WAITING_ROOMS__SETTINGS__TURN_MS": "60000",
+        "QUOTA_ENGINE_TOKEN": "of the command line",
+        "QUOTA_ENGINE_DRAIN_MS": "",
+    }
+    found = configured(tmp_path, text, variables)
+    assert (found.publish_days, found.staging, found.drain_ms) == (9, True, 0)
+    assert found.public_origins == ("https://a.example", "https://b.example")
+    assert (found.limits.requests_max, found.limits.streams_max) == (77, 6)
+    assert found.waiting_rooms is not None
+    assert found.waiting_rooms.settings.turn_ms == 60_000
+    assert configured(tmp_path, text, variables, staging=False).staging is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("QUOTA_ENGINE_LIMITS__REQUESTS_MAX", "many", "limits.requests_max"),
+        ("QUOTA_ENGINE_LIMITS__REQUESTS_MAX", "0", "limits.requests_max"),
+        ("QUOTA_ENGINE_LIMITS__REQUEST_MAX", "7", "limits.request_max"),
+        ("QUOTA_ENGINE_NOTHING__AT_ALL", "7", "nothing.at_all"),
+        ("QUOTA_ENGINE_STAGING", "yes", "staging"),
+        ("QUOTA_ENGINE_PUBLISH_DAYS", "1.5", "publish_days"),
+    ],
+)
+def test_wrong_variables_are_named(tmp_path: Path, variable: str, value: str, key: str) -> None:
+    assert mistakes(tmp_path, 'backend = "memory://"', {variable: value}) == [f"{variable}: {key}"]
+
+
 def default_backend(monkeypatch: pytest.MonkeyPatch, *, has_wheel: bool) -> str:
     """Return the store of a service without settings."""
     with monkeypatch.context() as patch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ENVIRONMENT", "ServiceConfig", "ServiceSettings", "generated_grants", "load_config"]
+__all__ = ["ENVIRONMENT", "ServiceConfig", "ServiceSettings", "generated_grants", "load_config", "shown_settings"]
 
 import base64
 import dataclasses
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 
@@ -34,6 +34,7 @@ from quota_engine.service.config.admission_settings import (
     build_waiting_rooms,
     decode_ticket_secrets,
 )
+from quota_engine.service.config.environment import with_variables
 from quota_engine.service.config.site_settings import (
     PUBLIC_ORIGINS_MAX,
     TRUSTED_PROXIES_MAX,
@@ -54,6 +55,7 @@ ENVIRONMENT: Final = {
 }
 """Environment variables, and the settings that they override."""
 _KEY_VARIABLE: Final = "QUOTA_ENGINE_IDENTITY_KEY"
+_NOT_SHOWN: Final = "(not-shown)"
 _EMBEDDED: Final = "valkey+embedded://"
 _SQLITE: Final = "sqlite://"
 _DATA_DIRECTORY: Final = "quota-engine-data"
@@ -210,6 +212,29 @@ def load_config(
     )
 
 
+def shown_settings(file: Path | None, environment: Mapping[str, str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of all sources as a settings file has them, without secrets and defaults that are empty.
+
+    Raises:
+        CatalogError: with every error, each with its file, variable or option, and its key.
+    """
+    settings, issues = _read_settings(file, str(file) if file else "configuration", environment, options)
+    if issues:
+        raise CatalogError(tuple(issues))
+    shown: dict[str, Any] = msgspec.to_builtins(settings)
+    if settings.identity_key:
+        shown["identity_key"] = _NOT_SHOWN
+    if settings.ticket_keys is not None:
+        shown["ticket_keys"]["secrets"] = dict.fromkeys(settings.ticket_keys.secrets, _NOT_SHOWN)
+    parts = urlsplit(settings.backend)
+    if parts.password is not None or "password" in parts.query:
+        options_shown = [(name, _NOT_SHOWN if name == "password" else value) for name, value in parse_qsl(parts.query)]
+        host = parts.netloc.rpartition("@")[2]
+        netloc = f"{parts.username or ''}:{_NOT_SHOWN}@{host}" if parts.password is not None else parts.netloc
+        shown["backend"] = parts._replace(netloc=netloc, query=urlencode(options_shown, safe="()")).geturl()
+    return {name: value for name, value in shown.items() if value not in ("", None, [], ())}
+
+
 def _read_settings(
     file: Path | None, source: str, environment: Mapping[str, str], options: Mapping[str, Any]
 ) -> tuple[ServiceSettings, list[ValidationIssue]]:
@@ -222,8 +247,12 @@ def _read_settings(
     raw = read_raw(file, collector) if file else {}
     if collector.issues():
         raise CatalogError(tuple(collector.issues()))
-    settings = convert_leniently(raw, ServiceSettings, collector)
-    issues = collector.issues()
+    data, variable_of, unknown = with_variables(raw, environment, ServiceSettings, ENVIRONMENT)
+    settings = convert_leniently(data, ServiceSettings, collector)
+    issues = [
+        dataclasses.replace(issue, file=variable_of[issue.key]) if issue.key in variable_of else issue
+        for issue in collector.issues()
+    ] + unknown
     variables = {name: environment[variable] for variable, name in ENVIRONMENT.items() if environment.get(variable)}
     settings = _override(settings, variables, "env", issues)
     given = {name: value for name, value in options.items() if value is not None}

@@ -9,6 +9,7 @@ __all__ = ["open_async_store", "open_store"]
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
@@ -35,6 +36,7 @@ from quota_engine.stores.redis.sync_store import RedisStore
 S = TypeVar("S", RedisStore, AsyncRedisStore)
 
 _EMBEDDED: Final = "valkey+embedded"
+_UNKNOWN_OPTION: Final = re.compile(r"unexpected keyword argument '(\w+)'")
 _FORMS: Final = {
     "": "redis://[user:password@]host:port/db with options of redis-py",
     "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db] with options of redis-py",
@@ -245,7 +247,9 @@ def _pools(make: Callable[..., Any], target: _Target, retry: object) -> tuple[An
         pool = make(target.url, retry=retry, **target.settings)
         pool.connection_class(**pool.connection_kwargs)  # without a connection, only to check the options
     except TypeError as error:  # an option that redis-py does not have
-        raise InvalidRequest("url", str(error), target.form) from error
+        option = _UNKNOWN_OPTION.search(str(error))
+        problem = f"unknown option {option.group(1)!r}" if option else str(error)
+        raise InvalidRequest("url", problem, target.form) from error
     except ValueError:  # its text may contain a part of the password
         raise InvalidRequest("url", "an option has a value that redis-py rejects", target.form) from None
     return pool, pool_to
