@@ -82,6 +82,8 @@ class ResolvedOffice:
     retention_days: int
     address: str = ""
     contact: str = ""
+    draw: str = ""
+    draw_channel: str = "online"
 
 
 _NO_SITE: Final = SiteSettings()
@@ -207,6 +209,8 @@ def _resolve_office(file: CatalogFile, office: Office, plan: Plan) -> ResolvedOf
         retention_days=retention_days(settings),
         address=office.address,
         contact=office.contact,
+        draw=office.draw,
+        draw_channel=office.draw_channel,
     )
 
 

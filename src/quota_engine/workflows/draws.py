@@ -43,6 +43,7 @@ from quota_engine.catalog import Selection
 from quota_engine.domain.commands import ReleaseParked, Reserve
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
 from quota_engine.draws import lottery
@@ -460,9 +461,9 @@ def files_of(requests: RequestBuilder, draw_id: str) -> Workflow[DrawFiles | Non
     return files
 
 
-def award_id(requests: RequestBuilder, draw_id: str, number: int) -> str:
+def award_id(secrets: RequestBuilder | Pseudonyms, draw_id: str, number: int) -> str:
     """Return the id of a winner's reservation: always the same, and hard to guess."""
-    key = requests.secret_for(_AWARDS)
+    key = secrets.secret_for(_AWARDS)
     return hashlib.blake2b(f"{draw_id} {number}".encode(), key=key, digest_size=16).hexdigest()
 
 

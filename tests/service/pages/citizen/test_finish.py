@@ -83,7 +83,7 @@ async def test_finishing_deletes_cookies_with_their_attributes(scheme: str) -> N
     assert (finished.status_code, finished.headers["location"]) == (303, "/finished")
     assert finished.headers["clear-site-data"] == '"cache", "storage"'
     assert finished.headers["cache-control"] == "no-store"
-    assert _cookies(finished).keys() == {"reservation", "ticket", "notice"}
+    assert _cookies(finished).keys() == {"reservation", "ticket", "notice", "draw"}
     for line in _cookies(finished).values():
         assert "Max-Age=0" in line
     given = _cookies(reserved)["reservation"]

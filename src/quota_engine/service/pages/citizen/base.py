@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import re
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -53,6 +53,7 @@ _KEPT_AFTER_DAY: Final = datetime.timedelta(days=1)
 _RESERVATION_COOKIE_MS_MIN: Final = 3_600_000
 _TICKET_COOKIE: Final = "ticket"
 _NOTICE_COOKIE: Final = "notice"
+_DRAW_COOKIE: Final = "draw"
 _NOTICE_COOKIE_MS: Final = 86_400_000
 _RETRY_S: Final = 10
 
@@ -197,6 +198,25 @@ class CitizenPages:
         except InvalidRequest:
             return ""
 
+    def nik_errors(self, translator: Translator, niks: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the errors of a party's NIKs as field and text. In a party, each names its applicant."""
+        if not niks:
+            return [("nik", self.nik_error(translator, ""))]
+        errors: list[tuple[str, str]] = []
+        seen: dict[str, int] = {}
+        for number, nik in enumerate(niks, 1):
+            field, normalized, error = f"nik{number}" if number > 1 else "nik", self.normalized(nik), ""
+            if not normalized:
+                error = self.nik_error(translator, nik)
+            elif normalized in seen:
+                error = translator("error_nik_repeated", first=seen[normalized])
+            if error and len(niks) > 1:
+                error = translator("error_of_applicant", number=number, error=error[0].lower() + error[1:])
+            if error:
+                errors.append((field, error))
+            seen.setdefault(normalized, number)
+        return errors
+
     def nik_error(self, translator: Translator, nik: str) -> str:
         """Return the text beside a NIK that does not fit. It counts the digits, if the catalog asks for a number."""
         expected = self._nik_expected(translator)
@@ -251,8 +271,8 @@ class CitizenPages:
         """
         is_owner = is_owner or self.visit(request) == Visit(reservation.reference, is_owner=True)
         text = self._reservation_text(reservation, is_owner=is_owner)
-        self._set_signed_cookie(request, response, _RESERVATION_COOKIE, text, self._kept_until_ms(reservation))
-        self._delete_cookie(request, response, _TICKET_COOKIE)
+        self.set_signed_cookie(request, response, _RESERVATION_COOKIE, text, self._kept_until_ms(reservation))
+        self.delete_cookie(request, response, _TICKET_COOKIE)
 
     def renew_reservation(self, request: Request, response: Response, reservation: Reservation) -> None:
         """Set the reservation's cookie again if it ends at another time, because the booked day has changed."""
@@ -277,8 +297,8 @@ class CitizenPages:
 
         The cookies are signed, and no process stores anything about them: a copy made before stays valid until its end.
         """
-        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE, _NOTICE_COOKIE):
-            self._delete_cookie(request, response, name)
+        for name in (_RESERVATION_COOKIE, _TICKET_COOKIE, _NOTICE_COOKIE, _DRAW_COOKIE):
+            self.delete_cookie(request, response, name)
         response.headers.update(NO_STORE_HEADERS)
         response.headers["clear-site-data"] = '"cache", "storage"'
 
@@ -287,9 +307,9 @@ class CitizenPages:
         notice = BlockNotice.of_outcome(outcome, self.mark(outcome.reference))
         if notice is not None:
             expires_at_ms = max(notice.until_ms, self.service.now_ms() + _NOTICE_COOKIE_MS)
-            self._set_signed_cookie(request, response, _NOTICE_COOKIE, notice.text(), expires_at_ms)
+            self.set_signed_cookie(request, response, _NOTICE_COOKIE, notice.text(), expires_at_ms)
         elif _NOTICE_COOKIE in request.cookies:
-            self._delete_cookie(request, response, _NOTICE_COOKIE)
+            self.delete_cookie(request, response, _NOTICE_COOKIE)
 
     def notice(self, request: Request, reservation: Reservation) -> BlockNotice | None:
         """Return the block that the last outcome for this reservation announced, or ``None``."""
@@ -314,6 +334,10 @@ class CitizenPages:
     def reference(self, request: Request) -> str:
         """Return the reference of this browser's reservation, or ``""``."""
         return self.visit(request).reference
+
+    def signed_cookie(self, request: Request, name: str) -> str:
+        """Return the text of a cookie that :meth:`set_signed_cookie` has set, or ``""``."""
+        return self._signer.read(request.cookies.get(name, ""), self.service.now_ms())
 
     def belongs_to(self, reservation: Reservation, nik: str) -> bool:
         """Return True if a NIK is one of a reservation's applicants."""
@@ -380,7 +404,7 @@ class CitizenPages:
     ) -> None:
         """Set the cookie that leads this browser back to its ticket."""
         text = "|".join((session.room, session.service, session.group, session.origin, session.ticket))
-        self._set_signed_cookie(request, response, _TICKET_COOKIE, text, expires_at_ms)
+        self.set_signed_cookie(request, response, _TICKET_COOKIE, text, expires_at_ms)
 
     def room_session(self, request: Request) -> RoomSession | None:
         """Return this browser's ticket, or ``None``."""
@@ -390,16 +414,15 @@ class CitizenPages:
     def redirect_without_ticket(self, request: Request, url: str) -> Response:
         """Redirect, and delete this browser's ticket."""
         response = RedirectResponse(url, 303)
-        self._delete_cookie(request, response, _TICKET_COOKIE)
+        self.delete_cookie(request, response, _TICKET_COOKIE)
         return response
 
-    def _delete_cookie(self, request: Request, response: Response, name: str) -> None:
+    def delete_cookie(self, request: Request, response: Response, name: str) -> None:
         """Delete a cookie, with the attributes with which it was set."""
         response.delete_cookie(name, httponly=True, samesite="lax", secure=request.scope["scheme"] == "https")
 
-    def _set_signed_cookie(
-        self, request: Request, response: Response, name: str, text: str, expires_at_ms: int
-    ) -> None:
+    def set_signed_cookie(self, request: Request, response: Response, name: str, text: str, expires_at_ms: int) -> None:
+        """Set a cookie that only this service can have made."""
         response.set_cookie(
             name,
             self._signer.sign(text, expires_at_ms),

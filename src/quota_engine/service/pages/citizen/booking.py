@@ -226,24 +226,8 @@ class BookingPages:
 
     def _form_errors(self, translator: Translator, form: _ReserveForm) -> list[tuple[str, str]]:
         """Return the errors of a form as field and text, in the order of the fields."""
-        pages, errors = self._pages, []
-        if not form.fields.get("slot", ""):
-            errors.append(("slot", translator("error_no_slot")))
-        if not form.niks:
-            errors.append(("nik", pages.nik_error(translator, "")))
-        seen: dict[str, int] = {}
-        for number, nik in enumerate(form.niks, 1):
-            field, normalized, error = f"nik{number}" if number > 1 else "nik", pages.normalized(nik), ""
-            if not normalized:
-                error = pages.nik_error(translator, nik)
-            elif normalized in seen:
-                error = translator("error_nik_repeated", first=seen[normalized])
-            if error and len(form.niks) > 1:
-                error = translator("error_of_applicant", number=number, error=error[0].lower() + error[1:])
-            if error:
-                errors.append((field, error))
-            seen.setdefault(normalized, number)
-        return errors
+        errors = [] if form.fields.get("slot", "") else [("slot", translator("error_no_slot"))]
+        return errors + self._pages.nik_errors(translator, form.niks)
 
     async def _room_session(self, request: Request, form: _ReserveForm) -> RoomSession | None:
         """Return the ticket of this browser, if it belongs to the waiting room that serves the day of the form."""

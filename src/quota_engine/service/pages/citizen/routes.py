@@ -10,6 +10,7 @@ from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.booking import BookingPages
 from quota_engine.service.pages.citizen.change import ChangePages
 from quota_engine.service.pages.citizen.day_choice import DayChoice
+from quota_engine.service.pages.citizen.draw import DrawPages
 from quota_engine.service.pages.citizen.find import FindPages
 from quota_engine.service.pages.citizen.finish import FinishPages
 from quota_engine.service.pages.citizen.my_reservation import ReservationPages
@@ -29,5 +30,6 @@ def citizen_routes(pages: CitizenPages) -> list[Route]:
         *rooms.routes(),
         *FindPages(pages, choice).routes(),
         *FinishPages(pages).routes(),
+        *DrawPages(pages).routes(),
         *VerifyPages(pages).routes(),
     ]
