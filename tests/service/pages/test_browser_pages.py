@@ -68,8 +68,8 @@ class Visit:
         width = self.phone.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 320, "the page scrolls sideways"
         assert self.phone.driver.execute_script(SMALL_TARGETS) == []
-        self.phone.driver.execute_script("document.documentElement.style.fontSize = '225%'")
         self.phone.resize(640)
+        self.phone.driver.execute_script("document.documentElement.style.fontSize = '225%'")
         width = self.phone.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 640, "the page scrolls sideways with text of 200 %"
         self.phone.driver.execute_script("document.documentElement.style.fontSize = ''")

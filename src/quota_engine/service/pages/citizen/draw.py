@@ -126,10 +126,11 @@ class DrawPages:
 
     def _receipt(self, request: Request, view: DrawView) -> DrawReceipt | None:
         """Return this browser's receipt of a draw, or ``None``."""
-        draw, *numbers, token = [*self._pages.signed_cookie(request, _COOKIE).split("|"), ""][:5]
-        if draw != view.draw or len(numbers) != 3:
+        parts = self._pages.signed_cookie(request, _COOKIE).split("|")
+        if len(parts) != 5 or parts[0] != view.draw:
             return None
-        return DrawReceipt(draw, *map(int, numbers), token)
+        draw, number, version, epoch, token = parts
+        return DrawReceipt(draw, int(number), int(version), int(epoch), token)
 
     async def _result(self, view: DrawView, receipt: DrawReceipt | None) -> ApplicationResultBody | None:
         """Return the result of the receipt's application; ``None`` before the draw, or if a failover has lost it."""
