@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["build", "main"]
 
 import argparse
+import gc
 import shutil
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def build(folder: Path, *, is_strict: bool = True) -> int:
     """
     from sphinx.cmd.build import build_main
 
+    gc.set_threshold(200_000, 50, 1_000)  # Trees of documents are large and live long: collections find nothing.
     prepare(folder / "source")
     shutil.rmtree(folder / "html", ignore_errors=True)
     options = ["-b", "html", "-q", "-E", "-d", str(folder / "doctrees"), "-c", str(HERE)]

@@ -15,6 +15,8 @@ language = "en"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 
+smartquotes = False  # Quotes are as their author typed them, and the build is faster.
+
 # Headings get the anchors that Markdown viewers give them, because pages link to these.
 myst_heading_anchors = 4
 myst_enable_extensions = ["attrs_inline"]
