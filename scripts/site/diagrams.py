@@ -16,7 +16,7 @@ from typing import Final
 
 _BLOCK: Final = re.compile(r"^```mermaid\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _ARROW: Final = re.compile(r"^\s*(\S+)\s*-->\s*(\S+?)(?::\s*(.+))?$", re.MULTILINE)
-_NODE_HEIGHT, _LAYER_HEIGHT, _CHARACTER, _GAP = 30, 78, 7.6, 26
+_NODE_HEIGHT, _LAYER_HEIGHT, _CHARACTER, _GAP, _GAP_LABELED = 30, 78, 7.6, 26, 84
 _SWEEPS: Final = 12
 
 Edges = dict[tuple[str, str], list[str]]
@@ -85,21 +85,23 @@ def draw(source: str, title: str) -> str:
         paths.append((path, labels))
         links += itertools.pairwise(path)
     rows = _ordered(layers, links)
+    gap, height_of_layer = (_GAP_LABELED, 130) if any(labels for _, labels in paths) else (_GAP, _LAYER_HEIGHT)
     widths = {node: max(44.0, _CHARACTER * len(node) + 18) if node in nodes else 14.0 for node in layers}
-    lengths = [sum(widths[node] + _GAP for node in row) for row in rows]
-    width = max(lengths) + _GAP
+    lengths = [sum(widths[node] + gap for node in row) for row in rows]
+    width = max(lengths) + gap
     x: dict[str, float] = {}
     for row, length in zip(rows, lengths, strict=True):
-        left, spread = _GAP / 2, (width - length) / (len(row) + 1)
+        left, spread = gap / 2, (width - length) / (len(row) + 1)
         for node in row:
             left += spread
-            x[node] = left + (widths[node] + _GAP) / 2
-            left += widths[node] + _GAP
-    y = {node: 24.0 + _LAYER_HEIGHT * layer for node, layer in layers.items()}
+            x[node] = left + (widths[node] + gap) / 2
+            left += widths[node] + gap
+    y = {node: 24.0 + height_of_layer * layer for node, layer in layers.items()}
     parts = [_arrow(path, x, y) for path, _ in paths]
     parts += [_box(node, x[node], y[node], widths[node], loops.get(node, [])) for node in nodes]
-    parts += [_label(path, labels, x, y) for path, labels in paths if labels]
-    height = 24 + _LAYER_HEIGHT * (len(rows) - 1) + 44
+    labeled = sorted((one for one in paths if one[1]), key=lambda one: (y[one[0][0]], x[one[0][0]] + x[one[0][1]]))
+    parts += [_label(path, labels, number, x, y) for number, (path, labels) in enumerate(labeled)]
+    height = 24 + height_of_layer * (len(rows) - 1) + 44
     return (
         f'<svg viewBox="0 0 {width:.0f} {height}" width="{width:.0f}" role="img" aria-label="{html.escape(title)}">'
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
@@ -116,7 +118,8 @@ def _arrow(path: list[str], x: dict[str, float], y: dict[str, float]) -> str:
             f'<path class="edge" marker-end="url(#head)" d="M{x[a]:.0f} {y[a] + 15:.0f}'
             f'C{x[a]:.0f} {bend:.0f} {x[b]:.0f} {bend:.0f} {x[b]:.0f} {y[b] + 16:.0f}"/>'
         )
-    points = [(x[node], y[node]) for node in path]
+    aside = 9 if down else -9  # an arrow and its opposite run side by side
+    points = [(x[node] + aside, y[node]) for node in path]
     points[0] = (points[0][0], points[0][1] + side)
     points[-1] = (points[-1][0], points[-1][1] - side)
     text = f"M{points[0][0]:.0f} {points[0][1]:.0f}"
@@ -135,11 +138,12 @@ def _box(node: str, x: float, y: float, width: float, loops: list[str]) -> str:
     )
 
 
-def _label(path: list[str], labels: list[str], x: dict[str, float], y: dict[str, float]) -> str:
-    """Return the label of an arrow, in the middle of its first part."""
-    text = ", ".join(labels)
-    (a, b), share = (path[0], path[1]), 0.5
-    left, top = x[a] + (x[b] - x[a]) * share, (y[a] + y[b]) / 2 + (30 if y[a] == y[b] else 0)
+def _label(path: list[str], labels: list[str], number: int, x: dict[str, float], y: dict[str, float]) -> str:
+    """Return the label of an arrow, on its first part. Neighboring labels are at different heights."""
+    text, (a, b) = ", ".join(labels), path[:2]
+    t = 0.35 if y[a] == y[b] else (0.3, 0.55, 0.8)[number % 3]
+    left = x[a] + (x[b] - x[a]) * (3 * t**2 - 2 * t**3)  # the curve of _arrow
+    top = y[a] + (y[b] - y[a]) * t + (34 if y[a] == y[b] else 0)
     wide = 6.4 * len(text) + 6
     return (
         f'<rect class="label" x="{left - wide / 2:.0f}" y="{top - 9:.0f}" width="{wide:.0f}" height="17"/>'
