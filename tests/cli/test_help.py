@@ -97,6 +97,27 @@ def test_completion_knows_commands_and_options(shell: str, capsys: pytest.Captur
         assert word in script
 
 
+def test_the_manual_has_each_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """No text begins with a character that a manual page takes for a request."""
+    assert main(["manual"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.isascii()
+    lines = shown.splitlines()
+    assert {line.split()[0] for line in lines if line.startswith((".", "'"))} <= {
+        ".TH",
+        ".SH",
+        ".SS",
+        ".PP",
+        ".TP",
+        ".B",
+    }
+    for words in ALL:
+        assert f'.SS "{" ".join(words)}"'.replace("-", r"\-") in lines
+    for option in ("--check-owner", "--audit-every-s", "--print-config"):
+        assert f".B {option}".replace("-", r"\-") in lines
+    assert sum(r"Example:  quota\-engine" in line or r"Example: quota\-engine" in line for line in lines) >= len(ALL)
+
+
 @pytest.mark.parametrize(
     "words",
     [

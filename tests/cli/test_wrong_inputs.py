@@ -1,4 +1,4 @@
-"""Forty wrong inputs, and what each one is told: where, what is wrong, and what is right, in one line."""
+"""More than forty wrong inputs. Each error says where, what is wrong and what is right, in one line."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def init(folder: pathlib.Path = pathlib.Path(), /) -> int:
 
 
 def _ask(question: str, default: str, check: Callable[[str], Any]) -> Any:
-    """Return the checked answer. On a terminal a wrong answer is asked again."""
+    """Return the checked answer. A terminal gets the question again after a wrong answer."""
     while True:
         sys.stderr.write(f"{question} [{default}]: ")
         sys.stderr.flush()

@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),
     "doctor": ("quota_engine.cli.doctor:doctor", "Find what is wrong on this machine, and how to repair it."),
     "completion": ("quota_engine.cli.completion:completion", "Print the completion script of a shell."),
+    "manual": ("quota_engine.cli.manual:manual", "Print the manual page of all commands, for man."),
     "catalog": ("quota_engine.cli.catalog:app", "Check a catalog file, compare two catalogs, and show offices."),
 }
 """Each command's implementation (a function, or an app with its own commands) and its line in the overview."""
