@@ -21,6 +21,8 @@ from quota_engine.ports import ApplyMany, Lookup, View
 from quota_engine.stores.redis.ending_connections import EndingConnectionPool, limit_socket, set_end
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.sync_store import RedisStore
+from tests.support import call_times
+from tests.support.call_times import SLACK_MS, TimedBookings
 from tests.support.daily_releases import DULL, OPENS_AT_MS, catalog_of
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server, valkey_server_binary
@@ -28,8 +30,6 @@ from tests.support.servers import Server, valkey_server_binary
 pytestmark = pytest.mark.store
 
 TIME_MS = 600
-SLACK_MS = 15_000
-"""For a busy machine. A call without the bound takes a minute and more: the time-out of its socket."""
 
 
 class Fixed:
@@ -62,14 +62,9 @@ def url_of(server: Server, **options: object) -> str:
     return server.url + "?" + "&".join(f"{name}={value}" for name, value in options.items())
 
 
-def error_of(call: Callable[[], object], time_ms: int = TIME_MS) -> Exception:
-    """Return the error of a call, which ends within its time."""
-    began_ms = monotonic_ms()
-    with pytest.raises((BackendUnavailable, OutcomeUnknown)) as caught:
-        call()
-    took_ms = monotonic_ms() - began_ms
-    assert took_ms < time_ms + SLACK_MS, caught.value
-    return caught.value
+def error_of(call: Callable[[], object]) -> Exception:
+    """Return the error of a call, which ends within its time. Without a bound the time-out of its socket ends it."""
+    return call_times.error_of(call, TIME_MS)
 
 
 def opened(url: str) -> RedisStore:
@@ -143,31 +138,15 @@ def test_an_exhausted_pool_ends_the_call_in_time(stopped: Server) -> None:
 def test_calls_of_a_batch_end_at_their_own_time(stopped: Server) -> None:
     """The thread that sends a batch stops at its end; another thread sends the calls that have time left."""
     store = opened(url_of(stopped, call_timeout_ms=60_000, timeout_ms=60_000))
-    results: dict[str, Any] = {}
-
-    def book(person: str, time_ms: int) -> None:
-        began_ms = monotonic_ms()
-        try:
-            results[person] = store.apply(OFFICE, reserve(person, ONLINE), ends_at_ms=began_ms + time_ms).status
-        except (BackendUnavailable, OutcomeUnknown) as error:
-            results[person] = type(error)
-        results[f"{person} took"] = monotonic_ms() - began_ms
-
+    short, long = ([f"{kind}-{number}" for number in range(8)] for kind in ("short", "long"))
+    bookings = TimedBookings(store, dict.fromkeys(short, TIME_MS) | dict.fromkeys(long, 10_000))
     stopped.pause()
-    times_ms = {f"short-{number}": TIME_MS for number in range(8)} | {f"long-{number}": 8_000 for number in range(8)}
-    threads = [threading.Thread(target=book, args=item) for item in times_ms.items()]
-    for thread in threads:
-        thread.start()
-    time.sleep(2 * TIME_MS / 1000)
+    bookings.start()
+    bookings.join(*short)
     stopped.resume()
-    for thread in threads:
-        thread.join(10)
-    for person, time_ms in times_ms.items():
-        assert results[f"{person} took"] < time_ms + SLACK_MS
-        if time_ms == TIME_MS:
-            assert results[person] in (OutcomeUnknown, BackendUnavailable)
-        else:
-            assert isinstance(results[person], Status)
+    bookings.join()
+    assert {bookings.results[person] for person in short} <= {OutcomeUnknown, BackendUnavailable}
+    assert all(isinstance(bookings.results[person], Status) for person in long)
     store.close()
 
 
