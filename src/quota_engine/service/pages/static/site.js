@@ -345,7 +345,7 @@ function forgetTyped() {
 }
 function keepTyped(form) {
   const fields = readTyped();
-  for (const field of form.querySelectorAll("input[id]:not([type=hidden])")) {
+  for (const field of form.querySelectorAll("input[id]:not([type=hidden]), select[id]")) {
     if (!field.value && fields[field.id]) {
       field.value = fields[field.id];
       if (field.closest("details")) field.closest("details").open = true;
