@@ -65,8 +65,8 @@ check: $(READY) ## Check format, lint, types, imports, names, prose, spelling an
 docs: $(READY) ## Build the documentation site in build/site/html; each warning is an error.
 	$(BIN)/python -m scripts.site
 
-fuzz: $(READY) ## Run seeds of the simulated network: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
-	@$(BIN)/python -m tests.support.simulator $(FUZZ_ARGUMENTS)
+fuzz: $(READY) ## Run seeds of the simulation: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
+	@$(BIN)/quota-engine fuzz $(FUZZ_ARGUMENTS)
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory

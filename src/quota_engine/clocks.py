@@ -10,18 +10,38 @@ __all__ = [
     "ServerClock",
     "SteadyClock",
     "SystemClock",
+    "monotonic_from",
     "monotonic_ms",
 ]
 
+import contextlib
 import datetime
 import math
 import time
+from collections.abc import Callable, Iterator
 from typing import Final, Self
+
+_monotonic_s: Callable[[], float] = time.monotonic
 
 
 def monotonic_ms() -> float:
     """Return the time of this process's monotonic clock in milliseconds. Only differences mean anything."""
-    return time.monotonic() * 1000
+    return _monotonic_s() * 1000
+
+
+@contextlib.contextmanager
+def monotonic_from(read_s: Callable[[], float]) -> Iterator[None]:
+    """Let :func:`monotonic_ms` show another clock for a while, for simulations.
+
+    Args:
+        read_s: Returns the time in seconds.
+    """
+    global _monotonic_s
+    before, _monotonic_s = _monotonic_s, read_s
+    try:
+        yield
+    finally:
+        _monotonic_s = before
 
 
 REFRESH_MS: Final = 10_000

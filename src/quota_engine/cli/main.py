@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "store": ("quota_engine.cli.store:app", "Make, show and vacuum the tables of a PostgreSQL store."),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),
+    "fuzz": ("quota_engine.cli.fuzz:fuzz", "Simulate faults of clients, network and stores from seeds."),
     "doctor": ("quota_engine.cli.doctor:doctor", "Find what is wrong on this machine, and how to repair it."),
     "completion": ("quota_engine.cli.completion:completion", "Print the completion script of a shell."),
     "manual": ("quota_engine.cli.manual:manual", "Print the manual page of all commands, for man."),

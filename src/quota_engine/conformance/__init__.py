@@ -1,4 +1,4 @@
 """The conformance suite for stores, as a pytest plugin: scenarios, seeded comparisons with the reference, threads.
 
-Run ``pytest --pyargs quota_engine.conformance --quota-engine-backend URL``. May import every other package.
+Run ``pytest --pyargs quota_engine.conformance --quota-engine-backend URL``. The simulation uses its commands.
 """

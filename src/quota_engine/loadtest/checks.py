@@ -21,12 +21,15 @@ __all__ = [
 
 import dataclasses
 import datetime
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 
+from quota_engine.history.checker import History, check
 from quota_engine.loadtest.draw_run import DrawRunResult
 from quota_engine.loadtest.observations import ApplicationReceipt, BookedPlace, Observations
 from quota_engine.loadtest.plan import LoadTestPlan, scenario_of, supply_of
@@ -37,6 +40,8 @@ from quota_engine.simulation.metrics import Metrics, oversold_places
 from quota_engine.simulation.scenario import LoadTestLimits
 from quota_engine.simulation.supply import Supply
 
+EARLIER_EVENTS_MAX: Final = 10_000
+"""The most events before a test that are read, so that the history of an office can be checked from its beginning."""
 _IN_FORCE: Final = frozenset({"HELD", "CONFIRMED"})
 _SHOWN_MAX: Final = 5
 _CUSTOMER: Final = 900
@@ -50,11 +55,15 @@ class EventCursor(msgspec.Struct, frozen=True):
 
 
 class TargetState(msgspec.Struct, frozen=True):
-    """The target's state after the test: events since the start by office, audit findings, and each day's counters."""
+    """The target's state after the test: events since the start by office, audit findings, and each day's counters.
+
+    ``earlier_events`` are those before the start, of offices with at most :data:`EARLIER_EVENTS_MAX` of them.
+    """
 
     events: dict[str, list[dict[str, Any]]]
     audit: list[str]
     counters: list[dict[str, dict[str, int]]]
+    earlier_events: dict[str, list[dict[str, Any]]] = {}
 
 
 class TargetReader(Protocol):
@@ -82,7 +91,16 @@ def read_after(host: TargetReader, plan: LoadTestPlan, before: EventCursor) -> T
         (view,) = [one for one in host.availability(each.office, date, date) if one["day"] == date.isoformat()]
         counters.append({quota["name"]: quota for quota in view["quotas"]})
     events = {office: list(host.events(office, after)) for office, after in before.last_events.items()}
-    return TargetState(events, host.audit(), counters)
+    earlier = {
+        office: [*itertools.takewhile(partial(_is_up_to, after), host.events(office))]
+        for office, after in before.last_events.items()
+        if after <= EARLIER_EVENTS_MAX
+    }
+    return TargetState(events, host.audit(), counters, earlier)
+
+
+def _is_up_to(number: int, event: Mapping[str, Any]) -> bool:
+    return int(event["number"]) <= number
 
 
 def run_checks(
@@ -231,6 +249,7 @@ def check_target_state(
     findings = [CheckFinding("audit", text) for text in view.audit[:_SHOWN_MAX]]
     if len(view.audit) > _SHOWN_MAX:
         findings.append(CheckFinding("audit", f"and {len(view.audit) - _SHOWN_MAX} more"))
+    findings += _check_history(view)
     prefix = key_prefix(plan.options.run)
     known = {reference.split(" ")[0]: place for reference, place in observations.places.items()}
     last: dict[str, dict[str, Any]] = {}
@@ -256,6 +275,14 @@ def check_target_state(
                 text = f"the counters of {name} at {_named(supply, index)} do not add up to its capacity"
                 findings.append(CheckFinding("leak", text))
     return findings
+
+
+def _check_history(view: TargetState) -> list[CheckFinding]:
+    """Replay the events on the model of the rules. Offices whose first events are trimmed are left out."""
+    histories = {office: [*earlier, *view.events[office]] for office, earlier in view.earlier_events.items()}
+    complete = {office: events for office, events in histories.items() if events and events[0]["number"] == 1}
+    found = check(History(events={office: list(events) for office, events in complete.items()}))
+    return [CheckFinding("history", text) for text in found[:_SHOWN_MAX]]
 
 
 def _compare_states(known: Mapping[str, BookedPlace], last: Mapping[str, Mapping[str, Any]]) -> list[CheckFinding]:

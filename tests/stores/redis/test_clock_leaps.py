@@ -11,7 +11,6 @@ from contextlib import closing
 from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -34,23 +33,22 @@ from quota_engine.domain.cross_office_registry import Claim, FindClaims
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Status
 from quota_engine.draws.ledger import CreateDraw, ReadDraw
+from quota_engine.fuzz.faults import FaultSource
+from quota_engine.fuzz.lua_store import LuaServer
+from quota_engine.fuzz.network import VirtualNetwork
+from quota_engine.fuzz.script_server import ScriptServer
+from quota_engine.fuzz.virtual_loop import VirtualLoop
 from quota_engine.ports import ApplyMany, Audit, Describe, Lookup, Query, ReadEvents, Reconcile
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.retrying_calls import RetryPolicy
 from quota_engine.waiting_room.machine import CreateRoom, ViewRoom
-from tests.support.lua_store import LuaServer
 from tests.support.servers import Server
-from tests.support.simulator.faults import Faults
-from tests.support.simulator.network import VirtualNetwork
-from tests.support.simulator.script_server import ScriptServer
-from tests.support.simulator.virtual_loop import VirtualLoop
 
 MINUTES_MS = 300_000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 HALF_A_YEAR_MS = 182 * DAY_MS
-NO_FAULTS = Faults(*(0.0,) * len(msgspec.structs.fields(Faults)))
 
 
 class World:
@@ -64,7 +62,7 @@ class World:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.network = VirtualNetwork(
-            loop, ScriptServer(LuaServer()), Random(1), NO_FAULTS, epoch_ms=OPENS_AT_MS, timeout_ms=1500
+            loop, ScriptServer(LuaServer()), FaultSource(Random(1)), epoch_ms=OPENS_AT_MS, timeout_ms=1500
         )
         self.own_clock = ManualClock(OPENS_AT_MS)
         self.store = self.open()

@@ -14,6 +14,7 @@ from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, publishe
 from quota_engine.domain.commands import Confirm
 from quota_engine.domain.consumer_groups import PENDING_MAX, ConsumerGroupView, Lease
 from quota_engine.domain.outcomes import Status
+from quota_engine.fuzz.lua_store import LuaServer, LuaStore
 from quota_engine.ports import (
     Acknowledge,
     ApplyMany,
@@ -31,7 +32,6 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from tests.stores.redis.test_outages import CLOCK
 from tests.support.effort import examples
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.servers import Server, until
 
 _offices = (f"groups{number}" for number in count())

@@ -45,6 +45,7 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.queries import lookup, view, wait_list_position
 from quota_engine.domain.state_machine import apply_batch
+from quota_engine.fuzz.lua_store import HalfDone, LuaServer, LuaStore, Refused
 from quota_engine.ports import (
     ApplyMany,
     AsyncStore,
@@ -66,7 +67,6 @@ from quota_engine.stores.redis.ledger_formats import office_script_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_FREEING_COMMANDS, Script
 from tests.support.command_source import Step, format_steps, shrink
 from tests.support.effort import PROFILE, examples, seeds
-from tests.support.lua_store import HalfDone, LuaServer, LuaStore, Refused
 from tests.support.random_walks import choice_of, walk
 from tests.support.servers import Server
 

@@ -40,6 +40,7 @@ from quota_engine.draws.ledger import (
     describe,
 )
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
+from quota_engine.fuzz.lua_store import LuaServer, Refused
 from quota_engine.ports import AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (
     DrawDecoder,
@@ -56,7 +57,6 @@ from quota_engine.stores.redis.scripts import DRAW_COMMANDS, DRAW_QUERIES, DRAW_
 from tests.support.draw_runs import KEY, catalog, whole_draw
 from tests.support.draw_samples import DRAW, SEED
 from tests.support.effort import seeds
-from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
 _draws = (f"draw{number}" for number in count())

@@ -12,6 +12,7 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, pub
 from quota_engine.domain.commands import SetCapacity
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
+from quota_engine.fuzz.lua_store import LuaServer, LuaStore
 from quota_engine.ports import ApplyMany, Audit, Describe
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.scripts import (
@@ -23,7 +24,6 @@ from quota_engine.stores.redis.scripts import (
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
 from tests.stores.redis.test_outages import RIGHTS
-from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.servers import Cluster, Server
 
 CLOCK = ManualClock(OPENS_AT_MS)

@@ -45,6 +45,7 @@ from quota_engine.domain.commands import Confirm, MoveIn, Release, Reschedule, R
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import Status
+from quota_engine.fuzz.lua_store import LuaServer, LuaStore, Refused
 from quota_engine.ports import ApplyMany, Describe, Query, Store
 from quota_engine.stores.redis.codecs import buckets as bucket_codec
 from quota_engine.stores.redis.codecs.buckets import buckets_of_state, text_of_guards
@@ -53,7 +54,6 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import BUCKET_COMMANDS, OFFICE_GUARDED_COMMANDS, Script
 from tests.support.effort import examples, seeds
-from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 from tests.support.servers import Server
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from quota_engine.conformance.world import published
+from quota_engine.fuzz.lua_store import LuaServer, Refused
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
-from tests.support.lua_store import LuaServer, Refused
 
 GOOD = [encode(command) for command in published()]
 DIGITS = "12345678"

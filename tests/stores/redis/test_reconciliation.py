@@ -17,6 +17,7 @@ from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.reconcile import recompute
 from quota_engine.domain.state_machine import apply
+from quota_engine.fuzz.lua_store import LuaServer, LuaStore, Refused
 from quota_engine.ports import Audit, Describe, ReadEvents, Reconcile, RecordedEvent, TrimEvents
 from quota_engine.stores.redis import reconciliation
 from quota_engine.stores.redis.codecs.office import encode
@@ -26,7 +27,6 @@ from quota_engine.stores.redis.repair import writes_between
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, RECONCILE
 from tests.support.command_source import Step
 from tests.support.effort import examples
-from tests.support.lua_store import LuaServer, LuaStore, Refused
 from tests.support.random_walks import walk
 
 OFFICE = "SBY"

@@ -24,6 +24,7 @@ from quota_engine.domain.cross_office_registry import (
     ask,
     describe,
 )
+from quota_engine.fuzz.lua_store import LuaServer, Refused
 from quota_engine.ports import Describe, Query, Store
 from quota_engine.stores.redis.codecs import registry as codec
 from quota_engine.stores.redis.factory import open_async_store, open_store
@@ -31,7 +32,6 @@ from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import REGISTRY
 from quota_engine.stores.redis.scripts import REGISTRY_COMMANDS
 from tests.support.effort import seeds
-from tests.support.lua_store import LuaServer, Refused
 from tests.support.servers import Server
 
 SHARD = "~n.03"

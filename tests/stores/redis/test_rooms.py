@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, QUESTIONS, SEED, terms, walk
+from quota_engine.fuzz.lua_store import LuaServer, Refused
 from quota_engine.ports import Describe, Query
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
@@ -38,7 +39,6 @@ from quota_engine.waiting_room.machine import (
 )
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.support.effort import examples
-from tests.support.lua_store import LuaServer, Refused
 from tests.support.paths import DOCS
 from tests.support.servers import Cluster, Server
 

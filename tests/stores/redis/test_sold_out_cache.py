@@ -54,6 +54,7 @@ from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.model import Rules
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.state_machine import apply
+from quota_engine.fuzz.lua_store import LuaServer, LuaStore
 from quota_engine.ports import ApplyMany, ReadEvents, TrimEvents
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis import sold_out_cache
@@ -65,7 +66,6 @@ from quota_engine.stores.redis.sold_out_cache import CacheLimits, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.lua_store import LuaServer, LuaStore
 from tests.support.random_walks import walk
 from tests.support.servers import Replicated, Server, valkey_server_binary
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["HalfDone", "LuaServer", "LuaStore", "Refused"]
 
+import copy
 import hashlib
 import math
 import zlib
@@ -231,6 +232,14 @@ class LuaServer:
         self._values.clear()
         self.ttl_ms.clear()
         self.calls.clear()
+
+    def save(self) -> Any:
+        """Return a copy of all keys, for :meth:`restore`."""
+        return copy.deepcopy(self._values)
+
+    def restore(self, saved: Any) -> None:
+        """Replace all keys by a copy that :meth:`save` made. The copy can be restored again."""
+        self._values = copy.deepcopy(saved)
 
     def keys(self) -> frozenset[str]:
         """The keys that there are."""
@@ -550,10 +559,10 @@ class LuaStore:
                     found |= {record.id: record for record in records if record is not None}
                 return sort_reservations(found.values())
             case ReadEvents(office, after, limit):
-                choices = self.store._hash(self._keys(office)[OFFICE_KEY_NAMES.index("choices")])
+                choices = self.store._hash(self._keys(office)[OFFICE_KEY_NAMES.index("choices")])  # noqa: SLF001
                 return [
                     RecordedEvent(number, event_of_text(fields[1], self._answers(office), choices))
-                    for number, fields in self._events(office).entries
+                    for number, fields in self.read_events(office).entries
                     if number > after
                 ][:limit]
             case (
@@ -573,10 +582,10 @@ class LuaStore:
             case ListOffices():
                 return sorted(self._offices)
             case Audit(office):
-                ledger, number = self._ledger(office)
+                ledger, number = self.read_ledger(office)
                 return audit(ledger, from_events=len(ledger.events) == number)
             case Describe(place):
-                return kind_of(place).describe(self._ledger(place)[0])
+                return kind_of(place).describe(self.read_ledger(place)[0])
         raise TypeError(f"no answer to a {type(request).__name__}")
 
     def _requests(self) -> OfficeRequests:
@@ -592,7 +601,7 @@ class LuaStore:
                 assert isinstance(step, Attempt)
                 (name, *rest) = map(str, step.requests(None)[0])
                 if name == "TIME":
-                    step = steps.send([self.store._do_time()])
+                    step = steps.send([self.store._do_time()])  # noqa: SLF001
                     continue
                 assert name == "EVALSHA"
                 sha1, count, *words = rest
@@ -618,7 +627,8 @@ class LuaStore:
     def _look(self, office: str, *lines: str) -> list[str]:
         return self.store.run(OFFICE_QUERIES, self._keys(office), [self._now(), *lines])
 
-    def _ledger(self, place: str) -> tuple[Any, int]:
+    def read_ledger(self, place: str) -> tuple[Any, int]:
+        """Return a ledger as its keys have it, and the number of its last event."""
         kind = format_of(place)
         answers = self.store.run(kind.state, self._keys(place), [])
         state = [
@@ -627,8 +637,9 @@ class LuaStore:
         ]
         return kind.decode_ledger(place, state), int(state[0].get("number", 0)) if isinstance(state[0], dict) else 0
 
-    def _events(self, office: str) -> _Stream:
-        return self.store._value(self._keys(office)[OFFICE_KEY_NAMES.index("events")], _Stream)
+    def read_events(self, office: str) -> _Stream:
+        """Return the stream of an office's events."""
+        return self.store._value(self._keys(office)[OFFICE_KEY_NAMES.index("events")], _Stream)  # noqa: SLF001
 
     def _keys(self, place: str) -> tuple[str, ...]:
         return keys_of("", place, format_of(place).key_names)

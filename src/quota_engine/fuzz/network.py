@@ -8,101 +8,134 @@ itself, is not simulated: the protocol has no request numbers, so no client coul
 
 from __future__ import annotations
 
-__all__ = ["VirtualConnection", "VirtualNetwork", "VirtualPool"]
+__all__ = ["Client", "VirtualConnection", "VirtualNetwork", "VirtualPool"]
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from random import Random
 from typing import Any
 
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tests.support.simulator.faults import Faults, late_delay_ms, usual_delay_ms
-from tests.support.simulator.script_server import ScriptServer
-from tests.support.simulator.virtual_loop import VirtualLoop
+from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
+from quota_engine.fuzz.script_server import ScriptServer
+from quota_engine.fuzz.virtual_loop import VirtualLoop
 
 Requests = Sequence[Sequence[str | int]]
+
+
+class Client:
+    """A process of the simulation.
+
+    Attributes:
+        is_dead: True if it has died: it sends nothing any more, and hears nothing.
+    """
+
+    __slots__ = ("is_dead",)
+
+    def __init__(self) -> None:
+        self.is_dead = False
 
 
 class VirtualNetwork:
     """Carries requests to one server, and its replies back.
 
     Attributes:
-        faults: the rates of faults; they may be set at any time.
+        faults: decides about faults.
         epoch_ms: the time of the server's clock at the virtual time 0; tests may set it.
-        fired: how often each fault has happened.
         timeout_ms: how long a client waits for a reply.
+        is_down: True while no connection is accepted and no request arrives.
     """
 
     def __init__(
-        self, loop: VirtualLoop, server: ScriptServer, random: Random, faults: Faults, *, epoch_ms: int, timeout_ms: int
+        self, loop: VirtualLoop, server: ScriptServer, faults: FaultSource, *, epoch_ms: int, timeout_ms: int
     ) -> None:
         """
         Args:
             loop: runs the simulation.
             server: answers the requests.
-            random: decides about the faults.
-            faults: their rates.
+            faults: decides about faults.
             epoch_ms: the time of the server's clock at the beginning.
             timeout_ms: how long a client waits for a reply.
         """
         self.loop = loop
         self.faults = faults
-        self.fired: dict[str, int] = {}
         self.timeout_ms = timeout_ms
-        self.random = random
+        self.random = faults.random
+        self.is_down = False
         self._server = server
+        self._connections: list[VirtualConnection] = []
+        self._sent = self._last_arrived = 0
         self.epoch_ms = epoch_ms
 
     def server_ms(self) -> int:
         """Return the time of the server's clock."""
         return self.epoch_ms + int(self.loop.now_ms())
 
-    def pool(self) -> VirtualPool:
+    def pool(self, client: Client | None = None) -> VirtualPool:
         """Return the connections of one client."""
-        return VirtualPool(self)
+        return VirtualPool(self, client or Client())
 
-    def happens(self, fault: str) -> bool:
-        """Decide whether a fault happens now, and count it."""
-        if self.random.random() >= getattr(self.faults, fault):
-            return False
-        self.fired[fault] = self.fired.get(fault, 0) + 1
-        return True
+    def cut_all(self) -> None:
+        """Break all connections, as a restart of the server does."""
+        for connection in self._connections:
+            connection.cut()
+        self._connections.clear()
+
+    def opened(self, connection: VirtualConnection) -> VirtualConnection:
+        """Note a new connection."""
+        if len(self._connections) > 64:
+            self._connections = [one for one in self._connections if not one.is_broken]
+        self._connections.append(connection)
+        return connection
 
     def transmit(self, connection: VirtualConnection, requests: Requests) -> list[asyncio.Future[Any]]:
         """Send requests; returns the futures of their replies, which may never come."""
         random = self.random
         replies = [self.loop.create_future() for _ in requests]
-        if self.happens("cut"):
+        if self.faults.happens("cut"):
             self.loop.call_later(late_delay_ms(random) / 1000, connection.cut)
-        if self.happens("request_lost"):
+        if self.faults.happens("request_lost"):
             return replies
         sent_ms = self.loop.now_ms()
         arrives_ms = sent_ms
+        self._sent += 1
         for request, reply in zip(requests, replies, strict=True):
-            delay_ms = late_delay_ms(random) if self.happens("request_late") else usual_delay_ms(random)
+            delay_ms = late_delay_ms(random) if self.faults.happens("request_late") else usual_delay_ms(random)
             arrives_ms = connection.request_arrives_ms = max(
                 arrives_ms, connection.request_arrives_ms, sent_ms + delay_ms
             )
-            self._at(arrives_ms, self._deliver, connection, request, reply)
+            self._at(arrives_ms, self._deliver, connection, request, reply, self._sent)
         return replies
 
-    def _deliver(self, connection: VirtualConnection, request: Sequence[str | int], reply: asyncio.Future[Any]) -> None:
+    def _deliver(
+        self, connection: VirtualConnection, request: Sequence[str | int], reply: asyncio.Future[Any], sent: int
+    ) -> None:
         """Let the server answer a request, and send the reply."""
-        answer = self._answer(request)
-        if self.happens("doubled"):
-            self._answer(request)
-        if self.happens("reply_lost"):
+        if self.is_down:
             return
-        delay_ms = late_delay_ms(self.random) if self.happens("reply_late") else usual_delay_ms(self.random)
+        if sent < self._last_arrived:
+            self.faults.fired["reordered"] += 1
+        self._last_arrived = max(self._last_arrived, sent)
+        answer = self._answer(request)
+        if self.faults.happens("doubled"):
+            self._answer(request)
+        if self.faults.happens("reply_lost"):
+            return
+        random = self.random
+        delay_ms = late_delay_ms(random) if self.faults.happens("reply_late") else usual_delay_ms(random)
+        if self.faults.happens("server_slow"):
+            delay_ms += 1000 * random.random()
         arrives_ms = connection.reply_arrives_ms = max(connection.reply_arrives_ms, self.loop.now_ms() + delay_ms)
         self._at(arrives_ms, _settle, reply, answer)
 
     def _answer(self, request: Sequence[str | int]) -> Any:
-        if self.happens("scripts_forgotten"):
+        if self.faults.happens("scripts_forgotten"):
             self._server.forget_scripts()
+        if self.faults.happens("server_busy"):
+            return BusyLoadingError("Redis is loading the dataset in memory")
         return self._server.answer(request, self.server_ms())
 
     def _at(self, at_ms: float, function: Any, *arguments: Any) -> None:
@@ -117,8 +150,9 @@ def _settle(reply: asyncio.Future[Any], answer: Any) -> None:
 class VirtualPool:
     """The connections of one client, with the part of redis-py's interface that the store uses."""
 
-    def __init__(self, network: VirtualNetwork) -> None:
+    def __init__(self, network: VirtualNetwork, client: Client) -> None:
         self._network = network
+        self._client = client
         self._idle: list[VirtualConnection] = []
 
     async def get_connection(self) -> VirtualConnection:
@@ -131,10 +165,13 @@ class VirtualPool:
             connection = self._idle.pop()
             if not connection.is_broken:
                 return connection
-        await asyncio.sleep(usual_delay_ms(self._network.random) / 1000)
-        if self._network.happens("refused"):
+        network = self._network
+        await asyncio.sleep(usual_delay_ms(network.random) / 1000)
+        if self._client.is_dead:
+            await network.loop.create_future()
+        if network.is_down or network.faults.happens("refused"):
             raise RedisConnectionError("the network refuses the connection")
-        return VirtualConnection(self._network)
+        return network.opened(VirtualConnection(network, self._client))
 
     async def release(self, connection: VirtualConnection) -> None:
         """Take a connection back."""
@@ -154,10 +191,11 @@ class VirtualConnection:
         reply_arrives_ms: the time at which the last reply on it arrives at the client.
     """
 
-    def __init__(self, network: VirtualNetwork) -> None:
+    def __init__(self, network: VirtualNetwork, client: Client) -> None:
         self.is_broken = False
         self.request_arrives_ms = self.reply_arrives_ms = 0.0
         self._network = network
+        self._client = client
         self._replies: deque[asyncio.Future[Any]] = deque()
 
     async def send_packed_command(self, packed: Sequence[bytes]) -> None:
@@ -167,6 +205,8 @@ class VirtualConnection:
             RedisConnectionError: The connection is broken.
         """
         self._check()
+        if self._client.is_dead:
+            await self._network.loop.create_future()
         self._replies.extend(self._network.transmit(self, _unpack(b"".join(packed))))
 
     async def read_response(self) -> Any:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 __all__ = ["ScriptServer"]
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
+from quota_engine.fuzz.lua_store import LuaServer, Refused
 from quota_engine.stores.redis import scripts
 from quota_engine.stores.redis.scripts import Script
-from tests.support.lua_store import LuaServer, Refused
 
 _SCRIPTS: Final = {one.sha1: one for one in vars(scripts).values() if isinstance(one, Script)}
 _SHA1_OF: Final = {one.text: one.sha1 for one in _SCRIPTS.values()}
+_SHA1_OF_FUNCTION: Final = {one.function: one.sha1 for one in _SCRIPTS.values() if one.function}
 
 
 class ScriptServer:
@@ -23,16 +24,24 @@ class ScriptServer:
     Attributes:
         lua: keys, values and scripts.
         counts: how many requests of each name it has answered, and how many it has refused as late.
+        on_script: called after each script that ran, with the script, its keys, its arguments and its reply.
     """
 
-    def __init__(self, lua: LuaServer) -> None:
+    def __init__(
+        self,
+        lua: LuaServer,
+        on_script: Callable[[Script, Sequence[str], Sequence[str], list[Any]], None] | None = None,
+    ) -> None:
         self.lua = lua
         self.counts: dict[str, int] = {}
+        self.on_script = on_script
         self._known: set[str] = set()
+        self._has_functions = False
 
     def forget_scripts(self) -> None:
-        """Forget all scripts, as a restart or a promotion does."""
+        """Forget all scripts and functions, as a restart or a promotion may do."""
         self._known.clear()
+        self._has_functions = False
 
     def answer(self, words: Sequence[str | int], now_ms: int) -> Any:
         """Carry a request out; returns its reply, or the error that a client raises.
@@ -44,10 +53,13 @@ class ScriptServer:
         self.lua.time_ms = now_ms
         name, *texts = map(str, words)
         self.counts[name] = self.counts.get(name, 0) + 1
-        if name in ("EVALSHA", "EVAL"):
-            return self._run(name, texts)
+        if name in ("EVALSHA", "EVAL", "FCALL", "FCALL_RO", "EVALSHA_RO", "EVAL_RO"):
+            return self._run(name.removesuffix("_RO"), texts)
+        if name == "FUNCTION":
+            self._has_functions = True
+            return "OK"
         if name == "TIME":
-            return self.lua._do_time()
+            return self.lua._do_time()  # noqa: SLF001
         if name in ("HGET", "HSETNX"):
             return getattr(self.lua, f"_do_{name.lower()}")(*texts)
         if name in ("ZREMRANGEBYSCORE", "ZADD", "PEXPIRE"):  # of the list of offices, which no script reads
@@ -58,11 +70,20 @@ class ScriptServer:
         code, count, *rest = texts
         if name == "EVALSHA" and code not in self._known:
             return NoScriptError("No matching script.")
-        sha1 = code if name == "EVALSHA" else _SHA1_OF[code]
-        self._known.add(sha1)
+        if name == "FCALL":
+            if not self._has_functions:
+                return ResponseError("Function not found")
+            sha1 = _SHA1_OF_FUNCTION[code]
+        else:
+            sha1 = code if name == "EVALSHA" else _SHA1_OF[code]
+            self._known.add(sha1)
+        script, keys, arguments = _SCRIPTS[sha1], rest[: int(count)], rest[int(count) :]
         try:
-            return self.lua.run(_SCRIPTS[sha1], rest[: int(count)], rest[int(count) :])
+            reply = self.lua.run(script, keys, arguments)
         except Refused as error:
             if str(error).startswith("LATE"):
                 self.counts["late"] = self.counts.get("late", 0) + 1
             return ResponseError(str(error))
+        if self.on_script is not None:
+            self.on_script(script, keys, arguments, reply)
+        return reply

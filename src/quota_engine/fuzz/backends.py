@@ -1,0 +1,466 @@
+"""The simulated stores of a run: memory, the Lua of Redis and Valkey, and the SQL stores' transactions.
+
+Each backend opens stores for processes, and applies what happened to the reference as well. It can be restarted, cut
+off, set to another time, and brought back to an earlier state.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Backend", "LuaBackend", "MemoryBackend", "SqlBackend", "VirtualClock"]
+
+import abc
+from collections.abc import Sequence
+from random import Random
+from typing import Any, Final
+
+from quota_engine.clocks import monotonic_ms
+from quota_engine.fuzz.faults import FaultSource
+from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.memory_server import MemoryServerStore
+from quota_engine.fuzz.network import Client, VirtualNetwork
+from quota_engine.fuzz.reference import Reference
+from quota_engine.fuzz.script_server import ScriptServer
+from quota_engine.fuzz.sql_database import Run, RunRecorder, SqlDatabase, SqlSessions
+from quota_engine.fuzz.virtual_loop import VirtualLoop
+from quota_engine.ledger_kinds import OFFICE, kind_of
+from quota_engine.ports import ApplyMany, Audit, Describe, Lookup, ReadEvents, RecordedEvent, View
+from quota_engine.stores.batching import BatchLimits
+from quota_engine.stores.memory import MemoryStore
+from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.ledger_formats import format_of
+from quota_engine.stores.redis.retrying_calls import Fence, RetryPolicy
+from quota_engine.stores.redis.scripts import (
+    RECONCILE,
+    TAKE_OVER_BUCKETS,
+    TAKE_OVER_DRAW,
+    TAKE_OVER_REGISTRY,
+    TAKE_OVER_ROOM,
+    Script,
+)
+from quota_engine.stores.redis.sold_out_cache import SoldOutCache
+from quota_engine.stores.sql.async_store import AsyncSqlStore
+from quota_engine.stores.sql.requests import Call as SqlCall
+from quota_engine.stores.sql.requests import command_call
+from quota_engine.stores.sql.transactions import Attempts
+
+_REPAIRS: Final = frozenset(
+    one.sha1 for one in (RECONCILE, TAKE_OVER_BUCKETS, TAKE_OVER_DRAW, TAKE_OVER_REGISTRY, TAKE_OVER_ROOM)
+)
+_EVENTS_MAX: Final = 10**6
+_COMPARED_EVERY: Final = 64
+
+
+class VirtualClock:
+    """A wall clock on the virtual time.
+
+    Attributes:
+        epoch_ms: its time at the virtual time 0; setting it sets the clock.
+    """
+
+    __slots__ = ("_loop", "epoch_ms")
+
+    def __init__(self, loop: VirtualLoop, epoch_ms: int) -> None:
+        self._loop = loop
+        self.epoch_ms = epoch_ms
+
+    def now_ms(self) -> int:
+        """Return the time in milliseconds since 1970."""
+        return self.epoch_ms + int(self._loop.now_ms())
+
+
+class Backend(abc.ABC):
+    """A simulated store.
+
+    Attributes:
+        reference: the pure machines beside it.
+        loses_tails: True if a failover may lose the last changes.
+        sold_out_ms: the time for which its clients may refuse a reserve from what they remember.
+    """
+
+    loses_tails = False
+    sold_out_ms = 0
+
+    def __init__(self, loop: VirtualLoop, faults: FaultSource, reference: Reference) -> None:
+        self.loop = loop
+        self.faults = faults
+        self.reference = reference
+        self.event_times: dict[str, list[int]] = {}
+        """By office: the virtual times at which its events were written."""
+
+    @abc.abstractmethod
+    def open(self, client: Client, clock: VirtualClock) -> Any:
+        """Open a store for a process with its own clock."""
+
+    @abc.abstractmethod
+    def set_clock(self, epoch_ms: int) -> None:
+        """Set the store's clock."""
+
+    @abc.abstractmethod
+    def set_down(self, *, is_down: bool) -> None:
+        """Cut the store off, or bring it back."""
+
+    def notice_death(self, client: Client) -> None:  # noqa: B027 - most stores need not know
+        """Learn that a process has died: its connections are gone."""
+
+    def restart(self) -> None:  # noqa: B027 - the memory store's process lives as long as its memory
+        """Restart the server. What was acknowledged is on its disk."""
+
+    def fail_over(self) -> None:
+        """Continue on another server."""
+        self.restart()
+
+    @abc.abstractmethod
+    def save(self) -> Any:
+        """Return a copy of the state, for :meth:`lose_tail`."""
+
+    @abc.abstractmethod
+    def lose_tail(self, saved: Any) -> None:
+        """Continue on a server that has only an earlier state."""
+
+    @abc.abstractmethod
+    async def describe(self, address: str) -> Any:
+        """Return the whole state of a ledger."""
+
+    @abc.abstractmethod
+    async def events(self, office: str) -> list[RecordedEvent]:
+        """Return the events of an office."""
+
+    @abc.abstractmethod
+    async def audit(self, office: str) -> list[str]:
+        """Return the findings of an office's audit."""
+
+    def note_events(self, office: str, last_number: int) -> None:
+        """Note the time of the events up to this number."""
+        times = self.event_times.setdefault(office, [])
+        if last_number > len(times):
+            times.extend([int(self.loop.now_ms())] * (last_number - len(times)))
+
+
+class MemoryBackend(Backend):
+    """The memory store of one process, which others reach over a network."""
+
+    def __init__(self, loop: VirtualLoop, faults: FaultSource, reference: Reference, epoch_ms: int) -> None:
+        super().__init__(loop, faults, reference)
+        self._clock = VirtualClock(loop, epoch_ms)
+        self._memory = MemoryStore(self._clock, VirtualClock(loop, epoch_ms))
+        self._is_down = False
+
+    def open(self, client: Client, clock: VirtualClock) -> MemoryServerStore:
+        """See :meth:`Backend.open`."""
+        return MemoryServerStore(self._memory, self.faults, client, lambda: self._is_down, self._applied)
+
+    def _applied(self, address: str, command: Any, outcome: Any) -> None:
+        self.reference.apply(address, command, self._clock.now_ms(), outcome)
+        entry = self._memory._ledgers.get(address)  # noqa: SLF001
+        if entry is not None and entry.kind is OFFICE:
+            self.note_events(address, entry.last_number)
+
+    def set_clock(self, epoch_ms: int) -> None:
+        """See :meth:`Backend.set_clock`."""
+        self._clock.epoch_ms = epoch_ms
+
+    def set_down(self, *, is_down: bool) -> None:
+        """See :meth:`Backend.set_down`."""
+        self._is_down = is_down
+
+    def save(self) -> None:
+        """See :meth:`Backend.save`."""
+
+    def lose_tail(self, saved: Any) -> None:
+        """Do nothing: the memory store has no second server."""
+
+    async def describe(self, address: str) -> Any:
+        """See :meth:`Backend.describe`."""
+        return self._memory.execute(Describe(address))
+
+    async def events(self, office: str) -> list[RecordedEvent]:
+        """See :meth:`Backend.events`."""
+        return self._memory.execute(ReadEvents(office, 0, _EVENTS_MAX))
+
+    async def audit(self, office: str) -> list[str]:
+        """See :meth:`Backend.audit`."""
+        return self._memory.execute(Audit(office))
+
+
+class _RecordingRedisStore(AsyncRedisStore):
+    """A store that tells its commands to the server's reference, by the lines in which they travel."""
+
+    known: dict[tuple[str, str], Any]
+    addresses: dict[str, str]
+
+    async def _enqueue(self, handle: Any, script: Script, command: Any, end: Any, *, watches: bool = False) -> Any:
+        self.addresses[handle.keys[0]] = handle.address
+        self.known[handle.address, handle.format.encode(command)] = command
+        return await super()._enqueue(handle, script, command, end, watches=watches)
+
+    async def execute(self, request: Any, *, ends_at_ms: float | None = None) -> Any:
+        """See :meth:`AsyncRedisStore.execute`."""
+        if isinstance(request, ApplyMany):
+            handle = self._executor.handle(request.office)
+            self.addresses[handle.keys[0]] = handle.address
+            for command in request.commands:
+                self.known[handle.address, handle.format.encode(command)] = command
+        return await super().execute(request, ends_at_ms=ends_at_ms)
+
+
+class LuaBackend(Backend):
+    """A Redis server that runs the real scripts."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        faults: FaultSource,
+        reference: Reference,
+        epoch_ms: int,
+        lua: LuaServer,
+        random: Random,
+    ) -> None:
+        super().__init__(loop, faults, reference)
+        self._lua = lua
+        self._server = ScriptServer(lua, self._on_script)
+        self.network = VirtualNetwork(loop, self._server, faults, epoch_ms=epoch_ms, timeout_ms=1500)
+        self._fence = random.choice((Fence.OFF, Fence.AUTO))
+        self.loses_tails = self._fence is Fence.AUTO
+        self._policy = RetryPolicy(
+            attempts_max=random.randint(1, 6),
+            attempt_valid_ms=random.choice((100, 1000)),
+            fence=self._fence,
+            functions=random.random() < 0.5,
+        )
+        self.sold_out_ms = random.choice((0, 0, 250))
+        self._limits = BatchLimits(batch_max=random.choice((1, 4, 128)), in_flight_max=random.choice((1, 4)))
+        self._known: dict[tuple[str, str], Any] = {}
+        self._addresses: dict[str, str] = {}
+        self._repaired: set[str] = set()
+        self._servers = 0
+        self._scripts = 0
+
+    def open(self, client: Client, clock: VirtualClock) -> AsyncRedisStore:
+        """See :meth:`Backend.open`."""
+        store = _RecordingRedisStore(
+            self.network.pool(client),
+            policy=self._policy,
+            limits=self._limits,
+            sold_out_cache=SoldOutCache(self.sold_out_ms, lambda: monotonic_ms() / 1000),
+            second_clock=clock,
+        )
+        store.known, store.addresses = self._known, self._addresses
+        return store
+
+    def _on_script(self, script: Script, keys: Sequence[str], arguments: Sequence[str], reply: list[Any]) -> None:
+        """Apply what a script did to the reference as well."""
+        address = self._addresses.get(keys[0]) if keys else None
+        if address is None:
+            return
+        if script.sha1 in _REPAIRS:
+            self._repaired.add(address)
+            return
+        ledger_format = format_of(address)
+        is_question = script is ledger_format.queries
+        lines = arguments[1:]
+        if address in self._repaired and not is_question:
+            self._adopt_after(address)
+            return
+        commands = [self._known.get((address, line)) for line in lines]
+        if None in commands or len(reply) < len(lines):
+            if not is_question and "no-writes" not in script.text.partition("\n")[0]:
+                self._note(address)
+            return
+        decoder, now_ms = ledger_format.decoder(address), self._lua.time_ms
+        for command, line in zip(commands, reply, strict=False):
+            if is_question:
+                self._ask(address, command, now_ms, decoder, line)
+            else:
+                self.reference.apply(address, command, now_ms, decoder.outcome(command, line))
+        if not is_question:
+            self._note(address)
+            self._scripts += 1
+            if self._scripts % _COMPARED_EVERY == 0:
+                self.reference.compare(address, LuaStore(None, self._lua).execute(Describe(address)))
+
+    def _ask(self, address: str, question: Any, now_ms: int, decoder: Any, line: str) -> None:
+        if address in self._repaired:
+            return
+        if kind_of(address) is not OFFICE:
+            self.reference.ask(address, question, now_ms, decoder.answer(question, line))
+        elif isinstance(question, Lookup | View):
+            self.reference.ask_office(address, question, now_ms, decoder.answer(question, line))
+
+    def _adopt_after(self, address: str) -> None:
+        """Take over a repaired ledger, with the commands that this script has applied to it."""
+        self._repaired.discard(address)
+        self.reference.operations += 1
+        self.reference.adopt(address, LuaStore(None, self._lua).read_ledger(address)[0])
+        self._note(address)
+
+    def _note(self, address: str) -> None:
+        if kind_of(address) is OFFICE:
+            self.note_events(address, LuaStore(None, self._lua).read_events(address).last_number)
+
+    def set_clock(self, epoch_ms: int) -> None:
+        """See :meth:`Backend.set_clock`."""
+        self.network.epoch_ms = epoch_ms
+
+    def set_down(self, *, is_down: bool) -> None:
+        """See :meth:`Backend.set_down`."""
+        self.network.is_down = is_down
+        if is_down:
+            self.network.cut_all()
+
+    def restart(self) -> None:
+        """See :meth:`Backend.restart`."""
+        self.network.cut_all()
+        self._server.forget_scripts()
+        self._servers += 1
+        self._lua.server = f"{self._servers:040x}"
+
+    def save(self) -> Any:
+        """See :meth:`Backend.save`."""
+        return self._lua.save(), self.reference.save(), set(self._repaired)
+
+    def lose_tail(self, saved: Any) -> None:
+        """See :meth:`Backend.lose_tail`."""
+        values, ledgers, repaired = saved
+        self._lua.restore(values)
+        self.reference.restore(ledgers)
+        self._repaired = set(repaired)
+        self.restart()
+
+    async def describe(self, address: str) -> Any:
+        """See :meth:`Backend.describe`."""
+        return LuaStore(None, self._lua).execute(Describe(address))
+
+    async def events(self, office: str) -> list[RecordedEvent]:
+        """See :meth:`Backend.events`."""
+        return LuaStore(None, self._lua).execute(ReadEvents(office, 0, _EVENTS_MAX))
+
+    async def audit(self, office: str) -> list[str]:
+        """See :meth:`Backend.audit`."""
+        self._lua.time_ms = self.network.server_ms()
+        return LuaStore(None, self._lua).execute(Audit(office))
+
+    @property
+    def late(self) -> int:
+        """Copies that the server has refused because their last moment had passed."""
+        return self._server.counts.get("late", 0)
+
+    def is_repaired(self, address: str) -> bool:
+        """Return True if the store has repaired a ledger and no command has come since."""
+        return address in self._repaired
+
+
+class _RecordingSqlStore(AsyncSqlStore):
+    """A store that notes each command that it applies to its copy of a ledger."""
+
+    recorder: RunRecorder
+
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
+        """See :meth:`AsyncSqlStore.apply`."""
+        call = command_call(address, command)
+
+        def run(state: Any, now_ms: int) -> Any:
+            before = state.changes
+            result = call.run(state, now_ms)
+            self.recorder.add(Run(address, command, now_ms, result, state.changes != before))
+            return result
+
+        return await self._send(SqlCall(address, run, call.writes, call.creates, call.reserve), ends_at_ms)
+
+    async def execute(self, request: Any, *, ends_at_ms: float | None = None) -> Any:
+        """See :meth:`AsyncSqlStore.execute`."""
+        if not isinstance(request, ApplyMany) or not request.commands:
+            return await super().execute(request, ends_at_ms=ends_at_ms)
+        creates = not OFFICE.creating_commands.isdisjoint(map(type, request.commands))
+        calls = [command_call(request.office, command) for command in request.commands]
+
+        def run(state: Any, now_ms: int) -> Any:
+            results = []
+            for call, command in zip(calls, request.commands, strict=True):
+                before = state.changes
+                results.append(call.run(state, now_ms))
+                self.recorder.add(Run(request.office, command, now_ms, results[-1], state.changes != before))
+            return results
+
+        return await self._send(SqlCall(request.office, run, True, creates), ends_at_ms)
+
+
+class SqlBackend(Backend):
+    """A SQL database that stores share."""
+
+    loses_tails = True
+
+    def __init__(
+        self, loop: VirtualLoop, faults: FaultSource, reference: Reference, epoch_ms: int, random: Random
+    ) -> None:
+        super().__init__(loop, faults, reference)
+        self.database = SqlDatabase(loop, epoch_ms)
+        self._attempts = Attempts(budget_ms=random.choice((500, 10_000)))
+        self._limits = BatchLimits(batch_max=random.choice((1, 8, 1024)), in_flight_max=1)
+        self.sold_out_ms = random.choice((0, 0, 250))
+        self._epoch_ms = epoch_ms
+
+    def open(self, client: Client, clock: VirtualClock) -> AsyncSqlStore:
+        """See :meth:`Backend.open`."""
+        recorder = RunRecorder(self._on_end)
+        store = _RecordingSqlStore(
+            SqlSessions(self.database, self.faults, client, recorder),
+            limits=self._limits,
+            attempts=self._attempts,
+            sold_out_ms=self.sold_out_ms,
+            second_clock=clock,
+        )
+        store.recorder = recorder
+        return store
+
+    def _on_end(self, run: Run) -> None:
+        self.reference.apply(run.address, run.command, run.now_ms, run.result)
+        if kind_of(run.address) is OFFICE:
+            self.note_events(run.address, len(self.reference.ledger(run.address).events))
+
+    def set_clock(self, epoch_ms: int) -> None:
+        """See :meth:`Backend.set_clock`."""
+        self.database.epoch_ms = epoch_ms
+
+    def set_down(self, *, is_down: bool) -> None:
+        """See :meth:`Backend.set_down`."""
+        self.database.is_down = is_down
+        if is_down:
+            self.database.restart()
+
+    def notice_death(self, client: Client) -> None:
+        """See :meth:`Backend.notice_death`."""
+        self.database.forget(client)
+
+    def restart(self) -> None:
+        """See :meth:`Backend.restart`."""
+        self.database.restart()
+
+    def save(self) -> Any:
+        """See :meth:`Backend.save`."""
+        return self.database.save(), self.reference.save()
+
+    def lose_tail(self, saved: Any) -> None:
+        """See :meth:`Backend.lose_tail`."""
+        tables, ledgers = saved
+        self.database.restore(tables)
+        self.reference.restore(ledgers)
+
+    async def _ask(self, request: Any) -> Any:
+        """Answer a request with a new store and without faults: everything comes from the tables."""
+        store = AsyncSqlStore(
+            SqlSessions(self.database, FaultSource(self.faults.random)),
+            second_clock=VirtualClock(self.loop, self.database.epoch_ms),
+        )
+        return await store.execute(request)
+
+    async def describe(self, address: str) -> Any:
+        """See :meth:`Backend.describe`."""
+        return await self._ask(Describe(address))
+
+    async def events(self, office: str) -> list[RecordedEvent]:
+        """See :meth:`Backend.events`."""
+        return list(await self._ask(ReadEvents(office, 0, _EVENTS_MAX)))
+
+    async def audit(self, office: str) -> list[str]:
+        """See :meth:`Backend.audit`."""
+        return list(await self._ask(Audit(office)))

@@ -1,0 +1,115 @@
+"""The faults of a simulation. Each seed has its own rates, so that some seeds are calm and others hard."""
+
+from __future__ import annotations
+
+__all__ = ["INCIDENTS", "LATE_MS_MAX", "NO_FAULTS", "FaultSource", "Faults", "late_delay_ms", "usual_delay_ms"]
+
+from collections import Counter
+from collections.abc import Collection
+from random import Random
+from typing import Final
+
+import msgspec
+
+LATE_MS_MAX: Final = 6_000
+"""The longest delay of a request or a reply: longer than a client waits, and than an attempt is valid."""
+_USUAL_MS_MAX: Final = 4
+_RATES: Final = (0.0, 0.0, 0.0, 0.01, 0.03, 0.1, 0.25)
+
+INCIDENTS: Final = (
+    "client_died",
+    "server_restarted",
+    "server_unreachable",
+    "failed_over",
+    "tail_lost",
+    "clock_set_forward",
+    "clock_set_back",
+    "clock_leapt",
+    "client_clock_wrong",
+)
+"""Faults that hit a whole process or server at a time; the schedule names their times."""
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """Rates of faults, each a probability for one exchange of requests and replies on a connection.
+
+    Attributes:
+        refused: a new connection is refused.
+        request_lost: the requests never arrive; the client waits in vain.
+        request_late: the requests arrive late, perhaps after the client has sent them again on another connection.
+        reply_lost: the server carries the requests out; the replies never arrive.
+        reply_late: the replies arrive late.
+        cut: the connection breaks at any time; requests in flight arrive nevertheless.
+        doubled: a request arrives twice in a row.
+        scripts_forgotten: the server has forgotten its scripts and functions.
+        server_busy: the server refuses a request, because it is busy.
+        server_slow: the server answers after up to a second.
+        cancelled: the caller gives the call up before it has an answer.
+        commit_late: a commit takes effect after its client has lost the connection.
+        lock_lost: the database ends a transaction that waits or has just begun.
+    """
+
+    refused: float = 0.0
+    request_lost: float = 0.0
+    request_late: float = 0.0
+    reply_lost: float = 0.0
+    reply_late: float = 0.0
+    cut: float = 0.0
+    doubled: float = 0.0
+    scripts_forgotten: float = 0.0
+    server_busy: float = 0.0
+    server_slow: float = 0.0
+    cancelled: float = 0.0
+    commit_late: float = 0.0
+    lock_lost: float = 0.0
+
+    @classmethod
+    def draw(cls, random: Random, without: Collection[str] = ()) -> Faults:
+        """Draw the rates of a seed.
+
+        Args:
+            random: decides.
+            without: faults that do not happen.
+        """
+        rates = {one.name: random.choice(_RATES) for one in msgspec.structs.fields(cls)}
+        if random.random() < 0.3:
+            rates = dict.fromkeys(rates, 0.0)  # a calm seed is fast, and finds errors that no fault hides
+        return cls(**{name: 0.0 if name in without else rate for name, rate in rates.items()})
+
+
+NO_FAULTS: Final = Faults()
+
+
+class FaultSource:
+    """Decides about the faults of a run, and counts them.
+
+    Attributes:
+        rates: the rates of faults; they may be set at any time.
+        fired: how often each fault has happened.
+        random: decides.
+    """
+
+    __slots__ = ("fired", "random", "rates")
+
+    def __init__(self, random: Random, rates: Faults = NO_FAULTS) -> None:
+        self.random = random
+        self.rates = rates
+        self.fired: Counter[str] = Counter()
+
+    def happens(self, fault: str) -> bool:
+        """Decide whether a fault happens now, and count it."""
+        rate = getattr(self.rates, fault)
+        if not rate or self.random.random() >= rate:
+            return False
+        self.fired[fault] += 1
+        return True
+
+
+def usual_delay_ms(random: Random) -> float:
+    """Draw the delay of a request or a reply without a fault."""
+    return 0.1 + (_USUAL_MS_MAX - 0.1) * random.random()
+
+
+def late_delay_ms(random: Random) -> float:
+    """Draw the delay of a late request or reply: short and long ones are equally likely on a logarithmic scale."""
+    return float(_USUAL_MS_MAX * (LATE_MS_MAX / _USUAL_MS_MAX) ** random.random())

@@ -1,0 +1,100 @@
+"""The memory store behind a network that loses, delays and repeats: what a remote store of its own would be."""
+
+from __future__ import annotations
+
+__all__ = ["MemoryServerStore"]
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
+from quota_engine.fuzz.network import Client
+from quota_engine.ports import ApplyMany, StoreRequest
+from quota_engine.stores.memory import MemoryStore
+
+T = TypeVar("T")
+
+_LOST = "the reply was lost: the same key finds the outcome"
+
+
+class MemoryServerStore:
+    """A client of a memory store. It sends each request at most once, and a call is final."""
+
+    def __init__(
+        self,
+        memory: MemoryStore,
+        faults: FaultSource,
+        client: Client,
+        is_down: Callable[[], bool],
+        on_apply: Callable[[str, Any, Any], None],
+    ) -> None:
+        """
+        Args:
+            memory: the server's store.
+            faults: decides about faults.
+            client: the process.
+            is_down: returns True while the server cannot be reached.
+            on_apply: called with address, command and outcome of each command that was applied.
+        """
+        self._memory = memory
+        self._faults = faults
+        self._client = client
+        self._is_down = is_down
+        self._on_apply = on_apply
+
+    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
+        """See :meth:`quota_engine.ports.AsyncStore.apply`."""
+
+        def run() -> Any:
+            outcome = self._memory.apply(address, command)
+            self._on_apply(address, command, outcome)
+            return outcome
+
+        return await self._call(run, ends_at_ms)
+
+    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
+        """See :meth:`quota_engine.ports.AsyncStore.execute`."""
+
+        def run() -> Any:
+            answer: Any = self._memory.execute(request)
+            if isinstance(request, ApplyMany):
+                for command, outcome in zip(request.commands, answer, strict=True):
+                    self._on_apply(request.office, command, outcome)
+            return answer
+
+        answer: T = await self._call(run, ends_at_ms)
+        return answer
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
+
+    async def _call(self, run: Callable[[], Any], ends_at_ms: float | None) -> Any:
+        if ends_at_ms is None:
+            return await self._exchange(run)
+        try:
+            async with asyncio.timeout((ends_at_ms - monotonic_ms()) / 1000):
+                return await self._exchange(run)
+        except TimeoutError:
+            raise OutcomeUnknown("the call's time is over: the same key finds the outcome") from None
+
+    async def _exchange(self, run: Callable[[], Any]) -> Any:
+        faults = self._faults
+        random = faults.random
+        await self._wait(late_delay_ms(random) if faults.happens("request_late") else usual_delay_ms(random))
+        if self._is_down() or faults.happens("refused") or faults.happens("request_lost"):
+            raise BackendUnavailable("the server cannot be reached, and nothing was done")
+        answer = run()
+        if faults.happens("doubled"):
+            run()
+        if faults.happens("reply_lost"):
+            raise OutcomeUnknown(_LOST)
+        await self._wait(late_delay_ms(random) if faults.happens("reply_late") else usual_delay_ms(random))
+        return answer
+
+    async def _wait(self, delay_ms: float) -> None:
+        await asyncio.sleep(delay_ms / 1000)
+        if self._client.is_dead:
+            await asyncio.get_running_loop().create_future()

@@ -1,0 +1,282 @@
+"""The schedule of a run: commands of callers, visits of applicants, and incidents of servers and processes.
+
+The schedule is drawn from the seed before the run begins. A smaller schedule is a part of it, so that
+:mod:`quota_engine.fuzz.shrinking` can leave out what a failure does not need.
+"""
+
+from __future__ import annotations
+
+__all__ = ["BEGINS_AT_MS", "Incident", "Operation", "Schedule", "draw_schedule"]
+
+from collections.abc import Callable, Collection, Iterator
+from random import Random
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from quota_engine.admission.guarded_command import AdmissionPass, EnteringCommand, GuardedCommand
+from quota_engine.admission.token_bucket import Charge, Limit, ResetTokens, TakeTokens, at_most, per_minute, per_second
+from quota_engine.conformance import random_draws, random_rooms
+from quota_engine.conformance.random_commands import random_commands
+from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, OPENS_AT_MS
+from quota_engine.domain.commands import MoveIn, Reserve
+from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, FindClaims, OpenMove, shards
+from quota_engine.draws.ledger import CreateDraw
+from quota_engine.fuzz.faults import INCIDENTS, Faults
+from quota_engine.ports import Acknowledge, Lookup, Query, ReadConsumerGroup, View
+from quota_engine.waiting_room.machine import CreateRoom
+
+BEGINS_AT_MS: Final = OPENS_AT_MS - 130_000
+"""The store's clock at the beginning of a run with commands, in milliseconds since 1970."""
+ROOM: Final = "~room.december"
+DRAW: Final = f"~draw.{random_draws.DRAW}"
+BUCKETS: Final = "~buckets.callers"
+REGISTRY: Final = shards()[0]
+GROUP: Final = "mail"
+_PROCESSES: Final = 3
+_HOUR_MS: Final = 3_600_000
+_DRAW_STEP_MS: Final = 60
+_VISITS_MAX: Final = 14
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """A call of a caller.
+
+    Attributes:
+        number: its number in the schedule.
+        at_ms: its virtual time.
+        process: the process that makes it.
+        address: the ledger; ``""`` for a visit.
+        request: a command, a request, or the seed text of a visit.
+        timeout_ms: the time that the call has; 0 for the store's own.
+        repetitions_max: how often the caller repeats a call whose outcome is unknown.
+    """
+
+    number: int
+    at_ms: int
+    process: int
+    address: str
+    request: Any
+    timeout_ms: int = 0
+    repetitions_max: int = 0
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """A fault that hits a process or a server.
+
+    Attributes:
+        number: its number in the schedule.
+        at_ms: its virtual time.
+        kind: one of :data:`quota_engine.fuzz.faults.INCIDENTS`.
+        process: the process that it hits.
+        lasts_ms: its length.
+    """
+
+    number: int
+    at_ms: int
+    kind: str
+    process: int
+    lasts_ms: int
+
+
+class Schedule(msgspec.Struct, frozen=True):
+    """All that a seed decides before the run.
+
+    Attributes:
+        store: ``memory``, ``lua`` or ``sql``.
+        world: ``commands`` for the commands of all kinds of ledgers, or ``visits`` for applicants of three offices.
+        faults: the rates of faults.
+        operations: the calls, by time.
+        incidents: the incidents, by time.
+    """
+
+    store: str
+    world: str
+    faults: Faults
+    operations: tuple[Operation, ...]
+    incidents: tuple[Incident, ...]
+
+
+def draw_schedule(seed: int, *, store: str = "", without: Collection[str] = (), size: int = 0) -> Schedule:
+    """Draw the schedule of a seed.
+
+    Args:
+        seed: decides everything.
+        store: the store; ``""`` lets the seed choose.
+        without: faults and incidents that do not happen.
+        size: the number of commands; 0 lets the seed choose.
+    """
+    random = Random(f"quota_engine fuzz {seed}")
+    chosen = random.choice(("memory", "lua", "sql"))
+    world = random.choice(("commands", "commands", "visits"))
+    faults = Faults.draw(random, without)
+    count = size or random.choice((60, 200, 500, 900))
+    operations = _commands(random, seed, count) if world == "commands" else _visits(random, seed)
+    operations.sort(key=lambda one: one.at_ms)
+    numbered = tuple(replace(one, number=number) for number, one in enumerate(operations))
+    last_ms = numbered[-1].at_ms if numbered else 0
+    incidents = _incidents(random, last_ms if world == "visits" else min(last_ms, 3 * _HOUR_MS))
+    return Schedule(
+        store or chosen, world, faults, numbered, tuple(one for one in incidents if one.kind not in without)
+    )
+
+
+def _incidents(random: Random, last_ms: int) -> Iterator[Incident]:
+    """Draw incidents: each seed has some of the kinds, each of them up to twice."""
+    if random.random() < 0.4:
+        return
+    number = 0
+    for kind in INCIDENTS:
+        if random.random() >= 0.35:
+            continue
+        for _ in range(random.choice((1, 1, 2))):
+            at_ms = int(last_ms * random.random() ** 2) + 200  # most commands come early
+            yield Incident(number, at_ms, kind, random.randrange(_PROCESSES), random.choice((50, 500, 3_000, 20_000)))
+            number += 1
+
+
+def _commands(random: Random, seed: int, count: int) -> list[Operation]:
+    """Draw commands to ledgers of some of the kinds."""
+    parts: list[Iterator[tuple[int, str, Any]]] = [_office_commands(random, seed, count)]
+    others: tuple[Callable[[Random, int], Iterator[tuple[int, str, Any]]], ...] = (
+        _room_commands,
+        _draw_commands,
+        _bucket_commands,
+        _registry_commands,
+    )
+    parts += [make(random, seed) for make in others if random.random() < 0.4]
+    if random.random() < 0.5:
+        parts.append(_questions(random, count // 10))
+    operations = []
+    for part in parts:
+        latest_ms = 0
+        for at_ms, address, request in part:
+            latest_ms = max(latest_ms, at_ms)  # virtual time does not run backwards
+            operations.append(
+                Operation(
+                    0,
+                    latest_ms,
+                    random.randrange(_PROCESSES),
+                    address,
+                    request,
+                    random.choice((0, 0, 0, 0, 0, 0, 250, 2_000)),
+                    random.choice((0, 1, 3)),
+                )
+            )
+    return operations
+
+
+def _office_commands(random: Random, seed: int, count: int) -> Iterator[tuple[int, str, Any]]:
+    guards = random.random() < 0.3
+    for now_ms, command in random_commands(seed, count):
+        request: Any = command
+        if guards and isinstance(command, EnteringCommand) and random.random() < 0.7:
+            request = _guarded(random, command, now_ms)
+        yield now_ms - BEGINS_AT_MS, OFFICE, request
+
+
+def _guarded(random: Random, command: Any, now_ms: int) -> GuardedCommand:
+    applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
+    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1), at_most(2, per_second))
+    names = random.sample(("account", "network", *applicants), random.choice((0, 1, 2)))
+    charges = tuple(
+        Charge(name, random.choice(limits), 1, random.random() < 0.2, random.random() < 0.2) for name in names
+    )
+    used = AdmissionPass(
+        f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, _HOUR_MS)), random.random() < 0.2
+    )
+    return GuardedCommand(command, charges, used if random.random() < 0.7 else None)
+
+
+def _room_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
+    shift_ms = OPENS_AT_MS - random_rooms.OPENS_AT_MS
+    for command, now_ms in random_rooms.walk(seed):
+        if isinstance(command, CreateRoom):
+            config = command.config
+            times = ("join_opens_at_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms")
+            command = CreateRoom(replace(config, **{name: getattr(config, name) + shift_ms for name in times}))
+        yield now_ms + shift_ms - BEGINS_AT_MS, ROOM, command
+        if random.random() < 0.2:
+            yield now_ms + shift_ms - BEGINS_AT_MS, ROOM, Query(ROOM, random.choice(random_rooms.QUESTIONS))
+
+
+def _draw_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
+    for now_ms, command in random_draws.walk(Random(f"draw {seed}")):
+        request: Any = command
+        if isinstance(command, CreateDraw):
+            config = command.config
+            times = ("opens_at_ms", "closes_at_ms", "forget_at_ms")
+            request = CreateDraw(
+                replace(config, **{name: BEGINS_AT_MS + getattr(config, name) * _DRAW_STEP_MS for name in times})
+            )
+        yield now_ms * _DRAW_STEP_MS, DRAW, request
+        if random.random() < 0.2:
+            yield now_ms * _DRAW_STEP_MS, DRAW, Query(DRAW, random.choice(random_draws.QUESTIONS))
+
+
+def _bucket_commands(random: Random, _: int) -> Iterator[tuple[int, str, Any]]:
+    limits = (per_second(7, 3), per_second(999_983, 40), per_minute(10, 2), at_most(3, per_second))
+    at_ms = 0
+    for _ in range(random.choice((20, 60))):
+        at_ms += random.choice((0, 0, 1, 10, 150, 5_000))
+        keys = random.sample(range(5), random.choice((1, 1, 2)))
+        charges = tuple(Charge(f"k{key}", limits[key % 4], random.randint(1, limits[key % 4].burst)) for key in keys)
+        if random.random() < 0.05:
+            yield at_ms, BUCKETS, ResetTokens(tuple(charge.name for charge in charges))
+        else:
+            yield at_ms, BUCKETS, TakeTokens(charges, random.random() < 0.5)
+
+
+def _registry_commands(random: Random, _: int) -> Iterator[tuple[int, str, Any]]:
+    applicants, references = tuple(f"p{number}" for number in range(30)), ("a~1", "a~2", "b~1", "c~1")
+    at_ms = 0
+    for number in range(1, random.choice((30, 90))):
+        at_ms += random.choice((0, 0, 1, 3, 10, 60, 2_000))
+        now_ms = BEGINS_AT_MS + at_ms
+        recent = max(1, number - random.randrange(1, 12) - number // 3)
+        lease_ms, forget_at_ms = random.choice((1, 5, 20, 900)), now_ms + random.choice((-3, 1, 8, 40, 2_000))
+        applicant, reference, other = random.choice(applicants), random.choice(references), random.choice(references)
+        lot = random.randrange(11)
+        request: Any
+        if lot < 4:
+            secondary = random.choice(("", "", other))
+            request = Claim(applicant, reference, lease_ms, forget_at_ms, random.choice((0, 0, recent)), secondary)
+        elif lot < 6:
+            request = Drop(applicant, recent)
+        elif lot < 8:
+            request = OpenMove(reference, other, random.randint(1, 3), lease_ms, forget_at_ms)
+        elif lot < 10:
+            request = CloseMove(reference, other, lot == 8, random.choice((0, recent)))
+        else:
+            request = Query(REGISTRY, FindClaims((applicant,)))
+        yield at_ms, REGISTRY, request
+
+
+def _questions(random: Random, count: int) -> Iterator[tuple[int, str, Any]]:
+    """Draw lookups, views, and the reads of a consumer group."""
+    at_ms = OPENS_AT_MS - BEGINS_AT_MS
+    for _ in range(count):
+        at_ms += random.choice((0, 1, 500, 20_000))
+        lot = random.random()
+        if lot < 0.3:
+            yield at_ms, OFFICE, Lookup(OFFICE, f"r{random.randrange(60)}")
+        elif lot < 0.6:
+            yield at_ms, OFFICE, View(OFFICE, (random.choice((DAY, NEXT_DAY)),))
+        elif lot < 0.85:
+            consumer = f"worker-{random.randrange(2)}"
+            yield at_ms, OFFICE, ReadConsumerGroup(OFFICE, GROUP, consumer, random.choice((1, 5, 40)), 10_000)
+        else:
+            first = random.randrange(1, 60)
+            yield at_ms, OFFICE, Acknowledge(OFFICE, GROUP, tuple(range(first, first + random.randrange(1, 30))))
+
+
+def _visits(random: Random, seed: int) -> list[Operation]:
+    """Draw visits of applicants to three offices, an operator's work, and calls that finish broken moves."""
+    at_ms = 0
+    operations = []
+    for number in range(random.randint(3, _VISITS_MAX)):
+        at_ms += random.choice((0, 0, 5, 400, 3_000, 30_000))
+        kind = random.choices(("visit", "operate", "recover"), (10, 3, 2))[0]
+        operations.append(Operation(0, at_ms, random.randrange(_PROCESSES), "", f"{kind} {seed} {number}"))
+    return operations

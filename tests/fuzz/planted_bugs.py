@@ -1,0 +1,589 @@
+"""Bugs that are planted to prove that the simulation finds such bugs. They exist in tests only.
+
+A bug is a piece of text in a file of the package, and the text that replaces it. A copy of the package with the bug
+runs in a process of its own, seed by seed, until a check objects::
+
+    python -m tests.fuzz.planted_bugs                   # every bug, and docs/planted-bugs.md
+    python -m tests.fuzz.planted_bugs --only NAME       # one bug, with what the check says
+"""
+
+from __future__ import annotations
+
+__all__ = ["BUGS", "SEEDS_MAX", "Bug", "Finding", "hunt", "plant"]
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGE: Final = "src/quota_engine"
+TABLE: Final = ROOT / "docs" / "planted-bugs.md"
+SEEDS_MAX: Final = 1000
+_RUN: Final = "from tests.fuzz.planted_bugs import search; search({store!r}, {first}, {seeds})"
+
+
+class Bug(NamedTuple):
+    """A planted bug.
+
+    Attributes:
+        name: its name.
+        area: the part of the system.
+        what: the effect, in a few words.
+        path: the file, below the package.
+        right: the text that is there, once.
+        wrong: the text that replaces it.
+        store: the store of the seeds; ``""`` lets each seed choose.
+    """
+
+    name: str
+    area: str
+    what: str
+    path: str
+    right: str
+    wrong: str
+    store: str = "memory"
+
+
+class Finding(NamedTuple):
+    """What a search for a bug has found.
+
+    Attributes:
+        seed: the seed; ``None`` if no seed showed the bug.
+        check: the check that objected.
+        text: its sentence.
+    """
+
+    seed: int | None
+    check: str
+    text: str
+
+
+_MACHINE: Final = "domain/state_machine.py"
+_INVENTORY: Final = "domain/inventory.py"
+_LEDGER: Final = "domain/ledger.py"
+_LUA: Final = "stores/redis/lua/office/"
+_SQL: Final = "stores/sql/transactions.py"
+_MOVES: Final = "workflows/office_moves.py"
+_CLAIMS: Final = "workflows/national_claims.py"
+
+BUGS: Final = (
+    # ------------------------------------------------------------------ the machine
+    Bug(
+        "overdue-too-late",
+        "machine",
+        "a hold is overdue one millisecond late, so its units are missing at its deadline",
+        "domain/due_queue.py",
+        "        if deadline_ms is None or deadline_ms > now_ms:\n            return None\n",
+        "        if deadline_ms is None or deadline_ms >= now_ms:\n            return None\n",
+    ),
+    Bug(
+        "oversell-by-one",
+        "machine",
+        "a reserve finds a unit when one is missing",
+        _INVENTORY,
+        "            if quotas[name].free < units and name not in kept:",
+        "            if quotas[name].free < units - 1 and name not in kept:",
+    ),
+    Bug(
+        "units-lost-at-release",
+        "machine",
+        "a removed applicant returns one unit too few",
+        _LEDGER,
+        "        returned = old_units - units if name in kept else old_units\n",
+        "        returned = old_units - units if name in kept else old_units - (old_units > 1)\n",
+    ),
+    Bug(
+        "day-opens-early",
+        "machine",
+        "a day takes bookings before the server's clock says so (BC Parks #414)",
+        _MACHINE,
+        "    if now_ms < terms.opens_at_ms:\n",
+        "    if now_ms < terms.opens_at_ms - 2:\n",
+    ),
+    Bug(
+        "closed-day-sells",
+        "machine",
+        "a day that an operator has closed takes bookings",
+        _MACHINE,
+        "    if day.closed:\n        return REFUSED[Status.DAY_CLOSED]\n",
+        "",
+    ),
+    Bug(
+        "double-click",
+        "machine",
+        "the same party gets a second hold on the same day (ZMS)",
+        _MACHINE,
+        "            and is_same_party(record.applicants, command.applicants)\n        ):\n            return record",
+        "            and record.id == command.id\n        ):\n            return record",
+    ),
+    Bug(
+        "identity-not-checked-at-hold",
+        "machine",
+        "a hold is given although the applicant has reached the limit (ZMS, BC Parks)",
+        _MACHINE,
+        "    return _refuse_identity(ledger, command.applicants, command.day, now_ms)\n\n\ndef _refuse_identity",
+        "    return None\n\n\ndef _refuse_identity",
+    ),
+    Bug(
+        "key-reused-with-another-body",
+        "machine",
+        "a key answers another party with a stranger's record",
+        _MACHINE,
+        "    if not is_party_of(record, command.applicants) or (",
+        "    if (",
+    ),
+    Bug(
+        "late-confirm-checks-no-limit",
+        "machine",
+        "a late confirm does not ask whether the party has another place meanwhile",
+        _MACHINE,
+        "        and conflicting_claim(ledger, record.applicants, record.day, now_ms) is None\n    ):\n",
+        "    ):\n",
+    ),
+    Bug(
+        "queue-number-twice",
+        "machine",
+        "a moved confirmed place keeps the number of its old day",
+        _MACHINE,
+        "    is_renumbered = record.state is State.CONFIRMED and record.day != command.day\n",
+        "    is_renumbered = False\n",
+    ),
+    Bug(
+        "moves-without-end",
+        "machine",
+        "the limit of moves counts one move too few",
+        _MACHINE,
+        "record.moves - record.forced_moves >= rules.reschedules_max",
+        "record.moves - record.forced_moves > rules.reschedules_max",
+    ),
+    Bug(
+        "stale-version-accepted",
+        "machine",
+        "an expected version is not compared",
+        "domain/checks.py",
+        "    if expected_version and expected_version != record.version:\n",
+        "    if expected_version and expected_version > record.version:\n",
+    ),
+    Bug(
+        "cooling-forgotten",
+        "machine",
+        "cooled units never become free",
+        _INVENTORY,
+        "    if not cooling_due or cooling_due[0][0] > now_ms:\n",
+        "    if not cooling_due or cooling_due[0][0] + 60_000 > now_ms:\n",
+    ),
+    Bug(
+        "reallocation-keeps-units",
+        "machine",
+        "units that move to another quota stay in the first one, too",
+        _LEDGER,
+        "    for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):\n",
+        "    for name, units in ((event.to_quota, event.units),):\n",
+    ),
+    Bug(
+        "move-overtakes-the-wait-list",
+        "machine",
+        "a newcomer takes what the wait list could use",
+        _INVENTORY,
+        "    if day.waiting:\n        return _find_option_behind_wait_list",
+        "    if day.waiting and now_ms < 0:\n        return _find_option_behind_wait_list",
+    ),
+    Bug(
+        "sweep-forgets-the-wait-list",
+        "machine",
+        "units of expired holds are not offered to the wait list",
+        _INVENTORY,
+        "    if day.waiting:\n        serve_wait_list(ledger, day, now_ms)\n",
+        "",
+    ),
+    Bug(
+        "no-show-too-early",
+        "machine",
+        "a party is a no-show before the day has begun",
+        "domain/checks.py",
+        "    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None",
+        "    return None",
+    ),
+    Bug(
+        "capacity-raised-marks-overbooked",
+        "machine",
+        "a raised capacity frees nothing (BC Parks #167)",
+        _LEDGER,
+        "    quota.add_free(event.capacity - quota.capacity, event.at_ms)\n",
+        "    quota.add_free(min(event.capacity - quota.capacity, 0), event.at_ms)\n",
+    ),
+    # ------------------------------------------------------------------ Lua
+    Bug(
+        "lua-deadline-off-by-one",
+        "Lua",
+        "the script expires a hold one millisecond late",
+        _LUA + "inventory.lua",
+        'if record.state == "HELD" and record.deadline_at_ms <= now_ms then',
+        'if record.state == "HELD" and record.deadline_at_ms < now_ms then',
+        "lua",
+    ),
+    Bug(
+        "lua-party-too-large",
+        "Lua",
+        "the script accepts a party of one applicant more",
+        _LUA + "state_machine.lua",
+        "if units > rules.party_max then",
+        "if units > rules.party_max + 1 then",
+        "lua",
+    ),
+    Bug(
+        "lua-late-copies-run",
+        "Lua",
+        "a copy that the network delivers after its last moment is carried out",
+        "stores/redis/lua/shared/call.lua",
+        'if valid_until_ms ~= "" and server_ms > tonumber(valid_until_ms) then',
+        'if valid_until_ms ~= "" and server_ms > tonumber(valid_until_ms) + 60000 then',
+        "lua",
+    ),
+    Bug(
+        "lua-cancel-after-the-day",
+        "Lua",
+        "the script cancels a place of a day that is over",
+        _LUA + "state_machine.lua",
+        'if now_ms >= day.ends_at_ms and not day.closed then return "DAY_OVER" end',
+        "",
+        "lua",
+    ),
+    Bug(
+        "lua-reallocation-leaks",
+        "Lua",
+        "the script moves units to another quota and keeps them",
+        _LUA + "inventory.lua",
+        "quota.capacity, quota.free = quota.capacity - units, quota.free - units",
+        "quota.free = quota.free - units",
+        "lua",
+    ),
+    Bug(
+        "lua-identity-limit-of-others",
+        "Lua",
+        "the script shows a stranger the record that reaches their limit",
+        _LUA + "state_machine.lua",
+        'return outcome("IDENTITY_LIMIT", same_party(conflicting, command) and conflicting or nil)',
+        'return outcome("IDENTITY_LIMIT", conflicting)',
+        "lua",
+    ),
+    Bug(
+        "lua-decline-without-pause",
+        "Lua",
+        "a party that declined is offered the same place at once",
+        _LUA + "state_machine.lua",
+        "now_ms + ledger.rules.decline_pause_ms",
+        "now_ms",
+        "lua",
+    ),
+    Bug(
+        "lua-fence-ignored",
+        "Lua",
+        "a command runs on a server that did not write the ledger last",
+        "stores/redis/lua/shared/fence.lua",
+        "if is_elsewhere or fence.mender or (fence.epoch == fence.seen_epoch and seen_server ~= fence.here) then",
+        "if fence.mender then",
+        "lua",
+    ),
+    # ------------------------------------------------------------------ passes and buckets
+    Bug(
+        "pass-used-twice",
+        "passes",
+        "a used pass is not remembered",
+        _LUA + "guarded_command.lua",
+        "  if usable and has_succeeded(result) then\n",
+        '  if usable and has_succeeded(result) and fields.pass == "" then\n',
+        "lua",
+    ),
+    Bug(
+        "pass-after-its-end",
+        "passes",
+        "a pass is accepted at the moment at which it ends",
+        _LUA + "guarded_command.lua",
+        "usable = gate_ms < fields.pass_until_ms and",
+        "usable = gate_ms <= fields.pass_until_ms and",
+        "lua",
+    ),
+    Bug(
+        "bucket-refills-twice",
+        "buckets",
+        "a charge takes half of its tokens",
+        "stores/redis/lua/buckets/token_bucket.lua",
+        "local ticks = charge.cost * charge.per_ms",
+        "local ticks = math.ceil(charge.cost / 2) * charge.per_ms",
+        "lua",
+    ),
+    # ------------------------------------------------------------------ rooms
+    Bug(
+        "room-opens-early",
+        "room",
+        "a room opens before the server's clock says so",
+        "stores/redis/lua/waiting_room/apply_commands.lua",
+        "  if now_ms < config.opens_at_ms then return",
+        "  if now_ms < config.opens_at_ms - 600000 then return",
+        "lua",
+    ),
+    Bug(
+        "room-jams",
+        "room",
+        "turns never end, so abandoned tickets jam the room (AWS #154)",
+        "stores/redis/lua/waiting_room/apply_commands.lua",
+        "if tonumber(at_ms) + config.turn_ms <= now_ms then",
+        "if tonumber(at_ms) + config.turn_ms < 0 then",
+        "lua",
+    ),
+    Bug(
+        "room-second-ticket",
+        "room",
+        "an applicant who joins again gets a second ticket",
+        "stores/redis/lua/waiting_room/apply_commands.lua",
+        '    if known and known_ticket ~= replaces_ticket then return known_ticket .. "p" end\n',
+        "",
+        "lua",
+    ),
+    # ------------------------------------------------------------------ draws
+    Bug(
+        "draw-accepts-late-applications",
+        "draw",
+        "an application is accepted after the draw has closed",
+        "stores/redis/lua/draw/apply_commands.lua",
+        'if now_ms >= config.closes_at_ms then return outcome("APPLICATIONS_CLOSED") end',
+        'if now_ms >= config.closes_at_ms + 5000 then return outcome("APPLICATIONS_CLOSED") end',
+        "lua",
+    ),
+    # ------------------------------------------------------------------ the registry and moves
+    Bug(
+        "claim-of-another-reservation",
+        "registry",
+        "a claim is dropped by a call that holds an older one",
+        "stores/redis/lua/registry/apply_commands.lua",
+        '  if known.number ~= tonumber(fields[3]) then return result("TAKEN", known, now_ms) end\n',
+        "",
+        "lua",
+    ),
+    Bug(
+        "completed-move-reopened",
+        "registry",
+        "a completed move is undone by a late cancellation",
+        "stores/redis/lua/registry/apply_commands.lua",
+        '  if known.done then return result(done and "DONE" or "TAKEN", known, now_ms) end\n',
+        "",
+        "lua",
+    ),
+    Bug(
+        "move-keeps-both-places",
+        "workflows",
+        "a move does not release the old place",
+        _MOVES,
+        "    released: Outcome = yield Apply(office, MoveOut(source_id, expected_version=version))\n",
+        "    released: Outcome = yield Apply(office, PrepareMove(source_id, expected_version=version))\n"
+        "    released = replace(released, status=Status.MOVED)\n",
+    ),
+    Bug(
+        "move-loses-both-places",
+        "workflows",
+        "a move releases the old place before it has the new one",
+        _MOVES,
+        "    if not moved.ok or moved.reservation is None:\n        yield from _forget_attempt",
+        "    if not moved.ok or moved.reservation is None:\n"
+        '        yield Apply(record.office, MoveOut(source.partition("~")[2]))\n'
+        "        yield from _forget_attempt",
+    ),
+    Bug(
+        "broken-moves-are-not-finished",
+        "workflows",
+        "moves whose client died stay half done",
+        _MOVES,
+        "            if (yield from _finish(requests, move)):\n",
+        "            if move.done:\n",
+    ),
+    # ------------------------------------------------------------------ the SQL stores
+    Bug(
+        "sql-lost-answer-applied-again",
+        "SQL",
+        "a commit whose answer was lost is applied a second time",
+        _SQL,
+        "            if not rows or bytes(rows[0][0]) == checksum:\n",
+        "            if not rows:\n",
+        "sql",
+    ),
+    Bug(
+        "sql-cache-survives-a-rollback",
+        "SQL",
+        "a ledger in memory keeps what its transaction did not commit",
+        _SQL,
+        "            except BaseException:\n                self.cache.drop(address)\n                raise\n"
+        '        raise RolledBack("the ledger',
+        '            except BaseException:\n                raise\n        raise RolledBack("the ledger',
+        "sql",
+    ),
+    Bug(
+        "sql-stale-cache",
+        "SQL",
+        "a process does not read what others have committed since",
+        _SQL,
+        "            if ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number "
+        "== row.last_number:\n",
+        "            if ledger.is_of(row):\n",
+        "sql",
+    ),
+    Bug(
+        "sql-settles-with-the-wrong-results",
+        "SQL",
+        "after a lost answer each caller gets the results of the first attempt, whether it was committed or not",
+        _SQL,
+        "        if row is not None and row.last_number >= number:\n",
+        "        if row is not None:\n            return results\n"
+        "        if row is not None and row.last_number >= number:\n",
+        "sql",
+    ),
+    # ------------------------------------------------------------------ batching and calls
+    Bug(
+        "batch-answers-swapped",
+        "batching",
+        "callers of one batch get each other's answers",
+        "stores/redis/store_base.py",
+        "        for call, reply in zip(batch, replies, strict=True):\n            if not call.is_done():",
+        "        for call, reply in zip(batch, [*replies[1:], *replies[:1]], strict=True):\n"
+        "            if not call.is_done():",
+        "lua",
+    ),
+    Bug(
+        "call-does-not-wait",
+        "batching",
+        "a call ends, or sends another copy, while one may still run",
+        "stores/redis/server_clock.py",
+        "    def wait_ms(self) -> int:\n",
+        "    def wait_ms(self) -> int:\n        return 0\n\n    def _wait_ms(self) -> int:\n",
+        "lua",
+    ),
+    Bug(
+        "unknown-called-unavailable",
+        "batching",
+        "a lost reply is reported as if nothing had been done",
+        "stores/redis/retrying_calls.py",
+        "    if unknown is not None:\n        raise OutcomeUnknown(_explain_unknown(unknown, reason)) from reason\n",
+        "",
+        "lua",
+    ),
+    # ------------------------------------------------------------------ the sold-out cache
+    Bug(
+        "sold-out-flag-stays",
+        "sold-out cache",
+        "a sold-out answer is remembered for a minute (miaosha)",
+        "stores/redis/sold_out_cache.py",
+        "self._bound_s = bound_ms / 1000",
+        "self._bound_s = bound_ms and 60.0",
+        "lua",
+    ),
+)
+
+
+def plant(bug: Bug, folder: Path) -> None:
+    """Plant a bug in a copy of the package.
+
+    Raises:
+        ValueError: The text is not there exactly once.
+    """
+    path = folder / PACKAGE / bug.path
+    text = path.read_text(encoding="utf-8")
+    if text.count(bug.right) != 1:
+        raise ValueError(f"{bug.name}: {bug.path} has the text {text.count(bug.right)} times, not once")
+    path.write_text(text.replace(bug.right, bug.wrong), encoding="utf-8")
+
+
+def hunt(bug: Bug, *, first: int = 0, seeds: int = SEEDS_MAX) -> Finding:
+    """Run seeds on a copy of the package with the bug, until a check objects."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        plant(bug, folder)
+        environment = {**os.environ, "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{ROOT}"}
+        code = _RUN.format(store=bug.store, first=first, seeds=seeds)
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    if run.returncode:
+        return Finding(None, "it did not run", run.stderr.strip().splitlines()[-1] if run.stderr else "")
+    return Finding(**json.loads(run.stdout))
+
+
+def search(store: str, first: int, seeds: int) -> None:
+    """Run seeds in this process until a check objects, and print what was found. The package has the bug."""
+    from quota_engine.fuzz.runner import run_seed
+    from tests.fuzz.oracle_check import OracleCheck
+
+    for seed in range(first, first + seeds):
+        try:
+            violations = run_seed(seed, store=store, step_check=OracleCheck()).violations
+        except Exception as error:  # a run that breaks off has found the bug as well
+            violations = (f"the run broke off: {error!r}",)
+        if violations:
+            sys.stdout.write(json.dumps({"seed": seed, "check": _check_of(violations[0]), "text": violations[0]}))
+            return
+    sys.stdout.write(json.dumps({"seed": None, "check": "", "text": ""}))
+
+
+def _check_of(text: str) -> str:
+    """Return the name of the check that made a sentence."""
+    for part, name in (
+        ("the oracle objects", "oracle of the rules"),
+        ("and the machine says", "pure machine beside the store"),
+        ("the state differs", "state of the pure machine"),
+        ("audit:", "audit"),
+        ("visit ", "acknowledged places"),
+        ("has the places", "national limit"),
+        ("has not ended", "rest after the faults"),
+        ("no answer:", "rest after the faults"),
+        ("operation ", "unexpected error"),
+        ("broke off", "unexpected error"),
+    ):
+        if part in text:
+            return name
+    return "history"
+
+
+def table_of(findings: dict[str, Finding]) -> str:
+    """Return the document with the table of all bugs."""
+    lines = [
+        "# Planted bugs",
+        "",
+        "This page shows that the simulation notices bugs.",
+        "It is for engineers who change a rule, a store or the simulation.",
+        "Each row is a bug that a test plants in a copy of the package, and the first seed that shows it.",
+        "`python -m tests.fuzz.planted_bugs` makes this page ([reliability.md](reliability.md)).",
+        "",
+        "| bug | part | effect | store | seed | check |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for bug in BUGS:
+        found = findings[bug.name]
+        seed = "not found" if found.seed is None else str(found.seed)
+        lines.append(f"| {bug.name} | {bug.area} | {bug.what} | {bug.store} | {seed} | {found.check} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Hunt bugs; returns 1 if one of them is not found."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.planted_bugs", description=__doc__)
+    parser.add_argument("--only", help="the name of one bug; the page is not written")
+    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="the most seeds of a bug")
+    options = parser.parse_args()
+    findings: dict[str, Any] = {}
+    for bug in BUGS:
+        if options.only and options.only not in bug.name:
+            continue
+        found = findings[bug.name] = hunt(bug, seeds=options.seeds)
+        sys.stdout.write(f"{bug.name}: seed {found.seed}, {found.check}: {found.text[:300]}\n")
+        sys.stdout.flush()
+    if not options.only:
+        TABLE.write_text(table_of(findings), encoding="utf-8")
+    return 1 if any(found.seed is None for found in findings.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

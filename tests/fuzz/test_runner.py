@@ -1,0 +1,85 @@
+"""Seeds of the simulation: faults of clients, network, stores and clocks, and no answer that was not true.
+
+``quota-engine fuzz --seeds 10000`` runs more of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from quota_engine.fuzz.runner import SeedReport, run_seed
+from quota_engine.stores.redis.server_clock import LastMoment
+from tests.support.effort import seeds
+
+STORES = ("memory", "lua", "sql")
+
+
+def failing(reports: Iterable[SeedReport]) -> SeedReport | None:
+    return next((report for report in reports if report.violations), None)
+
+
+def explained(report: SeedReport) -> str:
+    return "\n".join([f"seed {report.seed} on {report.store}", *report.violations])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("store", "gate"), [("memory", 10), ("lua", 4), ("sql", 4)])
+def test_seeds_show_no_violation(store: str, gate: int) -> None:
+    for seed in seeds(gate, 60):
+        report = run_seed(seed, store=store)
+        assert report.violations == (), explained(report)
+        assert report.operations
+
+
+@pytest.mark.parametrize(
+    ("store", "seed"),
+    [
+        ("memory", 30),  # a clock that was set forward: a move's lease ends only when the clock is there again
+        ("memory", 42),  # a call that came while its process was dead
+        ("memory", 55),  # two quotas that get the same capacity
+        ("memory", 79),  # a record whose quota was renamed
+        ("sql", 16),  # a draw that another transaction creates
+        ("sql", 27),  # a process that died with an open transaction
+    ],
+)
+def test_seeds_that_were_hard_to_judge(store: str, seed: int) -> None:
+    """They failed while the simulator was written, because it was wrong about what may happen."""
+    report = run_seed(seed, store=store)
+    assert report.violations == (), explained(report)
+
+
+@pytest.mark.slow
+def test_many_kinds_of_faults_happen() -> None:
+    fired: Counter[str] = Counter()
+    for store, chosen in (("memory", range(10)), ("lua", (0, 1)), ("sql", (0, 16))):
+        for seed in chosen:
+            fired.update(run_seed(seed, store=store).faults)
+    assert len(fired) >= 20, fired
+
+
+def digest_of_seeds() -> str:
+    lines = [line for seed, store in enumerate(STORES) for line in run_seed(seed, store=store).lines]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def test_seed_repeats_to_the_byte_under_another_hash_seed() -> None:
+    code = "from tests.fuzz.test_runner import digest_of_seeds; print(digest_of_seeds())"
+    environment = {**os.environ, "PYTHONHASHSEED": "4711"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == digest_of_seeds()
+
+
+def test_simulation_finds_a_server_that_accepts_late_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last moments of attempts never come."""
+    stamp = LastMoment.stamp
+    monkeypatch.setattr(LastMoment, "stamp", lambda self, node, end: stamp(self, node, end) + 10**9)
+    report = failing(run_seed(seed, store="lua") for seed in range(14, 20))
+    assert report is not None
+    assert "follows from no call whose answer was still open" in report.violations[0]
