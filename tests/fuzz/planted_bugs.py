@@ -1,7 +1,7 @@
 """Bugs that are planted to prove that the simulation finds such bugs. They exist in tests only.
 
 A bug is a piece of text in a file of the package, and the text that replaces it. A copy of the package with the bug
-runs in a process of its own, seed by seed, until a check objects::
+runs in a separate process, seed by seed, until a check objects::
 
     python -m tests.fuzz.planted_bugs                   # every bug, and docs/planted-bugs.md
     python -m tests.fuzz.planted_bugs --only NAME       # one bug, with what the check says
@@ -51,7 +51,7 @@ class Bug(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What a search for a bug has found.
+    """The result of the search for a bug.
 
     Attributes:
         seed: the seed; ``None`` if no seed showed the bug.

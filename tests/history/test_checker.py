@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from quota_engine.cli.main import main
-from quota_engine.history.checker import Call, History, Loss, check
+from quota_engine.history.checker import CallRecord, History, Loss, check
 from quota_engine.history.files import HistoryError, dump, load
-from quota_engine.history.model import Place
+from quota_engine.history.model import ReservationState
 
 OFFICE = "surabaya"
 DAY = 739_000
@@ -37,8 +37,8 @@ class Story:
         events = self.history.events.setdefault(OFFICE, [])
         events.append({"number": len(events) + 1, "at_ms": at_ms, "kind": kind, "details": details})
 
-    def step(self, at_ms: int, verb: str, name: str, state: str, version: int, **fields: Any) -> Place:
-        place = Place(name, DAY, state, version, 1, ("online",), 60_000, ())
+    def step(self, at_ms: int, verb: str, name: str, state: str, version: int, **fields: Any) -> ReservationState:
+        place = ReservationState(name, DAY, state, version, 1, ("online",), 60_000, ())
         place = dataclasses.replace(place, **fields)
         record = {**dataclasses.asdict(place), "reference": f"{OFFICE}~{name}"}
         del record["id"]
@@ -55,7 +55,7 @@ class Story:
         return place
 
     def call(self, began_at_ms: int, ended_at_ms: int, name: str, key: str, status: str, **fields: Any) -> None:
-        call = Call(name, OFFICE, key, began_at_ms=began_at_ms, ended_at_ms=ended_at_ms, status=status, **fields)
+        call = CallRecord(name, OFFICE, key, began_at_ms=began_at_ms, ended_at_ms=ended_at_ms, status=status, **fields)
         self.history.calls.append(call)
 
     def findings(self) -> list[str]:
@@ -67,7 +67,7 @@ def story() -> Story:
     return Story()
 
 
-def reserve(story: Story, at_ms: int, name: str, **fields: Any) -> Place:
+def reserve(story: Story, at_ms: int, name: str, **fields: Any) -> ReservationState:
     place = story.step(at_ms, "reserve", name, "HELD", 1, **fields)
     story.call(at_ms - 5, at_ms + 5, "reserve", name, "HELD", shown=place, day=DAY)
     return place

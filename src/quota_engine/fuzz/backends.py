@@ -6,7 +6,7 @@ off, set to another time, and brought back to an earlier state.
 
 from __future__ import annotations
 
-__all__ = ["Backend", "LuaBackend", "MemoryBackend", "SqlBackend", "VirtualClock"]
+__all__ = ["SimulatedMemory", "SimulatedRedis", "SimulatedSql", "SimulatedStore", "VirtualClock"]
 
 import abc
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class VirtualClock:
         return self.epoch_ms + int(self._loop.now_ms())
 
 
-class Backend(abc.ABC):
+class SimulatedStore(abc.ABC):
     """A simulated store.
 
     Attributes:
@@ -103,7 +103,7 @@ class Backend(abc.ABC):
         """Learn that a process has died: its connections are gone."""
 
     def restart(self) -> None:  # noqa: B027 - the memory store's process lives as long as its memory
-        """Restart the server. What was acknowledged is on its disk."""
+        """Restart the server. Acknowledged changes are on its disk."""
 
     def fail_over(self) -> None:
         """Continue on another server."""
@@ -136,7 +136,7 @@ class Backend(abc.ABC):
             times.extend([int(self.loop.now_ms())] * (last_number - len(times)))
 
 
-class MemoryBackend(Backend):
+class SimulatedMemory(SimulatedStore):
     """The memory store of one process, which others reach over a network."""
 
     def __init__(self, loop: VirtualLoop, faults: FaultSource, reference: Reference, epoch_ms: int) -> None:
@@ -146,7 +146,7 @@ class MemoryBackend(Backend):
         self._is_down = False
 
     def open(self, client: Client, clock: VirtualClock) -> MemoryServerStore:
-        """See :meth:`Backend.open`."""
+        """See :meth:`SimulatedStore.open`."""
         return MemoryServerStore(self._memory, self.faults, client, lambda: self._is_down, self._applied)
 
     def _applied(self, address: str, command: Any, outcome: Any) -> None:
@@ -156,34 +156,34 @@ class MemoryBackend(Backend):
             self.note_events(address, entry.last_number)
 
     def set_clock(self, epoch_ms: int) -> None:
-        """See :meth:`Backend.set_clock`."""
+        """See :meth:`SimulatedStore.set_clock`."""
         self._clock.epoch_ms = epoch_ms
 
     def set_down(self, *, is_down: bool) -> None:
-        """See :meth:`Backend.set_down`."""
+        """See :meth:`SimulatedStore.set_down`."""
         self._is_down = is_down
 
     def save(self) -> None:
-        """See :meth:`Backend.save`."""
+        """See :meth:`SimulatedStore.save`."""
 
     def lose_tail(self, saved: Any) -> None:
         """Do nothing: the memory store has no second server."""
 
     async def describe(self, address: str) -> Any:
-        """See :meth:`Backend.describe`."""
+        """See :meth:`SimulatedStore.describe`."""
         return self._memory.execute(Describe(address))
 
     async def events(self, office: str) -> list[RecordedEvent]:
-        """See :meth:`Backend.events`."""
+        """See :meth:`SimulatedStore.events`."""
         return self._memory.execute(ReadEvents(office, 0, _EVENTS_MAX))
 
     async def audit(self, office: str) -> list[str]:
-        """See :meth:`Backend.audit`."""
+        """See :meth:`SimulatedStore.audit`."""
         return self._memory.execute(Audit(office))
 
 
 class _RecordingRedisStore(AsyncRedisStore):
-    """A store that tells its commands to the server's reference, by the lines in which they travel."""
+    """A store that reports its commands to the server's reference, by the lines in which they travel."""
 
     known: dict[tuple[str, str], Any]
     addresses: dict[str, str]
@@ -203,7 +203,7 @@ class _RecordingRedisStore(AsyncRedisStore):
         return await super().execute(request, ends_at_ms=ends_at_ms)
 
 
-class LuaBackend(Backend):
+class SimulatedRedis(SimulatedStore):
     """A Redis server that runs the real scripts."""
 
     def __init__(
@@ -236,7 +236,7 @@ class LuaBackend(Backend):
         self._scripts = 0
 
     def open(self, client: Client, clock: VirtualClock) -> AsyncRedisStore:
-        """See :meth:`Backend.open`."""
+        """See :meth:`SimulatedStore.open`."""
         store = _RecordingRedisStore(
             self.network.pool(client),
             policy=self._policy,
@@ -298,28 +298,28 @@ class LuaBackend(Backend):
             self.note_events(address, LuaStore(None, self._lua).read_events(address).last_number)
 
     def set_clock(self, epoch_ms: int) -> None:
-        """See :meth:`Backend.set_clock`."""
+        """See :meth:`SimulatedStore.set_clock`."""
         self.network.epoch_ms = epoch_ms
 
     def set_down(self, *, is_down: bool) -> None:
-        """See :meth:`Backend.set_down`."""
+        """See :meth:`SimulatedStore.set_down`."""
         self.network.is_down = is_down
         if is_down:
             self.network.cut_all()
 
     def restart(self) -> None:
-        """See :meth:`Backend.restart`."""
+        """See :meth:`SimulatedStore.restart`."""
         self.network.cut_all()
         self._server.forget_scripts()
         self._servers += 1
         self._lua.server = f"{self._servers:040x}"
 
     def save(self) -> Any:
-        """See :meth:`Backend.save`."""
+        """See :meth:`SimulatedStore.save`."""
         return self._lua.save(), self.reference.save(), set(self._repaired)
 
     def lose_tail(self, saved: Any) -> None:
-        """See :meth:`Backend.lose_tail`."""
+        """See :meth:`SimulatedStore.lose_tail`."""
         values, ledgers, repaired = saved
         self._lua.restore(values)
         self.reference.restore(ledgers)
@@ -327,15 +327,15 @@ class LuaBackend(Backend):
         self.restart()
 
     async def describe(self, address: str) -> Any:
-        """See :meth:`Backend.describe`."""
+        """See :meth:`SimulatedStore.describe`."""
         return LuaStore(None, self._lua).execute(Describe(address))
 
     async def events(self, office: str) -> list[RecordedEvent]:
-        """See :meth:`Backend.events`."""
+        """See :meth:`SimulatedStore.events`."""
         return LuaStore(None, self._lua).execute(ReadEvents(office, 0, _EVENTS_MAX))
 
     async def audit(self, office: str) -> list[str]:
-        """See :meth:`Backend.audit`."""
+        """See :meth:`SimulatedStore.audit`."""
         self._lua.time_ms = self.network.server_ms()
         return LuaStore(None, self._lua).execute(Audit(office))
 
@@ -384,7 +384,7 @@ class _RecordingSqlStore(AsyncSqlStore):
         return await self._send(SqlCall(request.office, run, True, creates), ends_at_ms)
 
 
-class SqlBackend(Backend):
+class SimulatedSql(SimulatedStore):
     """A SQL database that stores share."""
 
     loses_tails = True
@@ -400,7 +400,7 @@ class SqlBackend(Backend):
         self._epoch_ms = epoch_ms
 
     def open(self, client: Client, clock: VirtualClock) -> AsyncSqlStore:
-        """See :meth:`Backend.open`."""
+        """See :meth:`SimulatedStore.open`."""
         recorder = RunRecorder(self._on_end)
         store = _RecordingSqlStore(
             SqlSessions(self.database, self.faults, client, recorder),
@@ -418,29 +418,29 @@ class SqlBackend(Backend):
             self.note_events(run.address, len(self.reference.ledger(run.address).events))
 
     def set_clock(self, epoch_ms: int) -> None:
-        """See :meth:`Backend.set_clock`."""
+        """See :meth:`SimulatedStore.set_clock`."""
         self.database.epoch_ms = epoch_ms
 
     def set_down(self, *, is_down: bool) -> None:
-        """See :meth:`Backend.set_down`."""
+        """See :meth:`SimulatedStore.set_down`."""
         self.database.is_down = is_down
         if is_down:
             self.database.restart()
 
     def notice_death(self, client: Client) -> None:
-        """See :meth:`Backend.notice_death`."""
+        """See :meth:`SimulatedStore.notice_death`."""
         self.database.forget(client)
 
     def restart(self) -> None:
-        """See :meth:`Backend.restart`."""
+        """See :meth:`SimulatedStore.restart`."""
         self.database.restart()
 
     def save(self) -> Any:
-        """See :meth:`Backend.save`."""
+        """See :meth:`SimulatedStore.save`."""
         return self.database.save(), self.reference.save()
 
     def lose_tail(self, saved: Any) -> None:
-        """See :meth:`Backend.lose_tail`."""
+        """See :meth:`SimulatedStore.lose_tail`."""
         tables, ledgers = saved
         self.database.restore(tables)
         self.reference.restore(ledgers)
@@ -454,13 +454,13 @@ class SqlBackend(Backend):
         return await store.execute(request)
 
     async def describe(self, address: str) -> Any:
-        """See :meth:`Backend.describe`."""
+        """See :meth:`SimulatedStore.describe`."""
         return await self._ask(Describe(address))
 
     async def events(self, office: str) -> list[RecordedEvent]:
-        """See :meth:`Backend.events`."""
+        """See :meth:`SimulatedStore.events`."""
         return list(await self._ask(ReadEvents(office, 0, _EVENTS_MAX)))
 
     async def audit(self, office: str) -> list[str]:
-        """See :meth:`Backend.audit`."""
+        """See :meth:`SimulatedStore.audit`."""
         return list(await self._ask(Audit(office)))

@@ -56,7 +56,7 @@ def run_campaign(
         store: the store of all seeds; ``""`` lets each seed choose.
         minutes: end after this time; 0 for no end.
         on_report: called after each seed.
-        failures_max: end after so many seeds that failed.
+        failures_max: the number of failed seeds after which it ends.
         keeps_history: True for reports with the lines of a history file.
     """
     began_s, processor_began_s = time.monotonic(), time.process_time()

@@ -242,11 +242,11 @@ class LuaServer:
         self._values = copy.deepcopy(saved)
 
     def keys(self) -> frozenset[str]:
-        """The keys that there are."""
+        """Return all keys."""
         return frozenset(self._values)
 
     def members(self, key: str) -> list[str]:
-        """The fields of a hash, or the members of a sorted set, sorted."""
+        """Return the fields of a hash, or the members of a sorted set, sorted."""
         value = self._values.get(key, {})
         return sorted(value.scores if isinstance(value, _SortedSet) else value)
 
@@ -281,7 +281,7 @@ class LuaServer:
         return value
 
     def _from_lua(self, value: Any) -> Any:
-        """As a server does it: numbers are cut to integers, ``false`` is nil, an array ends before its first nil."""
+        """Convert as a server does: numbers become integers, ``false`` is nil, an array ends before its first nil."""
         if lua51.lua_type(value) == "table":
             found: list[Any] = []
             while (one := value[len(found) + 1]) is not None:
@@ -292,7 +292,7 @@ class LuaServer:
         return int(value) if isinstance(value, float) else value
 
     def _value(self, key: str, kind: type[T]) -> T:
-        """The value of a key, or an empty one that becomes it when something is written."""
+        """Return the value of a key, or an empty one that becomes it when something is written."""
         value = self._values.get(key)
         if value is None:
             return kind()
@@ -517,11 +517,11 @@ class LuaStore:
         self._places: dict[str, Any] = {}
 
     def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
-        """See :meth:`quota_engine.ports.Backend.send`."""
+        """See :meth:`quota_engine.ports.Store.send`."""
         return self._run(format_of(address).script_of(command), address, (command,))[0]
 
     def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
-        """See :meth:`quota_engine.ports.Backend.perform`."""
+        """See :meth:`quota_engine.ports.Store.perform`."""
         answer: T = self._answer(request)
         return answer
 

@@ -1,4 +1,4 @@
-"""The memory store behind a network that loses, delays and repeats: what a remote store of its own would be."""
+"""The memory store behind a network that loses, delays and repeats: as a remote store would be."""
 
 from __future__ import annotations
 

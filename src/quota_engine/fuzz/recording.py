@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["call_of", "event_of", "note_answer", "place_of_record"]
+__all__ = ["call_of", "event_of", "note_answer", "state_of_record"]
 
 from typing import Any, Final
 
@@ -32,8 +32,8 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.history.checker import Call
-from quota_engine.history.model import Place
+from quota_engine.history.checker import CallRecord
+from quota_engine.history.model import ReservationState
 from quota_engine.ports import RecordedEvent
 
 _NAMES: Final[dict[type, str]] = {
@@ -58,14 +58,14 @@ _NAMES: Final[dict[type, str]] = {
 }
 
 
-def call_of(office: str, request: Any, began_at_ms: int) -> Call | None:
+def call_of(office: str, request: Any, began_at_ms: int) -> CallRecord | None:
     """Return the call of a command to an office; ``None`` if the history has no such calls."""
     command = request.command if isinstance(request, GuardedCommand) else request
     name = _NAMES.get(type(command))
     if name is None:
         return None
     choice = getattr(command, "choice", None)
-    return Call(
+    return CallRecord(
         name,
         office,
         getattr(command, "id", ""),
@@ -78,7 +78,7 @@ def call_of(office: str, request: Any, began_at_ms: int) -> Call | None:
     )
 
 
-def note_answer(call: Call, answer: Any) -> None:
+def note_answer(call: CallRecord, answer: Any) -> None:
     """Note the answer of a call."""
     outcome = answer.outcome if isinstance(answer, GuardedOutcome) else answer
     if not isinstance(outcome, Outcome):
@@ -87,12 +87,12 @@ def note_answer(call: Call, answer: Any) -> None:
     call.repeats = outcome.replayed or outcome.resumed
     record = outcome.reservation
     if outcome.ok and record is not None and record.id == call.id and record.office == call.office:
-        call.shown = place_of_record(record)
+        call.shown = state_of_record(record)
 
 
-def place_of_record(record: Reservation) -> Place:
+def state_of_record(record: Reservation) -> ReservationState:
     """Return a reservation as the history has it."""
-    return Place(
+    return ReservationState(
         record.id,
         record.day,
         str(record.state),
@@ -114,8 +114,8 @@ def event_of(recorded: RecordedEvent, real_ms: int) -> dict[str, Any]:
         "kind": type(event).__name__,
     }
     if isinstance(event, ReservationChanged):
-        place = place_of_record(event.reservation)
-        fields = {name: getattr(place, name) for name in Place.__slots__ if name != "id"}
+        place = state_of_record(event.reservation)
+        fields = {name: getattr(place, name) for name in ReservationState.__slots__ if name != "id"}
         return {
             **line,
             "verb": str(event.verb),

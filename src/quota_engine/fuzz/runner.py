@@ -20,7 +20,7 @@ from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, published
 from quota_engine.domain.commands import Expire
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.engine.bounded_store import AsyncBoundedStore
-from quota_engine.fuzz.backends import Backend, LuaBackend, MemoryBackend, SqlBackend, VirtualClock
+from quota_engine.fuzz.backends import SimulatedMemory, SimulatedRedis, SimulatedSql, SimulatedStore, VirtualClock
 from quota_engine.fuzz.faults import LATE_MS_MAX, NO_FAULTS, FaultSource, late_delay_ms
 from quota_engine.fuzz.lua_store import HalfDone, LuaServer, Refused
 from quota_engine.fuzz.network import Client
@@ -120,7 +120,7 @@ def run_schedule(
 class _Process:
     """A process with its own clock, connections and store. It may die, and begin again with another store."""
 
-    def __init__(self, backend: Backend, loop: VirtualLoop, epoch_ms: int) -> None:
+    def __init__(self, backend: SimulatedStore, loop: VirtualLoop, epoch_ms: int) -> None:
         self._backend = backend
         self.clock = VirtualClock(loop, epoch_ms)
         self.tasks: dict[asyncio.Task[None], Operation] = {}
@@ -154,19 +154,19 @@ class _Run:
         self._visits = VisitWorld(seed, self._reference.violations) if self._is_visits else None
         self._calls = 0
 
-    def _make_backend(self, random: Random) -> Backend:
+    def _make_backend(self, random: Random) -> SimulatedStore:
         loop, faults, reference = self._loop, self._faults, self._reference
         match self._schedule.store:
             case "memory":
-                return MemoryBackend(loop, faults, reference, self._epoch_ms)
+                return SimulatedMemory(loop, faults, reference, self._epoch_ms)
             case "lua":
                 lua = _lua_servers.pop() if _lua_servers else LuaServer()
                 lua.clear()
                 lua.server = "a" * 40
                 self._lua = lua
-                return LuaBackend(loop, faults, reference, self._epoch_ms, lua, random)
+                return SimulatedRedis(loop, faults, reference, self._epoch_ms, lua, random)
             case "sql":
-                return SqlBackend(loop, faults, reference, self._epoch_ms, random)
+                return SimulatedSql(loop, faults, reference, self._epoch_ms, random)
         raise InvalidRequest("store", self._schedule.store, "memory, lua or sql")
 
     async def run(self) -> SeedReport:
@@ -188,7 +188,7 @@ class _Run:
                 incidents.append(self._loop.create_task(self._strike(what)))
         await self._rest(incidents)
         report = await self._check()
-        if isinstance(self._backend, LuaBackend):
+        if isinstance(self._backend, SimulatedRedis):
             _lua_servers.append(self._lua)
         return report
 
@@ -217,7 +217,7 @@ class _Run:
     async def _carry_out(self, process: _Process, operation: Operation) -> None:
         """Make a call, and repeat it a few times while its outcome is not known."""
         if self._visits is not None:
-            calls = await self._visits.perform(process.store, self._faults, operation)
+            calls = await self._visits.execute(process.store, self._faults, operation)
             self._calls += calls
         else:
             for _ in range(1 + operation.repetitions_max):
@@ -249,7 +249,7 @@ class _Run:
                 call.is_unknown = False
         except OutcomeUnknown:
             is_known = False
-            # A commit that is on its way when the call ends is beyond the reach of a SQL store.
+            # A commit in transit when the call ends is beyond the reach of a SQL store.
             settles_ms = LATE_MS_MAX if self._schedule.store == "sql" else 0
         except InvalidRequest:
             if call is not None:
@@ -378,7 +378,7 @@ class _Run:
             violations += [f"process {index}: {finding}" for finding in _leftovers(process.store)]
         backend = self._backend
         for address in sorted(self._reference.ledgers):
-            if not (isinstance(backend, LuaBackend) and backend.is_repaired(address)):
+            if not (isinstance(backend, SimulatedRedis) and backend.is_repaired(address)):
                 self._reference.compare(address, await backend.describe(address))
             if kind_of(address) is OFFICE_KIND:
                 violations += [f"{address}: audit: {finding}" for finding in await backend.audit(address)]
@@ -389,7 +389,7 @@ class _Run:
         for process in self._processes:
             await process.store.close()
         faults = Counter(self._faults.fired)
-        if isinstance(backend, LuaBackend) and backend.late:
+        if isinstance(backend, SimulatedRedis) and backend.late:
             faults["late_copy_refused"] += backend.late
         lines = [*map(str, self._history.calls)]
         for events in self._history.events.values():

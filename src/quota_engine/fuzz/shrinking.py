@@ -14,7 +14,7 @@ from quota_engine.fuzz.schedule import draw_schedule
 
 
 class SmallestSchedule(msgspec.Struct, frozen=True):
-    """What a failing seed needs to fail.
+    """The part of a failing seed's schedule that it needs to fail.
 
     Attributes:
         without: faults and incidents that it does not need.

@@ -148,7 +148,7 @@ class SqlDatabase:
         self._last_id = max(last_id, self._last_id)
 
     def restart(self) -> None:
-        """End all open transactions. What was committed stays."""
+        """End all open transactions. Committed changes stay."""
         for transaction in list(self._open):
             self.end(transaction, commits=False)
 
@@ -164,7 +164,7 @@ class SqlDatabase:
         return transaction
 
     def end(self, transaction: _Transaction, *, commits: bool) -> None:
-        """End a transaction, and let those go on that wait for its locks."""
+        """End a transaction, and let those continue that wait for its locks."""
         if transaction.is_ended:
             return
         transaction.is_ended = True
@@ -399,7 +399,7 @@ class SqlSessions:
             database: the database.
             faults: decides about faults.
             client: the process; ``None`` for one that does not die.
-            recorder: receives the commands of the process; ``None`` if nobody compares them.
+            recorder: receives the commands of the process; ``None`` if no reference compares them.
         """
         self._database = database
         self._faults = faults

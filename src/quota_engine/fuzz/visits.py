@@ -94,7 +94,7 @@ class VisitWorld:
         """Publish the days of all offices."""
         await self.engine(store).publish(self._catalog, *DAYS)
 
-    async def perform(self, store: Any, faults: FaultSource, operation: Operation) -> int:
+    async def execute(self, store: Any, faults: FaultSource, operation: Operation) -> int:
         """Make a visit, or do an operator's work; returns the number of calls."""
         random = Random(operation.request)
         work = _Work(self.engine(store), faults, self, random)

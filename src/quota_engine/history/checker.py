@@ -12,13 +12,13 @@ The work grows with the length of the history, times the calls that are in fligh
 
 from __future__ import annotations
 
-__all__ = ["Call", "History", "Loss", "check"]
+__all__ = ["CallRecord", "History", "Loss", "check"]
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from quota_engine.history.model import DayModel, OfficeModel, Place, place_of
+from quota_engine.history.model import DayModel, OfficeModel, ReservationState, place_of
 
 NAMES_OF_VERB: Final[dict[str, tuple[str, ...]]] = {
     "reserve": ("reserve",),
@@ -40,7 +40,7 @@ NAMES_OF_VERB: Final[dict[str, tuple[str, ...]]] = {
     "move_out": ("move_out",),
     "undo_move": ("undo_move",),
 }
-"""By verb: the calls that can cause it. Time and the wait list cause the others."""
+"""By verb: the calls that can cause it. Time and the wait list cause all other events."""
 NAMES_OF_KIND: Final = {"CapacitySet": "set_capacity", "DayClosed": "close_day", "DayOpened": "open_day"}
 SUCCESSES: Final = frozenset(
     {"HELD", "WAITING", "CONFIRMED", "ATTENDED", "NO_SHOW", "RELEASED", "CANCELLED", "MOVED", "DONE"}
@@ -54,7 +54,7 @@ _FOREVER_MS: Final = 2**53
 
 
 @dataclasses.dataclass(eq=False)
-class Call:
+class CallRecord:
     """A call of a client. Times are milliseconds of the history's real time.
 
     Attributes:
@@ -86,10 +86,10 @@ class Call:
     status: str = ""
     is_unknown: bool = False
     repeats: bool = False
-    shown: Place | None = None
+    shown: ReservationState | None = None
 
     @classmethod
-    def of(cls, line: Mapping[str, Any]) -> Call:
+    def of(cls, line: Mapping[str, Any]) -> CallRecord:
         """Return a call from a line of a history file."""
         fields = {**line, "options": tuple(map(tuple, line.get("options", ())))}
         if fields.get("shown"):
@@ -146,7 +146,7 @@ class History:
         clock_is_real: True if the stores' clocks show the real time. Otherwise no answer is held against a deadline.
     """
 
-    calls: list[Call] = dataclasses.field(default_factory=list)
+    calls: list[CallRecord] = dataclasses.field(default_factory=list)
     events: dict[str, list[Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     losses: list[Loss] = dataclasses.field(default_factory=list)
     clock_is_real: bool = True
@@ -170,12 +170,12 @@ class _OfficeChecker:
         self._clock_is_real = history.clock_is_real
         self._calls = sorted((one for one in history.calls if one.office == office), key=lambda one: one.began_at_ms)
         self._losses = [one for one in history.losses if one.office == office]
-        self._open_by_id: dict[str, list[Call]] = {}
-        self._open_by_day: dict[int, list[Call]] = {}
-        self._open: dict[int, Call] = {}
+        self._open_by_id: dict[str, list[CallRecord]] = {}
+        self._open_by_day: dict[int, list[CallRecord]] = {}
+        self._open: dict[int, CallRecord] = {}
         self._caused: dict[int, Mapping[str, Any]] = {}
         self._excused: set[int] = set()
-        self._false: dict[int, Call] = {}
+        self._false: dict[int, CallRecord] = {}
         """Calls whose answer was true at no moment so far."""
         self._kept: list[Mapping[str, Any]] = []
 
@@ -201,7 +201,7 @@ class _OfficeChecker:
             else:
                 yield from self._end(what, at_ms)
 
-    def _begin(self, call: Call, at_ms: int) -> None:
+    def _begin(self, call: CallRecord, at_ms: int) -> None:
         self._open[id(call)] = call
         self._open_by_id.setdefault(call.id, []).append(call)
         if call.status:
@@ -209,7 +209,7 @@ class _OfficeChecker:
             self._open_by_day.setdefault(call.day, []).append(call)
             self._judge(call, at_ms)
 
-    def _end(self, call: Call, at_ms: int) -> Iterator[str]:
+    def _end(self, call: CallRecord, at_ms: int) -> Iterator[str]:
         del self._open[id(call)]
         self._open_by_id[call.id].remove(call)
         if call.status:
@@ -245,7 +245,7 @@ class _OfficeChecker:
         """Give an event to the call that has caused it."""
         if key:
             names = NAMES_OF_VERB.get(event["verb"])
-            candidates: Sequence[Call] = self._open_by_id.get(key, ())
+            candidates: Sequence[CallRecord] = self._open_by_id.get(key, ())
         else:
             name = NAMES_OF_KIND.get(event["kind"])
             names = (name,) if name else None
@@ -268,12 +268,12 @@ class _OfficeChecker:
         else:
             yield f"{self._model.name_of(event)} follows from no call whose answer was still open"
 
-    def _judge(self, call: Call, now_ms: int) -> None:
+    def _judge(self, call: CallRecord, now_ms: int) -> None:
         """Strike a call from the false ones if its answer is true now."""
         if id(call) in self._false and self._is_true(call, now_ms):
             del self._false[id(call)]
 
-    def _is_true(self, call: Call, now_ms: int) -> bool:
+    def _is_true(self, call: CallRecord, now_ms: int) -> bool:
         place = self._model.places.get(call.id)
         number = call.day or (place.day if place else 0)
         day = self._model.days.get(number)
@@ -308,8 +308,8 @@ class _OfficeChecker:
                 return day is not None and day.closed == (call.name == "close_day")
         return True
 
-    def _has_room(self, call: Call, day: DayModel, place: Place | None, now_ms: int) -> bool:
-        """Return True if an option certainly has room for the party: nobody waits, and each quota has enough units."""
+    def _has_room(self, call: CallRecord, day: DayModel, place: ReservationState | None, now_ms: int) -> bool:
+        """Return True if an option certainly has room: no party waits, and each quota has enough units."""
         if not day.is_simple or day.waiting or not call.options or not self._clock_is_real:
             return False
         own = set(place.quotas) if place is not None and place.uses_units and place.day == call.day else set()
@@ -320,13 +320,13 @@ class _OfficeChecker:
         )
 
 
-def _is_shown(shown: Place, place: Place | None, day: DayModel | None) -> bool:
+def _is_shown(shown: ReservationState, place: ReservationState | None, day: DayModel | None) -> bool:
     """Return True if an answer shows this record. A publication may have renamed its quotas."""
     if shown == place or place is None or day is None or day.is_simple:
         return shown == place
     return dataclasses.replace(shown, quotas=()) == dataclasses.replace(place, quotas=())
 
 
-def _leaves_event(call: Call) -> bool:
+def _leaves_event(call: CallRecord) -> bool:
     """Return True if a success of this call leaves an event of a kind that is attributed."""
     return call.name in NAMES_OF_KIND.values() or any(call.name in names for names in NAMES_OF_VERB.values())

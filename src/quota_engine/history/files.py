@@ -1,6 +1,6 @@
 """History files: one JSON object a line, in any order.
 
-``{"call": {...}}`` has the fields of :class:`~quota_engine.history.checker.Call`, ``{"loss": {...}}`` those of
+``{"call": {...}}`` has the fields of :class:`~quota_engine.history.checker.CallRecord`, ``{"loss": {...}}`` those of
 :class:`~quota_engine.history.checker.Loss`. ``{"office": "…", "event": {...}}`` has an event as the HTTP API shows it;
 the events of an office are in order. ``{"clock_is_real": false}`` says that clocks were set during the run.
 """
@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from quota_engine.history.checker import Call, History, Loss
+from quota_engine.history.checker import CallRecord, History, Loss
 
 
 class HistoryError(ValueError):
@@ -34,7 +34,7 @@ def load(lines: Iterable[str]) -> History:
         try:
             entry = json.loads(line)
             if "call" in entry:
-                history.calls.append(Call.of(entry["call"]))
+                history.calls.append(CallRecord.of(entry["call"]))
             elif "loss" in entry:
                 history.losses.append(Loss(**entry["loss"]))
             elif "event" in entry:
@@ -63,7 +63,7 @@ def dump(history: History) -> Iterator[str]:
         yield _line({"call": _fields_of(call)})
 
 
-def _fields_of(call: Call) -> dict[str, Any]:
+def _fields_of(call: CallRecord) -> dict[str, Any]:
     """Return the fields of a call that differ from their defaults."""
     fields = {one.name: getattr(call, one.name) for one in dataclasses.fields(call) if one.name != "shown"}
     defaults = {one.name: one.default for one in dataclasses.fields(call)}

@@ -7,7 +7,7 @@ have ``number``, ``at_ms``, ``kind``, and ``verb`` with ``reservation``, or ``de
 
 from __future__ import annotations
 
-__all__ = ["DayModel", "OfficeModel", "Place", "QuotaModel"]
+__all__ = ["DayModel", "OfficeModel", "QuotaModel", "ReservationState"]
 
 import dataclasses
 import datetime
@@ -54,7 +54,7 @@ _IN_USE: Final = frozenset({"HELD", "CONFIRMED", "ATTENDED", "NO_SHOW"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class ReservationState:
     """A reservation after its last event.
 
     Attributes:
@@ -131,7 +131,7 @@ class DayModel:
     closed: bool = False
     is_simple: bool = True
     last_queue_number: int = 0
-    held: dict[str, Place] = dataclasses.field(default_factory=dict)
+    held: dict[str, ReservationState] = dataclasses.field(default_factory=dict)
     waiting: set[str] = dataclasses.field(default_factory=set)
 
     def free_at(self, quota: str, now_ms: int) -> int:
@@ -152,7 +152,7 @@ class OfficeModel:
 
     def __init__(self, office: str) -> None:
         self.office = office
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, ReservationState] = {}
         self.days: dict[int, DayModel] = {}
         self.number = 0
         self.at_ms = 0
@@ -209,7 +209,9 @@ class OfficeModel:
                 elif counter.free < 0:
                     yield f"{name} oversells {quota} of day {new.day}: {counter}"
 
-    def _check_time(self, name: str, verb: str, old: Place | None, new: Place, at_ms: int) -> Iterator[str]:
+    def _check_time(
+        self, name: str, verb: str, old: ReservationState | None, new: ReservationState, at_ms: int
+    ) -> Iterator[str]:
         day = self.days.get(new.day)
         if old is not None and old.state == "HELD":
             is_overdue = old.deadline_at_ms <= at_ms
@@ -236,7 +238,7 @@ class OfficeModel:
         if verb in ("check_in", "mark_no_show") and at_ms < day.terms["starts_at_ms"]:
             yield f"{name} is before the start of the day"
 
-    def _check_party(self, name: str, verb: str, old: Place | None, new: Place) -> Iterator[str]:
+    def _check_party(self, name: str, verb: str, old: ReservationState | None, new: ReservationState) -> Iterator[str]:
         expected = None if old is None else old.units - (verb == "remove_applicant")
         if expected is not None and new.units != expected:
             yield f"{name} has {new.units} applicants, not {expected}"
@@ -245,7 +247,9 @@ class OfficeModel:
         if new.uses_units != bool(new.quotas) and new.state in (*_IN_USE, "WAITING"):
             yield f"{name} is {new.state} with the quotas {new.quotas}"
 
-    def _check_queue_numbers(self, name: str, verb: str, old: Place | None, new: Place, day: DayModel) -> Iterator[str]:
+    def _check_queue_numbers(
+        self, name: str, verb: str, old: ReservationState | None, new: ReservationState, day: DayModel
+    ) -> Iterator[str]:
         assigns = verb in _CONFIRMING or (
             verb == "reschedule" and new.state == "CONFIRMED" and old is not None and old.day != new.day
         )
@@ -259,7 +263,7 @@ class OfficeModel:
         elif new.state == "CONFIRMED" and len(new.queue_numbers) != new.units:
             yield f"{name} has {len(new.queue_numbers)} queue numbers for {new.units} applicants"
 
-    def _count(self, old: Place | None, new: Place) -> None:
+    def _count(self, old: ReservationState | None, new: ReservationState) -> None:
         """Take the units of a step, and give those back that it no longer uses."""
         kept: frozenset[str] = frozenset()
         if old is not None:
@@ -283,7 +287,7 @@ class OfficeModel:
         elif day is not None and new.state == "WAITING":
             day.waiting.add(new.id)
 
-    def _forget(self, place: Place) -> None:
+    def _forget(self, place: ReservationState) -> None:
         day = self.days.get(place.day)
         if day is not None:
             day.held.pop(place.id, None)
@@ -352,13 +356,13 @@ def _id_of(record: Mapping[str, Any]) -> str:
     return str(record["reference"]).partition("~")[2]
 
 
-def place_of(record: Mapping[str, Any]) -> Place:
+def place_of(record: Mapping[str, Any]) -> ReservationState:
     """Return a reservation from its body in the HTTP API."""
     day: Any = record["day"]
     if not isinstance(day, int):
         day = (datetime.date.fromisoformat(day) if isinstance(day, str) else day).toordinal()
     numbers: Sequence[int] = record["queue_numbers"]
-    return Place(
+    return ReservationState(
         _id_of(record),
         day,
         str(record["state"]),
