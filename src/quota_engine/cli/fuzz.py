@@ -36,6 +36,8 @@ def fuzz(
     A failing seed is printed with the commit and the smallest schedule that still fails. The extra 'fuzz' is needed.
     Exit code 0: no violation; 1: a violation; 2: bad usage.
 
+    Example:  quota-engine fuzz --seeds 200 --store memory
+
     Args:
         seeds: number of seeds.
         first: the first seed.

@@ -1,6 +1,6 @@
 """Draws in the store against the pure ledger: the same commands at the same times, every answer and state compared.
 
-Without a server (``tests/support/lua_store.py``), and on a Valkey and a Redis, one by one and by callers at once.
+Without a server (``quota_engine.fuzz.lua_store``), and on a Valkey and a Redis, one by one and by callers at once.
 """
 
 from __future__ import annotations
