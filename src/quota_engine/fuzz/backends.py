@@ -25,6 +25,7 @@ from quota_engine.fuzz.virtual_loop import VirtualLoop
 from quota_engine.ledger_kinds import OFFICE, kind_of
 from quota_engine.ports import ApplyMany, Audit, Describe, Lookup, ReadEvents, RecordedEvent, View
 from quota_engine.stores.batching import BatchLimits
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.ledger_formats import format_of
@@ -38,6 +39,7 @@ from quota_engine.stores.redis.scripts import (
     Script,
 )
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
+from quota_engine.stores.redis.store_base import QueueKey
 from quota_engine.stores.sql.async_store import AsyncSqlStore
 from quota_engine.stores.sql.requests import Call as SqlCall
 from quota_engine.stores.sql.requests import command_call
@@ -188,10 +190,13 @@ class _RecordingRedisStore(AsyncRedisStore):
     known: dict[tuple[str, str], Any]
     addresses: dict[str, str]
 
-    async def _enqueue(self, handle: Any, script: Script, command: Any, end: Any, *, watches: bool = False) -> Any:
+    async def _enqueue(
+        self, key: QueueKey, request: Any, line: str, end: CallEnd | None, *, watches: bool = False
+    ) -> Any:
+        handle, _ = key
         self.addresses[handle.keys[0]] = handle.address
-        self.known[handle.address, handle.format.encode(command)] = command
-        return await super()._enqueue(handle, script, command, end, watches=watches)
+        self.known[handle.address, line] = request
+        return await super()._enqueue(key, request, line, end, watches=watches)
 
     async def execute(self, request: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`AsyncRedisStore.execute`."""
@@ -364,7 +369,14 @@ class _RecordingSqlStore(AsyncSqlStore):
             self.recorder.add(Run(address, command, now_ms, result, state.changes != before))
             return result
 
-        return await self._send(SqlCall(address, run, call.writes, call.creates, call.reserve), ends_at_ms)
+        return await self._call(SqlCall(address, run, call.writes, call.creates, call.reserve), ends_at_ms)
+
+    async def _call(self, call: SqlCall, ends_at_ms: float | None) -> Any:
+        """Make a call as :meth:`AsyncSqlStore.apply` does."""
+        end = self._new_end(ends_at_ms)
+        if ends_at_ms is None:
+            return await self._send(call, end, watches=True)
+        return await self._run_until(end, self._send(call, end))
 
     async def execute(self, request: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`AsyncSqlStore.execute`."""
@@ -381,7 +393,7 @@ class _RecordingSqlStore(AsyncSqlStore):
                 self.recorder.add(Run(request.office, command, now_ms, results[-1], state.changes != before))
             return results
 
-        return await self._send(SqlCall(request.office, run, True, creates), ends_at_ms)
+        return await self._call(SqlCall(request.office, run, True, creates), ends_at_ms)
 
 
 class SimulatedSql(SimulatedStore):

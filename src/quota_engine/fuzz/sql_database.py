@@ -18,7 +18,19 @@ from typing import Any, NamedTuple
 from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.network import Client
 from quota_engine.fuzz.virtual_loop import VirtualLoop
-from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, Pause, RolledBack, RoundTrip, Rows, Statement, Step
+from quota_engine.stores.call_end import CallEnd
+from quota_engine.stores.sql.steps import (
+    TIME_IS_OVER,
+    CommitUnknown,
+    NotStarted,
+    Pause,
+    RolledBack,
+    RoundTrip,
+    Rows,
+    Statement,
+    Step,
+    pause_s,
+)
 
 
 class _LedgerTables:
@@ -407,9 +419,9 @@ class SqlSessions:
         self._recorder = recorder or RunRecorder(lambda _: None)
 
     @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
-        """Give a function that carries out the steps of one generator."""
-        session = _Session(self._database, self._faults, self._client, self._recorder)
+    async def session(self, end: CallEnd | None = None) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+        """Give a function that carries out the steps of one generator, whose pauses end with its call."""
+        session = _Session(self._database, self._faults, self._client, self._recorder, end)
         try:
             yield session.handle
         finally:
@@ -419,10 +431,24 @@ class SqlSessions:
         """Do nothing: no connection is kept."""
 
 
+def _writes(step: RoundTrip) -> bool:
+    """Return True if a step may change the tables for good."""
+    ends = step.end == "commit" or not step.begin
+    return ends and any(not one.name.startswith(("read_", "list_", "lock_")) for one in step.statements)
+
+
 class _Session:
     """The connection of one generator, while a transaction is open."""
 
-    def __init__(self, database: SqlDatabase, faults: FaultSource, client: Client, recorder: RunRecorder) -> None:
+    def __init__(
+        self,
+        database: SqlDatabase,
+        faults: FaultSource,
+        client: Client,
+        recorder: RunRecorder,
+        end_of_call: CallEnd | None,
+    ) -> None:
+        self._end_of_call = end_of_call
         self._database = database
         self._faults = faults
         self._client = client
@@ -431,13 +457,19 @@ class _Session:
 
     async def handle(self, step: Step) -> list[Rows]:
         if isinstance(step, Pause):
-            await asyncio.sleep(step.duration_ms / 1000)
+            await asyncio.sleep(pause_s(step, self._end_of_call))
             return []
         transaction = self._transaction
         is_new = transaction is None
         runs = self._recorder.take()  # before anything is awaited
         if transaction is not None:
             transaction.runs += runs
+        end = self._end_of_call
+        if end is not None and _writes(step):
+            end.record_sent()
+            if step.end and not end.allows_commit():
+                self._end(commits=False)
+                raise RolledBack(TIME_IS_OVER)
         await self._travel(is_new=is_new)
         if transaction is None:
             transaction = self._transaction = self._database.begin(self._client)
@@ -495,10 +527,7 @@ class _Session:
     async def _commit(self, step: RoundTrip) -> None:
         transaction, database, faults = self._transaction, self._database, self._faults
         assert transaction is not None
-        writes = bool(transaction.changed or transaction.meta) and any(
-            not one.name.startswith(("read_", "list_", "lock_")) for one in step.statements
-        )
-        if writes and faults.happens("commit_late"):
+        if _writes(step) and faults.happens("commit_late"):
             self._transaction = None
             commits = faults.random.random() < 0.5
             database.loop.call_later(late_delay_ms(faults.random) / 1000, self._take_effect, transaction, commits)

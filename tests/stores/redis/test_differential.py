@@ -1,8 +1,8 @@
 """The scripts against the machine: the same commands at the same times, and every outcome, state and event compared.
 
 Three ways in: one command after the other, batches, and concurrent calls; on a Valkey, on a Redis, and without a server
-(``quota_engine.fuzz.lua_store``), where a seed takes milliseconds. A failure is cut down to as few commands as it takes,
-and printed as a test that replays them without a server.
+(``quota_engine.fuzz.lua_store``), where a seed takes milliseconds. A failure is cut down to as few commands as it
+takes, and printed as a test that replays them without a server.
 
 A default run takes about 4,000 commands on servers and as many without. For a long campaign say how many seeds each
 test is to take, and cut Hypothesis loose::
