@@ -51,7 +51,7 @@ def take(consumer: psycopg.Connection[Any], schema: str) -> int:
 
 @pytest.mark.parametrize("notify", ["on"], indirect=True)
 def test_commit_wakes_a_consumer(store: SqlStore, consumer: psycopg.Connection[Any], schema: str) -> None:
-    """Also one that comes while the consumer takes events; a refusal and another office wake nobody."""
+    """Also one that comes while the consumer takes events; a refusal and another office wake no consumer."""
     assert not wait_for_events(consumer, OFFICE, timeout_ms=1, schema=schema)
     taken = take(consumer, schema)
     assert store.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
