@@ -229,6 +229,11 @@ def test_a_reservations_pages_are_accessible(full_visit: Visit, monkeypatch: pyt
     phone.reserve("en")
     visit.check("held_heading")
     phone.take_picture("form")
+    phone.driver.execute_script("scrollTo(0, document.body.scrollHeight)")
+    clock = "document.querySelector('.clock').getBoundingClientRect().top"
+    scrolled, top = phone.driver.execute_script(f"return [scrollY, {clock}]")
+    assert scrolled > 0
+    assert top >= 0, "the clock is out of sight"
     phone.press("form[action='/reservation/confirm'] button")
     visit.check_errors("held_heading")
     visit.service.advance_ms(13 * 60_000 + 58_000)  # leaves a minute and two seconds
