@@ -50,7 +50,7 @@ def require(*modules: str) -> None:
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Server]:
-    """A server that the recipes share. Each has a namespace of its own."""
+    """A server that the recipes share. Each has its own namespace."""
     with Server(valkey_server_binary()) as server:
         yield server
 

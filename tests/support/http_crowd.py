@@ -1,4 +1,4 @@
-"""A crowd of HTTP clients in one process: each sends one JSON request on a connection of its own."""
+"""A crowd of HTTP clients in one process: each sends one JSON request on a new connection."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def serve(
         from quota_engine.service import runner
     except ImportError as error:
         raise BackendUnavailable(
-            f"the service needs {error.name}, of the extra 'service': pip install 'quota-engine[cli,service,embedded]'"
+            f"the service needs {error.name}, of the extra 'service': pip install 'quota-engine[service,embedded]'"
         ) from error
     options = {
         "host": host, "port": port, "workers": workers, "backend": backend, "catalog": catalog, "staging": staging,
