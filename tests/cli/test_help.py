@@ -79,6 +79,7 @@ def test_each_help_has_an_example_and_explains_each_option(
     assert main([*words, "--help"]) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
+    assert not any(f"[default: {value}]" in shown for value in ('""', "()", "None", "False", "0", "."))
     examples = re.findall(r"Example:  (quota-engine .*)", ALL[words].default_command.__doc__ or "")
     assert examples
     for example in examples:
@@ -87,6 +88,13 @@ def test_each_help_has_an_example_and_explains_each_option(
         command_app(given).parse_args(given, exit_on_error=False, print_error=False)
     for argument in ALL[words].assemble_argument_collection(parse_docstring=True):
         assert argument.parameter.help or not argument.show, argument.name
+
+
+def test_help_shows_defaults(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for words, default in ((["watch"], "1000"), (["audit"], "600"), (["simulate"], "memory://")):
+        assert main([*words, "--help"]) == 0
+        assert f"[default: {default}]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from cyclopts import App, Parameter
 
+from quota_engine.cli.output import AsJson
 from quota_engine.domain.errors import BackendUnavailable
 
 app = App(name="loadtest", help="Replay openings against a staging service, and clean up afterwards.")
@@ -77,7 +78,7 @@ def run(
 
 
 @app.command
-def cleanup(*, host: str, run: str = "", force: bool = False, remote: bool = False) -> int:
+def cleanup(*, host: str, run: str = "", force: bool = False, remote: bool = False, as_json: AsJson = False) -> int:
     """Release and cancel what load tests booked on a staging service.
 
     Exit code 0: done; 1: some bookings are left; 2: bad use, or the host is no staging service.
@@ -89,9 +90,10 @@ def cleanup(*, host: str, run: str = "", force: bool = False, remote: bool = Fal
         run: only the bookings of this run.
         force: also on a host that does not say that it is a staging service.
         remote: allow a host on another machine.
+        as_json: print the result as JSON, and nothing else.
     """
     token = os.environ.get(TOKEN_VARIABLE, "")
-    return int(_imported("openings").clean_up_target(host, token, run, force=force, remote=remote))
+    return int(_imported("openings").clean_up_target(host, token, run, force=force, remote=remote, as_json=as_json))
 
 
 @app.command

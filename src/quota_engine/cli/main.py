@@ -125,12 +125,18 @@ def command_app(words: Sequence[str] = ()) -> App:
         name="quota-engine",
         help="Reserve scarce places fairly and exactly when far more people than places arrive at once.",
         version_flags=(),
-        default_parameter=Parameter(negative=(), show_default=False, converter=_convert),
+        default_parameter=Parameter(negative=(), show_default=_shown_default, converter=_convert),
     )
     for name, (target, overview) in COMMANDS.items():
         # The overview has its own lines, so that it does not import the commands. A command's help is its docstring.
         app.command(target, name=name, help=None if name in words else overview)
     return app
+
+
+def _shown_default(value: Any) -> str | None:
+    """Return a default as help shows it, or ``None`` for one that only means "not given"."""
+    is_shown = not isinstance(value, bool) and value not in (None, "", (), 0) and str(value) != "."
+    return str(value) if is_shown else None
 
 
 def _convert(type_: Any, tokens: Sequence[Any]) -> Any:

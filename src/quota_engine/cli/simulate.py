@@ -89,7 +89,7 @@ def simulate(
         capacity: places of each office-day, 1 to 1,000,000.
         offices: number of offices, the largest first; without --scenario those of the national catalog.
         seed: seed of all random numbers, 0 to 2**63 - 1.
-        backend: URL of the engine's store, which must be empty; default: memory://.
+        backend: URL of the engine's store, which must be empty.
         baseline: also simulate the previous application, which reads the quota first and writes it later.
         policy: who may try to reserve. immediate: all applicants; bucket: token buckets limit the rate; fifo, shuffle:
             a waiting room in order of arrival, or in random order; draw: a lottery.
@@ -363,7 +363,9 @@ def _print_comparison(comparison: PolicyComparison) -> None:
 
     from quota_engine.simulation.reports.policy_comparison import print_comparison
 
-    print_comparison(comparison, Console())
+    console = Console()
+    print_comparison(comparison, console)
+    console.print("Next: add --report policies.html for charts.", highlight=False, style="dim")
 
 
 def _write_files(result: SimulationResult, report: pathlib.Path | None, picture: pathlib.Path | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = ["OPENING_PRESETS", "ExitCode", "OpeningPreset", "RunOptions", "clean_up_target", "run_openings"]
 
 import enum
+import json
 import os
 import signal
 import subprocess
@@ -112,8 +113,8 @@ def run_openings(options: RunOptions) -> ExitCode:
     return worst
 
 
-def clean_up_target(host: str, token: str, run: str, *, force: bool, remote: bool) -> ExitCode:
-    """Release and cancel what load tests booked on ``host``, print a sentence about it, and return the exit code.
+def clean_up_target(host: str, token: str, run: str, *, force: bool, remote: bool, as_json: bool = False) -> ExitCode:
+    """Release and cancel what load tests booked on ``host``, print the result, and return the exit code.
 
     Args:
         host: the address of the staging service.
@@ -121,11 +122,12 @@ def clean_up_target(host: str, token: str, run: str, *, force: bool, remote: boo
         run: only the bookings of this run; ``""`` for all load tests.
         force: also on a host that does not say that it is a staging service.
         remote: allow a host on another machine.
+        as_json: print the result as JSON, and not as a sentence.
     """
     with _terminable(), TargetClient(host, token) as target:
         check_target(target, force=force, remote=remote)
         report = clean_up(target, run)
-    sys.stdout.write(report.sentence() + "\n")
+    sys.stdout.write((json.dumps(report._asdict(), indent=2) if as_json else report.sentence()) + "\n")
     return ExitCode.FOUND if report.refused else ExitCode.DONE
 
 
