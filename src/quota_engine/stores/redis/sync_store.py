@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
@@ -28,6 +28,9 @@ from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, Que
 from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
 
 T = TypeVar("T")
+
+_WAITED_MS: Final = 1.0
+"""A connection that took longer was waited for, or opened."""
 
 
 class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
@@ -143,8 +146,6 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             if isinstance(step, BlockingWork):
                 self._run_until(step.run, end)
                 return []
-            if end is not None:
-                end.begin_attempt(self._monotonic_ms())
             try:
                 return self._exchange(step, end)
             except (NotSent, ReplyLost) as error:
@@ -190,7 +191,10 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
     def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
         """Send requests on one connection; returns a reply for each, errors included."""
         pool = self._pool(attempt.node)
-        ends_at_ms = math.inf if end is None else end.cut_at_ms
+        ends_at_ms, began_ms = math.inf, self._monotonic_ms()
+        if end is not None:
+            ends_at_ms = end.cut_at_ms
+            end.begin_attempt(began_ms)
         set_end(ends_at_ms)
         try:
             connection = pool.get_connection()
@@ -200,8 +204,8 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             raise NotSent(str(error)) from error
         try:
             now_ms = self._monotonic_ms()
-            if end is not None:  # callers may have given up while this one waited for a connection
-                end.begin_attempt(now_ms)
+            if end is not None and now_ms - began_ms >= _WAITED_MS:
+                end.begin_attempt(now_ms)  # callers may have given up while this one waited for a connection
             requests = attempt.requests(end)
             limit_socket(connection, ends_at_ms - now_ms)
             connection.send_packed_command([pack_requests(requests)])

@@ -171,7 +171,7 @@ def applicant_of_text(text: str) -> str:
 
 
 def _text_of_party(applicants: tuple[str, ...]) -> str:
-    return ",".join(map(text_of_applicant, applicants))
+    return text_of_applicant(applicants[0]) if len(applicants) == 1 else ",".join(map(text_of_applicant, applicants))
 
 
 # --- Commands ------------------------------------------------------------------------------------------------------
