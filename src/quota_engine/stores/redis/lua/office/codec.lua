@@ -36,6 +36,9 @@ local function short(number)
   return string.match(text, "^0*(.+)$")
 end
 
+-- The same for durations. At an opening nearly all holds have the same few.
+local short_duration = remembering(short, 500)
+
 -- Return a choice of its text: service, service unit, session, channel, group and options. "a,b|c" stands for two options.
 local function choice_of_text(text)
   local fields = split(text, TAB)

@@ -68,13 +68,13 @@ local function load_head()
   ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
   ledger.cursor = head[6] or ""
   ledger.abandoned = head[7] or "0,0,0"
-  ledger.head = head
+  ledger.head, ledger.read_next_forget_ms, ledger.read_forgotten_day_max = head, ledger.next_forget_ms, ledger.forgotten_day_max
 end
 
 -- Return true if the fields of the head that few events change are as they were read.
 local function is_head_as_read()
   local head = ledger.head
-  return tonumber(head[5] or "") == ledger.next_forget_ms and tonumber(head[4] or "") == ledger.forgotten_day_max
+  return ledger.read_next_forget_ms == ledger.next_forget_ms and ledger.read_forgotten_day_max == ledger.forgotten_day_max
     and head[6] == ledger.cursor and head[7] == ledger.abandoned
 end
 

@@ -201,7 +201,7 @@ local function reserve(fields, now_ms, now)
   if not deadline then
     local ttl_ms = tonumber(hold_ttl_ms)
     local at_ms = now_ms + (ttl_ms > 0 and ttl_ms or rules.hold_ttl_ms)
-    deadline = { at_ms = at_ms, text = int(at_ms), digits = padded(at_ms), ttl = short(at_ms - now_ms) }
+    deadline = { at_ms = at_ms, text = int(at_ms), digits = padded(at_ms), ttl = short_duration(at_ms - now_ms) }
     ledger.deadlines[hold_ttl_ms] = deadline
   end
   -- The same text as text_of_record's, made of texts that exist already.

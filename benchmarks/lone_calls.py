@@ -1,0 +1,135 @@
+"""Measure the processor time of a reserve next to a plain script: ``python -m benchmarks.lone_calls``.
+
+Processor time is a fair measure on a machine that does other work, where elapsed time is not. Many short rounds are
+interleaved, and each result is the median of the ratios within the rounds.
+
+- The client: a lone call of the engine, by the process that makes it, next to ``evalsha`` of redis-py.
+- The server: a reserve alone and in batches, by its main thread, next to the plain script of ``quota-engine bench``.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from quota_engine.bench.backends import BenchStore
+from quota_engine.bench.engine_workload import EngineWorkload
+from quota_engine.bench.load_drivers import run_tasks
+from quota_engine.bench.plain_redis import PlainRedisWorkload
+from quota_engine.bench.plan import ApiStyle, BenchCase, Implementation
+from quota_engine.bench.target_url import parse_target
+from quota_engine.stores.redis.codecs.office import encode
+from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
+
+CALLS: Final = 100
+BATCHES: Final = (1, 4, 16, 128)
+IN_FLIGHT: Final = 4
+
+
+def _median_ratio(ours: Sequence[float], plain: Sequence[float]) -> dict[str, float]:
+    ratio = statistics.median(one / other for one, other in zip(ours, plain, strict=True))
+    return {
+        "engine_us": round(statistics.median(ours), 1),
+        "plain_us": round(statistics.median(plain), 1),
+        "ratio": round(ratio, 2),
+    }
+
+
+def client(store: BenchStore, style: ApiStyle, rounds: int) -> dict[str, float]:
+    """Return the client's processor time of a lone call, in microseconds, by the engine and by redis-py."""
+    works = {}
+    for kind, workload in ((Implementation.ENGINE, EngineWorkload), (Implementation.BY_HAND, PlainRedisWorkload)):
+        works[kind] = workload(store, BenchCase("reserve", kind, style, 1)).prepare((rounds + 1) * CALLS)
+    taken: dict[Implementation, list[float]] = {kind: [] for kind in works}
+    for number in range(rounds + 1):
+        for kind in list(works)[:: 1 if number % 2 else -1]:
+            call, calls = works[kind]
+            part = calls[number * CALLS : (number + 1) * CALLS]
+            gc.collect()
+            started_s = time.process_time()
+            if style is ApiStyle.TASKS:
+                store.run_coroutine(run_tasks(call, part, 1))
+            else:
+                for one in part:
+                    call(one)
+            if number:  # the first round warms up
+                taken[kind].append((time.process_time() - started_s) / CALLS * 1e6)
+    return _median_ratio(taken[Implementation.ENGINE], taken[Implementation.BY_HAND])
+
+
+def server(store: BenchStore, batch: int, rounds: int, *, as_function: bool) -> dict[str, float]:
+    """Return the server's processor time of a reserve in batches, in microseconds, by the engine and by the script."""
+    case = BenchCase("reserve", Implementation.ENGINE, ApiStyle.TASKS, IN_FLIGHT)
+    workload = EngineWorkload(store, case)
+    plain = PlainRedisWorkload(store, BenchCase("reserve", Implementation.BY_HAND, ApiStyle.TASKS, IN_FLIGHT, batch))
+    keys = keys_of(store.target.namespace, workload.offices[0])
+    store.client.script_load(OFFICE_COMMANDS.text)
+    head = ("FCALL", OFFICE_COMMANDS.function) if as_function else ("EVALSHA", OFFICE_COMMANDS.sha1)
+    count = batch * max(20, CALLS // batch)
+    ours: list[float] = []
+    by_hand: list[float] = []
+    for number in range(rounds + 1):
+        lines = [encode(command) for _, _, command in workload.make_reserves(count)]
+        requests = [(*head, len(keys), *keys, "", *lines[at : at + batch]) for at in range(0, count, batch)]
+        one = _server_us(store, requests) / count
+        _, calls = plain.prepare(count)
+        other = _server_us(store, [("EVALSHA", *call) for call in calls]) / count
+        if number:
+            ours.append(one)
+            by_hand.append(other)
+    workload.remove()
+    plain.remove()
+    return _median_ratio(ours, by_hand)
+
+
+def _server_us(store: BenchStore, requests: Sequence[Sequence[Any]]) -> float:
+    """Return the processor time of the server's main thread for these requests."""
+
+    def used_s() -> float:
+        info: Any = store.client.info("cpu")
+        return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
+
+    pipe = store.client.pipeline(transaction=False)
+    for request in requests:
+        pipe.execute_command(*request)
+    before_s = used_s()
+    pipe.execute()
+    return (used_s() - before_s) * 1e6
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="valkey+embedded://")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    results: dict[str, dict[str, float]] = {}
+
+    def add(name: str, measure: Callable[[], dict[str, float]]) -> None:
+        results[name] = measure()
+        if not options.json:
+            one = results[name]
+            print(f"{name:<42}{one['engine_us']:>8.1f} µs{one['plain_us']:>8.1f} µs{one['ratio']:>7.2f} times")
+
+    with BenchStore(parse_target(options.backend), None) as store:
+        add("client, a lone synchronous call", lambda: client(store, ApiStyle.SINGLE, options.rounds))
+        add("client, a lone call under asyncio", lambda: client(store, ApiStyle.TASKS, options.rounds))
+        for batch in BATCHES:
+            for as_function in (True, False):
+                name = f"server, batch {batch}, {'FCALL' if as_function else 'EVALSHA'}"
+                add(name, lambda batch=batch, form=as_function: server(store, batch, options.rounds, as_function=form))  # type: ignore[misc]
+    if options.json:
+        print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
