@@ -8,6 +8,7 @@ LOADTEST_ARGUMENTS ?=
 # Neighboring tests share servers, so each worker takes a run of them, and steals from the other at the end.
 WORKERS ?= -n 2 --dist worksteal
 FUZZ_ARGUMENTS ?=
+CHAOS_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
 # Without compiled files, each process of a test run would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -70,6 +71,9 @@ package: $(READY) ## Build the sdist and the wheel in dist/, check them, and use
 
 fuzz: $(READY) ## Run seeds of the simulation: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
 	@$(BIN)/quota-engine fuzz $(FUZZ_ARGUMENTS)
+
+chaos: $(READY) ## Strike with faults on real servers under load; CHAOS_ARGUMENTS='--strikes 5 --write'.
+	@$(BIN)/python -m tests.chaos $(CHAOS_ARGUMENTS)
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from random import Random
 
-from tests.support.postgresql_load import Load, check_acknowledged, open_office
+from tests.support.acknowledged_load import Load, check_acknowledged, open_office
 from tests.support.postgresql_servers import PostgresqlServer, wheel_programs
 
 

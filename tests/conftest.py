@@ -97,6 +97,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if not _is_for_thorough_runs(item)]
     for item in items:
+        if item.path.parts[-2:] == ("sql", "test_conformance.py"):
+            item.add_marker("slow")  # each of its hundreds of tests makes a file
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         if fixtures & (_SERVER_FIXTURES | _POSTGRESQL_FIXTURES) or any(

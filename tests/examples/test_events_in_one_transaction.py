@@ -17,8 +17,8 @@ from quota_engine.conformance.world import OFFICE, ONLINE, applicant, reserve
 from quota_engine.domain.commands import Confirm
 from quota_engine.ports import ApplyMany, CreateConsumerGroup, ListConsumerGroups, ReadConsumerGroup, ReadEvents, Store
 from quota_engine.stores.sql.postgresql.transactional_events import take_events
+from tests.support.acknowledged_load import open_office
 from tests.support.paths import ROOT
-from tests.support.postgresql_load import open_office
 from tests.support.postgresql_servers import PostgresqlServer, wheel_programs
 
 pytestmark = pytest.mark.store

@@ -13,8 +13,6 @@ from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.ports import Clock, Store
 from quota_engine.stores.sql.sqlite import factory
 
-pytestmark = [pytest.mark.usefixtures("invariant_checks"), pytest.mark.slow]
-
 
 @pytest.fixture(params=["sync", "async"])
 def quota_engine_backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:

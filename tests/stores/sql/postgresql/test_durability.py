@@ -17,7 +17,7 @@ from quota_engine.ports import Lookup
 from quota_engine.stores.sql.postgresql.connections import Connections
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import CommitUnknown
-from tests.support.postgresql_load import Load, check_acknowledged, open_office
+from tests.support.acknowledged_load import Load, check_acknowledged, open_office
 from tests.support.postgresql_servers import (
     PostgresqlPair,
     PostgresqlServer,

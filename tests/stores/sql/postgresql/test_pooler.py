@@ -12,8 +12,8 @@ from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, publishe
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Audit
 from quota_engine.stores.sql.postgresql.factory import open_async_store
+from tests.support.acknowledged_load import Load, check_acknowledged, open_office
 from tests.support.pgbouncer import PgBouncer
-from tests.support.postgresql_load import Load, check_acknowledged, open_office
 from tests.support.postgresql_servers import PostgresqlServer
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]

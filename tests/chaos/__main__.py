@@ -1,0 +1,78 @@
+"""``python -m tests.chaos``: strike with each fault under load, and print or write the table."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.run import Result, run
+from tests.support.paths import ROOT
+
+_PAGE = ROOT / "docs" / "faults.md"
+_TABLE = re.compile(r"(<!-- faults -->\n).*?(<!-- end of faults -->)", re.DOTALL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the faults; returns 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--fault", action="append", choices=[one.name for one in FAULTS], help="only this fault")
+    parser.add_argument("--strikes", type=int, default=5, help="strikes of each fault (default 5)")
+    parser.add_argument("--threads", type=int, default=8, help="threads that reserve (default 8)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the moments (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", action="store_true", help=f"write the table into {_PAGE.relative_to(ROOT)}")
+    options = parser.parse_args(arguments)
+    chosen = [one for one in FAULTS if not options.fault or one.name in options.fault]
+    results: list[Result] = []
+    began_s = time.monotonic()
+    for fault in chosen:
+        results.append(run(fault, options.strikes, options.threads, Random(f"{options.seed} {fault.name}")))
+        if not options.json:
+            _print(_line(results[-1]))
+    if options.json:
+        _print(json.dumps([one.as_dict() for one in results], indent=2))
+    else:
+        strikes, took_s = sum(one.strikes for one in results), time.monotonic() - began_s
+        _print(f"{len(results)} faults, {strikes} strikes, {took_s:.0f} s")
+    if options.write:
+        _write(_PAGE, results, options)
+    return int(any(one.problem for one in results))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _line(one: Result) -> str:
+    seen = one.problem or f"kept {one.acknowledged - one.lost:,} of {one.acknowledged:,}"
+    return f"{one.fault.name:28} {one.strikes} strikes  {seen}  recovery {_times(one)}"
+
+
+def _times(one: Result) -> str:
+    middle, last = statistics.median(one.recovery_ms), max(one.recovery_ms)
+    return f"{middle / 1000:.2f} s, at most {last / 1000:.2f} s"
+
+
+def _write(page: Path, results: Sequence[Result], options: argparse.Namespace) -> None:
+    rows = ["| fault | promised | seen | strikes | recovery: median, longest |", "| --- | --- | --- | --- | --- |"]
+    for one in results:
+        seen = one.problem or f"{one.lost:,} of {one.acknowledged:,} acknowledged lost, audit without findings"
+        rows.append(f"| {one.fault.title} | {one.fault.promised} | {seen} | {one.strikes} | {_times(one)} |")
+    command = f"python -m tests.chaos --strikes {options.strikes} --seed {options.seed} --write"
+    text = "\n".join([*rows, "", f"Made by `{command}`.", ""])
+    page.write_text(_TABLE.sub(lambda found: f"{found[1]}{text}{found[2]}", page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

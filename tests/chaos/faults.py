@@ -1,0 +1,397 @@
+"""The faults, each with its servers.
+
+A fault is a function that starts servers and returns a :class:`Case`. The case's ``strike`` harms the servers in the
+middle of a load; it yields when the store could serve again, and cleans up after that.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FAULTS", "Case", "Fault"]
+
+import dataclasses
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from quota_engine.conformance.world import OFFICE
+from quota_engine.stores.redis.keys import keys_of
+from tests.stores.redis.conftest import cluster_url
+from tests.support.lossy_proxy import LossyProxy
+from tests.support.paths import ROOT
+from tests.support.pgbouncer import PgBouncer
+from tests.support.postgresql_proxy import PostgresqlProxy
+from tests.support.postgresql_servers import PostgresqlPair, PostgresqlServer, wheel_programs
+from tests.support.servers import HOST, Cluster, Replicated, Sentinels, Server, until, valkey_server_binary
+
+KEPT: Final = "nothing acknowledged is lost"
+CONSISTENT: Final = "no place is sold twice; the last moments before it may be lost"
+_REPLICATED: Final = "?durability=replicated&replicas=1&attempts_max=30"
+_SCHEMA: Final = "chaos"
+_PAUSE_S: Final = 1.0
+
+Strike = Generator[None, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A fault with running servers.
+
+    Attributes:
+        url: The URL of the store that the load uses.
+        strike: Harms the servers once; see the module.
+        check_url: The URL for the inspection afterwards; "" for ``url``.
+    """
+
+    url: str
+    strike: Callable[[], Strike]
+    check_url: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """A row of the table.
+
+    Attributes:
+        name: Its name, for ``--fault``.
+        title: The fault in words.
+        promised: The promise, :data:`KEPT` or :data:`CONSISTENT`.
+        once: True if its servers can take one strike; each strike has new ones then.
+        open: Starts the servers, which end with the stack, and returns the case.
+    """
+
+    name: str
+    title: str
+    promised: str
+    once: bool
+    open: Callable[[ExitStack], Case]
+
+
+FAULTS: Final[list[Fault]] = []
+
+
+def _fault(
+    title: str, promised: str = KEPT, *, once: bool = False
+) -> Callable[[Callable[[ExitStack], Case]], Callable[[ExitStack], Case]]:
+    def add(function: Callable[[ExitStack], Case]) -> Callable[[ExitStack], Case]:
+        FAULTS.append(Fault(function.__name__.replace("_", "-"), title, promised, once, function))
+        return function
+
+    return add
+
+
+# --- Valkey ----------------------------------------------------------------------------------------------------------
+
+
+@_fault("Valkey with `durability=fsync` is killed (SIGKILL) and started again")
+def killed_server(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary(), appendfsync="always"))
+
+    def strike() -> Strike:
+        server.kill()
+        server.start()
+        yield
+
+    return Case(f"{server.url}?durability=fsync", strike)
+
+
+@_fault("the last bytes of Valkey's append-only file are torn off", CONSISTENT)
+def torn_file(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary(), appendfsync="always"))
+
+    def strike() -> Strike:
+        server.kill()
+        (log,) = (server.directory / "appendonlydir").glob("*.incr.aof")
+        os.truncate(log, max(0, log.stat().st_size - 700))
+        server.start()
+        yield
+
+    return Case(f"{server.url}?fence=auto", strike)
+
+
+@_fault("Valkey stands still for a second (SIGSTOP)")
+def stopped_server(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+
+    def strike() -> Strike:
+        server.pause()
+        time.sleep(_PAUSE_S)
+        server.resume()
+        yield
+
+    return Case(server.url, strike)
+
+
+@_fault("all connections to Valkey are cut")
+def cut_connections(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+
+    def strike() -> Strike:
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        yield
+
+    return Case(server.url, strike)
+
+
+@_fault("Valkey forgets its scripts and functions")
+def forgotten_scripts(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+
+    def strike() -> Strike:
+        server.ask("FUNCTION", "FLUSH")
+        server.ask("SCRIPT", "FLUSH")
+        yield
+
+    return Case(server.url, strike)
+
+
+@_fault("Valkey has no memory left for a second")
+def full_memory(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+
+    def strike() -> Strike:
+        server.ask("CONFIG", "SET", "maxmemory", 1)
+        time.sleep(_PAUSE_S)
+        server.ask("CONFIG", "SET", "maxmemory", 0)
+        yield
+
+    return Case(server.url, strike)
+
+
+@_fault("the right to run scripts is taken away for a second")
+def lost_rights(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+
+    def strike() -> Strike:
+        server.ask("ACL", "SETUSER", "default", "-fcall", "-evalsha", "-eval")
+        time.sleep(_PAUSE_S)
+        server.ask("ACL", "SETUSER", "default", "+fcall", "+evalsha", "+eval")
+        yield
+
+    return Case(server.url, strike)
+
+
+@_fault("ten replies of Valkey are lost on the way, and their connections cut")
+def lost_replies(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+    proxy = stack.enter_context(LossyProxy(server.socket_path))
+
+    def strike() -> Strike:
+        proxy.losses = 10
+        until(lambda: proxy.losses == 0, "ten lost replies")
+        yield
+
+    return Case(proxy.url, strike, server.url)
+
+
+@_fault("ten requests to Valkey arrive after their repetition")
+def late_requests(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+    proxy = stack.enter_context(LossyProxy(server.socket_path))
+
+    def strike() -> Strike:
+        proxy.holds = 10
+        until(lambda: proxy.holds == 0, "ten requests that are held")
+        yield
+        proxy.deliver_late()
+
+    return Case(proxy.url, strike, server.url)
+
+
+@_fault("the primary behind Sentinels is killed; `durability=replicated`")
+def failover(stack: ExitStack) -> Case:
+    # A command is replicated if one replica has it, so a promoted replica needs another one to acknowledge any.
+    group = stack.enter_context(Sentinels(valkey_server_binary(), replicas=2))
+
+    def strike() -> Strike:
+        old = group.primary
+        old.kill()
+        yield
+        group.wait_failed_over(old)
+        old.start()
+        old.ask("REPLICAOF", HOST, group.primary.port)
+        until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
+
+    return Case(group.url + _REPLICATED, strike)
+
+
+@_fault("a replica is promoted while the old primary goes on acknowledging (split brain)", CONSISTENT, once=True)
+def split_brain(stack: ExitStack) -> Case:
+    group = stack.enter_context(Replicated(valkey_server_binary()))
+    old, new = group.members
+    proxy = stack.enter_context(LossyProxy(old.socket_path))
+
+    def strike() -> Strike:
+        group.promote(new)
+        time.sleep(0.3)
+        proxy.switch_to(new.socket_path)
+        yield
+
+    return Case(f"{proxy.url}?fence=auto", strike, f"{new.url}?fence=auto")
+
+
+@_fault("a primary of a cluster is killed; `durability=replicated`")
+def cluster_failover(stack: ExitStack) -> Case:
+    cluster = stack.enter_context(Cluster(valkey_server_binary(), replicas_each=2))
+
+    def strike() -> Strike:
+        old = cluster.owner_of(cluster.slot_of(keys_of("", OFFICE)[0]))
+        others = [one for one in cluster.members if one is not old]
+        primaries = [one for one in others if one.info("replication")["role"] == "master"]
+        old.kill()
+        yield
+        until(
+            lambda: sum(one.info("replication")["role"] == "master" for one in others) > len(primaries),
+            "a replica to take over",
+        )
+        old.start()
+        until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
+        cluster.wait_ok()
+
+    return Case(cluster_url(cluster) + _REPLICATED, strike)
+
+
+@_fault("the slot of the office moves to another node")
+def moved_slot(stack: ExitStack) -> Case:
+    cluster = stack.enter_context(Cluster(valkey_server_binary()))
+    slot = cluster.slot_of(keys_of("", OFFICE)[0])
+
+    def strike() -> Strike:
+        target = next(one for one in cluster.members if one is not cluster.owner_of(slot))
+        cluster.begin_move(slot, target)
+        cluster.finish_move(slot, target)
+        yield
+
+    return Case(cluster_url(cluster), strike)
+
+
+# --- PostgreSQL and SQLite -------------------------------------------------------------------------------------------
+
+
+def _postgresql(stack: ExitStack) -> PostgresqlServer:
+    return stack.enter_context(PostgresqlServer(wheel_programs()))
+
+
+@_fault("all processes of PostgreSQL are killed (SIGKILL), and it is started again")
+def killed_postgresql(stack: ExitStack) -> Case:
+    server = _postgresql(stack)
+
+    def strike() -> Strike:
+        server.kill()
+        server.start()
+        yield
+
+    return Case(server.url(schema=_SCHEMA), strike)
+
+
+@_fault("PostgreSQL stands still for a second (SIGSTOP)")
+def stopped_postgresql(stack: ExitStack) -> Case:
+    server = _postgresql(stack)
+
+    def strike() -> Strike:
+        server.pause()
+        time.sleep(_PAUSE_S)
+        server.resume()
+        yield
+
+    return Case(server.url(schema=_SCHEMA), strike)
+
+
+@_fault("PostgreSQL ends all sessions of the store")
+def ended_sessions(stack: ExitStack) -> Case:
+    server = _postgresql(stack)
+
+    def strike() -> Strike:
+        server.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        yield
+
+    return Case(server.url(schema=_SCHEMA), strike)
+
+
+@_fault("the answers to five commits of PostgreSQL are lost")
+def lost_commits(stack: ExitStack) -> Case:
+    server = _postgresql(stack)
+    proxy = stack.enter_context(PostgresqlProxy(server))
+
+    def strike() -> Strike:
+        proxy.losses = 5
+        until(lambda: proxy.losses == 0, "five lost answers")
+        yield
+
+    url = f"postgresql://postgres@{HOST}:{proxy.port}/postgres?schema={_SCHEMA}"
+    return Case(url, strike, server.url(schema=_SCHEMA))
+
+
+@_fault("PostgreSQL's primary is killed and a synchronous standby promoted; `durability=replicated`", once=True)
+def promotion(stack: ExitStack) -> Case:
+    pair = stack.enter_context(PostgresqlPair(wheel_programs(), synchronous=True))
+
+    def strike() -> Strike:
+        pair.fail_over()
+        yield
+
+    return Case(pair.url(schema=_SCHEMA), strike)
+
+
+@_fault("PgBouncer in front of PostgreSQL is killed and started again")
+def killed_pooler(stack: ExitStack) -> Case:
+    pooler = stack.enter_context(PgBouncer(_postgresql(stack)))
+
+    def strike() -> Strike:
+        pooler.kill()
+        pooler.start()
+        yield
+
+    return Case(pooler.url(_SCHEMA), strike)
+
+
+# --- Clients ---------------------------------------------------------------------------------------------------------
+
+_processes = itertools.count(1)
+_OTHER_CLIENT = """
+import sys
+from tests.support.acknowledged_load import Load, open_store
+with Load(open_store(sys.argv[1]), prefix=sys.argv[2]) as load:
+    print("begun", flush=True)
+    load.wait_for(1_000_000)
+"""
+
+
+def _killed_client(url: str) -> Strike:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))}
+    client = subprocess.Popen(
+        [sys.executable, "-c", _OTHER_CLIENT, url, f"p{next(_processes)}t"],
+        stdout=subprocess.PIPE,
+        env=environment,
+        cwd=ROOT,
+    )
+    with client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"begun\n"
+        time.sleep(_PAUSE_S)
+        client.send_signal(signal.SIGKILL)
+    yield
+
+
+@_fault("another process that reserves on the same SQLite file is killed")
+def killed_client_of_sqlite(stack: ExitStack) -> Case:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+    url = f"sqlite://{folder}/chaos.db"
+    return Case(url, functools.partial(_killed_client, url))
+
+
+@_fault("another process that reserves on the same PostgreSQL is killed")
+def killed_client_of_postgresql(stack: ExitStack) -> Case:
+    url = _postgresql(stack).url(schema=_SCHEMA)
+    return Case(url, functools.partial(_killed_client, url))

@@ -1,0 +1,80 @@
+"""One fault under load, and the inspection of everything that was acknowledged."""
+
+from __future__ import annotations
+
+__all__ = ["Result", "run"]
+
+import dataclasses
+import time
+from contextlib import ExitStack
+from random import Random
+from typing import Any
+
+from tests.chaos.faults import KEPT, Fault
+from tests.support.acknowledged_load import Load, inspect, open_office
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The outcome of a fault.
+
+    Attributes:
+        fault: The fault.
+        strikes: The number of strikes.
+        acknowledged: Reservations that were acknowledged.
+        lost: Those of them that are not there as acknowledged.
+        recovery_ms: For each strike, the time from the moment at which the store could serve again, or its primary
+            died, to the next acknowledgment.
+        problem: The broken promise, or "".
+    """
+
+    fault: Fault
+    strikes: int
+    acknowledged: int
+    lost: int
+    recovery_ms: list[float]
+    problem: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {**dataclasses.asdict(self), "fault": self.fault.name, "promised": self.fault.promised}
+
+
+def run(fault: Fault, strikes: int, threads: int, random: Random) -> Result:
+    """Strike ``strikes`` times under load, each time after a random number of calls."""
+    rounds = [_run(fault, 1 if fault.once else strikes, threads, random) for _ in range(strikes if fault.once else 1)]
+    return Result(
+        fault,
+        strikes,
+        sum(one.acknowledged for one in rounds),
+        sum(one.lost for one in rounds),
+        [ms for one in rounds for ms in one.recovery_ms],
+        "; ".join(one.problem for one in rounds if one.problem),
+    )
+
+
+def _run(fault: Fault, strikes: int, threads: int, random: Random) -> Result:
+    """The same with one set of servers."""
+    recovery_ms: list[float] = []
+    with ExitStack() as stack:
+        case = fault.open(stack)
+        store = open_office(case.url)
+        with Load(store, threads, may_lose=True) as load:
+            for _ in range(strikes):
+                load.wait_for(random.randint(20, 120))
+                strike = case.strike()
+                next(strike)
+                began_s = time.monotonic()
+                load.wait_for(1)
+                recovery_ms.append((time.monotonic() - began_s) * 1000)
+                for _ in strike:
+                    raise AssertionError(f"{fault.name} yields once")
+                load.wait_for(20)
+        store.close()
+        found = inspect(case.check_url or case.url, load.acknowledged)
+    problems = []
+    if found.findings or not found.is_counted:
+        problems.append(f"the audit has {len(found.findings)} findings, counters right: {found.is_counted}")
+    if found.lost and fault.promised is KEPT:
+        problems.append(f"{len(found.lost)} of {len(load.acknowledged)} acknowledged reservations are lost")
+    return Result(fault, strikes, len(load.acknowledged), len(found.lost), recovery_ms, "; ".join(problems))

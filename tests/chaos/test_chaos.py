@@ -1,0 +1,31 @@
+"""A few faults of ``make chaos``, one strike each; the command runs all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from random import Random
+
+import pytest
+
+from tests.chaos.faults import FAULTS, KEPT
+from tests.chaos.run import run
+
+pytestmark = [pytest.mark.store, pytest.mark.slow]
+
+IN_THE_GATE = ("killed-server", "cut-connections", "lost-replies", "split-brain", "ended-sessions", "lost-commits")
+
+
+@pytest.mark.parametrize("name", IN_THE_GATE)
+def test_a_fault_breaks_no_promise(name: str) -> None:
+    (fault,) = [one for one in FAULTS if one.name == name]
+    result = run(fault, 1, 4, Random(name))
+    assert result.problem == ""
+    assert result.acknowledged >= 40
+    assert result.lost == 0 or fault.promised != KEPT
+
+
+def test_a_broken_promise_is_reported() -> None:
+    """A split brain loses what the old primary acknowledged, which the fault does not promise to keep."""
+    (fault,) = [one for one in FAULTS if one.name == "split-brain"]
+    strict = run(dataclasses.replace(fault, promised=KEPT), 1, 4, Random(1))
+    assert "acknowledged reservations are lost" in strict.problem
