@@ -12,6 +12,7 @@ import pytest
 
 from quota_engine.catalog import Catalog, load_catalog
 from quota_engine.service.pages.i18n import LANGUAGES
+from quota_engine.service.pages.signed_cookies import CookieSigner
 from tests.support.form_browser import DECLARED, CitizenBrowser, heading
 from tests.support.in_process_service import NIK, OTHER, Client, running
 from tests.support.page_texts import citizen_text
@@ -89,10 +90,15 @@ async def test_the_calendar_file_of_a_found_place_has_no_code(browser: CitizenBr
     await browser.reserve()
     await browser.submit("/reservation/confirm", DECLARED)
     (code,) = re.findall(r"<strong>([0-9A-Z]{4}-[0-9A-Z]{4})</strong>", browser.page)
+    own = (await browser.http.get(CALENDAR)).text
     stranger = CitizenBrowser(client)
     async with stranger.http:
         await stranger.reserve()
         file = (await stranger.http.get(CALENDAR)).text
+    (uid,) = set(re.findall(r"UID:(\S+)@quota_engine", own + file))
+    key = bytes(client.service.config.identity_key)
+    reference = f"surabaya~{code.replace('-', '')}"
+    assert uid == CookieSigner(key).fingerprint(f"calendar {reference}"), "the name of the event is keyed"
     assert "BEGIN:VEVENT" in file
     assert code not in file
     assert code.replace("-", "") not in file

@@ -5,7 +5,6 @@ from __future__ import annotations
 __all__ = ["calendar_file"]
 
 import datetime
-import hashlib
 from typing import Final
 
 from quota_engine.catalog import ResolvedOffice, name_of, wall_time_ms
@@ -18,7 +17,13 @@ _ESCAPES: Final = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\
 
 
 def calendar_file(
-    translator: Translator, office: ResolvedOffice, reservation: Reservation, *, now_ms: int, with_code: bool
+    translator: Translator,
+    office: ResolvedOffice,
+    reservation: Reservation,
+    *,
+    uid: str,
+    now_ms: int,
+    with_code: bool,
 ) -> str:
     """Return the file, which has one event.
 
@@ -26,6 +31,7 @@ def calendar_file(
         translator: Language of the texts.
         office: Office of the reservation.
         reservation: A confirmed reservation.
+        uid: Name of the event, from which the registration code cannot be computed.
         now_ms: Time of the file, in milliseconds since 1970 (UTC).
         with_code: True to add the registration code.
     """
@@ -39,7 +45,6 @@ def calendar_file(
         notes.append(f"{translator('next_bring')} {', '.join(service.bring_in(translator.language))}")
     numbers = ", ".join(map(str, reservation.queue_numbers))
     title = f"{translator('site_title')}: {translator('queue_number')} {numbers}"
-    uid = hashlib.blake2b(reservation.reference.encode(), digest_size=16, person=b"qe calendar").hexdigest()
     lines = (
         "BEGIN:VCALENDAR",
         "VERSION:2.0",

@@ -148,7 +148,12 @@ class ReservationPages:
         translator = pages.translator(request)
         office = pages.service.catalog.offices.get(reservation.office) or departed_office(reservation.office)
         content = calendar_file(
-            translator, office, reservation, now_ms=pages.service.now_ms(), with_code=visit.is_owner
+            translator,
+            office,
+            reservation,
+            uid=pages.mark(f"calendar {reservation.reference}"),
+            now_ms=pages.service.now_ms(),
+            with_code=visit.is_owner,
         )
         headers = {**NO_STORE_HEADERS, "content-disposition": 'attachment; filename="antrean.ics"'}
         return Response(content, headers=headers, media_type="text/calendar; charset=utf-8")
