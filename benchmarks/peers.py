@@ -56,8 +56,8 @@ class Contender(NamedTuple):
     Attributes:
         name: Its name in the table.
         package: The package that it needs, or ``""``.
-        leaves_out: What it does not do.
-        opened: Opens it; yields the call to measure, and a function that returns arguments of so many calls.
+        leaves_out: The work of a reservation that it does not do.
+        opened: Opens it; yields the call to measure, and a function that returns the arguments of ``n`` calls.
     """
 
     name: str
@@ -121,7 +121,7 @@ def _pyrate_limiter(store: BenchStore) -> Iterator[tuple[Call, Callable[[int], S
 
 @contextlib.contextmanager
 def _semaphore(store: BenchStore) -> Iterator[tuple[Call, Callable[[int], Sequence[Any]]]]:
-    """The counting semaphore of the book "Redis in Action" (6.3): a sorted set of holders by their time."""
+    """Acquire as the counting semaphore of the book "Redis in Action" does (6.3): a sorted set of holders by time."""
     client = _plain_client(store)
 
     def acquire(identity: str) -> bool:

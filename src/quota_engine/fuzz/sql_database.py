@@ -432,7 +432,7 @@ class SqlSessions:
 
 
 def _writes(step: RoundTrip) -> bool:
-    """Return True if a step may change the tables for good."""
+    """Return True if a step may change the tables permanently."""
     ends = step.end == "commit" or not step.begin
     return ends and any(not one.name.startswith(("read_", "list_", "lock_")) for one in step.statements)
 

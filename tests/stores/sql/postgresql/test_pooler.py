@@ -30,7 +30,7 @@ def pooler(postgresql: PostgresqlServer) -> Iterator[PgBouncer]:
 
 @pytest.mark.parametrize("prepare", ["on", "off"])
 def test_threads_share_the_sessions_of_a_pooler(pooler: PgBouncer, schema: str, prepare: str) -> None:
-    """With ``prepare=on`` the pooler does not know the statements of other sessions, and the store goes on without."""
+    """With ``prepare=on`` the pooler does not know the statements of other sessions. The store then prepares none."""
     url = pooler.url(schema, prepare=prepare)
     store = open_office(url)
     with Load(store) as load:
