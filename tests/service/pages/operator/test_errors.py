@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.errors import BackendUnavailable, JobTimeout, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.http.auth import Role
 from tests.support.form_browser import OperatorBrowser
@@ -45,6 +45,7 @@ async def test_an_unavailable_store_has_a_page_that_retries(
     [
         (BackendUnavailable("x"), 503, "store_unavailable"),
         (OutcomeUnknown("x"), 503, "outcome_unknown"),
+        (JobTimeout("relocate_day", 5, 0, 3, "parties", is_cut=True), 503, "outcome_unknown"),
         (Outcome(Status.OVERLOADED), 409, "why_OVERLOADED"),
     ],
 )

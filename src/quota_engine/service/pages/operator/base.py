@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from quota_engine.catalog import ResolvedOffice
-from quota_engine.domain.errors import InvalidRequest, OutcomeUnknown, QuotaEngineError
+from quota_engine.domain.errors import InvalidRequest, JobTimeout, OutcomeUnknown, QuotaEngineError
 from quota_engine.draws.ledger import DrawView
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.observability.audit_log import recorded
@@ -106,7 +106,7 @@ class OperatorPages:
                 return self._error_page(request, translator, grant, office, error)
             except InvalidRequest:
                 return self._error_page(request, translator, grant, office, PageError(400, "bad_request"))
-            except OutcomeUnknown:
+            except (JobTimeout, OutcomeUnknown):
                 return self._error_page(request, translator, grant, office, PageError(503, "outcome_unknown"))
             except QuotaEngineError:
                 unavailable = PageError(503, "store_unavailable")
