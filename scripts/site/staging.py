@@ -19,6 +19,7 @@ FURTHER_PAGES: Final = {
     "CHANGELOG.md": "project/changelog.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "SECURITY.md": "project/security.md",
+    "deploy/README.md": "deploy.md",
     "tests/README.md": "project/tests.md",
 }
 """Pages outside ``docs``, and their place on the site."""
