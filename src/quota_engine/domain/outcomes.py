@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["PRECEDENCE", "SUCCESSES", "AbandonedHolds", "DayView", "Outcome", "QuotaView", "Status", "WaitListPosition"]
 
+import datetime
 import enum
 from collections.abc import Sequence
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 import msgspec
 
 from quota_engine.domain.model import Reservation, SessionTerms, find_session
+from quota_engine.domain.notebook_tables import html_table
 
 
 class Status(enum.StrEnum):
@@ -161,6 +163,17 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
         """The reservation's ``office~id``; ``""`` if there is none."""
         return self.reservation.reference if self.reservation is not None else ""
 
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook. It has no hash of an applicant."""
+        rows: list[tuple[str, object]] = [("ok", self.ok)]
+        if self.reservation is not None:
+            rows += [("reference", self.reference), ("state", self.reservation.state)]
+            rows.append(("day", datetime.date.fromordinal(self.reservation.day)))
+            rows.append(("quotas", ", ".join(self.reservation.quotas)))
+            rows.append(("queue numbers", ", ".join(map(str, self.reservation.queue_numbers))))
+        rows += [(name, value) for name in ("retry_at_ms", "reason") if (value := getattr(self, name))]
+        return html_table(str(self.status), (), rows)
+
     @property
     def deadline_at_ms(self) -> int:
         """The end of the reservation's latest hold, in milliseconds since 1970 (UTC); 0 if there is none."""
@@ -233,6 +246,13 @@ class DayView(msgspec.Struct, frozen=True):
     quotas: dict[str, QuotaView]
     revision: int = 0
     sessions: tuple[SessionTerms, ...] = ()
+
+    def _repr_html_(self) -> str:
+        """Return a table of the counters for a notebook."""
+        names = ("capacity", "available", "held", "confirmed", "cooling", "overbooked")
+        rows = [(quota, *(getattr(view, name) for name in names)) for quota, view in self.quotas.items()]
+        caption = f"{datetime.date.fromordinal(self.day)}{' (closed)' if self.closed else ''}"
+        return html_table(caption, ("quota", *names), rows)
 
     def can_be_booked(self, session: str, now_ms: int) -> bool:
         """Return True if the day's times allow a reserve at ``now_ms``. Units do not matter.

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from quota_engine.clocks import ManualClock
+from quota_engine.domain.notebook_tables import html_table
 from quota_engine.simulation.arrivals import Population, draw_population
 from quota_engine.simulation.baseline import BaselineApplication
 from quota_engine.simulation.engine_port import SimulatedEngine
@@ -46,6 +47,13 @@ class SimulationResult:
     def ok(self) -> bool:
         """True if the engine's run has no findings. The baseline's run does not count."""
         return not self.findings
+
+    def _repr_html_(self) -> str:
+        """Return a table of the figures for a notebook."""
+        figures = [
+            (name.replace("_", " "), value) for name, value in self.as_dict().items() if not isinstance(value, dict)
+        ]
+        return html_table(self.prepared.scenario.title, (), figures)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result for JSON. The same scenario and seed give the same bytes."""

@@ -16,6 +16,7 @@ from quota_engine.domain.errors import InvalidRequest, WrongIdentityKey
 from quota_engine.domain.identity_key import source_of
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, Reservation
+from quota_engine.domain.notebook_tables import html_table
 from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.ports import ApplyMany, Audit, ListOffices, Lookup, View
 from quota_engine.workflows.arguments import Day, day_number
@@ -72,6 +73,11 @@ class AuditReport(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """True if there is no inconsistency."""
         return not self.findings
+
+    def _repr_html_(self) -> str:
+        """Return a table of the findings for a notebook."""
+        result = "no inconsistency" if self.ok else f"{len(self.findings)} inconsistencies"
+        return html_table(f"Audit of {self.offices} offices: {result}", (), [(finding,) for finding in self.findings])
 
 
 def _range(requests: RequestBuilder, first_day: Day, last_day: Day | None) -> range:
