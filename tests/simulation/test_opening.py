@@ -35,7 +35,9 @@ def test_all_places_are_sold_and_all_applicants_answered() -> None:
 
 
 def test_low_demand_leaves_places_unsold() -> None:
-    engine = run(scenario_with(30, agents={"abandon_share": 0.0})).engine
+    result = run(scenario_with(30, agents={"abandon_share": 0.0}))
+    assert "<tr><td>confirmed</td><td>30</td></tr>" in result._repr_html_()
+    engine = result.engine
     _check_consistency(engine)
     assert (engine.confirmed, engine.unsold, engine.refused) == (30, 70, 0)
 
