@@ -30,9 +30,10 @@ KEY = b"a key of the recipes' tests"
 PEOPLE, PLACES = 300, 50
 START_S_MAX = 60.0
 GUNICORN = ["gunicorn", "--chdir", str(EXAMPLES), "-w", "2", "--threads", "8", "-b", "127.0.0.1:{port}"]
+UVICORN = ["uvicorn", "--app-dir", str(EXAMPLES), "--workers", "2", "--no-access-log", "--port", "{port}"]
 SERVERS = {
-    "booking_fastapi": ["uvicorn", "--app-dir", str(EXAMPLES), "--workers", "2", "--port", "{port}", "{name}:app"],
-    "booking_litestar": ["uvicorn", "--app-dir", str(EXAMPLES), "--workers", "2", "--port", "{port}", "{name}:app"],
+    "booking_fastapi": [*UVICORN, "{name}:app"],
+    "booking_litestar": [*UVICORN, "{name}:app"],
     "booking_flask": [*GUNICORN, "--preload", "{name}:app"],
     "booking_django": [*GUNICORN, "{name}:application"],
 }
@@ -189,7 +190,17 @@ def test_celery_recipe_confirms_exactly_the_places(valkey: Server) -> None:
     require("celery")
     backend = store_url(valkey, "booking_celery")
     variables = environment(backend, QUOTA_ENGINE_CELERY_BROKER=f"redis+socket://{valkey.socket_path}")
-    command = ["celery", "-A", "booking_celery", "worker", "--concurrency", "2", "--without-gossip", "--without-mingle"]
+    command = [
+        "celery",
+        "-A",
+        "booking_celery",
+        "worker",
+        "--concurrency",
+        "2",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
     worker = subprocess.Popen([sys.executable, "-m", *command, "-l", "ERROR"], env=variables, cwd=EXAMPLES)
     try:
         client = [sys.executable, "-c", CELERY_CLIENT, booked_day().isoformat()]
@@ -209,7 +220,7 @@ turns = asyncio.Semaphore(50)  # the broker for tests keeps the results of 100 t
 async def run(n):
     async with turns:
         task = await book.kiq(f"person-{n}", sys.argv[1], f"key-{n}")
-        return (await task.wait_result(check_interval=0.01, timeout=60)).return_value
+        return (await task.wait_result(check_interval=0.05, timeout=60)).return_value
 async def main():
     await broker.startup()
     print(sorted(Counter(await asyncio.gather(*map(run, range(300)))).items()))
