@@ -191,7 +191,12 @@ def _guarded(random: Random, command: Any, now_ms: int) -> GuardedCommand:
 
 def _room_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
     shift_ms = OPENS_AT_MS - random_rooms.OPENS_AT_MS
-    for command, now_ms in random_rooms.walk(seed):
+    walk = list(random_rooms.walk(seed))
+    # A walk often creates its room after its opening, where it is refused. So the first one comes before all else.
+    first = next((one for one, _ in walk if isinstance(one, CreateRoom)), None)
+    if first is not None:
+        walk.insert(0, (first, BEGINS_AT_MS - shift_ms))
+    for command, now_ms in walk:
         if isinstance(command, CreateRoom):
             config = command.config
             times = ("join_opens_at_ms", "opens_at_ms", "closes_at_ms", "forget_at_ms")
