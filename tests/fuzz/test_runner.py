@@ -18,6 +18,8 @@ from quota_engine.fuzz.runner import SeedReport, run_seed
 from quota_engine.stores.redis.server_clock import LastMoment
 from tests.support.effort import seeds
 
+pytestmark = pytest.mark.slow
+
 STORES = ("memory", "lua", "sql")
 
 
@@ -29,7 +31,6 @@ def explained(report: SeedReport) -> str:
     return "\n".join([f"seed {report.seed} on {report.store}", *report.violations])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("store", "gate"), [("memory", 10), ("lua", 4), ("sql", 4)])
 def test_seeds_show_no_violation(store: str, gate: int) -> None:
     for seed in seeds(gate, 60):
@@ -55,10 +56,9 @@ def test_seeds_that_were_hard_to_judge(store: str, seed: int) -> None:
     assert report.violations == (), explained(report)
 
 
-@pytest.mark.slow
 def test_many_kinds_of_faults_happen() -> None:
     fired: Counter[str] = Counter()
-    for store, chosen in (("memory", range(10)), ("lua", (0, 1)), ("sql", (0, 16))):
+    for store, chosen in (("memory", range(20)), ("lua", (0, 4)), ("sql", (0, 16))):
         for seed in chosen:
             fired.update(run_seed(seed, store=store).faults)
     assert len(fired) >= 20, fired
