@@ -117,6 +117,17 @@ class TestClaims:
         assert apply(registry, Drop("ani", second), 103).ok
         assert apply(registry, claim(reference="b~1"), 104).ok
 
+    def test_a_claim_with_a_lease_is_not_dropped_by_its_reference(self) -> None:
+        """Its writer may be about to put the applicant into the reservation."""
+        registry = Registry("~n.00")
+        number = apply(registry, claim(), 100).number
+        drop = Drop("ani", reference="a~1")
+        assert apply(registry, drop, 109) == RegistryResult(TAKEN, "a~1", number, 110, 109)
+        assert apply(registry, Drop("ani", reference="b~1"), 110).status is TAKEN
+        assert apply(registry, drop, 110) == RegistryResult(DONE, now_ms=110)
+        apply(registry, Claim("ani", "a~1", 10, FORGET_AT_MS, secondary_reference="b~1"), 120)
+        assert apply(registry, drop, 200).status is TAKEN
+
     def test_a_claim_is_forgotten_at_its_time(self) -> None:
         """It does not exist from then on, swept or not. A sweep is bounded."""
         registry = Registry("~n.00")
@@ -217,6 +228,8 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: Claim("ani", "a~1", 1, 1, secondary_reference="b"), "secondary_reference: not a reference"),
     (lambda: Drop("", 1), "applicant: an empty id"),
     (lambda: Drop("ani", 0), "number: 0"),
+    (lambda: Drop("ani", 1, "a~1"), "number: 1"),
+    (lambda: Drop("ani", reference="a"), "reference: not a reference"),
     (lambda: open_move(source="a~b~c"), "source: not a reference"),
     (lambda: open_move("~"), "target: not a reference"),
     (lambda: OpenMove("a~1", "b~2", 0, 1, 1), "version: 0"),
@@ -301,7 +314,11 @@ class Naive:
         return self.write(entries, key, now_ms, command.reference, False, command, there if same else None)
 
     def Drop(self, entries: Any, key: str, there: Any, command: Any, now_ms: int) -> Any:  # noqa: N802
-        if there is not None and there[1] != command.number:
+        if there is not None and command.reference and (there[0], there[4]) != (command.reference, ""):
+            return self.result("TAKEN", there)
+        if there is not None and command.reference and there[2] > now_ms:
+            return self.result("TAKEN", there)
+        if there is not None and not command.reference and there[1] != command.number:
             return self.result("TAKEN", there)
         if there is not None:
             del entries[key]

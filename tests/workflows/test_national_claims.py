@@ -157,10 +157,11 @@ class TestOnePlace:
 
 class TestPartyChanges:
     def test_one_who_leaves_a_party_may_go_elsewhere_at_once(self) -> None:
-        """The registry drops the claim; no lease has to end."""
+        """The registry drops the claim, whose lease has ended."""
         nation = Nation()
         pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
         nation.engine.confirm(pair.reference)
+        nation.clock.advance_ms(LEASE_MS)
         assert nation.engine.remove_applicant(pair.reference, BUDI, owner=BUDI).ok
         assert (nation.claimed(ANI), nation.claimed(BUDI)) == (pair.reference, "")
         second = nation.engine.reserve("west", DAY, BUDI)
@@ -169,9 +170,36 @@ class TestPartyChanges:
         assert nation.claimed(BUDI) == second.reference
         nation.check()
 
+    def test_one_who_leaves_within_the_lease_waits_for_its_end(self) -> None:
+        """Another call may have claimed for the same reservation, and be about to put the applicant back."""
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        assert nation.engine.remove_applicant(pair.reference, BUDI, owner=BUDI).ok
+        refused = nation.engine.reserve("west", DAY, BUDI)
+        assert (refused.status, refused.retry_at_ms) == (Status.IDENTITY_LIMIT, nation.clock.now_ms() + LEASE_MS)
+        nation.clock.advance_ms(LEASE_MS)
+        assert nation.engine.reserve("west", DAY, BUDI).status is Status.HELD
+        nation.check()
+
+    def test_a_replacement_in_flight_keeps_its_claim(self) -> None:
+        """The newcomer leaves the party, and is put back by a call that had claimed before."""
+        nation = Nation()
+        pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        slow = SteppedWorkflow(
+            party_changes.replace_applicant(nation.requests, pair.reference, ANI, CITRA, 0), nation.backend
+        )
+        assert nation.engine.replace_applicant(pair.reference, BUDI, CITRA).ok
+        slow.run(2)  # it has renewed the claim
+        assert nation.engine.remove_applicant(pair.reference, CITRA).ok
+        assert slow.run().ok
+        assert nation.claimed(CITRA) == pair.reference
+        assert nation.engine.reserve("west", DAY, CITRA).status is Status.IDENTITY_LIMIT
+        nation.check()
+
     def test_one_who_comes_into_a_party_is_claimed(self) -> None:
         nation = Nation()
         pair = nation.engine.reserve("east", DAY, [ANI, BUDI])
+        nation.clock.advance_ms(LEASE_MS)
         assert nation.engine.replace_applicant(pair.reference, BUDI, CITRA).ok
         assert (nation.claimed(CITRA), nation.claimed(BUDI)) == (pair.reference, "")
         assert nation.engine.reserve("west", DAY, CITRA).status is Status.IDENTITY_LIMIT
@@ -480,7 +508,7 @@ async def test_concurrent_reserves_give_one_place_each() -> None:
 class TestAnything:
     """Random interleavings of all workflows, with a jumping clock: no applicant has two places."""
 
-    @pytest.mark.parametrize("seed", range(120))
+    @pytest.mark.parametrize("seed", [*range(120), 140, 466])
     def test_nobody_ever_has_two_places(self, seed: int) -> None:
         """After each single step of any workflow; a place and the one that it is just being moved to count as one."""
         RandomInterleaving(seed).run(130)

@@ -32,7 +32,7 @@ def _command(random: Random, now_ms: int, number: int) -> Any:
             secondary = random.choice(("", "", other))
             return Claim(applicant, reference, lease_ms, forget_at_ms, random.choice((0, 0, recent)), secondary)
         case 4 | 5:
-            return Drop(applicant, recent)
+            return Drop(applicant, recent) if random.random() < 0.6 else Drop(applicant, reference=reference)
         case 6 | 7:
             return OpenMove(reference, other, random.randint(1, 3), lease_ms, forget_at_ms)
         case 8:

@@ -124,14 +124,26 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
-    """Delete an applicant's claim, if it still has this number."""
+    """Delete an applicant's claim.
+
+    Attributes:
+        applicant: the applicant's keyed hash.
+        number: delete it if it still has this number; 0 with a reference.
+        reference: delete it if it points to this reservation alone and its lease has ended. A claim with a lease may
+            belong to a caller who is about to put the applicant into the reservation.
+    """
 
     applicant: str
-    number: int
+    number: int = 0
+    reference: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.applicant, "applicant")
-        check_integer(self.number, "number", 1, NUMBER_MAX)
+        if self.reference:
+            _check_reference(self.reference, "reference")
+            check_integer(self.number, "number", 0, 0)
+        else:
+            check_integer(self.number, "number", 1, NUMBER_MAX)
 
 
 class OpenMove(msgspec.Struct, frozen=True, gc=False):
@@ -406,7 +418,10 @@ def _drop(registry: Registry, command: Drop, now_ms: int) -> RegistryResult:
     known: ClaimEntry | None = _live(registry.claims, command.applicant, now_ms)
     if known is None:
         return _claim_result(RegistryStatus.DONE, None, now_ms)
-    if known.number != command.number:
+    is_unused = (
+        known.reference == command.reference and not known.secondary_reference and known.lease_until_ms <= now_ms
+    )
+    if not (is_unused if command.reference else known.number == command.number):
         return _claim_result(RegistryStatus.TAKEN, known, now_ms)
 
     # From here on it must succeed.

@@ -248,7 +248,7 @@ def _registry_commands(random: Random, _: int) -> Iterator[tuple[int, str, Any]]
             secondary = random.choice(("", "", other))
             request = Claim(applicant, reference, lease_ms, forget_at_ms, random.choice((0, 0, recent)), secondary)
         elif lot < 6:
-            request = Drop(applicant, recent)
+            request = Drop(applicant, recent) if random.random() < 0.6 else Drop(applicant, reference=reference)
         elif lot < 8:
             request = OpenMove(reference, other, random.randint(1, 3), lease_ms, forget_at_ms)
         elif lot < 10:

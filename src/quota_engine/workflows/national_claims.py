@@ -157,7 +157,8 @@ def _take_claim(
                         # The other reservation is being moved to this one, and the claim covers both.
                         shared: RegistryResult = answer
                         return shared
-                    waits_for_lease = record is None or record.state is State.EXPIRED
+                    has_left = record is not None and applicant not in record.applicants
+                    waits_for_lease = record is None or has_left or record.state is State.EXPIRED
                     return ClaimConflict(record, answer.lease_until_ms if waits_for_lease else 0)
         # A claim that covers the reservation being moved is not this workflow's to release.
         replaced, covered_it = answer.number, answer.secondary_reference == reference
@@ -196,17 +197,13 @@ def release_claims(made: list[tuple[str, int]] | tuple[tuple[str, int], ...]) ->
 def drop_claim(requests: RequestBuilder, applicant: str, record: Reservation) -> Workflow[None]:
     """Drop the claim of an applicant who has left a party, if it still points to its reservation.
 
-    A claim that cannot be reached excludes the applicant until its lease ends.
+    A claim whose lease has not ended stays: another call may be about to put the applicant back. Like a claim that
+    cannot be reached, it excludes the applicant until its lease ends.
     """
     if applicant in record.applicants:
         return
-    forget_at_ms = requests.ends_at_ms(record.office, record.day) + 2 * CLOCKS_MARGIN_MS
-    # Only a renewed claim returns its number, and a claim is dropped by its number.
-    claim = Claim(applicant, record.reference, requests.national_lease_ms, forget_at_ms)
     try:
-        found: RegistryResult = yield Apply(shard_of(applicant), claim)
-        if found.ok and found.secondary_reference in ("", record.reference):
-            yield Apply(shard_of(applicant), Drop(applicant, found.number))
+        yield Apply(shard_of(applicant), Drop(applicant, reference=record.reference))
     except QuotaEngineError:
         return
 

@@ -30,7 +30,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Claim: lambda one: (
         f"claim\t{one.applicant}\t{one.reference}\t{one.lease_ms}\t{one.forget_at_ms}\t{one.replaces_number}\t{one.secondary_reference}"
     ),
-    Drop: lambda one: f"drop\t{one.applicant}\t{one.number}",
+    Drop: lambda one: f"drop\t{one.applicant}\t{one.number}\t{one.reference}",
     OpenMove: lambda one: f"open_move\t{one.source}\t{one.target}\t{one.version}\t{one.lease_ms}\t{one.forget_at_ms}",
     CloseMove: lambda one: f"close_move\t{one.source}\t{one.target}\t{one.done:d}\t{one.number}",
     FindClaims: lambda one: "\t".join(("find_claims", *one.applicants)),

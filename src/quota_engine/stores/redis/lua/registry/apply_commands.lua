@@ -70,11 +70,14 @@ local function claim(fields, now_ms)
   return result("DONE", entry, now_ms, renewed)
 end
 
--- fields: name, applicant, number
+-- fields: name, applicant, number, reference
 local function drop(fields, now_ms)
-  local known = live_claim(fields[2], now_ms)
+  local known, reference = live_claim(fields[2], now_ms), fields[4]
   if not known then return result("DONE", nil, now_ms) end
-  if known.number ~= tonumber(fields[3]) then return result("TAKEN", known, now_ms) end
+  local is_unused = known.reference == reference and known.secondary_reference == "" and known.lease_until_ms <= now_ms
+  local may_drop = known.number == tonumber(fields[3])
+  if reference ~= "" then may_drop = is_unused end
+  if not may_drop then return result("TAKEN", known, now_ms) end
 
   -- From here on it must succeed.
   next_number(now_ms)
@@ -136,7 +139,7 @@ local NAME, NUMBER = "[%w_%-]+", "%d%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?%d?"
 local REFERENCE, MAYBE_REFERENCE = NAME .. "~" .. NAME, "[%w_%-]*~?[%w_%-]*"
 local FORMS = {
   claim = concat({ NAME, REFERENCE, NUMBER, NUMBER, NUMBER, MAYBE_REFERENCE }, TAB),
-  drop = NAME .. TAB .. NUMBER,
+  drop = concat({ NAME, NUMBER, MAYBE_REFERENCE }, TAB),
   open_move = concat({ REFERENCE, REFERENCE, NUMBER, NUMBER, NUMBER }, TAB),
   close_move = concat({ REFERENCE, REFERENCE, "[01]", NUMBER }, TAB),
 }
