@@ -46,6 +46,7 @@ def test_seeds_show_no_violation(store: str, gate: int) -> None:
         ("memory", 42),  # a call that came while its process was dead
         ("memory", 55),  # two quotas that get the same capacity
         ("memory", 79),  # a record whose quota was renamed
+        ("lua", 309),  # a doubled request whose first copy the server rejects
         ("sql", 16),  # a draw that another transaction creates
         ("sql", 27),  # a process that died with an open transaction
     ],
