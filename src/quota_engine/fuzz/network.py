@@ -120,7 +120,7 @@ class VirtualNetwork:
             self.faults.fired["reordered"] += 1
         self._last_arrived = max(self._last_arrived, sent)
         answer = self._answer(request)
-        # A copy behind a rejected one would run although its client was told that nothing did.
+        # A copy behind a rejected one would run after its client has learned that nothing did.
         if not isinstance(answer, BusyLoadingError) and self.faults.happens("doubled"):
             self._server.answer(request, self.server_ms())
         if self.faults.happens("reply_lost"):
