@@ -29,7 +29,7 @@ from quota_engine.stores.redis.retrying_calls import (
     RetryPause,
     Step,
 )
-from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase
+from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase, may_still_run
 from quota_engine.stores.task_batching import TaskBatchingStore, TaskCall
 
 T = TypeVar("T")
@@ -192,12 +192,18 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     async def _send_alone(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
         pool = self._pool(attempt.node)
         connection = await _connect(pool)
+        replies: list[Any] = []
+        requests: Requests = ()
         try:
             requests = self._make_requests(attempt, end)
             await connection.send_packed_command([pack_requests(requests)])
-            return [await _reply(connection) for _ in requests]
-        except REJECTIONS:
+            for _ in requests:
+                replies.append(await _reply(connection))  # noqa: PERF401 - those before an error count
+            return replies
+        except REJECTIONS as error:
             await connection.disconnect()
+            if may_still_run(error, requests[len(replies) + 1 :]):
+                raise ReplyLost(str(error)) from error
             raise
         except (RedisError, OSError) as error:
             await connection.disconnect()
@@ -236,9 +242,10 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
             for one in waiting:
                 _set_error(one, error)
             return
+        sent: list[tuple[WaitingAttempt, int]] = []
+        requests: list[Sequence[str | int]] = []
+        answered = 0
         try:
-            sent: list[tuple[WaitingAttempt, int]] = []
-            requests: list[Sequence[str | int]] = []
             for one in waiting:
                 try:
                     made = self._make_requests(one.attempt, one.end)
@@ -249,13 +256,20 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 sent.append((one, len(made)))
             await connection.send_packed_command([pack_requests(requests)])
             for one, count in sent:
-                replies = [await _reply(connection) for _ in range(count)]
+                replies: list[Any] = []
+                for _ in range(count):
+                    replies.append(await _reply(connection))
+                    answered += 1
                 if not one.replies.done():
                     one.replies.set_result(replies)
         except REJECTIONS as error:
             await connection.disconnect()
-            for one in waiting:
-                _set_error(one, error)
+            first = 0
+            for one, count in sent:
+                last = first + count
+                may_run = may_still_run(error, requests[max(first, answered + 1) : last])
+                _set_error(one, ReplyLost(str(error)) if may_run else error, error)
+                first = last
         except (RedisError, OSError) as error:
             await connection.disconnect()
             for one in waiting:

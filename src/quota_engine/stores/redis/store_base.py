@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["CONNECT_ERRORS", "REJECTIONS", "QueueKey", "RedisStoreBase"]
+__all__ = ["CONNECT_ERRORS", "REJECTIONS", "QueueKey", "RedisStoreBase", "may_still_run"]
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.exceptions import AuthenticationError, BusyLoadingError
@@ -29,11 +29,22 @@ QueueKey = tuple[LedgerHandle, Script]
 
 REJECTIONS: Final = (AuthenticationError, BusyLoadingError)
 """The server answered, and rejects the connection."""
+_SCRIPT_CALLS: Final = ("EVAL", "EVALSHA", "FCALL")
 CONNECT_ERRORS: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 """The server was not reached. ``AuthenticationError`` is a subclass, so handle ``REJECTIONS`` first."""
 
 
 P = TypeVar("P", bound=QueuedCall)
+
+
+def may_still_run(error: Exception, behind: Iterable[Sequence[str | int]]) -> bool:
+    """Return True if a script may run although the server has rejected a request of the same write.
+
+    Args:
+        error: The rejection. A server that loads its data may finish before it reaches the next request.
+        behind: The requests behind the rejected one.
+    """
+    return isinstance(error, BusyLoadingError) and any(request[0] in _SCRIPT_CALLS for request in behind)
 
 
 class RedisStoreBase(BatchingStore[QueueKey, P]):

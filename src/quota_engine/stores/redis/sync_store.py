@@ -23,8 +23,17 @@ from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.redis.ending_connections import limit_socket, set_end
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.request_packing import pack_requests
-from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, NotSent, ReplyLost, RetryPause, Step
-from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase
+from quota_engine.stores.redis.retrying_calls import (
+    Attempt,
+    BlockingWork,
+    Call,
+    NotSent,
+    ReplyLost,
+    Requests,
+    RetryPause,
+    Step,
+)
+from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase, may_still_run
 from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
 
 T = TypeVar("T")
@@ -202,6 +211,8 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             raise
         except CONNECT_ERRORS as error:
             raise NotSent(str(error)) from error
+        replies: list[Any] = []
+        requests: Requests = ()
         try:
             now_ms = self._monotonic_ms()
             if end is not None and now_ms - began_ms >= _WAITED_MS:
@@ -209,13 +220,15 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             requests = attempt.requests(end)
             limit_socket(connection, ends_at_ms - now_ms)
             connection.send_packed_command([pack_requests(requests)])
-            replies = [_reply(connection)]
+            replies.append(_reply(connection))
             for _ in requests[1:]:
                 limit_socket(connection, ends_at_ms - self._monotonic_ms())
                 replies.append(_reply(connection))
             return replies
-        except REJECTIONS:
+        except REJECTIONS as error:
             connection.disconnect()
+            if may_still_run(error, requests[len(replies) + 1 :]):
+                raise ReplyLost(str(error)) from error
             raise
         except (RedisError, OSError) as error:
             connection.disconnect()
