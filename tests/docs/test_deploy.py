@@ -143,7 +143,8 @@ def test_service_starts_with_the_files_of_the_containers(tmp_path: Path) -> None
         while time.monotonic() < deadline:
             with contextlib.suppress(urllib.error.URLError, ConnectionError):
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-                    assert b"quota_engine_workers 2" in response.read()
-                return
+                    metrics = response.read()
+                if b"quota_engine_workers 2" in metrics:  # one worker may answer before the other has started
+                    return
             time.sleep(0.05)
-        pytest.fail("the service did not start")
+        pytest.fail("the service did not start two workers")
