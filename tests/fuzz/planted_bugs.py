@@ -363,8 +363,17 @@ BUGS: Final = (
         "registry",
         "a claim is dropped by a call that holds an older one",
         "stores/redis/lua/registry/apply_commands.lua",
-        '  if known.number ~= tonumber(fields[3]) then return result("TAKEN", known, now_ms) end\n',
+        '  if not may_drop then return result("TAKEN", known, now_ms) end\n',
         "",
+        "lua",
+    ),
+    Bug(
+        "claim-with-a-lease-dropped",
+        "registry",
+        "a claim is dropped while a call is about to put its applicant back into the reservation",
+        "stores/redis/lua/registry/apply_commands.lua",
+        " and known.lease_until_ms <= now_ms\n  local may_drop",
+        "\n  local may_drop",
         "lua",
     ),
     Bug(
