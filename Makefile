@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
 # Neighboring tests share servers, so each worker takes a run of them, and steals from the other at the end.
-WORKERS ?= -n 2 --dist worksteal
+WORKERS ?= -n 3 --dist worksteal
 FUZZ_ARGUMENTS ?=
 CHAOS_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
