@@ -368,15 +368,6 @@ BUGS: Final = (
         "lua",
     ),
     Bug(
-        "claim-with-a-lease-dropped",
-        "registry",
-        "a claim is dropped while a call is about to put its applicant back into the reservation",
-        "stores/redis/lua/registry/apply_commands.lua",
-        " and known.lease_until_ms <= now_ms\n  local may_drop",
-        "\n  local may_drop",
-        "lua",
-    ),
-    Bug(
         "completed-move-reopened",
         "registry",
         "a completed move is undone by a late cancellation",
