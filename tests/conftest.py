@@ -90,6 +90,10 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
     return bool((store in _FURTHER_TOPOLOGIES or item.path.name == "test_batching.py") and seed >= _FURTHER_SEEDS_FROM)
 
 
+_SUITES_WITH_FILES = frozenset({("sql", "test_conformance.py"), ("docs", "test_contributing.py")})
+"""Runs of the conformance suite in which each of hundreds of tests makes a file."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests with ``store`` that use a server's fixture, or a parameter that names a server."""
     left = [item for item in items if _is_for_thorough_runs(item)]
@@ -97,8 +101,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if not _is_for_thorough_runs(item)]
     for item in items:
-        if item.path.parts[-2:] == ("sql", "test_conformance.py"):
-            item.add_marker("slow")  # each of its hundreds of tests makes a file
+        if item.path.parts[-2:] in _SUITES_WITH_FILES:
+            item.add_marker("slow")
         fixtures = set(getattr(item, "fixturenames", ()))
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         if fixtures & (_SERVER_FIXTURES | _POSTGRESQL_FIXTURES) or any(

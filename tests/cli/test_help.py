@@ -70,6 +70,7 @@ def test_the_overview_names_each_command(capsys: pytest.CaptureFixture[str]) -> 
         assert any(line.split() == [name, *overview.split()] for line in lines), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ALL, ids=IDS)
 def test_each_help_has_an_example_and_explains_each_option(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -97,6 +98,7 @@ def test_help_shows_defaults(capsys: pytest.CaptureFixture[str], monkeypatch: py
         assert f"[default: {default}]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_commands_and_options(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
@@ -143,6 +145,7 @@ def test_integers_are_integers(words: list[str], capsys: pytest.CaptureFixture[s
     assert f"{words[-1]!r} is no integer; expected digits, such as 7" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-16", "koi8-r"])
 @pytest.mark.parametrize(
     "words", [["catalog", "show", "indonesia"], ["status", "memory://"], ["--help"], ["status", "--help"], ["nonsense"]]

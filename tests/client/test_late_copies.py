@@ -99,6 +99,7 @@ async def book(world: World, identity: str, key: str) -> Outcome:
     return await world.engine.reserve("surabaya", DAY, identity, idempotency_key=key, **SELECTION)
 
 
+@pytest.mark.slow
 async def test_sold_out_stays_sold_out(world: World) -> None:
     await book(world, OTHER, "other")
     outcome = await world.call_with_late_copy(
@@ -111,6 +112,7 @@ async def test_sold_out_stays_sold_out(world: World) -> None:
     assert (await book(world, NIK[:-1] + "9", "next")).status is Status.HELD
 
 
+@pytest.mark.slow
 async def test_expired_hold_is_not_confirmed_later(world: World) -> None:
     await book(world, NIK, "mine")
     world.clock.advance_ms(HOLD_TTL_MS)
@@ -124,6 +126,7 @@ async def test_expired_hold_is_not_confirmed_later(world: World) -> None:
     assert record.state is State.EXPIRED
 
 
+@pytest.mark.slow
 async def test_reservation_stays_where_it_was_moved_last(world: World) -> None:
     await world.engine._store.execute(ApplyMany("surabaya", (SetRules(Rules(reschedules_max=9)),)))
     await world.engine.set_capacity("surabaya", DAY, "online", 2)  # a unit that is left cools
@@ -137,6 +140,7 @@ async def test_reservation_stays_where_it_was_moved_last(world: World) -> None:
     assert record.day == DAY.toordinal()
 
 
+@pytest.mark.slow
 async def test_capacity_stays_as_it_was_set_last(world: World) -> None:
     first = await world.call_with_late_copy("/capacity", "set_capacity", "surabaya", DAY, "online", 40)
     assert first.status is Status.DONE
@@ -146,6 +150,7 @@ async def test_capacity_stays_as_it_was_set_last(world: World) -> None:
     assert view.quotas["online"].capacity == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [("close", "open"), ("open", "close")])
 async def test_day_stays_as_it_was_left(world: World, first: str, second: str) -> None:
     if first == "open":

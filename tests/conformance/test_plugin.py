@@ -30,6 +30,7 @@ store_discovery.store_factory = lambda url: Factory(url.removeprefix("broken://"
 SUITE = "from quota_engine.conformance.test_backend import test_offices_are_independent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "forms", "passed", "failed"),
     [

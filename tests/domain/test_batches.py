@@ -41,6 +41,7 @@ def check_batches(batches: list[Batch]) -> None:
     assert list(together.events) == list(apart.events), format_steps(taken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_a_seeded_batch_equals_its_commands_one_by_one(seed: int) -> None:
     """Outcomes, ledger and events are the same for every split into batches."""

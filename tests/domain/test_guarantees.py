@@ -476,6 +476,7 @@ class TestG8Bounded:
         assert [outcome.status for outcome in outcomes] == [Status.WAITING] * 3 + [Status.WAIT_LIST_FULL] * 7
         assert seen(ledger).waiting == 3
 
+    @pytest.mark.slow
     def test_thousands_of_refused_applicants_cost_no_memory(self) -> None:
         """Two thousand refused applicants with the longest ids do not enlarge the process."""
         ledger = an_office()

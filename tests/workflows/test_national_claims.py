@@ -508,6 +508,7 @@ async def test_concurrent_reserves_give_one_place_each() -> None:
 class TestAnything:
     """Random interleavings of all workflows, with a jumping clock: no applicant has two places."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("seed", [*range(120), 140, 466])
     def test_nobody_ever_has_two_places(self, seed: int) -> None:
         """After each single step of any workflow; a place and the one that it is just being moved to count as one."""

@@ -321,6 +321,7 @@ STEPS_BETWEEN = ("confirm", "give up", "reschedule", "expire", "reserve elsewher
 class TestInBetween:
     """The applicant does something with the old place while it moves, after each step of the move."""
 
+    @pytest.mark.slow
     @BOTH
     @STATES
     @pytest.mark.parametrize("dies", [False, True], ids=["lives", "dies"])
@@ -492,6 +493,7 @@ def interleavings(random: Random, count: int) -> Iterator[list[int]]:
         yield [random.randrange(2) for _ in range(30)]
 
 
+@pytest.mark.slow
 @BOTH
 @STATES
 @pytest.mark.parametrize("other", ["west", "north"], ids=["same-target", "other-target"])

@@ -71,6 +71,7 @@ def monthly_catalog() -> Catalog:
     return catalog_from(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("publish_days", [1, 30])
 @pytest.mark.parametrize("join_opens_before_ms", [0, HOUR_MS, 40 * DAY_MS])
 async def test_next_release_is_published_before_its_room_opens(publish_days: int, join_opens_before_ms: int) -> None:
@@ -157,6 +158,7 @@ async def test_one_offices_mistake_stops_no_start(caplog: pytest.LogCaptureFixtu
     assert f"publishing days: {first.id}: " in caplog.text
 
 
+@pytest.mark.slow
 async def test_an_unavailable_office_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """One may be closed after a failover. It is published as soon as it can be; the store's own outage is an error."""
     clock = ManualClock.at("2026-12-04T14:00:00+07:00")

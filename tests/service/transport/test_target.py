@@ -25,6 +25,7 @@ async def _response(port: int, request: bytes) -> bytes:
         return await raw.rest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hosts",
     [
@@ -57,6 +58,7 @@ async def test_request_without_one_valid_host_is_refused(port: int, hosts: bytes
         assert problem_in(answer) == (400, "bad-request")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "host", [b"a", b"booking.example:", b"127.0.0.1:8000", b"[::1]:443", b"a_b.example:0", b"x%2Dy", b"A.Example:65535"]
 )
@@ -71,6 +73,7 @@ async def test_http_1_0_may_omit_the_host_but_not_repeat_it(port: int) -> None:
     assert problem_in(answer) == (400, "bad-request")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target",
     [

@@ -223,6 +223,7 @@ async def test_five_hundred_tasks_share_four_calls(async_opened: Opened) -> None
     assert await backend.execute(Audit(OFFICE)) == []
 
 
+@pytest.mark.slow
 def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
     """While four calls are in flight, all other calls wait. Then they share batches of at most 128."""
     backend = opened.sync(policy=RetryPolicy(attempt_valid_ms=60_000))  # a busy machine starts them in seconds
@@ -615,6 +616,7 @@ def test_sixteen_threads_share_calls_for_two_hundred_rounds(opened: Opened) -> N
     assert backend.execute(Audit(OFFICE)) == []
 
 
+@pytest.mark.slow
 def test_each_thread_gets_a_separate_error_object(opened: Opened) -> None:
     """Sixteen calls wait when the server dies. Each raises a separate error object, of the right type."""
     backend = opened.sync(ONE_BY_ONE, RetryPolicy(attempts_max=2))

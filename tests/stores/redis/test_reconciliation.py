@@ -226,6 +226,7 @@ def test_damage_is_repaired_from_the_events(damage: Callable[[Walked, Random], b
     assert walked.backend.execute(Reconcile(OFFICE)).repaired == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DERIVED, ids=ids_of(DERIVED))
 @settings(max_examples=8)
 @given(seed=SEEDS)
@@ -241,6 +242,7 @@ def test_damage_is_repaired_from_the_records(damage: Callable[[Walked, Random], 
     walked.compare()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trimmed", [False, True])
 @settings(max_examples=examples(10, 30))
 @given(seed=SEEDS, data=st.data())

@@ -497,6 +497,7 @@ def test_another_history_makes_the_cache_read_all_names(scene: Scene) -> None:
         assert backend.apply(OFFICE, reserve("again", ONLINE, name)).status in (Status.HELD, Status.IDENTITY_LIMIT)
 
 
+@pytest.mark.slow
 def test_failover_to_a_lagging_replica() -> None:
     """A replica without the last hold is promoted. The applicants who lost and got it both get right outcomes."""
     with Replicated(valkey_server_binary()) as group:
@@ -569,6 +570,7 @@ def test_unknown_outcome_counts_as_applied(own_server: Server, many: bool) -> No
     first.close()
 
 
+@pytest.mark.slow
 async def test_unknown_outcome_counts_as_applied_under_asyncio(own_server: Server) -> None:
     """The same, and the same for one that was given up."""
     scene = Scene(own_server)
@@ -916,6 +918,7 @@ def test_one_process_never_refuses_a_holder(valkey_server: Server, monkeypatch: 
     scene.opened[0].close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(25))
 def test_script_and_machine_agree_on_sold_out(seed: int) -> None:
     """Whenever the cache refuses, the state machine would refuse an unknown applicant, too. It hardly ever misses a
@@ -983,6 +986,7 @@ def with_limits(backend: RedisStore, clock: ManualClock, **limits: Any) -> SoldO
     return cache
 
 
+@pytest.mark.slow
 def test_name_filter_has_few_false_positives() -> None:
     """The filter finds every added name, full or not, and few other names."""
     for count in (1, 1000, 50_000):

@@ -211,6 +211,7 @@ def test_sender_that_ends_leaves_its_batch_to_another_caller(world: World) -> No
     assert not is_known(world.store, "hasty")
 
 
+@pytest.mark.slow
 def test_lost_answer_to_a_commit_is_unknown_at_the_end(world: World) -> None:
     """Each later attempt finds the file locked, so no attempt learns whether the commit took effect."""
     lockers = contextlib.ExitStack()
@@ -257,6 +258,7 @@ def test_error_of_a_reading_is_the_error_of_the_call(world: World) -> None:
         world.store.apply(OFFICE, reserve("ani", ONLINE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "request_", [Describe(OFFICE), Audit(OFFICE), Reconcile(OFFICE)], ids=lambda one: type(one).__name__
 )

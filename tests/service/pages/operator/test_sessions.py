@@ -73,6 +73,7 @@ async def test_pages_offer_only_what_the_role_allows(browser: OperatorBrowser, r
         assert (response.status_code == 403) is not is_allowed, form
 
 
+@pytest.mark.slow
 async def test_a_token_of_one_office_reaches_no_other_office() -> None:
     token = TOKENS[Role.OPERATOR].upper()
     own = Grant("desk", Role.OPERATOR, hashlib.sha256(token.encode()).hexdigest(), ("surabaya",))
