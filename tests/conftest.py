@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    gc.disable()  # nothing of a collection becomes garbage; pytest_collection_finish continues
+
 # Without the phase "explain": its notes are longer than the list of commands that a failure prints.
 _PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 # A random walk is large by nature; seeds shrink failures better than Hypothesis does, so its size costs nothing.
@@ -116,6 +119,7 @@ def pytest_collection_finish() -> None:
     """Keep the collected tests out of garbage collections, each of which would stop a test for hundreds of ms."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
