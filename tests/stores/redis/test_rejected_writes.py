@@ -63,7 +63,7 @@ async def test_calls_behind_a_rejected_one_are_not_said_to_be_refused(
             await store.execute(ApplyMany(office, published()))
         valkey_server.pause()
         proxy.rejected = proxy.scripts_seen + 2
-        # The first call is in flight alone, so the others share the next write.
+        # The first call is in flight alone. The calls that follow share the next write.
         first = asyncio.ensure_future(store.apply("first", reserve("k", ONLINE)))
         await asyncio.sleep(0.05)
         others = [asyncio.ensure_future(store.apply(office, reserve("k", ONLINE))) for office in OFFICES]
