@@ -37,6 +37,8 @@ CONSISTENT: Final = "no place is sold twice; the last moments before it may be l
 _REPLICATED: Final = "?durability=replicated&replicas=1&attempts_max=30"
 _SCHEMA: Final = "chaos"
 _PAUSE_S: Final = 1.0
+_NEXT_FAILOVER_S: Final = 7.0
+"""Twice the ``failover-timeout`` of the Sentinels: until then they would begin no other failover."""
 
 Strike = Generator[None, None, None]
 
@@ -219,6 +221,7 @@ def failover(stack: ExitStack) -> Case:
         old.start()
         old.ask("REPLICAOF", HOST, group.primary.port)
         until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
+        time.sleep(_NEXT_FAILOVER_S)
 
     return Case(group.url + _REPLICATED, strike)
 
