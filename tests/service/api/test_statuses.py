@@ -144,6 +144,8 @@ async def nowhere(client: Client) -> None:
             await send(client, good(endpoint, NOBODYS, ticket="x", office="nix"))
     await send(client, good(BY_NAME["audit"], NOBODYS))
     await client.operate("GET", "/v1/audit?office=nix")
+    days = {"first_day": str(DAY), "last_day": str(DAY)}
+    await client.operate("POST", "/v1/publish", {"offices": ["nix"], **days})
 
 
 # --- Problems that need a state ------------------------------------------------------------------------------------

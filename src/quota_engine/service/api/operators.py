@@ -215,7 +215,7 @@ OPERATIONS: Final = (
     ),
     post(
         "/v1/publish", "publish", "Publish the working days of offices.", publish, PublishedBody, roles=OPERATORS,
-        body_type=PublishBody, problems=("job-timeout",),
+        body_type=PublishBody, problems=("unknown-name", "job-timeout"),
     ),
     get(
         "/v1/catalog", "catalog", "Get the catalog that the service uses.", get_catalog, CatalogBody, roles=AUDITORS,
