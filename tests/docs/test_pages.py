@@ -10,7 +10,7 @@ import pytest
 from tests.support.page_programs import check_install, page_runner
 from tests.support.paths import DOCS, ROOT
 
-WITH_CODE = ("choose", "sizing", "migrate", "recipes", "life-cycle")
+WITH_CODE = ("choose", "sizing", "migrate", "recipes", "life-cycle", "privacy")
 ALL = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
