@@ -86,7 +86,7 @@ class OperatorBrowser:
 
         In order: capacity, confirmed, held, cooling, available and overbooked.
         """
-        page = await self.get("/operator/dashboard?lang=en")
+        page = await self.get("/operator/dashboard?lang=en&open=" + str(DAY))
         found = re.search(rf'<th scope="row"[^>]*>{quota}</th>(.*?)</tr>', page, re.DOTALL)
         assert found, page
         return [int(number) for number in re.findall(r"<span>([0-9]+)</span>", found[1])]

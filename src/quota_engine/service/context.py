@@ -36,7 +36,12 @@ from quota_engine.service.observability.exposition import render
 from quota_engine.service.observability.metrics import ServiceMetrics
 from quota_engine.service.observability.store_collector import StoreCollector
 from quota_engine.service.observability.tracing import TracedMetrics, Tracing, tracing_from_environment
-from quota_engine.service.observability.worker_metrics import DIRECTORY_VARIABLE, WRITE_INTERVAL_S, WorkerMetrics
+from quota_engine.service.observability.worker_metrics import (
+    DIRECTORY_VARIABLE,
+    WRITE_INTERVAL_S,
+    WorkerMetrics,
+    hung_workers,
+)
 from quota_engine.service.room_response_cache import RoomResponseCache
 from quota_engine.service.shared_cache import SharedCache
 from quota_engine.waiting_room.releases import Releases
@@ -86,7 +91,8 @@ class ServiceContext:
         self._store_collector: StoreCollector | None = None
         self._tasks: list[PeriodicTask] = []
         directory = os.environ.get(DIRECTORY_VARIABLE)
-        self._worker_metrics = WorkerMetrics(Path(directory)) if directory else None
+        self._worker_directory = Path(directory) if directory else None
+        self._worker_metrics = None if self._worker_directory is None else WorkerMetrics(self._worker_directory)
         self._readiness = "starting"
         self._readiness_checked_at_ms = 0
         self._readiness_lock = asyncio.Lock()
@@ -205,6 +211,13 @@ class ServiceContext:
             UnknownName: the catalog has no such office.
         """
         return get_office(self.catalog, office)
+
+    def hung_workers(self, since_ms: int) -> list[int]:
+        """Return when workers of this machine hung and were replaced, from ``since_ms`` on.
+
+        All times are in milliseconds since 1970 (UTC). A process without a supervisor knows of none.
+        """
+        return [] if self._worker_directory is None else hung_workers(self._worker_directory, since_ms)
 
     def current_room(self, office: str) -> str | None:
         """Return the id of the office's running waiting room, or else of the next one; ``None`` if it has no rooms."""

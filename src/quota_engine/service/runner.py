@@ -35,6 +35,7 @@ from quota_engine.service.observability.worker_metrics import (
     DIRECTORY_VARIABLE,
     fold_ended_worker,
     has_started_worker,
+    record_hung_worker,
 )
 from quota_engine.service.transport.connections import ConnectionConfig, HttpConnection
 
@@ -224,6 +225,7 @@ class _WorkerPool:
                     f"quota-engine: worker {worker.pid} has not responded for {self._config.worker_hang_ms} ms; "
                     "ending it\n"
                 )
+                record_hung_worker(self._metrics_directory, time.time_ns() // 1_000_000)
                 worker.kill()
                 worker.wait()
 

@@ -118,6 +118,19 @@ class ServiceMetrics:
         if batch.error:
             _count(self._errors, (batch.error,))
 
+    def store_batches(self, slow_s: float) -> tuple[int, int]:
+        """Return the number of batches to the store, and of those that took longer than ``slow_s``, one of the bounds.
+
+        Args:
+            slow_s: One of :data:`~quota_engine.service.observability.metric_families.DURATION_BOUNDS_S`, in seconds.
+        """
+        slow_from = DURATION_BOUNDS_S.index(slow_s) + 1
+        histograms = list(self._batch_durations.values())
+        return (
+            sum(sum(histogram.counts) for histogram in histograms),
+            sum(sum(histogram.counts[slow_from:]) for histogram in histograms),
+        )
+
     def on_sold_out(self, office: str) -> None:
         """See :class:`quota_engine.ports.StoreObserver`."""
         self._sold_out_cache_hits += 1

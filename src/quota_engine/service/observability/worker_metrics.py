@@ -6,7 +6,15 @@ sum; its gauges do not.
 
 from __future__ import annotations
 
-__all__ = ["DIRECTORY_VARIABLE", "WRITE_INTERVAL_S", "WorkerMetrics", "fold_ended_worker", "has_started_worker"]
+__all__ = [
+    "DIRECTORY_VARIABLE",
+    "WRITE_INTERVAL_S",
+    "WorkerMetrics",
+    "fold_ended_worker",
+    "has_started_worker",
+    "hung_workers",
+    "record_hung_worker",
+]
 
 import contextlib
 import os
@@ -25,6 +33,8 @@ WRITE_INTERVAL_S: Final = 1.0
 _LIVE_FOR_S: Final = 5.0
 _ENDED_FILE: Final = "ended"
 _SUFFIX: Final = ".samples"
+_HUNG_FILE: Final = "hung"
+_HUNG_MAX: Final = 100
 _FOLDED_MAX: Final = 64
 
 
@@ -90,6 +100,30 @@ def fold_ended_worker(directory: Path, pid: int) -> None:
         total = _MetricsFile(time.time(), _sum((*before.samples, *samples)), folded)
         _write(directory / _ENDED_FILE, total)
         path.unlink()
+
+
+def record_hung_worker(directory: Path, at_ms: int) -> None:
+    """Keep the time at which a worker that hung was ended, for the operators' pages. Keeps the last 100 of them.
+
+    Only the supervising process calls this. If the disk is full, the time is lost.
+
+    Args:
+        directory: The folder of the workers' files.
+        at_ms: The time in milliseconds since 1970 (UTC).
+    """
+    draft = directory / f"{_HUNG_FILE}.draft"
+    with contextlib.suppress(OSError):
+        draft.write_bytes(msgspec.json.encode([*hung_workers(directory, 0)[1 - _HUNG_MAX :], at_ms]))
+        draft.replace(directory / _HUNG_FILE)
+
+
+def hung_workers(directory: Path, since_ms: int) -> list[int]:
+    """Return when workers that hung were ended, from ``since_ms`` on. All times are in milliseconds since 1970."""
+    try:
+        times = msgspec.json.decode((directory / _HUNG_FILE).read_bytes(), type=list[int])
+    except (OSError, msgspec.DecodeError):
+        return []
+    return [at_ms for at_ms in times if at_ms >= since_ms]
 
 
 def _without_gauges(samples: Iterable[Sample]) -> list[Sample]:

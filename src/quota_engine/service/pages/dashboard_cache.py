@@ -12,7 +12,7 @@ from quota_engine.catalog import Catalog, ResolvedOffice
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import DayView
+from quota_engine.domain.outcomes import AbandonedHolds, DayView
 from quota_engine.draws.ledger import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.pages.opening_report import OpeningReport, read_opening
@@ -22,6 +22,7 @@ from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 DAYS_SHOWN_MAX: Final = 62
 _FIGURES_TTL_MS: Final = 1_000
 _OPENING_TTL_MS: Final = 5_000
+_HOLDS_TTL_MS: Final = 10_000
 _AUDIT_TTL_MS: Final = 600_000
 _OPENING_DAYS_BACK: Final = 31
 """Days before today among which the last opening is searched."""
@@ -40,6 +41,7 @@ class DashboardCache:
         self._days: SharedCache[list[DayView]] = SharedCache(_OFFICES_MAX, now_ms)
         self._reservations: SharedCache[list[Reservation]] = SharedCache(_LISTS_MAX, now_ms)
         self._openings: SharedCache[OpeningReport | None] = SharedCache(_LISTS_MAX, now_ms)
+        self._abandoned: SharedCache[AbandonedHolds] = SharedCache(_OFFICES_MAX, now_ms)
         self._audits: SharedCache[AuditSummary] = SharedCache(_OFFICES_MAX, now_ms)
 
     async def days(self, office: ResolvedOffice) -> tuple[int, list[DayView]]:
@@ -86,6 +88,11 @@ class DashboardCache:
             (office, day), lambda: self._engine().list_reservations(office, day), _FIGURES_TTL_MS
         )
         return reservations
+
+    async def abandoned_holds(self, office: str) -> AbandonedHolds:
+        """Return the counts of an office's holds that ended without a confirm, at most ten seconds old."""
+        _, found = await self._abandoned.load(office, lambda: self._engine().abandoned_holds(office), _HOLDS_TTL_MS)
+        return found
 
     async def opening(self, office: ResolvedOffice) -> OpeningReport | None:
         """Return the last opening of an office, or ``None`` if none of its days has opened."""

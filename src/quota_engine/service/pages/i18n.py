@@ -85,6 +85,10 @@ class Translator:
         weekday, month = _WEEKDAYS[self.language][day.weekday()], _MONTHS[self.language][day.month - 1]
         return f"{weekday}, {day.day} {month} {day.year}"
 
+    def weekdays(self) -> list[str]:
+        """Return the names of the weekdays, from Monday on."""
+        return list(_WEEKDAYS[self.language])
+
     def dates(self, days: Sequence[datetime.date]) -> str:
         """Format ordered dates: all of them up to three, otherwise the first and the last."""
         if len(days) > _DATES_LISTED_MAX:

@@ -133,12 +133,12 @@ def _figures_are_live(window: OperatorWindow, reserve: Callable[[], None]) -> No
     window.open(PAGES["dashboard"])
     window.driver.execute_script("window.isSame = true; document.getElementById('day-2026-12-09').focus()")
     held = (
-        "return document.querySelector('#day-2026-12-09').closest('tbody')"
-        ".querySelectorAll('tr')[3].querySelector('td.held span:last-child').textContent"
+        "return document.querySelector('#day-2026-12-09').closest('tr').querySelector('td.held span:last-child')"
+        ".textContent"
     )
-    assert window.driver.execute_script(held) == "0"
+    before = int(window.driver.execute_script(held))
     reserve()
-    window.wait_for(lambda: window.driver.execute_script(held) == "1")
+    window.wait_for(lambda: window.driver.execute_script(held) == str(before + 1))
     assert window.driver.execute_script("return window.isSame === true")
     assert window.focused_id == "day-2026-12-09"
     stale = window.driver.find_element(By.CSS_SELECTOR, "[data-stale]")

@@ -250,6 +250,11 @@ class OperatorPages:
 
     # --- Times ---
 
+    @staticmethod
+    def date(ordinal: int) -> datetime.date:
+        """Return the date of an ordinal."""
+        return datetime.date.fromordinal(ordinal)
+
     def local_time(self, at_ms: int, office: ResolvedOffice) -> datetime.datetime:
         """Convert milliseconds since 1970 (UTC) to the time zone of an office."""
         return datetime.datetime.fromtimestamp(at_ms / 1000, tz=office.zone)

@@ -5,23 +5,34 @@ from __future__ import annotations
 __all__ = ["DashboardPages"]
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from starlette.responses import Response
 
+from quota_engine.catalog import name_of
 from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.domain.outcomes import QuotaView
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import Problem
 from quota_engine.service.http.sse import EventStream, StreamEvent
-from quota_engine.service.pages.dashboard_cache import DAYS_SHOWN_MAX
+from quota_engine.service.pages.operator.alerts import Alerts
 from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.csv_export import csv_response
-from quota_engine.service.pages.operator.day_tables import COUNTERS, day_table, sum_counters
+from quota_engine.service.pages.operator.day_tables import (
+    COUNTERS,
+    DayTable,
+    calendar_weeks,
+    day_row,
+    day_table,
+    sessions_with_quotas,
+    sum_counters,
+)
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest
 
 _DAYS_SHOWN: Final = 10
@@ -35,6 +46,7 @@ class DashboardPages:
     def __init__(self, pages: OperatorPages) -> None:
         self._pages = pages
         self._cache = pages.cache
+        self._alerts = Alerts(pages)
 
     async def dashboard(self, request: OperatorRequest) -> Response:
         """Render the counters of an office's days, its waiting room and a named draw.
@@ -52,25 +64,49 @@ class DashboardPages:
     async def _render_days(self, request: OperatorRequest, template: str) -> Response:
         pages, office, translator = self._pages, request.office, request.translator
         read_at_ms, views = await self._cache.days(office)
-        shown = views[: DAYS_SHOWN_MAX if request.fields.get("days") == "all" else _DAYS_SHOWN]
         now_ms = pages.service.now_ms()
+        sessions = sessions_with_quotas(office)
+        session = request.field("session") if request.field("session") in sessions else ""
+        tables = [day_table(translator, pages.service.catalog, office, view, now_ms) for view in views]
+        first = self._first_shown(request, tables)
+        shown = tables[first : first + _DAYS_SHOWN]
         draw, draw_id = await pages.draw(request), request.fields.get("draw", "")
         error = FieldError("draw", translator("draw_unknown"), draw_id) if draw_id and draw is None else None
+        open_views = [table.view for table in tables if table.state is DayState.OPEN]
         return pages.render(
             request,
             template,
             "dashboard",
-            days=[day_table(translator, pages.service.catalog, office, view, now_ms) for view in shown],
-            totals=sum_counters(office, [view for view in shown if day_state(view, now_ms) is DayState.OPEN]),
-            days_more=len(views) - len(shown),
+            days=[(table, day_row(office, table.view, translator.date(table.day), session)) for table in shown],
+            opened=request.field("open"),
+            weeks=calendar_weeks(tables, pages.today(office)),
+            available={table.day: sum_counters(office, [table.view], session)["available"] for table in tables},
+            weekdays=translator.weekdays(),
+            sessions=[(one, name_of(office.sessions, one, translator.language)) for one in sessions],
+            session=session,
+            totals=sum_counters(office, open_views, session),
+            alerts=await self._alerts.of_office(request, views),
+            later=tables[first + _DAYS_SHOWN].day if len(tables) > first + _DAYS_SHOWN else None,
+            earlier=tables[max(0, first - _DAYS_SHOWN)].day if first else None,
             updated_at=pages.updated_at(request, read_at_ms),
             moment=lambda at_ms: translator.moment(pages.local_time(at_ms, office)),
             room=await pages.room(request),
             draw=draw,
             draw_id=draw_id,
-            query=request.query("days", "room", "draw"),
+            query=request.query("first", "open", "session", "room", "draw"),
+            day_query=request.query("session", "room", "draw"),
+            session_query=request.query("first", "open", "room", "draw"),
             error=error,
         )
+
+    def _first_shown(self, request: OperatorRequest, tables: Sequence[DayTable]) -> int:
+        """Return the index of the first day to show: ``first`` of the query, or the page of ten with the open day."""
+        for name in ("first", "open"):
+            with contextlib.suppress(ValueError):
+                day = datetime.date.fromisoformat(request.field(name))
+                index = next((index for index, table in enumerate(tables) if table.day >= day), 0)
+                return index if name == "first" else index // _DAYS_SHOWN * _DAYS_SHOWN
+        return 0
 
     async def offices(self, request: OperatorRequest) -> Response:
         """Render the totals of each office's open days."""
@@ -101,6 +137,7 @@ class DashboardPages:
             "offices",
             rows=rows,
             counters=COUNTERS,
+            alerts=self._alerts.of_service(request),
             updated_at=pages.updated_at(request, now_ms),
         )
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["COUNTERS", "DayTable", "QuotaRow", "day_table", "sum_counters"]
+__all__ = [
+    "COUNTERS",
+    "DayTable",
+    "QuotaRow",
+    "calendar_weeks",
+    "day_row",
+    "day_table",
+    "sessions_with_quotas",
+    "sum_counters",
+]
 
 import dataclasses
 import datetime
@@ -77,12 +86,50 @@ def _bar(quota: QuotaView) -> list[tuple[str, int, int]]:
     return parts
 
 
-def sum_counters(office: ResolvedOffice, views: Iterable[DayView]) -> dict[str, int]:
-    """Return the sums of the allotments' counters over some days.
+def sum_counters(office: ResolvedOffice, views: Iterable[DayView], session: str = "") -> dict[str, int]:
+    """Return the sums of the counters over some days, each person counted once.
 
-    The other quotas guard the allotments and count the same people again. They are included if the office has no
-    allotments.
+    The allotments are added up. The other quotas guard them and count the same people again; they are added up if the
+    office has no allotments. With a session, the quotas of the session are added up instead.
+
+    Args:
+        office: Office of the catalog.
+        views: Days of the office.
+        session: Id of a session of :func:`sessions_with_quotas`, or ``""`` for all sessions.
     """
-    allotments = {allotment.id for allotment in office.allotments}
-    quotas = [quota for view in views for name, quota in view.quotas.items() if name in allotments or not allotments]
+    counted = _quotas_of_session(office, session) if session else {allotment.id for allotment in office.allotments}
+    quotas = [quota for view in views for name, quota in view.quotas.items() if name in counted or not counted]
     return {name: sum(getattr(quota, name) for quota in quotas) for name in COUNTERS}
+
+
+def day_row(office: ResolvedOffice, view: DayView, name: str, session: str = "") -> QuotaRow:
+    """Return the row of a whole day, or of one session of it. ``name`` is its heading."""
+    sums = sum_counters(office, [view], session)
+    # Guards may be full while the allotments are not. The sums of the allotments do not show it.
+    overbooked = sums["overbooked"] or max((quota.overbooked for quota in view.quotas.values()), default=0)
+    total = QuotaView(
+        sums["capacity"], sums["available"], sums["held"], sums["confirmed"], sums["cooling"], 0, overbooked
+    )
+    return QuotaRow(str(view.day), name, total, _bar(total))
+
+
+def sessions_with_quotas(office: ResolvedOffice) -> list[str]:
+    """Return the sessions of an office that have their own counters, in the order of the catalog."""
+    return [session for session in office.sessions if _quotas_of_session(office, session)]
+
+
+def _quotas_of_session(office: ResolvedOffice, session: str) -> set[str]:
+    """Return the guard that counts every booking of a session; without one, the allotments of this session alone."""
+    guards = [one.id for one in office.quotas if one.session == session and not one.service and not one.service_unit]
+    return set(guards[:1]) or {one.id for one in office.allotments if tuple(one.sessions) == (session,)}
+
+
+def calendar_weeks(
+    tables: Iterable[DayTable], today: datetime.date
+) -> list[list[tuple[datetime.date, DayTable | None]]]:
+    """Return the weeks, Monday to Sunday, from today's to that of the last table; ``None`` for days without a table."""
+    by_day = {table.day: table for table in tables}
+    first = today - datetime.timedelta(days=today.weekday())
+    weeks = ((max(by_day, default=today) - first).days // 7) + 1
+    days = [first + datetime.timedelta(days=ahead) for ahead in range(7 * weeks)]
+    return [[(day, by_day.get(day)) for day in days[start : start + 7]] for start in range(0, len(days), 7)]
