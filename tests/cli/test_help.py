@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import io
 import json
 import re
+import resource
 import shlex
 import subprocess
 import sys
@@ -15,10 +17,14 @@ from typing import Any
 import cyclopts
 import pytest
 
-from quota_engine.cli.main import COMMANDS, command_app, main
+from quota_engine.cli.help_pages import CommandHelp, read_help
+from quota_engine.cli.main import COMMANDS, _shown_default, command_app, main
 
-HEAVY = ("cyclopts", "rich", "msgspec", "importlib.metadata", "re", "dataclasses", "pathlib")
+HEAVY = ("cyclopts", "rich", "msgspec", "importlib.metadata", "re", "dataclasses", "pathlib", "inspect", "typing")
 """Modules that ``--help`` and ``--version`` do not import. Each takes as long as all that they do."""
+FOREIGN = ("asyncio", "redis", "psycopg", "sqlite3", "starlette", "uvicorn", "httpx", "locust", "jinja2")
+"""Modules that the help of a command does not import either, although the command needs them."""
+HELP_CPU_S_MAX = 0.12
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], cyclopts.App]]:
@@ -48,6 +54,74 @@ def test_the_overview_and_the_version_import_nothing(word: str) -> None:
     code_, _, loaded = ran.stderr.partition(" ")
     assert (code_, set(eval(loaded)) & set(HEAVY)) == ("0", set())  # noqa: S307
     assert "quota-engine" in ran.stdout
+
+
+def test_help_of_commands_imports_nothing() -> None:
+    """Importing the libraries of the commands would take more than three times the processor time of help."""
+    code = (
+        "import io, sys; before = set(sys.modules); from quota_engine.cli.main import COMMANDS, main\n"
+        "for name in COMMANDS: assert main([name, '--help']) == 0\n"
+        "print(*sorted(set(sys.modules) - before), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(ran.stderr.split()) & {*HEAVY, *FOREIGN} == set()
+    assert ran.stdout.count("Usage: quota-engine ") == len(COMMANDS)
+
+
+@pytest.mark.slow
+def test_help_takes_little_processor_time() -> None:
+    """Processor time does not depend on other processes; the best of some runs leaves cold caches out."""
+    command = [sys.executable, "-c", "import sys; from quota_engine.cli.main import main; main(sys.argv[1:])"]
+    taken = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([*command, "simulate", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if taken[-1] <= HELP_CPU_S_MAX:
+            return
+    raise AssertionError(taken)
+
+
+@pytest.mark.parametrize("words", ALL, ids=IDS)
+def test_help_has_what_the_command_accepts(words: tuple[str, ...]) -> None:
+    """The help is read from the source, and the command line is assembled from the imported functions."""
+    target, _ = COMMANDS[words[0]]
+    found = read_help(target, words[1:])
+    assert isinstance(found, CommandHelp)
+    shown = {one.name: one for one in (*found.arguments, *found.options)}
+    accepted = [one for one in ALL[words].assemble_argument_collection(parse_docstring=True) if one.show]
+    assert list(shown) == [one.name for one in accepted]
+    for argument in accepted:
+        one = shown[argument.name]
+        assert one.text == " ".join((argument.parameter.help or "").split())
+        assert one.choices == tuple(filter(None, argument.get_choices() or ()))
+        assert one.is_required == argument.required
+        default = argument.field_info.default
+        assert one.default == ("" if default is inspect.Parameter.empty else _shown_default(default) or "")
+        assert bool(one.metavar) == (argument.hint is not bool and argument.hint != (bool | None))
+
+
+@pytest.mark.parametrize("words", [["room"], ["reservation", "-h"], ["draw", "--help"]])
+def test_help_of_a_group_lists_its_commands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    for one in (name for group, *name in ALL if group == words[0]):
+        assert f"\n  {one[0]}" in shown
+    assert "[OPTIONS]" not in shown
+
+
+def test_help_of_an_unknown_command_names_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["room", "verificate", "--help"]) == 2
+    assert "verify" in capsys.readouterr().err
+
+
+def test_a_long_example_can_be_copied(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["room", "verify", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("Example:")
+    assert lines[at + 1 : at + 3] == ["  quota-engine room verify transcript.json \\", "  --ticket 4711"]
 
 
 def test_the_version_is_that_of_the_package(

@@ -71,9 +71,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{_OVERVIEW_HEAD}{''.join(lines)}{_OVERVIEW_END}")
             sys.stdout.flush()
             return _DONE
+        if text := _help_of_command(words):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return _DONE
     except OSError as error:
         return _output_failed(error)
     return _run(words)
+
+
+def _help_of_command(words: list[str]) -> str:
+    """Return the help that the words request; an empty text if they request none, or if it cannot be read."""
+    target, _ = COMMANDS.get(words[0], ("", ""))
+    is_group = target.endswith(":app")
+    options = words[: words.index("--")] if "--" in words else words
+    if not target or not ("--help" in options or "-h" in options or (is_group and len(words) == 1)):
+        return ""
+    from quota_engine.cli.help_pages import GroupHelp, read_help, render_help
+
+    try:
+        found = read_help(target, words[1:])
+    except (AttributeError, LookupError, OSError, ValueError):  # such as a package without its sources
+        return ""
+    names = words[:1] if isinstance(found, GroupHelp) or not is_group else words[:2]
+    return render_help(" ".join(["quota-engine", *names]), found)
 
 
 def _run(words: list[str]) -> int:
