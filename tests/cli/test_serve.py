@@ -42,7 +42,7 @@ def test_start_names_each_address_on_a_line_and_how_to_stop(capsys: pytest.Captu
     assert addresses == [
         ["citizens", "http://127.0.0.1:8000/"],
         ["operators", "http://127.0.0.1:8000/operator"],
-        ["OpenAPI", "http://127.0.0.1:8000/openapi.json"],
+        ["OpenAPI", "http://127.0.0.1:8000/docs,", "http://127.0.0.1:8000/openapi.json"],
         ["health", "http://127.0.0.1:8000/health/ready"],
         ["metrics", "http://127.0.0.1:8000/metrics"],
     ]

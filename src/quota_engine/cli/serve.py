@@ -95,7 +95,7 @@ def _print_addresses(address: str, configuration: ServiceConfig, tokens: dict[Ro
         f"quota-engine serves {configuration.catalog.title} at {address}",
         f"  citizens   {address}/",
         f"  operators  {address}/operator",
-        f"  OpenAPI    {address}/openapi.json",
+        f"  OpenAPI    {address}/docs, {address}/openapi.json",
         f"  health     {address}/health/ready",
         f"  metrics    {address}/metrics",
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ["STAGING_HEADER", "ServiceApp", "create_app"]
 
+import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter_ns
 from typing import Final
 
@@ -34,6 +35,12 @@ from quota_engine.service.observability.exposition import CONTENT_TYPE
 from quota_engine.service.observability.metrics import EndpointMetrics
 from quota_engine.service.observability.tracing import Tracing
 from quota_engine.service.openapi import openapi_document
+from quota_engine.service.pages.api_reference import (
+    REFERENCE_HEADERS,
+    STYLESHEET_PATH,
+    render_api_reference,
+    render_stylesheet,
+)
 from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.routes import citizen_routes
 from quota_engine.service.pages.dashboard_cache import DashboardCache
@@ -52,6 +59,19 @@ def _openapi_response() -> ApiResponse:
     """Return the response with the OpenAPI document. It takes most of an application's construction, so it is kept."""
     content = msgspec.json.format(msgspec.json.encode(openapi_document(API_SECTIONS)), indent=2)
     return ApiResponse(200, content, etag=etag_of(content))
+
+
+@functools.cache
+def _reference_response() -> ApiResponse:
+    """Return the response with the page of the OpenAPI document, which is rendered at the first request."""
+    content = render_api_reference(openapi_document(API_SECTIONS))
+    return ApiResponse(200, content, REFERENCE_HEADERS, b"text/html; charset=utf-8", etag_of(content))
+
+
+@functools.cache
+def _stylesheet_response() -> ApiResponse:
+    content = render_stylesheet()
+    return ApiResponse(200, content, (), b"text/css; charset=utf-8", etag_of(content))
 
 
 class ServiceApp:
@@ -77,8 +97,10 @@ class ServiceApp:
                 app = tracing.wrap(app, endpoint.name, endpoint.path, office_in_path)
             self.routes.add(endpoint.method, endpoint.path, app)
             self.load_shedder.register(app, endpoint)
-        self._openapi = _openapi_response()
-        self.routes.add("GET", "/openapi.json", self._serve_openapi)
+        _openapi_response()
+        self.routes.add("GET", "/openapi.json", _shared(_openapi_response))
+        self.routes.add("GET", "/docs", _shared(_reference_response))
+        self.routes.add("GET", STYLESHEET_PATH, _shared(_stylesheet_response))
         self.routes.add("GET", "/metrics", self._serve_metrics)
 
     def _create_pages(self) -> Starlette:
@@ -151,12 +173,6 @@ class ServiceApp:
         is_head = scope["method"] == "HEAD"
         await send_response(send, problem_response(problem, request_id), request_id, is_head=is_head)
 
-    async def _serve_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, response = dict(scope["headers"]), self._openapi
-        if matches_etag(response.etag, headers.get(b"if-none-match", b"")):
-            response = ApiResponse(304, b"", etag=response.etag)
-        await send_response(send, response, request_id_from(headers), is_head=scope["method"] == "HEAD")
-
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = Response(await self.context.render_metrics(), headers={"content-type": CONTENT_TYPE})
         await response(scope, receive, send)
@@ -165,6 +181,22 @@ class ServiceApp:
 def create_app(config: ServiceConfig, *, clock: Clock | None = None, tracing: Tracing | None = None) -> ServiceApp:
     """Return the ASGI application. See :class:`ServiceContext` for ``clock`` and ``tracing``."""
     return ServiceApp(ServiceContext(config, clock, tracing))
+
+
+def _shared(make_response: Callable[[], ApiResponse]) -> ASGIApp:
+    """Return an application that sends the same response to all callers, or 304 to those who have it.
+
+    Args:
+        make_response: returns the response. It runs in a thread, because the first call may take long.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        headers, response = dict(scope["headers"]), await asyncio.to_thread(make_response)
+        if matches_etag(response.etag, headers.get(b"if-none-match", b"")):
+            response = ApiResponse(304, b"", etag=response.etag)
+        await send_response(send, response, request_id_from(headers), is_head=scope["method"] == "HEAD")
+
+    return serve
 
 
 def _counted(send: Send, counts: EndpointMetrics) -> Send:

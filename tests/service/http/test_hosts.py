@@ -33,7 +33,7 @@ async def test_pages_are_served_for_the_public_origins_only() -> None:
 async def test_api_health_and_metrics_are_served_for_every_host() -> None:
     """Machines call them by address, and no cookie opens them."""
     async with running(public_origins=(ORIGIN,)) as client:
-        for path in ("/v1/offices", "/health/live", "/metrics", "/openapi.json"):
+        for path in ("/v1/offices", "/health/live", "/metrics", "/docs", "/openapi.json"):
             assert (await _get(client, path, "10.0.0.21:8000")).status_code == 200, path
 
 

@@ -107,3 +107,22 @@ def test_a_forged_draw_is_found(phone: PhoneBrowser, tmp_path: Path) -> None:
         forged.write_text("\n".join(changed))
         assert says(fault) in _check(phone, forged, *DRAW[1:])
     assert _check(phone, DRAW[1]) == says("unreadable")
+
+
+def test_reference_of_all_calls_is_accessible_and_fits_a_phone(phone: PhoneBrowser) -> None:
+    """All calls have one form, and axe-core would take half a minute for them, so it checks some."""
+    phone.open("/docs")
+    assert (
+        phone.driver.execute_script("return getComputedStyle(document.querySelector('header')).color")
+        == "rgb(255, 255, 255)"
+    )
+    phone.driver.execute_script(
+        "const kept = ['reserve', 'live', 'schema-ReserveBody'];"
+        "for (const one of document.querySelectorAll('article')) if (!kept.includes(one.id)) one.remove();"
+        "for (const one of document.querySelectorAll('nav li li')) if (!kept.includes(one.textContent)) one.remove();"
+        "for (const one of document.querySelectorAll('details')) one.open = true;"
+    )
+    phone.check_accessibility()
+    phone.resize(320)
+    assert phone.driver.execute_script("return document.documentElement.scrollWidth") <= 320
+    phone.resize()
