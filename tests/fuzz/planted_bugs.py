@@ -428,9 +428,9 @@ BUGS: Final = (
         "SQL",
         "a process does not read what others have committed since",
         _SQL,
-        "            if ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number "
-        "== row.last_number:\n",
-        "            if ledger.is_of(row):\n",
+        "        return ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number "
+        "== row.last_number\n",
+        "        return ledger.is_of(row)\n",
         "sql",
     ),
     Bug(

@@ -409,6 +409,7 @@ class SimulatedSql(SimulatedStore):
         self._attempts = Attempts(budget_ms=random.choice((500, 10_000)))
         self._limits = BatchLimits(batch_max=random.choice((1, 8, 1024)), in_flight_max=1)
         self.sold_out_ms = random.choice((0, 0, 250))
+        self._transactions_max = 4 if self._limits.batch_max == 1 else 1
         self._epoch_ms = epoch_ms
 
     def open(self, client: Client, clock: VirtualClock) -> AsyncSqlStore:
@@ -420,6 +421,7 @@ class SimulatedSql(SimulatedStore):
             attempts=self._attempts,
             sold_out_ms=self.sold_out_ms,
             second_clock=clock,
+            transactions_max=self._transactions_max,
         )
         store.recorder = recorder
         return store

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import copy
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, NamedTuple
 
 from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
@@ -91,12 +91,20 @@ class RunRecorder:
         runs, self._runs = self._runs, []
         return runs
 
-    def end(self, runs: list[Run], *, commits: bool) -> None:
-        """Report commands at the end of their transaction. One that changed something counts only after a commit."""
+    def end(self, runs: list[Run], written: Collection[str] = ()) -> None:
+        """Report commands at the end of their transaction.
+
+        Args:
+            runs: the commands, in order.
+            written: the ledgers with a committed entry. On others, the first command that changed something was undone,
+                and the commands after it have seen what never was.
+        """
+        undone: set[str] = set()
         for run in runs:
-            if run.changed and not commits:
-                return
-            self._on_end(run)
+            if run.changed and run.address not in written:
+                undone.add(run.address)
+            if run.address not in undone:
+                self._on_end(run)
 
 
 class _Failure(Exception):
@@ -111,13 +119,15 @@ class _Transaction:
         changed: copies of the ledgers that it has locked, by address.
         is_ended: True after its commit or rollback.
         runs: the commands that its client has applied in it.
+        written: the ledgers that it has given an entry.
     """
 
-    __slots__ = ("changed", "client", "is_ended", "meta", "runs")
+    __slots__ = ("changed", "client", "is_ended", "meta", "runs", "written")
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.runs: list[Run] = []
+        self.written: set[str] = set()
         self.changed: dict[str, _LedgerTables] = {}
         self.meta: dict[str, str] = {}
         self.is_ended = False
@@ -255,6 +265,11 @@ class SqlDatabase:
         found = await self._lock(transaction, address)
         return [(*found.row, self.now_ms())] if found is not None else []
 
+    async def _do_try_lock_ledger(self, transaction: _Transaction, address: str) -> Rows:
+        if self._locks.get(address) not in (None, transaction):
+            return []
+        return await self._do_lock_ledger(transaction, address)
+
     async def _do_create_ledger(self, transaction: _Transaction, address: str, kind: str, version: int) -> Rows:
         if await self._lock(transaction, address) is None:
             self._last_id += 1
@@ -305,6 +320,7 @@ class SqlDatabase:
         if found is None or number in found.entries:
             raise _Failure(f"entry {number} of ledger {ledger} exists, or the ledger does not")
         found.entries[number] = (first_event, events, body, checksum)
+        transaction.written.add(self._addresses[ledger])
         return []
 
     def _do_read_entries(self, transaction: _Transaction, ledger: int, after: int, limit: int) -> Rows:
@@ -434,7 +450,7 @@ class SqlSessions:
 def _writes(step: RoundTrip) -> bool:
     """Return True if a step may change the tables permanently."""
     ends = step.end == "commit" or not step.begin
-    return ends and any(not one.name.startswith(("read_", "list_", "lock_")) for one in step.statements)
+    return ends and any(not one.name.startswith(("read_", "list_", "lock_", "try_lock_")) for one in step.statements)
 
 
 class _Session:
@@ -494,7 +510,7 @@ class _Session:
         elif step.end == "rollback":
             # Without a row there was no lock: another transaction may have created the ledger since.
             locked = [run for run in transaction.runs if run.address in transaction.changed]
-            self._recorder.end(locked, commits=False)
+            self._recorder.end(locked)
             self._end(commits=False)
         if faults.happens("reply_lost"):
             was_ended = self._transaction is None
@@ -541,7 +557,7 @@ class _Session:
         if transaction.is_ended:
             return
         if commits:
-            self._recorder.end(transaction.runs, commits=True)
+            self._recorder.end(transaction.runs, transaction.written)
         self._database.end(transaction, commits=commits)
 
     def _end(self, *, commits: bool) -> None:

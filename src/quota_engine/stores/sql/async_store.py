@@ -6,13 +6,15 @@ __all__ = ["AsyncSqlStore"]
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.sql.requests import Call, as_call, command_call
-from quota_engine.stores.sql.steps import LedgerLoad, Rows, Step, Steps, StoreStep, ThreadWork
+from quota_engine.stores.sql.shared_transactions import Part, PartQueue, SharedEnd, run_together
+from quota_engine.stores.sql.steps import LedgerLoad, Rows, SharedTransaction, Step, Steps, StoreStep, ThreadWork
 from quota_engine.stores.sql.store_base import SOLD_OUT, SqlStoreBase
 from quota_engine.stores.task_batching import TaskBatchingStore, TaskCall
 
@@ -27,6 +29,7 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
     def _prepare_waiting(self) -> None:
         super()._prepare_waiting()
         self._is_writing_snapshots = False
+        self._parts = PartQueue(self._transactions_max)
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.AsyncStore.apply`. Waiting calls share a transaction.
@@ -123,7 +126,46 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
                     return []
                 if isinstance(step, LedgerLoad):
                     return await self._drive(step.steps())
+                if isinstance(step, SharedTransaction):
+                    return await self._share(step, session, end)
                 rows: list[Rows] = await session(step)
                 return rows
 
             return await drive_async(steps, handle)
+
+    async def _share(
+        self, step: SharedTransaction, session: Callable[[Step], Awaitable[list[Rows]]], end: CallEnd | None
+    ) -> list[Rows]:
+        """Carry out a ledger's transaction at once, or with those of other ledgers when a transaction ends."""
+        queue = self._parts
+        if queue.begin():
+            try:
+                return await drive_async(step.steps(), session)
+            finally:
+                self._end_transaction()
+        done = asyncio.Event()
+        part = Part(step, end, done.set)
+        queue.waiting.append(part)
+        try:
+            await done.wait()
+        except asyncio.CancelledError:
+            if part in queue.waiting:
+                queue.waiting.remove(part)
+            raise
+        if part.error is not None:
+            raise part.error
+        return part.answer
+
+    def _end_transaction(self) -> None:
+        """Count a transaction as ended, and begin the next ones."""
+        self._parts.end()
+        while parts := self._parts.take():
+            self._start(self._run_together(parts))
+
+    async def _run_together(self, parts: list[Part]) -> None:
+        end = SharedEnd(parts)
+        try:
+            async with self._connections.session(end) as session:
+                await drive_async(run_together(end), session)
+        finally:
+            self._end_transaction()

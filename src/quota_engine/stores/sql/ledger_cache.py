@@ -4,9 +4,11 @@ from __future__ import annotations
 
 __all__ = ["CACHE_BYTES_MAX", "SOLD_OUT_MS", "SOLD_OUT_MS_MAX", "CachedLedger", "LedgerCache"]
 
+import math
 import threading
 from typing import Final
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.stores.sql.ledger_state import LedgerState
 from quota_engine.stores.sql.snapshot_codec import Position
 from quota_engine.stores.sql.steps import LedgerRow
@@ -16,6 +18,8 @@ SOLD_OUT_MS: Final = 250
 SOLD_OUT_MS_MAX: Final = 60_000
 CACHE_BYTES_MAX: Final = 1_000_000_000
 """Default bound of the cache: about 1,250,000 reservations."""
+_CONTENDED_MS: Final = 1_000
+"""For this time after another process has used a ledger, its transactions are not shared with other ledgers."""
 
 
 class CachedLedger:
@@ -30,6 +34,7 @@ class CachedLedger:
         epoch: Epoch of the ledger's row. A reconciliation raises it, and may change the state without an entry.
         unsaved_bytes: Bytes of the entries after the ledger's last snapshot.
         has_other_writers: True if another process has written the ledger since this one used it last.
+        contended_at_ms: Monotonic time at which another process was last seen to write or lock the ledger.
         checked_at_ms: Monotonic time at which the state was certainly the last one.
         clock_ahead_ms: The time of the calls, less this process's monotonic time, in milliseconds.
     """
@@ -38,6 +43,7 @@ class CachedLedger:
         "checked_at_ms",
         "checksum",
         "clock_ahead_ms",
+        "contended_at_ms",
         "epoch",
         "event_number",
         "has_other_writers",
@@ -56,6 +62,7 @@ class CachedLedger:
         self.checksum = b""
         self.unsaved_bytes = 0
         self.has_other_writers = False
+        self.contended_at_ms = -math.inf
         self.checked_at_ms = 0.0
         self.clock_ahead_ms = 0.0
 
@@ -63,6 +70,10 @@ class CachedLedger:
     def position(self) -> Position:
         """Place of the state in the chain of entries."""
         return Position(self.number, self.event_number, self.checksum)
+
+    def is_contended(self) -> bool:
+        """Return True if another process has written or locked the ledger just now."""
+        return monotonic_ms() - self.contended_at_ms < _CONTENDED_MS
 
     def is_of(self, row: LedgerRow) -> bool:
         """Return True if the state can belong to the history of the row.

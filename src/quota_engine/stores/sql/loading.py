@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.events import Event
 from quota_engine.stores.sql.entry_codec import FORMAT, DamagedLedger, entry_checksum
@@ -172,4 +173,5 @@ class Loader:
             return False  # it may be the state that is wrong: reading everything again decides
         if entry_rows:
             ledger.has_other_writers = True
+            ledger.contended_at_ms = monotonic_ms()
         return ledger.number != row.last_number or ledger.checksum == row.checksum

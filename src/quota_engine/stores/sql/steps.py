@@ -12,11 +12,13 @@ __all__ = [
     "Dialect",
     "LedgerLoad",
     "LedgerRow",
+    "NotShared",
     "NotStarted",
     "Pause",
     "RolledBack",
     "RoundTrip",
     "Rows",
+    "SharedTransaction",
     "Statement",
     "Step",
     "Steps",
@@ -39,6 +41,10 @@ Rows = list[tuple[Any, ...]]
 
 class NotStarted(Exception):
     """Nothing was done: there was no connection, or the transaction did not begin. A later attempt may succeed."""
+
+
+class NotShared(Exception):
+    """Nothing was done: the ledger cannot be part of a shared transaction now. It needs a separate transaction."""
 
 
 class RolledBack(Exception):
@@ -118,9 +124,24 @@ class LedgerLoad(Request[list[Rows]], frozen=True):
     steps: Callable[[], Generator[Any, list[Rows], list[Rows]]]
 
 
+class SharedTransaction(Request[list[Rows]], frozen=True):
+    """A transaction of one ledger, which the store may carry out together with those of other ledgers.
+
+    The steps begin a transaction, make round trips in it, and commit it or roll it back. They write in the round trip
+    that commits, and only there. They do not wait for a lock. The answer is what they return.
+
+    Attributes:
+        address: The ledger.
+        steps: Begins the steps.
+    """
+
+    address: str
+    steps: Callable[[], Generator[Any, list[Rows], list[Rows]]]
+
+
 Step = RoundTrip | Pause
 """A step that a driver of a dialect carries out."""
-StoreStep = ThreadWork | LedgerLoad
+StoreStep = ThreadWork | LedgerLoad | SharedTransaction
 """A step that the store carries out."""
 Steps = Generator[Step | StoreStep, list[Rows], T]
 """A call of several steps; it returns the call's result."""
@@ -136,7 +157,7 @@ def pause_s(pause: Pause, end: CallEnd | None) -> float:
 
 
 class LedgerRow(NamedTuple):
-    """The row that ``read_ledger`` and ``lock_ledger`` return, in this order.
+    """The row that ``read_ledger``, ``lock_ledger`` and ``try_lock_ledger`` return, in this order.
 
     Attributes:
         id: Number of the ledger. A ledger that was removed and made again has another one.
@@ -175,6 +196,7 @@ class Dialect(Protocol):
     ========================  ===========================================================================
     ``read_ledger``           address -> a :class:`LedgerRow`, or no row
     ``lock_ledger``           the same, and locks the row for this transaction
+    ``try_lock_ledger``       the same, but returns no row, and at once, if another transaction has locked it
     ``create_ledger``         address, kind, format: inserts a ledger without entries unless it exists
     ``update_ledger``         last_number, last_event_number, last_time_ms, checksum, id
     ``set_snapshot``          snapshot_number, id

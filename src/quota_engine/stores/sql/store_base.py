@@ -58,6 +58,7 @@ class SqlStoreBase(BatchingStore[str, P]):
         second_clock: Clock | None = None,
         call_timeout_ms: int = CALL_TIMEOUT_MS,
         notifies: bool = False,
+        transactions_max: int = 1,
     ) -> None:
         """Create a store.
 
@@ -75,6 +76,7 @@ class SqlStoreBase(BatchingStore[str, P]):
                 time against the system's clock, and trusts ``clock``.
             call_timeout_ms: The time that a call without another end has, in milliseconds (200 to 3,600,000).
             notifies: True to notify waiting consumers of new events; the dialect must have the statement ``notify``.
+            transactions_max: Shared transactions at a time. Batches of ledgers that come meanwhile share the next one.
         """
         if second_clock is None and clock is None:
             second_clock = SteadyClock()
@@ -84,6 +86,7 @@ class SqlStoreBase(BatchingStore[str, P]):
             LedgerCache(cache_bytes_max), clock, attempts, second_clock, notifies=notifies
         )
         self._requests = Requests(self._transactions)
+        self._transactions_max = transactions_max
         super().__init__(limits=limits, on_close=on_close, call_timeout_ms=call_timeout_ms)
 
     def _address_of(self, key: str) -> str:

@@ -8,7 +8,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
@@ -17,13 +17,24 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.batching_store import CLOSED_ERROR, LONG_REQUESTS
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.sql.requests import Call, as_call, command_call
-from quota_engine.stores.sql.steps import LedgerLoad, NotStarted, Rows, Step, Steps, StoreStep, ThreadWork
+from quota_engine.stores.sql.shared_transactions import Part, PartQueue, SharedEnd, run_together
+from quota_engine.stores.sql.steps import (
+    LedgerLoad,
+    NotStarted,
+    Rows,
+    SharedTransaction,
+    Step,
+    Steps,
+    StoreStep,
+    ThreadWork,
+)
 from quota_engine.stores.sql.store_base import SOLD_OUT, SqlStoreBase
 from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
 
 T = TypeVar("T")
 
 _log = logging.getLogger("quota_engine")
+_NO_TURN: Final = "the transactions of other ledgers took the time of the call"
 
 
 class _Reading:
@@ -42,6 +53,7 @@ class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
         super()._prepare_waiting()
         self._snapshot_thread: threading.Thread | None = None
         self._readings: dict[str, _Reading] = {}
+        self._parts = PartQueue(self._transactions_max)
 
     def _after_fork(self) -> None:
         """Forget the parent's calls and ledgers: they belong to its threads."""
@@ -151,10 +163,91 @@ class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
                     return []
                 if isinstance(step, LedgerLoad):
                     return self._load(step, end)
+                if isinstance(step, SharedTransaction):
+                    return self._share(step, session, end)
                 rows: list[Rows] = session(step)
                 return rows
 
             return drive(steps, handle)
+
+    def _share(self, step: SharedTransaction, session: Callable[[Step], list[Rows]], end: CallEnd | None) -> list[Rows]:
+        """Carry out a ledger's transaction at once, or with those of other ledgers when a transaction ends.
+
+        The first of the threads that wait carries out the next transaction for all of them.
+
+        Raises:
+            NotStarted: The end has come before the transaction began.
+        """
+        queue, woken = self._parts, threading.Event()
+        with self._lock:
+            if begins := queue.begin():
+                part = None
+            else:
+                part = Part(step, end, woken.set)
+                queue.waiting.append(part)
+        if begins or part is None:
+            try:
+                return drive(step.steps(), session)
+            finally:
+                self._end_transaction()
+        try:
+            if not woken.wait(None if end is None else seconds_until(end.cut_at_ms)):
+                self._leave(part)
+                woken.wait()  # a transaction that has begun ends before the earliest end of its parts
+            if part.leads:
+                self._run_together(part)
+        except BaseException:
+            self._abandon(part)
+            raise
+        if part.error is not None:
+            raise part.error
+        return part.answer
+
+    def _leave(self, part: Part) -> None:
+        """Take a part out of the queue, unless its transaction has begun.
+
+        Raises:
+            NotStarted: It was in the queue.
+        """
+        with self._lock:
+            if part not in self._parts.waiting:
+                return
+            self._parts.waiting.remove(part)
+        raise NotStarted(_NO_TURN)
+
+    def _abandon(self, part: Part) -> None:
+        """Let other threads carry out what an interrupted one has not begun."""
+        with self._lock:
+            if part in self._parts.waiting:
+                self._parts.waiting.remove(part)
+            parts, part.leads = [one for one in part.leads if one is not part], []
+        if parts:
+            self._appoint(parts)
+
+    def _run_together(self, leader: Part) -> None:
+        parts, leader.leads = leader.leads, []
+        try:
+            end = SharedEnd(parts)
+            with self._connections.session(end) as session:
+                drive(run_together(end), session)
+        finally:
+            self._end_transaction()
+
+    def _end_transaction(self) -> None:
+        """Count a transaction as ended, and let waiting threads begin the next ones."""
+        with self._lock:
+            self._parts.end()
+        while True:
+            with self._lock:
+                parts = self._parts.take()
+            if not parts:
+                return
+            self._appoint(parts)
+
+    def _appoint(self, parts: list[Part]) -> None:
+        """Let the thread of the first part carry out a transaction."""
+        parts[0].leads = parts
+        parts[0].wake()
 
     def _load(self, step: LedgerLoad, end: CallEnd | None) -> list[Rows]:
         """Read a ledger in a separate thread, which continues when the call of this thread ends.

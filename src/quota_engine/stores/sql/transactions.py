@@ -14,6 +14,7 @@ from __future__ import annotations
 __all__ = ["Attempts", "BatchedWork", "Failure", "Results", "Snapshot", "Transactions", "Work"]
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -35,11 +36,13 @@ from quota_engine.stores.sql.steps import (
     CommitUnknown,
     LedgerLoad,
     LedgerRow,
+    NotShared,
     NotStarted,
     Pause,
     RolledBack,
     RoundTrip,
     Rows,
+    SharedTransaction,
     Statement,
     Steps,
 )
@@ -128,6 +131,23 @@ class _ClockLeapt(RolledBack):
 
 class _Poisoned(Exception):
     """A call has failed after it had begun to change the state."""
+
+
+class _Batch:
+    """The attempts of one batch.
+
+    Attributes:
+        pending: Entries whose commits are in doubt.
+        poisoned: Errors of calls that have changed the state and failed, by the id of the call.
+        is_first: True in the first attempt, which may share a transaction with other ledgers.
+    """
+
+    __slots__ = ("is_first", "pending", "poisoned")
+
+    def __init__(self) -> None:
+        self.pending: list[_Pending] = []
+        self.poisoned: dict[int, Exception] = {}
+        self.is_first = True
 
 
 class Snapshot(NamedTuple):
@@ -295,24 +315,23 @@ class Transactions:
             work: Returns the calls of the next attempt.
             end: End of the calls, if they have one.
         """
-        pending: list[_Pending] = []
-        poisoned: dict[int, Exception] = {}
-        return self.retry(lambda: self._write(address, work(), pending, poisoned), end)
+        batch = _Batch()
+        return self.retry(lambda: self._write(address, work(), batch), end)
 
-    def _write(
-        self,
-        address: str,
-        work: Sequence[BatchedWork],
-        pending: list[_Pending],
-        poisoned: dict[int, Exception],
-    ) -> Steps[Results]:
+    def _write(self, address: str, work: Sequence[BatchedWork], batch: _Batch) -> Steps[Results]:
         for _ in range(_RESTARTS_MAX):
             ledger = self.cache.get(address)
             if ledger is None or ledger.has_other_writers:
                 # The entries of others are replayed before the lock is taken, so that little is left to do under it.
                 ledger, _ = yield from self._current(address)
+            shares, batch.is_first = batch.is_first and ledger is not None and not ledger.is_contended(), False
             try:
-                return (yield from self._transaction(address, ledger, work, pending, poisoned))
+                if shares and ledger is not None:
+                    (results,) = yield SharedTransaction(address, partial(self._share, address, ledger, work, batch))
+                    return results
+                return (yield from self._transaction(address, ledger, work, batch))
+            except NotShared:
+                pass
             except (_Restart, _Poisoned):
                 self.cache.drop(address)
             except BaseException:
@@ -320,17 +339,30 @@ class Transactions:
                 raise
         raise RolledBack("the ledger changes faster than this process can follow")
 
+    def _share(
+        self, address: str, ledger: CachedLedger, work: Sequence[BatchedWork], batch: _Batch
+    ) -> Steps[list[Rows]]:
+        """Do the same as :meth:`_transaction` as a part of a shared transaction. Returns the results in a list."""
+        row = yield from self._try_lock(address, ledger)
+        return [(yield from self._apply(address, ledger, row, work, batch))]
+
     def _transaction(
+        self, address: str, ledger: CachedLedger | None, work: Sequence[BatchedWork], batch: _Batch
+    ) -> Steps[Results]:
+        ledger, row = yield from self._lock(address, ledger, creates=any(one.request.creates for one in work))
+        return (yield from self._apply(address, ledger, row, work, batch))
+
+    def _apply(
         self,
         address: str,
         ledger: CachedLedger | None,
+        row: LedgerRow | None,
         work: Sequence[BatchedWork],
-        pending: list[_Pending],
-        poisoned: dict[int, Exception],
+        batch: _Batch,
     ) -> Steps[Results]:
-        ledger, row = yield from self._lock(address, ledger, creates=any(one.request.creates for one in work))
-        if pending:
-            results = yield from self._settle(row, pending)
+        """Apply the calls of a batch to a locked ledger, and commit."""
+        if batch.pending:
+            results = yield from self._settle(row, batch.pending)
             if results is not None:
                 return results
         state = new_state(address) if ledger is None else ledger.state
@@ -342,9 +374,10 @@ class Transactions:
         results = []
         for one in work:
             changes = state.changes
-            result = Failure(poisoned[id(one)]) if id(one) in poisoned else _run(one.request, state, now_ms)
+            error = batch.poisoned.get(id(one))
+            result = _run(one.request, state, now_ms) if error is None else Failure(error)
             if type(result) is Failure and state.changes != changes:
-                poisoned[id(one)] = result.error
+                batch.poisoned[id(one)] = result.error
                 yield RoundTrip((), end="rollback")
                 raise _Poisoned
             results.append((one, result))
@@ -355,7 +388,7 @@ class Transactions:
                 self._touch(address, ledger)  # before another process can get the lock
             yield RoundTrip((), end="rollback")
             return results
-        yield from self._commit(address, ledger, now_ms, results, pending)
+        yield from self._commit(address, ledger, now_ms, results, batch.pending)
         return results
 
     def _lock(
@@ -377,12 +410,33 @@ class Transactions:
             row = row_of(rows)
             if row is not None and not row.last_number:
                 return CachedLedger(row.id, new_state(address), row.epoch), row
-        elif row is not None and ledger is not None:
-            ledger.has_other_writers = False
-            if ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number == row.last_number:
-                return ledger, row
+        elif row is not None and ledger is not None and self._is_current(ledger, row, entry_rows):
+            return ledger, row
         yield RoundTrip((), end="rollback")
         raise _Restart
+
+    def _try_lock(self, address: str, ledger: CachedLedger) -> Steps[LedgerRow]:
+        """Begin a transaction, lock the ledger's row without waiting, and bring the state up to date.
+
+        Raises:
+            NotShared: Another transaction has locked the row.
+        """
+        lock = Statement("try_lock_ledger", (address,))
+        entries = Statement("read_entries", (ledger.id, ledger.number, ENTRIES_PAGE))
+        rows, entry_rows = yield RoundTrip((lock, entries), begin=True)
+        row = row_of(rows)
+        if row is not None and self._is_current(ledger, row, entry_rows):
+            return row
+        yield RoundTrip((), end="rollback")
+        if row is None:
+            ledger.contended_at_ms = monotonic_ms()
+            raise NotShared
+        raise _Restart
+
+    def _is_current(self, ledger: CachedLedger, row: LedgerRow, entry_rows: Rows) -> bool:
+        """Add the entries that were read with the row's lock, and return True if the state is the row's then."""
+        ledger.has_other_writers = False
+        return ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number == row.last_number
 
     def _settle(self, row: LedgerRow | None, pending: list[_Pending]) -> Steps[Results | None]:
         """Return the results of the transaction whose commit was in doubt, or ``None`` if it was undone.

@@ -24,6 +24,8 @@ _TEXTS: Final = {
     "read_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM {{schema}}.ledgers WHERE address = $1",
     "lock_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM"
     f" (SELECT {_ROW} FROM {{schema}}.ledgers WHERE address = $1 FOR UPDATE) AS locked",
+    "try_lock_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM"
+    f" (SELECT {_ROW} FROM {{schema}}.ledgers WHERE address = $1 FOR UPDATE SKIP LOCKED) AS locked",
     "create_ledger": "INSERT INTO {schema}.ledgers (address, kind, format) VALUES ($1, $2, $3)"
     " ON CONFLICT (address) DO NOTHING",
     "update_ledger": "UPDATE {schema}.ledgers SET last_number = $1, last_event_number = $2, last_time_ms = $3,"

@@ -22,6 +22,8 @@ from quota_engine.stores.sql.sync_store import SqlStore
 
 RESTART_TIMEOUT_MS: Final = 10_000
 """The longest wait of a call for an embedded server that starts again."""
+_TRANSACTIONS_MAX: Final = 4
+"""Transactions of batches at a time. More of them do not raise the rate, because commits wait for one disk."""
 
 
 class _Target(NamedTuple):
@@ -85,6 +87,7 @@ def open_store(url: str, clock: Clock | None) -> SqlStore:
         on_close=target.embedded.close if target.embedded else None,
         call_timeout_ms=target.settings.call_timeout_ms,
         notifies=target.settings.notify,
+        transactions_max=_TRANSACTIONS_MAX,
     )
 
 
@@ -102,6 +105,7 @@ async def open_async_store(url: str, clock: Clock | None) -> AsyncSqlStore:
         on_close=target.embedded.close if target.embedded else None,
         call_timeout_ms=target.settings.call_timeout_ms,
         notifies=target.settings.notify,
+        transactions_max=_TRANSACTIONS_MAX,
     )
 
 

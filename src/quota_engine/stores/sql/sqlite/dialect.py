@@ -66,6 +66,7 @@ _READ_LEDGER: Final = (
 _TEXTS: Final = {
     "read_ledger": _READ_LEDGER,
     "lock_ledger": _READ_LEDGER,  # BEGIN IMMEDIATE has locked the whole file
+    "try_lock_ledger": _READ_LEDGER,
     "create_ledger": "INSERT INTO ledgers (address, kind, format) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
     "update_ledger": "UPDATE ledgers SET last_number = ?, last_event_number = ?, last_time_ms = ?, checksum = ?"
     " WHERE id = ?",
