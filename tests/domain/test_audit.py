@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from quota_engine.conformance.world import COOLING, DAY, OFFICE, ONLINE, OPENS_AT_MS, PRIORITY, published, reserve
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Cancel, Confirm
-from quota_engine.domain.events import ReservationChanged
+from quota_engine.domain.events import DayClosed, ReservationChanged
 from quota_engine.domain.ledger import Ledger, evolve
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import GuardScope
@@ -73,6 +73,14 @@ def damage_guards(ledger: Ledger) -> None:
     ledger.days[DAY].guards = {"slow": GuardScope()}
 
 
+def damage_record(ledger: Ledger) -> None:
+    ledger.reservations["eko"] = replace(ledger.reservations["eko"], version=9)
+
+
+def damage_order_of_events(ledger: Ledger) -> None:
+    ledger.events.insert(0, DayClosed(OPENS_AT_MS, DAY))
+
+
 def damage_events(ledger: Ledger) -> None:
     ledger.events.pop()
 
@@ -92,6 +100,8 @@ def damage_events(ledger: Ledger) -> None:
         (damage_wait_list_number, f"day {DAY}: a reservation has a wait-list number above the last one given"),
         (damage_claims, "the index of identity claims differs from the records"),
         (damage_guards, f"day {DAY}: reservation ani does not consume all guards that count it"),
+        (damage_record, "replaying the events leads to a different state"),
+        (damage_order_of_events, "event 1 does not fit the events before it"),
         (damage_events, "replaying the events leads to a different state"),
     ],
 )

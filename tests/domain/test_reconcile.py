@@ -23,7 +23,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import DayClosed
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.reconcile import recompute, restore_events
+from quota_engine.domain.reconcile import examine, recompute, restore_events
 from quota_engine.domain.state_machine import apply
 
 STEPS: tuple[Command, ...] = (
@@ -99,6 +99,20 @@ def test_if_the_events_do_not_fit_together_the_records_decide() -> None:
     ledger = sample_ledger()
     ledger.events.insert(0, DayClosed(OPENS_AT_MS, DAY))
     assert describe(recompute(ledger, from_events=True)) == describe(sample_ledger())
+
+
+@pytest.mark.parametrize("damage", ["none", "counter", "order of events"])
+@pytest.mark.parametrize("from_events", [True, False])
+def test_examination_is_the_audit_and_the_repair(from_events: bool, damage: str) -> None:
+    ledger = sample_ledger()
+    if damage == "counter":
+        ledger.days[DAY].quotas["online"].held = 7
+    if damage == "order of events":
+        ledger.events.insert(0, DayClosed(OPENS_AT_MS, DAY))
+    findings, repaired = examine(ledger, from_events=from_events)
+    assert findings == audit(ledger, from_events=from_events)
+    assert bool(findings) is (damage == "counter" or (damage == "order of events" and from_events))
+    assert describe(repaired) == describe(recompute(ledger, from_events=from_events)) == describe(sample_ledger())
 
 
 def test_lost_events_are_restored() -> None:

@@ -734,17 +734,17 @@ def purge(ledger: Ledger, records_max: int) -> None:
                 _unclaim(ledger, record)
 
 
-def describe(ledger: Ledger) -> dict[str, Any]:
+def describe(ledger: Ledger, *, records: bool = True) -> dict[str, Any]:
     """Return the ledger's state as builtins. Two ledgers behave the same if their descriptions are equal.
 
-    Forgotten days, caches and event logs are left out.
+    Forgotten days, caches and event logs are left out. ``records=False`` leaves out the reservations, too.
     """
     known = {key: record for key, record in ledger.reservations.items() if record.day in ledger.days}
     claims: dict[str, list[str]] = {}
     for applicant, ids in ledger.claims.items():
-        left = sorted(one for one in ((ids,) if isinstance(ids, str) else ids) if one in known)
+        left = [one for one in ((ids,) if isinstance(ids, str) else ids) if one in known]
         if left:
-            claims[applicant] = left
+            claims[applicant] = sorted(left) if len(left) > 1 else left
     return {
         "office": ledger.office,
         "now_ms": ledger.now_ms,
@@ -778,7 +778,7 @@ def describe(ledger: Ledger) -> dict[str, Any]:
             }
             for day in sorted(ledger.days.values(), key=lambda day: day.number)
         },
-        "reservations": {key: msgspec.to_builtins(record) for key, record in sorted(known.items())},
+        "reservations": {key: msgspec.to_builtins(record) for key, record in sorted(known.items()) if records},
         "claims": dict(sorted(claims.items())),
         "abandoned": msgspec.to_builtins(ledger.abandoned),
         "penalties": {key: msgspec.to_builtins(value) for key, value in sorted(ledger.penalties.items())},

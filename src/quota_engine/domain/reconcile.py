@@ -6,13 +6,14 @@ recomputed from the records.
 
 from __future__ import annotations
 
-__all__ = ["CLOCKS_DIFFER_MS", "Reconciliation", "correct_time", "recompute", "restore_events"]
+__all__ = ["CLOCKS_DIFFER_MS", "Reconciliation", "correct_time", "examine", "recompute", "restore_events"]
 
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
+from quota_engine.domain.audit import audit_state, replay
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import Event, TimeCorrected
 from quota_engine.domain.ledger import Day, Ledger, Quota, evolve, guards_of, known_reservation, rebuild
@@ -61,6 +62,20 @@ def correct_time(ledger: Ledger, now_ms: int) -> int:
         return 0
     evolve(ledger, TimeCorrected(now_ms, ledger.now_ms))
     return ahead_ms
+
+
+def examine(ledger: Ledger, *, from_events: bool) -> tuple[list[str], Ledger]:
+    """Return the findings of the audit, and the ledger of :func:`recompute`. The events are replayed once for both.
+
+    Args:
+        ledger: the ledger; not changed.
+        from_events: use its events, of which none is missing.
+    """
+    findings = audit_state(ledger)
+    if from_events:
+        rebuilt, found = replay(ledger)
+        return [*findings, *found], rebuilt or _from_records(ledger)
+    return findings, _from_records(ledger)
 
 
 def recompute(ledger: Ledger, *, from_events: bool) -> Ledger:

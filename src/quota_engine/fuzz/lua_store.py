@@ -391,9 +391,9 @@ class LuaServer:
         return gone
 
     def _do_zrange(self, key: str, first: str, last: str, *options: str) -> list[str]:
-        if (first, last) != ("0", "-1") or options not in ((), ("WITHSCORES",)):
-            raise Refused("ZRANGE of a part")
-        in_order = self._set(key).in_order
+        if options not in ((), ("WITHSCORES",)) or int(first) < 0 or int(last) < -1:
+            raise Refused("ZRANGE other than by ranks from the lowest")
+        in_order = self._set(key).in_order[int(first) : None if last == "-1" else int(last) + 1]
         if not options:
             return [member for _, member in in_order]
         return [text for score, member in in_order for text in (member, f"{score:.17g}")]

@@ -23,6 +23,7 @@ from quota_engine.stores.redis import reconciliation
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
 from quota_engine.stores.redis.ledger_formats import OFFICE as KIND
+from quota_engine.stores.redis.office_reader import ENTRIES_MAX, OfficeReader
 from quota_engine.stores.redis.repair import writes_between
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, RECONCILE
 from tests.support.command_source import Step
@@ -63,13 +64,17 @@ class Walked:
 def state_of(walked: Walked) -> list[Any]:
     """Return the replies that a reconciliation reads, and leave the office as it was."""
     keys = walked.backend._keys(OFFICE)
-    status, _, *found = walked.backend.store.run(RECONCILE, keys, ["0", "begin", "t", "", "1", "0"])
-    assert status == "GO"
+    status, _, lease, server, *part = walked.backend.store.run(RECONCILE, keys, ["0", "begin", "t", "", "1", "0"])
+    reader = OfficeReader()
+    while True:
+        assert status in ("GO", "OK")
+        reader.add(part)
+        if reader.cursor is None:
+            break
+        words = ["0", "read", "t", lease, server, *reader.cursor]
+        status, *part = walked.backend.store.run(RECONCILE, keys, words)
     walked.backend.store.run(RECONCILE, keys, ["0", "leave", "t"])
-    pairs = [
-        dict(zip(one[::2], one[1::2], strict=True)) if at in KIND.hash_indexes else one for at, one in enumerate(found)
-    ]
-    return list(pairs)
+    return reader.state()
 
 
 @pytest.mark.slow
@@ -82,9 +87,10 @@ def test_correct_office_is_left_alone(whole: bool, seed: int) -> None:
     if not walked.ledger.events:
         return
     state = state_of(walked)
-    mended = recompute(KIND.decode_ledger(OFFICE, state[:-2]), from_events=whole)
+    decoded = KIND.decode_ledger(OFFICE, state[:-2])
+    mended = recompute(decoded, from_events=whole)
     assert describe(mended) == describe(walked.ledger)
-    assert writes_between(state, mended, len(walked.ledger.events), ()) == []
+    assert writes_between(state, mended, len(walked.ledger.events), (), decoded) == []
 
 
 # --- Damages: each changes something, if there is something of its kind, and says whether it did ---------------------
@@ -266,6 +272,44 @@ def test_lost_events_are_restored(trimmed: bool, seed: int, data: st.DataObject)
     part.go()
     part.compare()
     assert part.backend.execute(Reconcile(OFFICE)).repaired == 0
+
+
+def test_office_is_read_in_parts() -> None:
+    """The server answers others between two parts, and together the parts are the whole office."""
+    walked = Walked(4)
+    walked.backend.store._scan_max = 10**6
+    records = walked.value("records")
+    records.update({f"more{number}": records[known_ids(walked)[0]] for number in range(2 * ENTRIES_MAX)})
+    sizes: list[int] = []
+    run = walked.backend.store.run
+
+    def count_entries(*arguments: Any) -> Any:
+        status, *reply = run(*arguments)
+        parts = reply[5::2] if status == "GO" else reply[3::2]
+        sizes.append(sum(len(part) for part in parts if isinstance(part, list)))
+        return [status, *reply]
+
+    walked.backend.store.run = count_entries  # type: ignore[method-assign, assignment]
+    assert state_of(walked)[2] == records
+    assert len(sizes) == 4  # three parts, and leaving
+    assert all(size <= 2 * ENTRIES_MAX for size in sizes)  # a field and its value
+
+
+def test_reading_ends_when_the_office_or_the_server_changes() -> None:
+    """Parts of two states, or of two servers, would not fit together."""
+    walked = Walked(4)
+    run, keys = walked.backend.store.run, walked.backend._keys(OFFICE)
+
+    def begin() -> list[str]:
+        return list(run(RECONCILE, keys, ["0", "begin", "t", "", "1", "0"])[2:6])
+
+    lease, server, part, cursor = begin()
+    assert run(RECONCILE, keys, ["0", "read", "t", lease, server, part, cursor])[0] == "OK"
+    walked.backend.store.server = "b" * 40
+    assert run(RECONCILE, keys, ["0", "read", "t", lease, server, part, cursor]) == ["TAKEN"]
+    lease, server, part, cursor = begin()
+    walked.go(60)  # a client without the fence
+    assert run(RECONCILE, keys, ["0", "read", "t", lease, server, part, cursor]) == ["TAKEN"]
 
 
 def test_events_of_another_history_are_refused() -> None:

@@ -13,15 +13,15 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from quota_engine.domain.audit import audit
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.domain.reconcile import Reconciliation, correct_time, recompute, restore_events
+from quota_engine.domain.reconcile import Reconciliation, correct_time, examine, restore_events
 from quota_engine.ports import RecordedEvent
 from quota_engine.stores.redis.fencing import ledger_name
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
+from quota_engine.stores.redis.office_reader import OfficeReader
 from quota_engine.stores.redis.repair import Write, writes_between
 from quota_engine.stores.redis.retrying_calls import Call, RetryPause
-from quota_engine.stores.redis.script_runner import ScriptRunner, pairs
+from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import RECONCILE, Script
 
 WRITES_MAX: Final = 1000
@@ -99,13 +99,15 @@ class Reconciler:
             status, *reply = yield from self._step(handle, "begin", str(handle.seen), force or turn > 0, LEASE_MS)
             if status != "GO":
                 return _not_begun(handle, status, reply)
-            state = [pairs(one) if at in ledger_format.hash_indexes else one for at, one in enumerate(reply[1:])]
+            state = yield from self._read(handle, reply)
+            if state is None:
+                return None
             ledger = ledger_format.decode_ledger(handle.address, state[:-2])
             number = int(state[0]["number"])
             from_events = len(ledger.events) == number
-            findings = audit(ledger, from_events=from_events) if findings is None else findings
-            wanted = recompute(ledger, from_events=from_events)
-            writes = writes_between(state, wanted, number, ())
+            found_now, wanted = examine(ledger, from_events=from_events)
+            findings = found_now if findings is None else findings
+            writes = writes_between(state, wanted, number, (), ledger)
             if writes and turn < ROUNDS_MAX - 1:
                 for start in range(0, len(writes), WRITES_MAX):
                     part = writes[start : start + WRITES_MAX]
@@ -120,7 +122,7 @@ class Reconciler:
             if added:
                 # All in one script: a part of an event would be new damage.
                 new = wanted.events[len(wanted.events) - added :]
-                if not (yield from self._write(handle, number, writes_between(state, wanted, number, new))):
+                if not (yield from self._write(handle, number, writes_between(state, wanted, number, new, ledger))):
                     return None
             status, *reply = yield from self._step(handle, "open", number + added, str(handle.seen))
             if status != "OK":
@@ -151,6 +153,24 @@ class Reconciler:
             _log.warning("%s: time corrected by %s ms", ledger_name(handle.address), corrected_by_ms)
         epoch = 0 if status == "EMPTY" else handle.seen.epoch
         return Reconciliation(handle.address, epoch, time_corrected_by_ms=int(corrected_by_ms))
+
+    def _read(self, handle: LedgerHandle, begun: list[Any]) -> Call[list[Any] | None]:
+        """Read the closed office part by part; returns ``None`` if another client or server has taken over.
+
+        Args:
+            handle: The office.
+            begun: The reply to ``begin``: epoch, lease, server, and the first part.
+        """
+        _, lease, server, *part = begun
+        reader = OfficeReader()
+        reader.add(part)
+        while reader.cursor is not None:
+            words = ["read", self._token, lease, server, *reader.cursor]
+            status, *part = yield from self._runner.run(RECONCILE, handle.keys, words, writes=False)
+            if status != "OK":
+                return None
+            reader.add(part)
+        return reader.state()
 
     def _write(self, handle: LedgerHandle, number: int, writes: Sequence[Write]) -> Call[bool]:
         """Write repairs in one script; returns False if another client has taken over."""

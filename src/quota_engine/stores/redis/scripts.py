@@ -79,6 +79,7 @@ from quota_engine.stores.redis.keys import (
     SHORT_RETENTION_MARGIN_MS,
     FenceFields,
 )
+from quota_engine.stores.redis.office_reader import ENTRIES_MAX
 from quota_engine.waiting_room.machine import RoomConfig
 
 _Value = int | str | Mapping[str, str] | Mapping[str, bool] | tuple[str, ...]
@@ -100,6 +101,7 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
     "office/inventory.lua": {"SETTLE_MAX": SETTLE_MAX, "RECLAIM_MAX": RECLAIM_MAX},
     "office/wait_list.lua": {"DEMANDS_MAX": DEMANDS_MAX, "OFFERS_MAX": OFFERS_MAX, "RESUME_MAX": RESUME_MAX},
     "office/apply_commands.lua": {"PURGE_MAX": PURGE_MAX, "RETENTION_MARGIN_MS": LEDGER_RETENTION_MARGIN_MS},
+    "office/snapshot.lua": {"ENTRIES_MAX": ENTRIES_MAX},
     "shared/take_over.lua": {"CLOCKS_DIFFER_MS": CLOCKS_DIFFER_MS},
     "shared/fence.lua": {"LOSS_KEPT_MS": LEDGER_RETENTION_MARGIN_MS},
     "office/consumer_groups.lua": {"GROUPS_MAX": GROUPS_MAX, "PENDING_MAX": PENDING_MAX},
@@ -334,7 +336,7 @@ OFFICE_QUERIES: Final = _script(
 OFFICE_EVENTS: Final = _script("no-writes", *_CALL, OFFICE_FENCE, "office/events.lua")
 """Reads events."""
 
-OFFICE_STATE: Final = _script("no-writes", "office/snapshot.lua", "office/state.lua")
+OFFICE_STATE: Final = _script("no-writes", "office/state.lua")
 """Reads everything, for audits."""
 
 CONSUMER_GROUPS: Final = _script("allow-oom", *_CALL, OFFICE_FENCE, "office/consumer_groups.lua")

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Day, Ledger
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule
+from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Reservation
 from quota_engine.stores.redis.codecs.office import (
     OfficeDecoder,
     abandoned_of_text,
@@ -45,7 +46,12 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
     if "abandoned" in head:
         ledger.abandoned = abandoned_of_text(head["abandoned"])
     ledger.forgotten_day_max = int(head.get("forgotten_day_max", 0))
-    ledger.events = [event_of_text(fields[1], decoder, choices) for _, fields in events]
+    last_of: dict[str, tuple[str, Reservation]] = {}
+    for text in events:
+        event = event_of_text(text, decoder, choices)
+        ledger.events.append(event)
+        if type(event) is ReservationChanged:
+            last_of[event.reservation.id] = text, event.reservation
     for number, text in days.items():
         if number.isdigit():
             day = _day(int(number), text, _TERMS.decode(days[f"t{number}"]))
@@ -56,7 +62,10 @@ def ledger_of_state(office: str, state: list[Any]) -> Ledger:
             choice = choices.get(choice_index(fields))
             if choice is None:  # the rest of a forgotten day
                 continue
-            record = decoder.record(reservation_id, fields, decoder.choice(choice))
+            # The last event of a reservation has the text of its record at its end, and so the record itself.
+            last, record = last_of.get(reservation_id, ("", None))
+            if record is None or not last.endswith(f"\t{reservation_id}\t{text}"):
+                record = decoder.record(reservation_id, fields, decoder.choice(choice))
             ledger.reservations[reservation_id] = record
             if record.day in ledger.days:
                 ledger.days[record.day].reservation_ids.append(reservation_id)

@@ -6,8 +6,10 @@
 --         begin seen force lease_ms   force "1": even if the office is open. Reply "EMPTY": there is no ledger.
 --                                     Reply "DONE", the fence's line: it is open. Reply "BUSY": another client
 --                                     reconciles it.
---                                     Reply "GO", epoch, the snapshot, the members of due, and those of waiting with their
---                                     scores: the fence stops all other clients from now on.
+--                                     Reply "GO", epoch, the lease, the server, and the first part of a snapshot.
+--                                     The fence stops all other clients from now on.
+--         read lease server part cursor
+--                                     Reply "OK" and the next part of the snapshot; see snapshot.lua
 --         write number ...            four words for each write: HSET key field text, HDEL key field "", ZADD key score
 --                                     member, ZREM key member "", XADD key number event; key is its number. Reply "OK"
 --         open number seen            open the office at the next epoch. Reply "OK", the fence's line
@@ -18,7 +20,7 @@
 -- error BEHIND to begin without force: nothing was done.
 --
 -- The reply to write and open is "TAKEN" if another token has the office, or number is not that of its last event.
--- Nothing was done then.
+-- Nothing was done then. The reply to read is "TAKEN" if anything has changed since begin, and if it is another server.
 
 local HEAD = KEYS[1]
 local call = redis.call
@@ -42,6 +44,11 @@ local function now_text()
   return string.format("%.0f", now_ms)
 end
 
+-- Return what stays the same while the client reads: its token, since when it has the office, and its last event.
+local function lease()
+  return string.format("%s %s", call("HGET", HEAD, "mender") or "", call("HGET", HEAD, "number") or "")
+end
+
 local STEPS = {}
 
 function STEPS.begin(seen, force, lease_ms)
@@ -58,10 +65,12 @@ function STEPS.begin(seen, force, lease_ms)
   local patience_ms = tonumber(lease_ms) + math.floor(call("HLEN", KEYS[3]) / 4)
   if name and name ~= token and now_ms - tonumber(since_ms) < patience_ms then return { "BUSY" } end
   call("HSET", HEAD, "mender", token .. " " .. now_text())
-  local reply = { "GO", int(fence.epoch), unpack(snapshot()) }
-  reply[#reply + 1] = call("ZRANGE", KEYS[6], 0, -1)
-  reply[#reply + 1] = call("ZRANGE", KEYS[8], 0, -1, "WITHSCORES")
-  return reply
+  return read_snapshot({ "GO", int(fence.epoch), lease(), fence.here }, 1, "0")
+end
+
+function STEPS.read(known, server, part, cursor)
+  if lease() ~= known or fences.check("", now_ms).here ~= server then return { "TAKEN" } end
+  return read_snapshot({ "OK" }, tonumber(part), cursor)
 end
 
 function STEPS.write(number)
@@ -93,4 +102,4 @@ function STEPS.leave()
   return { "OK" }
 end
 
-return STEPS[ARGV[2]](ARGV[4], ARGV[5], ARGV[6])
+return STEPS[ARGV[2]](ARGV[4], ARGV[5], ARGV[6], ARGV[7])
