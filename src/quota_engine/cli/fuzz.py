@@ -66,7 +66,7 @@ def fuzz(
             sys.stdout.writelines(f"{line}\n" for line in report.lines)
 
     chosen = range(first, first + seeds) if seed is None else (seed,)
-    result = run_campaign(chosen, store=store or "", minutes=minutes, on_report=show, keeps_history=history is not None)
+    result = run_campaign(chosen, store=store or "", minutes=minutes, on_report=show, keeps_history=seed is not None)
     failing_seeds = list(result.violations)[: _SHRUNK_MAX if shrink_runs else 0]
     smallest = {one: shrink(one, store=store or "", runs_max=shrink_runs) for one in failing_seeds}
     if as_json:

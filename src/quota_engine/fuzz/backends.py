@@ -6,10 +6,18 @@ off, set to another time, and brought back to an earlier state.
 
 from __future__ import annotations
 
-__all__ = ["SimulatedMemory", "SimulatedRedis", "SimulatedSql", "SimulatedStore", "VirtualClock"]
+__all__ = [
+    "SimulatedMemory",
+    "SimulatedRedis",
+    "SimulatedSql",
+    "SimulatedStore",
+    "VirtualClock",
+    "entries_decoded_once",
+]
 
 import abc
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -28,6 +36,7 @@ from quota_engine.stores.batching import BatchLimits
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import format_of
 from quota_engine.stores.redis.retrying_calls import Fence, RetryPolicy
 from quota_engine.stores.redis.scripts import (
@@ -40,6 +49,7 @@ from quota_engine.stores.redis.scripts import (
 )
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 from quota_engine.stores.redis.store_base import QueueKey
+from quota_engine.stores.sql import office_codec
 from quota_engine.stores.sql.async_store import AsyncSqlStore
 from quota_engine.stores.sql.requests import Call as SqlCall
 from quota_engine.stores.sql.requests import command_call
@@ -49,7 +59,8 @@ _REPAIRS: Final = frozenset(
     one.sha1 for one in (RECONCILE, TAKE_OVER_BUCKETS, TAKE_OVER_DRAW, TAKE_OVER_REGISTRY, TAKE_OVER_ROOM)
 )
 _EVENTS_MAX: Final = 10**6
-_COMPARED_EVERY: Final = 64
+_COMPARED_EVERY: Final = 256
+"""Scripts from one comparison of a whole ledger to the next: it costs as much as some 20 scripts."""
 
 
 class VirtualClock:
@@ -67,7 +78,7 @@ class VirtualClock:
 
     def now_ms(self) -> int:
         """Return the time in milliseconds since 1970."""
-        return self.epoch_ms + int(self._loop.now_ms())
+        return self.epoch_ms + int(self._loop.now_s * 1000)
 
 
 class SimulatedStore(abc.ABC):
@@ -237,6 +248,7 @@ class SimulatedRedis(SimulatedStore):
         self._known: dict[tuple[str, str], Any] = {}
         self._addresses: dict[str, str] = {}
         self._repaired: set[str] = set()
+        self._event_keys: dict[str, str] = {}
         self._servers = 0
         self._scripts = 0
 
@@ -300,7 +312,14 @@ class SimulatedRedis(SimulatedStore):
 
     def _note(self, address: str) -> None:
         if kind_of(address) is OFFICE:
-            self.note_events(address, LuaStore(None, self._lua).read_events(address).last_number)
+            key = self._event_keys.get(address)
+            if key is None:
+                names = format_of(address).key_names
+                key = self._event_keys[address] = keys_of("", address, names)[names.index("events")]
+            number = self._lua.last_number(key)
+            self.note_events(address, number)
+            if address not in self._repaired:
+                self.reference.compare_last_number(address, number)
 
     def set_clock(self, epoch_ms: int) -> None:
         """See :meth:`SimulatedStore.set_clock`."""
@@ -396,6 +415,25 @@ class _RecordingSqlStore(AsyncSqlStore):
         return await self._call(SqlCall(request.office, run, True, creates), ends_at_ms)
 
 
+@contextlib.contextmanager
+def entries_decoded_once() -> Iterator[None]:
+    """Let all processes of a run share the events of each entry that one of them has decoded. Events are immutable."""
+    decode = office_codec.decode_entry
+    known: dict[tuple[str, bytes], tuple[list[Any], list[Any]]] = {}
+
+    def decode_once(office: str, body: bytes, table: Any, what: str) -> tuple[list[Any], list[Any]]:
+        found = known.get((office, body))
+        if found is None:
+            found = known[office, body] = decode(office, body, table, what)
+        return found
+
+    office_codec.decode_entry = decode_once
+    try:
+        yield
+    finally:
+        office_codec.decode_entry = decode
+
+
 class SimulatedSql(SimulatedStore):
     """A SQL database that stores share."""
 
@@ -410,6 +448,7 @@ class SimulatedSql(SimulatedStore):
         self._limits = BatchLimits(batch_max=random.choice((1, 8, 1024)), in_flight_max=1)
         self.sold_out_ms = random.choice((0, 0, 250))
         self._transactions_max = 4 if self._limits.batch_max == 1 else 1
+        self._snapshot_bytes_min = random.choice((2_000, 20_000, 80_000))
         self._epoch_ms = epoch_ms
 
     def open(self, client: Client, clock: VirtualClock) -> AsyncSqlStore:
@@ -424,6 +463,7 @@ class SimulatedSql(SimulatedStore):
             transactions_max=self._transactions_max,
         )
         store.recorder = recorder
+        store._transactions.snapshot_bytes_min = self._snapshot_bytes_min  # noqa: SLF001
         return store
 
     def _on_end(self, run: Run) -> None:

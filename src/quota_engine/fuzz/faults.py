@@ -84,22 +84,25 @@ class FaultSource:
     """Decides about the faults of a run, and counts them.
 
     Attributes:
-        rates: the rates of faults; they may be set at any time.
         fired: how often each fault has happened.
         random: decides.
     """
 
-    __slots__ = ("fired", "random", "rates")
+    __slots__ = ("_positive", "fired", "random")
 
     def __init__(self, random: Random, rates: Faults = NO_FAULTS) -> None:
         self.random = random
-        self.rates = rates
         self.fired: Counter[str] = Counter()
+        self.set_rates(rates)
+
+    def set_rates(self, rates: Faults) -> None:
+        """Set the rates, which may be done at any time."""
+        self._positive = {name: rate for name, rate in msgspec.structs.asdict(rates).items() if rate}
 
     def happens(self, fault: str) -> bool:
         """Decide whether a fault happens now, and count it."""
-        rate = getattr(self.rates, fault)
-        if not rate or self.random.random() >= rate:
+        rate = self._positive.get(fault)
+        if rate is None or self.random.random() >= rate:
             return False
         self.fired[fault] += 1
         return True

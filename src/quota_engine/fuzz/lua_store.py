@@ -73,6 +73,8 @@ from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 
 T = TypeVar("T")
 
+_SPREAD_MAX: Final = 4000
+"""The most values that a Lua function returns at once here; ``unpack`` takes about 8,000."""
 _REQUEST_SCRIPTS: Final = (
     CONSUMER_GROUPS,
     RECONCILE,
@@ -151,6 +153,8 @@ class LuaServer:
         self._may_write = False
         self._writes = 0
         self._lua = lua51.LuaRuntime(unpack_returned_tuples=False, register_eval=False)
+        self._spread = self._lua.execute("return function(array) return 0, 0, unpack(array) end")
+        self._key_tables: dict[tuple[str, ...], tuple[frozenset[str], Any]] = {}
         self._chunks: dict[str, Any] = {}
         self._functions: dict[str, Any] = {}
         self._has_functions = functions
@@ -171,22 +175,19 @@ class LuaServer:
             return function(text, name, register)
               local chunk, problem = loadstring(text, name)
               if not chunk then error(problem) end
+              local globals = { redis = redis, KEYS = false, ARGV = false, error = raise }
+              if register then
+                redis.register_function = function(it) register(it.function_name, it.callback) end
+              end
+              for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
+                  "type", "next", "select", "setmetatable", "rawget" }) do
+                globals[known] = _G[known]
+              end
+              local function refuse(_, field) error("global variable " .. tostring(field)) end
+              setmetatable(globals, { __index = refuse })
+              setfenv(chunk, setmetatable({}, { __index = globals, __newindex = refuse }))
               return function(keys, arguments)
-                local globals = { redis = redis, KEYS = keys, ARGV = arguments }
-                if register then
-                  redis.register_function = function(it) register(it.function_name, it.callback) end
-                end
-                for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
-                    "type", "next", "select", "setmetatable", "rawget" }) do
-                  globals[known] = _G[known]
-                end
-                globals.error = raise
-                local function refuse(_, field) error("global variable " .. tostring(field)) end
-                setfenv(chunk, setmetatable({}, { __index = function(_, field)
-                  local value = globals[field]
-                  if value == nil then refuse(nil, field) end
-                  return value
-                end, __newindex = refuse }))
+                globals.KEYS, globals.ARGV = keys, arguments
                 return chunk()
               end
             end
@@ -202,7 +203,6 @@ class LuaServer:
             Refused: by a command of the script, before anything was written; so are errors of Lua.
             HalfDone: the same, after something was written.
         """
-        first, _, rest = script.text.partition("\n")
         chunk: Any
         if self._has_functions and script.function:
             if not self._functions:
@@ -212,12 +212,15 @@ class LuaServer:
         else:
             chunk = self._chunks.get(script.sha1)
         if chunk is None:
-            chunk = self._chunks[script.sha1] = self._make("\n" + rest, "@script", None)
-        self._may_write = "no-writes" not in first
-        self._declared = frozenset(keys)
+            chunk = self._chunks[script.sha1] = self._make("\n" + script.text.partition("\n")[2], "@script", None)
+        self._may_write = script.text.find("no-writes", 0, script.text.find("\n")) < 0
         self._writes = 0
+        declared = self._key_tables.get(tuple(keys))
+        if declared is None:
+            declared = self._key_tables[tuple(keys)] = frozenset(keys), self._lua.table_from(list(keys))
+        self._declared, key_table = declared
         try:
-            reply = chunk(self._lua.table_from(list(keys)), self._lua.table_from(list(arguments)))
+            reply = chunk(key_table, self._lua.table_from(list(arguments)))
             if lua51.lua_type(reply) == "table" and reply["err"] is not None:
                 raise Refused(reply["err"])
         except (lua51.LuaError, Refused) as error:
@@ -230,6 +233,7 @@ class LuaServer:
     def clear(self) -> None:
         """Delete all keys. The compiled scripts stay, which take longer than most tests."""
         self._values.clear()
+        self._key_tables.clear()
         self.ttl_ms.clear()
         self.calls.clear()
 
@@ -245,6 +249,11 @@ class LuaServer:
         """Return all keys."""
         return frozenset(self._values)
 
+    def last_number(self, key: str) -> int:
+        """Return the number of the last entry of a stream; 0 if it has none."""
+        stream = self._values.get(key)
+        return stream.last_number if isinstance(stream, _Stream) else 0
+
     def members(self, key: str) -> list[str]:
         """Return the fields of a hash, or the members of a sorted set, sorted."""
         value = self._values.get(key, {})
@@ -257,18 +266,17 @@ class LuaServer:
         if command is None:
             raise Refused(f"{name} is not among the commands that are used")
         self.calls[name] = self.calls.get(name, 0) + 1
-        texts = [self._text(argument) for argument in arguments]
+        texts = [one if type(one) is str else self._text(one) for one in arguments]
         if texts and name != "INFO" and texts[0] not in self._declared:
             raise Refused(f"{name} of the key {texts[0]}, which was not declared")
         if name in _WRITES:
             if not self._may_write:
                 raise Refused(f"{name} in a script that only looks")
             self._writes += 1
-        return self._to_lua(command(*texts))
+        result = command(*texts)
+        return result if type(result) is str or type(result) is int else self._to_lua(result)
 
     def _text(self, argument: Any) -> str:
-        if isinstance(argument, str):
-            return argument
         if isinstance(argument, int | float) and not isinstance(argument, bool):
             return f"{argument:.17g}"
         raise Refused(f"an argument of type {type(argument).__name__}")
@@ -277,16 +285,16 @@ class LuaServer:
         if value is None:
             return False
         if isinstance(value, list):
-            return self._lua.table_from([self._to_lua(one) for one in value])
+            return self._lua.table_from([one if type(one) is str else self._to_lua(one) for one in value])
         return value
 
     def _from_lua(self, value: Any) -> Any:
         """Convert as a server does: numbers become integers, ``false`` is nil, an array ends before its first nil."""
         if lua51.lua_type(value) == "table":
-            found: list[Any] = []
-            while (one := value[len(found) + 1]) is not None:
-                found.append(self._from_lua(one))
-            return found
+            if len(value) > _SPREAD_MAX:
+                return [self._from_lua(value[at]) for at in range(1, len(value) + 1)]
+            _, _, *found = self._spread(value)
+            return [one if type(one) is str else self._from_lua(one) for one in found]
         if isinstance(value, bool):
             return 1 if value else None
         return int(value) if isinstance(value, float) else value

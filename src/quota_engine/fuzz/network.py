@@ -248,17 +248,12 @@ class VirtualConnection:
 
 
 def _unpack(data: bytes) -> list[list[str]]:
-    """Return the requests of a write, each as words."""
+    """Return the requests of a write, each as words. No word has a line break."""
+    tokens = data.decode().split("\r\n")
     requests: list[list[str]] = []
-    start = 0
-    while start < len(data):
-        end = data.index(b"\r\n", start)
-        left, start = int(data[start + 1 : end]), end + 2
-        words: list[str] = []
-        for _ in range(left):
-            end = data.index(b"\r\n", start)
-            length, start = int(data[start + 1 : end]), end + 2
-            words.append(data[start : start + length].decode())
-            start += length + 2
-        requests.append(words)
+    at, end = 0, len(tokens) - 1
+    while at < end:
+        words = int(tokens[at].removeprefix("*"))
+        requests.append(tokens[at + 2 : at + 1 + 2 * words : 2])
+        at += 1 + 2 * words
     return requests

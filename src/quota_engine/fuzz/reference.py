@@ -72,6 +72,12 @@ class Reference:
         """Return the ledger of an address; a new one if there is none."""
         return self.ledgers.get(address) or kind_of(address).new(address)
 
+    def compare_last_number(self, office: str, number: int) -> None:
+        """Compare the number of an office's last event, which shows a step that does more or less than the machine."""
+        expected = len(self.ledger(office).events)
+        if number != expected:
+            self.violations.append(f"{office}: the state differs from the machine's: {number} events, not {expected}")
+
     def compare(self, address: str, described: Any) -> None:
         """Compare the whole state of a ledger."""
         kind = kind_of(address)

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from functools import partial
 from random import Random
 from typing import Any, Final
@@ -20,7 +20,14 @@ from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, published
 from quota_engine.domain.commands import Expire
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.engine.bounded_store import AsyncBoundedStore
-from quota_engine.fuzz.backends import SimulatedMemory, SimulatedRedis, SimulatedSql, SimulatedStore, VirtualClock
+from quota_engine.fuzz.backends import (
+    SimulatedMemory,
+    SimulatedRedis,
+    SimulatedSql,
+    SimulatedStore,
+    VirtualClock,
+    entries_decoded_once,
+)
 from quota_engine.fuzz.faults import LATE_MS_MAX, NO_FAULTS, FaultSource, late_delay_ms
 from quota_engine.fuzz.lua_store import HalfDone, LuaServer, Refused
 from quota_engine.fuzz.network import Client
@@ -53,7 +60,7 @@ class SeedReport(msgspec.Struct, frozen=True):
         calls: calls of the callers.
         faults: how often each fault happened.
         violations: a sentence for each thing that should not have happened.
-        lines: the calls and events as text, in order.
+        lines: the calls and events as text, in order, if the history was kept.
         history: the same as lines of a history file.
     """
 
@@ -64,7 +71,7 @@ class SeedReport(msgspec.Struct, frozen=True):
     calls: int
     faults: dict[str, int]
     violations: tuple[str, ...]
-    lines: tuple[str, ...]
+    lines: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
 
 
@@ -109,7 +116,7 @@ def run_schedule(
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, VirtualLoop)
-            with monotonic_from(loop.time):
+            with monotonic_from(loop.time), entries_decoded_once():
                 return runner.run(_Run(loop, seed, schedule, step_check, keeps_history=keeps_history).run())
     finally:
         _log.setLevel(log_level)
@@ -123,13 +130,22 @@ class _Process:
     def __init__(self, backend: SimulatedStore, loop: VirtualLoop, epoch_ms: int) -> None:
         self._backend = backend
         self.clock = VirtualClock(loop, epoch_ms)
-        self.tasks: dict[asyncio.Task[None], Operation] = {}
+        self._tasks: dict[int, tuple[asyncio.Task[None], Operation]] = {}
         self.begin()
 
     def begin(self) -> None:
         """Begin, or begin again, with nothing in memory."""
         self.client = Client()
         self.store = self._backend.open(self.client, self.clock)
+
+    def add(self, task: asyncio.Task[None], operation: Operation) -> None:
+        """Note the task of an operation."""
+        self._tasks[operation.number] = task, operation
+
+    def open_tasks(self) -> list[tuple[asyncio.Task[None], Operation]]:
+        """Return the tasks that have not ended, with their operations."""
+        self._tasks = {number: one for number, one in self._tasks.items() if not one[0].done()}
+        return list(self._tasks.values())
 
 
 class _Run:
@@ -175,17 +191,13 @@ class _Run:
             await self._visits.publish(self._processes[0].store)
         else:
             await self._processes[0].store.execute(ApplyMany(OFFICE, published(abandoned_holds_max=0)))
-        self._faults.rates = self._schedule.faults
-        moments: list[tuple[int, int, Any]] = [(one.at_ms, 1, one) for one in self._schedule.operations]
-        moments += [(one.at_ms, 0, one) for one in self._schedule.incidents]
-        moments.sort(key=lambda one: (one[0], one[1], one[2].number))
-        incidents = []
-        for at_ms, _, what in moments:
-            await self._wait_until(at_ms)
-            if isinstance(what, Operation):
-                self._start(what)
-            elif not (what.kind == "tail_lost" and (self._is_visits or not self._backend.loses_tails)):
-                incidents.append(self._loop.create_task(self._strike(what)))
+        self._faults.set_rates(self._schedule.faults)
+        incidents = [self._loop.create_task(self._strike(one)) for one in self._schedule.incidents]
+        last_ms = 0
+        for one in self._schedule.operations:
+            last_ms = max(last_ms, one.at_ms)
+            self._loop.call_at(one.at_ms / 1000, self._start, one)
+        await self._wait_until(last_ms)
         await self._rest(incidents)
         report = await self._check()
         if isinstance(self._backend, SimulatedRedis):
@@ -202,9 +214,7 @@ class _Run:
     def _start(self, operation: Operation) -> None:
         process = self._processes[operation.process]
         self._unanswered.add(operation.number)
-        task = self._loop.create_task(self._perform(process, operation))
-        process.tasks[task] = operation
-        task.add_done_callback(lambda done: process.tasks.pop(done, None))
+        process.add(self._loop.create_task(self._perform(process, operation)), operation)
 
     async def _perform(self, process: _Process, operation: Operation) -> None:
         """Carry an operation out. An error that no caller expects is a violation."""
@@ -233,14 +243,15 @@ class _Run:
         call = call_of(operation.address, operation.request, began_ms)
         if call is not None:
             self._history.calls.append(call)
-        task = self._loop.create_task(self._send(process, operation))
+        answering: Awaitable[Any] = self._send(process, operation)
         if self._faults.happens("cancelled"):
+            answering = task = asyncio.ensure_future(answering)
             self._loop.call_later(late_delay_ms(self._faults.random) / 1000, task.cancel)
         settles_ms, is_known = 0, True
         if call is not None:
             call.is_unknown = True
         try:
-            answer = await task
+            answer = await answering
             if call is not None:
                 call.is_unknown = False
                 note_answer(call, answer)
@@ -256,7 +267,6 @@ class _Run:
                 call.is_unknown = False
         except asyncio.CancelledError:
             if client.is_dead:
-                task.cancel()
                 if call is not None:
                     call.ended_at_ms = int(self._loop.now_ms()) + _SETTLES_MS + 2 * LATE_MS_MAX
                 raise
@@ -277,7 +287,10 @@ class _Run:
     # ------------------------------------------------------------------ incidents
 
     async def _strike(self, incident: Incident) -> None:
-        """Let an incident happen, and end it after its time."""
+        """Let an incident happen at its time, and end it."""
+        if incident.kind == "tail_lost" and (self._is_visits or not self._backend.loses_tails):
+            return
+        await self._wait_until(incident.at_ms)
         self._faults.fired[incident.kind] += 1
         backend, process = self._backend, self._processes[incident.process]
         sign = 1 if incident.number % 2 else -1
@@ -315,15 +328,15 @@ class _Run:
         client = process.client
         client.is_dead = True
         self._loop.call_later(late_delay_ms(self._faults.random) / 1000, self._backend.notice_death, client)
-        orphans = dict(process.tasks)
-        for task in orphans:
+        orphans = process.open_tasks()
+        for task, _ in orphans:
             task.cancel()
         await asyncio.sleep(lasts_ms / 1000)
-        late = dict(process.tasks)  # calls that came while it was dead
-        for task in late:
+        late = process.open_tasks()  # calls that came while it was dead
+        for task, _ in late:
             task.cancel()
         process.begin()
-        for operation in (orphans | late).values():
+        for operation in {one.number: one for _, one in (*orphans, *late)}.values():
             if operation.number in self._unanswered:
                 self._start(operation)
 
@@ -351,9 +364,9 @@ class _Run:
     async def _rest(self, incidents: list[asyncio.Task[None]]) -> None:
         """Let the faults heal, and wait until nothing is in flight and no hold is overdue."""
         await asyncio.gather(*incidents)
-        self._faults.rates = NO_FAULTS
+        self._faults.set_rates(NO_FAULTS)
         for _ in range(20):
-            tasks = [task for process in self._processes for task in process.tasks]
+            tasks = [task for process in self._processes for task, _ in process.open_tasks()]
             if not tasks:
                 break
             await asyncio.wait(tasks, timeout=30)
@@ -391,9 +404,6 @@ class _Run:
         faults = Counter(self._faults.fired)
         if isinstance(backend, SimulatedRedis) and backend.late:
             faults["late_copy_refused"] += backend.late
-        lines = [*map(str, self._history.calls)]
-        for events in self._history.events.values():
-            lines += map(_text_of, events)
         return SeedReport(
             self._seed,
             self._schedule.store,
@@ -402,9 +412,15 @@ class _Run:
             self._calls,
             dict(sorted(faults.items())),
             tuple(violations),
-            tuple(sorted(lines)),
+            self._history_lines() if self._keeps_history else (),
             tuple(dump(self._history)) if self._keeps_history else (),
         )
+
+    def _history_lines(self) -> tuple[str, ...]:
+        lines = [*map(str, self._history.calls)]
+        for events in self._history.events.values():
+            lines += map(_text_of, events)
+        return tuple(sorted(lines))
 
     async def _read_events(self, office: str) -> None:
         recorded = await self._backend.events(office)

@@ -9,10 +9,9 @@ from __future__ import annotations
 __all__ = ["Run", "RunRecorder", "SqlDatabase", "SqlSessions"]
 
 import asyncio
-import contextlib
 import copy
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple
 
 from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
@@ -434,14 +433,9 @@ class SqlSessions:
         self._client = client or Client()
         self._recorder = recorder or RunRecorder(lambda _: None)
 
-    @contextlib.asynccontextmanager
-    async def session(self, end: CallEnd | None = None) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+    def session(self, end: CallEnd | None = None) -> _Session:
         """Give a function that carries out the steps of one generator, whose pauses end with its call."""
-        session = _Session(self._database, self._faults, self._client, self._recorder, end)
-        try:
-            yield session.handle
-        finally:
-            session.close()
+        return _Session(self._database, self._faults, self._client, self._recorder, end)
 
     async def close(self) -> None:
         """Do nothing: no connection is kept."""
@@ -470,6 +464,15 @@ class _Session:
         self._client = client
         self._recorder = recorder
         self._transaction: _Transaction | None = None
+
+    async def __aenter__(self) -> Callable[[Step], Awaitable[list[Rows]]]:
+        return self.handle
+
+    async def __aexit__(self, *error: object) -> None:
+        """Roll an open transaction back. The database notices later that a process has died."""
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None and not self._client.is_dead:
+            self._database.end(transaction, commits=False)
 
     async def handle(self, step: Step) -> list[Rows]:
         if isinstance(step, Pause):
@@ -564,9 +567,3 @@ class _Session:
         if self._transaction is not None:
             self._database.end(self._transaction, commits=commits)
             self._transaction = None
-
-    def close(self) -> None:
-        """Roll an open transaction back. The database notices later that a process has died."""
-        transaction, self._transaction = self._transaction, None
-        if transaction is not None and not self._client.is_dead:
-            self._database.end(transaction, commits=False)

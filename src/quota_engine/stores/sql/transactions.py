@@ -174,6 +174,7 @@ class Transactions:
         loader: Reads ledgers.
         attempts: Bounds of the attempts of a call.
         snapshots: Snapshots that are due. The store takes them from here and writes them beside its calls.
+        snapshot_bytes_min: The fewest bytes of entries between two snapshots; simulations set it lower.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class Transactions:
         self.loader = Loader()
         self.attempts = attempts
         self.snapshots: list[Snapshot] = []
+        self.snapshot_bytes_min = _SNAPSHOT_BYTES_MIN
         self._clock = clock
         self._second_clock = second_clock
         self._notifies = notifies
@@ -479,7 +481,7 @@ class Transactions:
         ledger.number, ledger.event_number, ledger.checksum = number, event_number, checksum
         ledger.unsaved_bytes += len(entry.body)
         self._touch(address, ledger)
-        period = max(_SNAPSHOT_BYTES_MIN, _SNAPSHOT_ITEM_BYTES * ledger.state.items)
+        period = max(self.snapshot_bytes_min, _SNAPSHOT_ITEM_BYTES * ledger.state.items)
         # Only the process whose own entry passes a multiple of the period writes the snapshot.
         if ledger.unsaved_bytes // period > before // period:
             self.request_snapshot(address, ledger)
