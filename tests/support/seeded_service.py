@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DRAW", "NOW", "TODAY", "seeded_service"]
+__all__ = ["DRAW", "NOW", "TODAY", "seeded_service", "two_offices"]
 
 import contextlib
 import datetime
@@ -36,7 +36,7 @@ async def seeded_service() -> AsyncIterator[Client]:
     The week of the opening has held, confirmed and cooling places, an overbooked day and a closed day.
     """
     rooms = WaitingRoomsConfig(WaitingRoomSchedule(("surabaya",)), RoomSettings(per_minute_min=60, per_minute_max=90))
-    async with running(day=TODAY, waiting_rooms=rooms, catalog=_two_offices()) as client:
+    async with running(day=TODAY, waiting_rooms=rooms, catalog=two_offices()) as client:
         rng = random.Random(7)
         days = {"first_day": "2026-12-04", "last_day": "2026-12-18"}
         assert (await client.operate("POST", "/v1/publish", days)).status_code == 200
@@ -46,7 +46,7 @@ async def seeded_service() -> AsyncIterator[Client]:
         yield client
 
 
-def _two_offices() -> Catalog:
+def two_offices() -> Catalog:
     """Return Surabaya's catalog with a second office that has a long name."""
     text = (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
     raw = tomllib.loads(text)

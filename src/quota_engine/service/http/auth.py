@@ -24,7 +24,7 @@ class Role(enum.StrEnum):
     SERVICE = "service"
     """A booking application that acts for applicants: reserve, confirm, release, cancel, move, look up."""
     OFFICE = "office"
-    """The staff of an office: check in, mark no-shows, look up, list the day."""
+    """The staff of an office: check in, mark no-shows, look up, list the day; on the pages also register walk-ins."""
     OPERATOR = "operator"
     """The operators of the system: set capacities, close days, publish, expire holds."""
     AUDITOR = "auditor"

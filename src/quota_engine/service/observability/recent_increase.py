@@ -17,12 +17,12 @@ class _Snapshot(NamedTuple):
 
 
 class RecentIncrease:
-    """Snapshots of counters by key. They are taken only when someone asks, so that nothing runs while nobody looks."""
+    """Snapshots of counters by key. They are taken only on request, so that nothing runs between requests."""
 
     def __init__(self, window_ms: int, keys_max: int, now_ms: Callable[[], int]) -> None:
         """
         Args:
-            window_ms: The time over which an increase counts, in milliseconds.
+            window_ms: Milliseconds over which an increase counts.
             keys_max: The most keys. One more drops all snapshots.
             now_ms: Returns the time in milliseconds since 1970 (UTC).
         """

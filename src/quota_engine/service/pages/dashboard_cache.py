@@ -16,6 +16,7 @@ from quota_engine.domain.outcomes import AbandonedHolds, DayView
 from quota_engine.draws.ledger import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.pages.opening_report import OpeningReport, read_opening
+from quota_engine.service.pages.reservation_history import ReservationHistory, read_history
 from quota_engine.service.shared_cache import SharedCache
 from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 
@@ -28,6 +29,8 @@ _OPENING_DAYS_BACK: Final = 31
 """Days before today among which the last opening is searched."""
 _OFFICES_MAX: Final = 1_000
 _LISTS_MAX: Final = 8
+_HISTORIES_MAX: Final = 256
+_HISTORY_TTL_MS: Final = 60_000
 
 
 class DashboardCache:
@@ -42,6 +45,7 @@ class DashboardCache:
         self._reservations: SharedCache[list[Reservation]] = SharedCache(_LISTS_MAX, now_ms)
         self._openings: SharedCache[OpeningReport | None] = SharedCache(_LISTS_MAX, now_ms)
         self._abandoned: SharedCache[AbandonedHolds] = SharedCache(_OFFICES_MAX, now_ms)
+        self._histories: SharedCache[ReservationHistory] = SharedCache(_HISTORIES_MAX, now_ms)
         self._audits: SharedCache[AuditSummary] = SharedCache(_OFFICES_MAX, now_ms)
 
     async def days(self, office: ResolvedOffice) -> tuple[int, list[DayView]]:
@@ -92,6 +96,15 @@ class DashboardCache:
     async def abandoned_holds(self, office: str) -> AbandonedHolds:
         """Return the counts of an office's holds that ended without a confirm, at most ten seconds old."""
         _, found = await self._abandoned.load(office, lambda: self._engine().abandoned_holds(office), _HOLDS_TTL_MS)
+        return found
+
+    async def history(self, reservation: Reservation) -> ReservationHistory:
+        """Return the history of a reservation up to its present version."""
+        _, found = await self._histories.load(
+            (reservation.reference, reservation.version),
+            lambda: read_history(self._engine(), reservation),
+            _HISTORY_TTL_MS,
+        )
         return found
 
     async def opening(self, office: ResolvedOffice) -> OpeningReport | None:

@@ -135,6 +135,8 @@ async def test_the_list_can_be_searched_filtered_and_paged(browser: OperatorBrow
     assert await numbers("show=attended") == ["3"]
     assert len(await numbers("show=expected")) == 11
     assert len(await numbers("show=nix")) == 12
+    assert await numbers("session=afternoon") == []
+    assert len(await numbers("session=morning&show=expected")) == 11
     assert await numbers("from=10") == ["11", "12"]
     assert await numbers("from=-1") == await numbers("")
 
@@ -166,8 +168,9 @@ async def test_a_person_is_found_by_nik_on_any_day_and_the_log_has_no_nik(
     spelled = f"{NIK[:4]} {NIK[4:8]}-{NIK[8:]}"
     found = await browser.submit("queue/find", nik=spelled)
     assert found.status_code == 200
+    assert found.url.path == "/operator/reservation"
     assert "day=2026-12-09" in str(found.url)
-    assert "<code>7K3M-91XZ</code>" in found.text
+    assert "<dd>7K3M-91XZ</dd>" in found.text
     for text, status, key in ((OTHER, 404, "nik_unknown"), ("12", 422, "nik_expected")):
         missing = await browser.submit("queue/find", nik=text)
         assert missing.status_code == status
@@ -189,10 +192,10 @@ async def test_an_operator_cancels_a_registration_after_a_confirmation(
     (confirmed,) = await _confirmed(client, NIK)
     held = (await client.reserve(OTHER)).json()["reservation"]["reference"]
     await browser.sign_in(Role.OFFICE)
-    assert "queue/cancel" not in await browser.get(f"/operator/queue?day={DAY}")
+    assert "queue/cancel" not in await browser.get(f"/operator/reservation?number={confirmed}")
     assert (await browser.submit("queue/cancel", number=confirmed, confirm="yes")).status_code == 403
     await browser.sign_in(Role.OPERATOR)
-    assert "queue/cancel" in await browser.get(f"/operator/queue?day={DAY}")
+    assert "queue/cancel" in await browser.get(f"/operator/reservation?number={confirmed}")
     for reference, number, state in ((confirmed, "1", "CANCELLED"), (held, "–", "RELEASED")):
         asked = await browser.submit("queue/cancel", number=reference)
         assert operator_text("cancel_question", number=number) in html.unescape(asked.text)
@@ -209,11 +212,11 @@ async def test_an_operator_replaces_a_person(browser: OperatorBrowser, client: C
     """The page shows no identity, and names the field that is wrong."""
     (reference,) = await _confirmed(client, NIK)
     await browser.sign_in(Role.OFFICE)
-    assert "queue/replace" not in await browser.get(f"/operator/queue?day={DAY}")
+    assert "queue/replace" not in await browser.get(f"/operator/reservation?number={reference}")
     forbidden = await browser.submit("queue/replace", number=reference, applicant=NIK, replacement=OTHER)
     assert forbidden.status_code == 403
     await browser.sign_in(Role.OPERATOR)
-    assert f"/operator/queue/replace?office=surabaya&day={DAY}" in await browser.get(f"/operator/queue?day={DAY}")
+    assert "/operator/queue/replace?office=surabaya" in await browser.get(f"/operator/reservation?number={reference}")
     form = await browser.get(f"/operator/queue/replace?office=surabaya&day={DAY}&number={reference}")
     assert operator_text("replace_question", number=1) in form
     for applicant, replacement, text in (

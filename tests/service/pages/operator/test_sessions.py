@@ -22,11 +22,12 @@ PAGES = (
     "/operator", "/operator/dashboard", "/operator/dashboard.csv", "/operator/day", "/operator/day/figures",
     "/operator/room", "/operator/room/figures", "/operator/queue", "/operator/queue.csv",
     "/operator/queue/no-show?number=1", "/operator/queue/rows", "/operator/opening", "/operator/opening.csv",
-    "/operator/offices", "/operator/offices/rows", "/operator/audit",
+    "/operator/offices", "/operator/offices/rows", "/operator/audit", "/operator/reservation?number=1&from=queue",
+    "/operator/walk-in",
 )  # fmt: skip
 FORMS = (
     "day/capacity", "day/close", "day/open", "room/pace", "room/open", "room/close", "queue/check-in", "queue/no-show",
-    "audit",
+    "audit", "walk-in", "reservation/move", "reservation/extend", "reservation/remove",
 )  # fmt: skip
 
 
@@ -60,8 +61,8 @@ async def test_pages_offer_only_what_the_role_allows(browser: OperatorBrowser, r
     day = str(DAY)
     for path in PAGES:
         response = await browser.http.get(path, params={"day": day} if "?" not in path else None)
-        is_allowed = is_staff if "queue" in path else is_reader or path == "/operator"
-        expected = 403 if not is_allowed else 404 if "no-show" in path else 200
+        is_allowed = is_staff if "queue" in path or "walk-in" in path else is_reader or path == "/operator"
+        expected = 403 if not is_allowed else 404 if "number=" in path else 200
         assert response.status_code == expected, path
         if is_allowed:
             assert ("/operator/day/capacity" in response.text) is (role is Role.OPERATOR and path == "/operator/day")
@@ -69,7 +70,11 @@ async def test_pages_offer_only_what_the_role_allows(browser: OperatorBrowser, r
                 assert role is Role.OPERATOR or action not in response.text
     for form in FORMS:
         response = await browser.submit(form)
-        is_allowed = role is Role.OPERATOR or (is_staff and "queue" in form) or (is_reader and form == "audit")
+        is_allowed = (
+            role is Role.OPERATOR
+            or (is_staff and ("queue" in form or form == "walk-in"))
+            or (is_reader and form == "audit")
+        )
         assert (response.status_code == 403) is not is_allowed, form
 
 

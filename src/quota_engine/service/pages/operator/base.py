@@ -44,6 +44,7 @@ _TABS: Final = (
     (_OFFICES_PATH, "offices", READ_ROLES),
     ("/room", "waiting_room", READ_ROLES),
     ("/queue", "queue", STAFF_ROLES),
+    ("/walk-in", "walk_in", STAFF_ROLES),
     ("/opening", "opening", READ_ROLES),
     ("/audit", "audit", READ_ROLES),
 )
@@ -58,6 +59,10 @@ _LOGGED_FIELDS: Final = (
     "reference",
     "number",
     "targets",
+    "place",
+    "to",
+    "session",
+    "channel",
 )
 """Fields of a form that the audit log records beside the name of the operator."""
 
@@ -219,7 +224,7 @@ class OperatorPages:
 
     def redirect(self, request: OperatorRequest, path: str, **query: object) -> Response:
         """Redirect after a form, so that a reload does not submit it again."""
-        return RedirectResponse(f"{path}?{urlencode({'office': request.office.id, **query})}", 303)
+        return RedirectResponse(f"{path}?{urlencode({'office': request.office.id} | query)}", 303)
 
     # --- Fields ---
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = ["QueueListPages"]
 
-import contextlib
 import datetime
 from collections.abc import Sequence
 from typing import Final
@@ -20,9 +19,18 @@ from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.csv_export import csv_response
 from quota_engine.service.pages.operator.fields import queue_number, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
+from quota_engine.service.pages.operator.reservation_lookup import (
+    SEARCH_LENGTH_MAX,
+    find_anywhere,
+    find_on_day,
+    service_names,
+    session_names,
+    state_text,
+)
 from quota_engine.service.pages.registration_codes import format_code, read_code
 
-_ROWS_PER_PAGE: Final = 200
+_ROWS_PER_PAGE: Final = 40
+"""Rows of a page. With more of them, the page would exceed 40 kB."""
 _FILTERS: Final = {
     "expected": State.CONFIRMED,
     "attended": State.ATTENDED,
@@ -30,9 +38,9 @@ _FILTERS: Final = {
     "held": State.HELD,
     "waiting": State.WAITING,
 }
+_LIST_FIELDS: Final = ("day", "show", "session", "q", "from")
 _CANCELLABLE: Final = frozenset({State.CONFIRMED, State.HELD, State.WAITING})
 _COLUMNS: Final = ("queue_numbers", "state", "people", "service", "session", "channel", "group", "reference")
-_SEARCH_LENGTH_MAX: Final = 160
 
 
 class QueueListPages:
@@ -88,7 +96,7 @@ class QueueListPages:
         for day in days:
             for reservation in await self._cache.reservations(office.id, day):
                 if applicant in reservation.applicants and reservation.state in ACTIVE:
-                    return self._pages.redirect(request, "/operator/queue", day=day, q=reservation.reference)
+                    return self._pages.redirect(request, "/operator/reservation", day=day, number=reservation.reference)
         return await self._render(request, 404, FieldError("nik", request.translator("nik_unknown")))
 
     async def ask_cancel(self, request: OperatorRequest) -> Response:
@@ -98,15 +106,15 @@ class QueueListPages:
         if reservation is None:
             raise PageError(404, "number_unknown")
         if reservation.state not in _CANCELLABLE:
-            raise PageError(409, "refused", why=_state_text(request, reservation))
+            raise PageError(409, "refused", why=state_text(request, reservation))
         return self._pages.render(
             request,
             "cancel.html",
             "queue",
             day=day,
             reservation=reservation,
-            session=_session_names(request).get(reservation.choice.session, reservation.choice.session),
-            service=_service_names(request).get(reservation.choice.service, reservation.choice.service),
+            session=session_names(request).get(reservation.choice.session, reservation.choice.session),
+            service=service_names(request).get(reservation.choice.service, reservation.choice.service),
         )
 
     async def cancel(self, request: OperatorRequest) -> Response:
@@ -129,15 +137,15 @@ class QueueListPages:
         if reservation is None:
             raise PageError(404, "number_unknown")
         if reservation.state is not State.CONFIRMED:
-            raise PageError(409, "refused", why=_state_text(request, reservation))
+            raise PageError(409, "refused", why=state_text(request, reservation))
         return self._pages.render(
             request,
             "no_show.html",
             "queue",
             day=day,
             reservation=reservation,
-            session=_session_names(request).get(reservation.choice.session, reservation.choice.session),
-            service=_service_names(request).get(reservation.choice.service, reservation.choice.service),
+            session=session_names(request).get(reservation.choice.session, reservation.choice.session),
+            service=service_names(request).get(reservation.choice.service, reservation.choice.service),
             block_days=-(-request.office.rules.no_show_block_ms // 86_400_000),
         )
 
@@ -177,9 +185,7 @@ class QueueListPages:
             text = request.translator("refused", why=refusal_reason(request.translator, outcome.status))
             field = "applicant" if outcome.status is Status.NOT_IN_PARTY else "replacement"
             return await self._render_replace(request, FieldError(field, text, ""))
-        return self._pages.redirect(
-            request, "/operator/queue", day=day, done="replaced", number=reservation.queue_number
-        )
+        return self._pages.redirect(request, "/operator/reservation", number=reservation.reference, done="replaced")
 
     async def _render_replace(self, request: OperatorRequest, error: FieldError | None = None) -> Response:
         """Render the form. It never shows an identity again, not even the one that was just entered."""
@@ -193,25 +199,15 @@ class QueueListPages:
         )
 
     async def _find(self, request: OperatorRequest, day: datetime.date, text: str) -> Reservation | None:
-        """Return the reservation of the day with this queue number, reference or id."""
-        text = text.strip()[:_SEARCH_LENGTH_MAX]
-        found = _find_in(await self._cache.reservations(request.office.id, day), text)
-        if found is None and text:
-            self._cache.invalidate(request.office.id, day)  # the cached list may lack a new confirmation
-            found = _find_in(await self._cache.reservations(request.office.id, day), text)
-        return found
+        return await find_on_day(self._pages, request, day, text)
 
     async def _not_found_reason(self, request: OperatorRequest, text: str) -> str:
         """Return why the day has no such number or code: the code may belong to another day."""
         translator = request.translator
-        office, _, reservation_id = text.rpartition("~")
-        if office == request.office.id or read_code(text):
-            with contextlib.suppress(InvalidRequest):
-                reference = f"{request.office.id}~{read_code(text) or reservation_id}"
-                found = await self._pages.service.engine.lookup(reference)
-                if found is not None:
-                    day = translator.date(datetime.date.fromordinal(found.day))
-                    return translator("number_other_day", day=day, state=translator(f"state_{found.state}"))
+        found = await find_anywhere(self._pages, request, text)
+        if found is not None:
+            day = translator.date(datetime.date.fromordinal(found.day))
+            return translator("number_other_day", day=day, state=translator(f"state_{found.state}"))
         return translator("number_unknown")
 
     async def _finish(
@@ -231,12 +227,12 @@ class QueueListPages:
                 request,
                 "/operator/queue",
                 day=day,
-                **({"show": request.fields["show"]} if request.fields.get("show") in _FILTERS else {}),
+                **{name: request.fields[name] for name in ("show", "session") if request.fields.get(name)},
                 done=done,
                 number=reservation.queue_number,
             )
         if outcome.ok or outcome.status is Status.WRONG_STATE:
-            text = _state_text(request, outcome.reservation or reservation)
+            text = state_text(request, outcome.reservation or reservation)
         else:
             text = request.translator("refused", why=refusal_reason(request.translator, outcome.status))
         return await self._render(request, 409, FieldError("number", text, number))
@@ -252,13 +248,16 @@ class QueueListPages:
         pages, translator, day = self._pages, request.translator, self._pages.day(request)
         reservations = await self._cache.reservations(request.office.id, day)
         active = [one for one in reservations if one.state in ACTIVE]
-        search = "" if request.is_post else request.field("q")[:_SEARCH_LENGTH_MAX]
+        search = "" if request.is_post else request.field("q")[:SEARCH_LENGTH_MAX]
         show = request.fields.get("show", "")
-        listed = [one for one in active if _matches(one, search)] if search else _filtered(active, show)
+        names = session_names(request)
+        session = request.field("session") if request.field("session") in names else ""
+        of_session = [one for one in active if session in ("", one.choice.session)]
+        listed = [one for one in active if _matches(one, search)] if search else _filtered(of_session, show)
         start = queue_number(request.fields.get("from", "")) or 0
         end = start + _ROWS_PER_PAGE
         today = pages.today(request.office)
-        done, number = request.done("check-in", "no-show", "replaced", "canceled"), request.fields.get("number", "")
+        done, number = request.done("check-in", "no-show", "canceled"), request.fields.get("number", "")
         return pages.render(
             request,
             template,
@@ -273,14 +272,15 @@ class QueueListPages:
             previous_start=max(0, start - _ROWS_PER_PAGE),
             count=len(listed),
             ended_count=len(reservations) - len(active),
-            query=request.query("day", "show") if request.is_post else request.query("day", "show", "q", "from"),
+            query=request.query(*(("day", "show", "session") if request.is_post else _LIST_FIELDS)),
             updated_at=pages.updated_at(request, pages.service.now_ms()),
-            people={state: sum(one.units for one in active if one.state is state) for state in _FILTERS.values()},
+            people={state: sum(one.units for one in of_session if one.state is state) for state in _FILTERS.values()},
             filters=list(_FILTERS.items()),
             show=show if show in _FILTERS and not search else "",
             search=search,
-            sessions=_session_names(request),
-            services=_service_names(request),
+            sessions=names,
+            session=session,
+            services=service_names(request),
             groups={one.id: one.display_name(translator.language) for one in pages.service.catalog.groups.values()},
             can_check_in=day == today,
             can_mark=day <= today,
@@ -291,34 +291,8 @@ class QueueListPages:
         )
 
 
-def _state_text(request: OperatorRequest, reservation: Reservation) -> str:
-    translator = request.translator
-    numbers = ", ".join(map(str, reservation.queue_numbers)) or "–"
-    return translator("number_state", number=numbers, state=translator(f"state_{reservation.state}"))
-
-
-def _session_names(request: OperatorRequest) -> dict[str, str]:
-    translator = request.translator
-    return {
-        one.id: f"{one.display_name(translator.language)} {translator.time_range(one.start, one.end)}"
-        for one in request.office.sessions.values()
-    }
-
-
-def _service_names(request: OperatorRequest) -> dict[str, str]:
-    return {one.id: one.display_name(request.translator.language) for one in request.office.services.values()}
-
-
 def _filtered(reservations: Sequence[Reservation], show: str) -> Sequence[Reservation]:
     return [one for one in reservations if one.state is _FILTERS[show]] if show in _FILTERS else reservations
-
-
-def _find_in(reservations: Sequence[Reservation], text: str) -> Reservation | None:
-    number = queue_number(text)
-    if number is not None:
-        return next((one for one in reservations if number in one.queue_numbers and one.state in ACTIVE), None)
-    code = read_code(text)
-    return next((one for one in reservations if text and (text in (one.reference, one.id) or code == one.id)), None)
 
 
 def _matches(reservation: Reservation, text: str) -> bool:

@@ -15,13 +15,16 @@ from quota_engine.service.pages.operator.opening import OpeningPages
 from quota_engine.service.pages.operator.queue_list import QueueListPages
 from quota_engine.service.pages.operator.relocation import RelocationPages
 from quota_engine.service.pages.operator.request import CHANGE_ROLES, READ_ROLES, STAFF_ROLES
+from quota_engine.service.pages.operator.reservation import ReservationPages
 from quota_engine.service.pages.operator.waiting_room import RoomPages
+from quota_engine.service.pages.operator.walk_in import WalkInPages
 
 
 def operator_routes(pages: OperatorPages) -> list[Route]:
     """Return the routes of all operators' pages."""
     dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
     relocation = RelocationPages(pages)
+    reservation, walk_in = ReservationPages(pages), WalkInPages(pages)
     queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
     reads: list[tuple[str, Handler]] = [
         ("/dashboard", dashboard.days),
@@ -50,6 +53,9 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue/rows", queue.rows),
         ("/queue.csv", queue.csv),
         ("/queue/no-show", queue.ask_no_show),
+        ("/reservation", reservation.show),
+        ("/reservation/ticket", reservation.ticket),
+        ("/walk-in", walk_in.form),
     ]
     asked_changes: list[tuple[list[tuple[str, Handler]], str]] = [
         (
@@ -57,11 +63,19 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
                 ("/queue/replace", queue.ask_replace),
                 ("/queue/cancel", queue.ask_cancel),
                 ("/day/relocate", relocation.plan),
+                ("/reservation/move", reservation.choose_move),
             ],
             "GET",
         ),
         (
-            [("/queue/replace", queue.replace), ("/queue/cancel", queue.cancel), ("/day/relocate", relocation.run)],
+            [
+                ("/queue/replace", queue.replace),
+                ("/queue/cancel", queue.cancel),
+                ("/day/relocate", relocation.run),
+                ("/reservation/move", reservation.move),
+                ("/reservation/extend", reservation.extend),
+                ("/reservation/remove", reservation.remove),
+            ],
             "POST",
         ),
     ]
@@ -69,6 +83,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue/check-in", queue.check_in),
         ("/queue/find", queue.find_person),
         ("/queue/no-show", queue.no_show),
+        ("/walk-in", walk_in.book),
     ]
     groups: list[tuple[list[tuple[str, Handler]], frozenset[Role], str]] = [
         ([("", dashboard.dashboard)], READ_ROLES | STAFF_ROLES, "GET"),
