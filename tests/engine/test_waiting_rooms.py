@@ -28,7 +28,7 @@ from quota_engine import (
     load_catalog,
 )
 from quota_engine.admission import room_pass
-from quota_engine.admission.tickets import read_pass, read_ticket_index
+from quota_engine.admission.tickets import RoomTickets, read_pass, read_ticket_index
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.ports import Query, StoreRequest
 from quota_engine.stores.memory import MemoryStore
@@ -464,7 +464,7 @@ async def test_the_async_room_is_the_same(clock: ManualClock) -> None:
 
 
 def test_remembered_positions_are_bounded(clock: ManualClock, monkeypatch: Any) -> None:
-    monkeypatch.setattr("quota_engine.workflows.room_view_cache.POSITIONS_MAX", 10)
+    monkeypatch.setattr("quota_engine.workflows.room_view_cache.KNOWN_TICKETS_MAX", 10)
     with QuotaEngine.open(catalog=CATALOG, clock=clock, identity_key=KEY) as engine:
         made(engine)
         room = engine.room("december")
@@ -473,7 +473,23 @@ def test_remembered_positions_are_bounded(clock: ManualClock, monkeypatch: Any) 
         first = [room.status(ticket).position for ticket in tickets]
         assert [room.status(ticket).position for ticket in tickets] == first
         assert sorted(first) == list(range(1, 51))
-        assert len(room._methods.cache.snapshot()._positions) <= 10
+        assert len(room._methods.cache.snapshot()._known_tickets) <= 10
+
+
+def test_tickets_polled_before_the_opening_are_verified_once(clock: ManualClock, monkeypatch: Any) -> None:
+    with QuotaEngine.open(catalog=CATALOG, clock=clock, identity_key=KEY) as engine:
+        made(engine)
+        room = engine.room("december")
+        tickets = [room.join(person).ticket for person in PEOPLE[:50]]
+        assert {room.status(ticket).phase for ticket in tickets} == {TicketPhase.NOT_OPEN}
+        room.join(PEOPLE[50])
+        clock.set_ms(OPENS_AT_MS)
+        with monkeypatch.context() as patched:
+            patched.setattr(RoomTickets, "read", None)
+            positions = [room.status(ticket).position for ticket in tickets]
+        room._methods.cache.snapshot()._known_tickets.clear()
+        assert [room.status(ticket).position for ticket in tickets] == positions
+        assert len(set(positions)) == 50
 
 
 def test_a_view_cache_rejects_invalid_names_and_refresh_times() -> None:

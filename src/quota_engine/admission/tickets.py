@@ -26,8 +26,8 @@ import base64
 import binascii
 import hashlib
 import hmac
-import re
 import string
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -45,10 +45,13 @@ _INDEX_LENGTH: Final = 4
 _EPOCH_LENGTH: Final = 4
 _DAY_LENGTH: Final = 3
 _TIME_LENGTH: Final = 6
-_is_base64url = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+_FROM_BASE64URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+"""Translates base64url to base64, and characters that only base64 has to one that neither has."""
 _ALPHABET: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 _LAST_CHARACTERS: Final = (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])
 """Characters with which a text can end, by its length modulo 4. No text has a length of 1 modulo 4."""
+_PADDING: Final = (b"", b"", b"==", b"=")
+"""Padding of a text in base64, by its length modulo 4."""
 
 
 class TicketKeys:
@@ -146,14 +149,9 @@ class TicketKeys:
         key_id, start = _read_text(raw, 1) if raw[:1] == kind else ("", 0)
         if key_id not in self._derived or len(raw) < start + _SIGNATURE_LENGTH:
             raise InvalidRequest(where, "not signed with a known key", _expected(where))
-        if not self.is_signed(raw, key_id):
+        if not _is_signed(self._derived[key_id], raw):
             raise _altered(where)
         return start
-
-    def is_signed(self, raw: bytes, key_id: str) -> bool:
-        """Return True if bytes end with their signature under a known key."""
-        expected = _signature(self._derived[key_id], raw[:-_SIGNATURE_LENGTH])
-        return hmac.compare_digest(expected, raw[-_SIGNATURE_LENGTH:])
 
     def hash_applicant(self, key_id: str, applicant: str) -> bytes:
         """Return the hash that binds a ticket or pass to an applicant.
@@ -222,6 +220,7 @@ class RoomTickets:
         self._pass_id_key = keys.derived_keys(key_id).pass_id_key
         self._scope = _sized(room) + bytes.fromhex(commitment)[:_RELEASE_LENGTH]
         self._ticket_head = _TICKET + _sized(keys.active) + self._scope
+        self._active_keys = keys.derived_keys(keys.active)
 
     def ticket(self, index: int, epoch: int, applicant: str, expires_at_ms: int) -> str:
         """Return a signed ticket.
@@ -261,19 +260,18 @@ class RoomTickets:
             end = start + len(self._scope)
             if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL_LENGTH:
                 raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
-        elif not self._keys.is_signed(raw, self._keys.active):  # nearly every ticket is signed with the active key
+        elif not _is_signed(self._active_keys, raw):  # nearly every ticket is signed with the active key
             raise _altered("ticket")
-        epoch = end + _INDEX_LENGTH
-        expiry = epoch + _EPOCH_LENGTH
-        owner = expiry + _TIME_LENGTH
-        if int.from_bytes(raw[expiry:owner], "big") <= now_ms:
+        index, epoch, expires_high, expires_low = _unpack_number(raw, end)
+        if expires_high << 32 | expires_low <= now_ms:
             raise InvalidRequest("ticket", "it has expired", "a ticket of a room that has not closed")
         if applicant:
             key_id = _read_text(raw, 1)[0]
             expected = self._keys.hash_applicant(key_id, applicant)
+            owner = end + _INDEX_LENGTH + _EPOCH_LENGTH + _TIME_LENGTH
             if not hmac.compare_digest(raw[owner : owner + _APPLICANT_LENGTH], expected):
                 raise InvalidRequest("ticket", "another person's", "the applicant's own ticket")
-        return TicketIndex(int.from_bytes(raw[end:epoch], "big"), int.from_bytes(raw[epoch:expiry], "big"))
+        return _new_tuple(TicketIndex, (index, epoch))
 
     def admission_pass(
         self, index: int, epoch: int, applicant: str, office: str, first_day: int, last_day: int, until_ms: int
@@ -312,6 +310,10 @@ class RoomTickets:
 
 _TICKET_TAIL_LENGTH: Final = _INDEX_LENGTH + _EPOCH_LENGTH + _TIME_LENGTH + _APPLICANT_LENGTH + _SIGNATURE_LENGTH
 """Bytes of a ticket behind its release."""
+_new_tuple = tuple.__new__
+"""Creates a named tuple in half the time of its class."""
+_unpack_number = struct.Struct(">IIHI").unpack_from
+"""Returns index, epoch, and expires_at_ms in two parts (2 and 4 bytes), from the offset behind a ticket's release."""
 
 
 def read_ticket_index(ticket: object) -> TicketIndex:
@@ -374,12 +376,17 @@ def read_pass(
 
 def _decode(text: object, where: str) -> bytes:
     """Return the bytes of a base64url text. Of all spellings of the same bytes, only one is accepted."""
-    if not isinstance(text, str) or len(text) > TEXT_LENGTH_MAX or _is_base64url(text) is None:
-        raise InvalidRequest(where, f"not a {where.replace('_', ' ')}", _expected(where))
+    if not isinstance(text, str) or not 0 < len(text) <= TEXT_LENGTH_MAX:
+        raise _malformed(where)
     rest = len(text) % 4
+    try:
+        base64_text = text.encode("ascii").translate(_FROM_BASE64URL) + _PADDING[rest]
+        raw = binascii.a2b_base64(base64_text, strict_mode=True)
+    except ValueError:  # a character that is not in the alphabet, or an impossible length
+        raise _malformed(where) from None
     if text[-1] not in _LAST_CHARACTERS[rest]:  # the bits beyond the last byte must be zero
         raise InvalidRequest(where, "not in its canonical spelling", _expected(where))
-    return binascii.a2b_base64(text.replace("-", "+").replace("_", "/") + "=="[: -rest % 4])
+    return raw
 
 
 def _encode(raw: bytes) -> str:
@@ -390,6 +397,15 @@ def _signature(derived: DerivedKeys, body: bytes) -> bytes:
     keyed = derived.signature_hash.copy()
     keyed.update(body)
     return keyed.digest()
+
+
+def _is_signed(derived: DerivedKeys, raw: bytes) -> bool:
+    """Return True if bytes end with their signature under the keys."""
+    return hmac.compare_digest(_signature(derived, raw[:-_SIGNATURE_LENGTH]), raw[-_SIGNATURE_LENGTH:])
+
+
+def _malformed(where: str) -> InvalidRequest:
+    return InvalidRequest(where, f"not a {where.replace('_', ' ')}", _expected(where))
 
 
 def _altered(where: str) -> InvalidRequest:

@@ -9,7 +9,7 @@ from typing import Any
 
 from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.generators import Request, drive, drive_async
+from quota_engine.generators import Answer, Request, drive, drive_async
 from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Store
 from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
@@ -95,7 +95,7 @@ class RoomMethods:
         snapshot = yield from self._fresh_snapshot()
         return (yield from waiting_rooms.join(self.cache, snapshot, identity, replaces_ticket))
 
-    def status(self, ticket: str, *, identity: str | None = None) -> Workflow[TicketStatus]:
+    def status(self, ticket: str, *, identity: str | None = None) -> Workflow[TicketStatus] | Answer[TicketStatus]:
         """Return a ticket's phase, position, waiting time and chance. Most polls do not reach the store.
 
         Args:
@@ -105,6 +105,13 @@ class RoomMethods:
         Raises:
             InvalidRequest: the ticket is not valid, or belongs to another identity.
         """
+        if identity is None:
+            status = self.cache.poll(ticket)
+            if status is not None:
+                return Answer(status)
+        return self._read_status(ticket, identity)
+
+    def _read_status(self, ticket: str, identity: str | None) -> Workflow[TicketStatus]:
         snapshot = yield from self._fresh_snapshot()
         if identity is not None:
             snapshot.ticket_index(ticket, identity)

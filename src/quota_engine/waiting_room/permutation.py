@@ -25,6 +25,7 @@ __all__ = ["CONSTRUCTION", "SIZE_MAX", "Permutation"]
 
 import hashlib
 import math
+import struct
 from typing import Final
 
 from quota_engine.domain.errors import InvalidRequest
@@ -35,10 +36,11 @@ CONSTRUCTION: Final = 1
 SIZE_MAX: Final = 100_000_000
 KEY_LENGTH: Final = 32
 _ROUNDS: Final = 24
+_GROUPS: Final = struct.Struct(">4Q")
 
 
 class Permutation:
-    """One order of the numbers from 0 to ``size - 1``. Holds about ``24 * sqrt(size)`` integers."""
+    """One order of the numbers from 0 to ``size - 1``. Holds about ``168 * sqrt(size)`` references to integers."""
 
     __slots__ = ("_columns", "_round_pairs", "_rows", "size")
 
@@ -59,11 +61,19 @@ class Permutation:
         rows = math.isqrt(size - 1) + 1
         self._rows = rows + rows % 2
         self._columns = -(-size // self._rows)
+        # All tables share one object for each value. Positions in a large window then take about half the time, because
+        # the processor's caches hold the values.
+        of_rows = list(range(self._rows))
+        of_columns = of_rows[: self._columns]
         rounds = [
-            _round_function(key, number, *((self._rows, self._columns) if number % 2 else (self._columns, self._rows)))
+            _round_function(key, number, *((of_rows, of_columns) if number % 2 else (of_columns, of_rows)))
             for number in range(_ROUNDS)
         ]
-        self._round_pairs = tuple(zip(rounds[::2], rounds[1::2], strict=True))
+        # Each table repeats itself, so that position() need not reduce its sums before the end: 24 divisions less.
+        self._round_pairs = tuple(
+            (of_right * (pair + 1), of_left * (pair + 2))
+            for pair, (of_right, of_left) in enumerate(zip(rounds[::2], rounds[1::2], strict=True))
+        )
 
     def position(self, number: int) -> int:
         """Return the position of a number. No two numbers have the same position.
@@ -83,9 +93,9 @@ class Permutation:
         while True:  # ends, because a cycle of the rectangle that starts below size leads back below it
             left, right = divmod(number, columns)
             for of_right, of_left in self._round_pairs:
-                left = (left + of_right[right]) % rows
-                right = (right + of_left[left]) % columns
-            number = left * columns + right
+                left += of_right[right]
+                right += of_left[left]
+            number = left % rows * columns + right % columns
             if number < self.size:
                 return number
 
@@ -110,14 +120,22 @@ class Permutation:
                 return position
 
 
-def _round_function(key: bytes, number: int, arguments: int, values: int) -> list[int]:
-    """Return ``F(number, value) % values`` for all values from 0 to ``arguments - 1``."""
+def _round_function(key: bytes, number: int, arguments: list[int], values: list[int]) -> list[int]:
+    """Return ``F(number, argument) % len(values)`` for all arguments. The results are objects of ``values``.
+
+    Args:
+        key: 32 bytes.
+        number: Number of the round.
+        arguments: The integers from 0.
+        values: The integers from 0.
+    """
+    count = len(values)
     keyed = hashlib.sha256(key + bytes((number,)))
     table: list[int] = []
-    for block in range(-(-arguments // 4)):
+    for block in range(-(-len(arguments) // 4)):
         block_hash = keyed.copy()
         block_hash.update(block.to_bytes(4, "big"))
         digest = block_hash.digest()
-        table += [int.from_bytes(digest[start : start + 8], "big") % values for start in (0, 8, 16, 24)]
-    del table[arguments:]
+        table += [values[group % count] for group in _GROUPS.unpack(digest)]
+    del table[len(arguments) :]
     return table

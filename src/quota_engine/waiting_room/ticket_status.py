@@ -74,6 +74,13 @@ class Chance(enum.StrEnum):
     """All places are taken or held. Returned places become available."""
 
 
+_WAITING: Final = TicketPhase.WAITING  # of nearly every poll; reading a member costs as much as a call
+_CHANCE_UNKNOWN: Final = Chance.UNKNOWN
+_ENOUGH: Final = Chance.ENOUGH
+_LIKELY: Final = Chance.LIKELY
+_MAY_NOT_REACH: Final = Chance.MAY_NOT_REACH
+
+
 class TicketStatus(msgspec.Struct, frozen=True, gc=False):
     """Status of one ticket.
 
@@ -129,7 +136,9 @@ def pass_until_ms(view: RoomView, position: int) -> int:
     return called_at_ms(view, position) + view.config.turn_ms + view.config.pass_grace_ms
 
 
-def position_of(view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH_FIRST) -> int:
+def position_of(
+    view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH_FIRST, ordered: int | None = None
+) -> int:
     """Return the position of a ticket, from 1. A position never changes within an epoch of the room.
 
     Args:
@@ -137,6 +146,7 @@ def position_of(view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH
         order: The room's order.
         index: Index of the ticket, from 0.
         epoch: Epoch of the ticket.
+        ordered: Tickets of the view that are ordered, if the caller knows them.
 
     Returns:
         The position; ``POSITION_NONE`` if the ticket has none yet or is newer than the view; ``POSITION_LOST`` if the
@@ -146,7 +156,9 @@ def position_of(view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH
         return POSITION_NONE
     if view.epoch > EPOCH_FIRST and epoch != epoch_of(view.epoch_starts, index):
         return POSITION_LOST
-    if not view.seed or index >= tickets_ordered(view, view.changed_at_ms):
+    if ordered is None:
+        ordered = tickets_ordered(view, view.changed_at_ms)
+    if not view.seed or index >= ordered:
         return POSITION_NONE
     position = order.position(view.windows, view.tickets, index)
     return POSITION_NONE if position is None else position
@@ -163,8 +175,9 @@ def ticket_status(view: RoomView, number: int, position: int, now_ms: int) -> Ti
             time of the view.
     """
     config = view.config
-    now_ms = max(now_ms, view.now_ms)
-    if view.is_closed or now_ms >= config.closes_at_ms:
+    if now_ms < view.now_ms:
+        now_ms = view.now_ms
+    if view.closed_at_ms or now_ms >= config.closes_at_ms:
         return _status(view, number, TicketPhase.ROOM_CLOSED, max(position, POSITION_NONE), 0)
     if position == POSITION_LOST:
         return _status(view, number, TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN)
@@ -172,21 +185,18 @@ def ticket_status(view: RoomView, number: int, position: int, now_ms: int) -> Ti
         return _status(view, number, TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN)
     if position == POSITION_NONE:
         ahead = view.tickets - 1 - view.called_count
-        return _status(view, number, TicketPhase.SHUFFLING, POSITION_NONE, ahead, wait_ms_min=0)
+        return _status(view, number, TicketPhase.SHUFFLING, POSITION_NONE, ahead, 0)
     if position > view.called_count:
         ahead = position - view.called_count - 1
         wait_ms_min = ahead * _MINUTE_MS // view.per_minute_max
-        wait_ms = _expected_wait_ms(view, ahead)
-        if wait_ms != WAIT_UNKNOWN:
-            wait_ms = max(wait_ms, wait_ms_min)
-        return _status(view, number, TicketPhase.WAITING, position, ahead, wait_ms_min=wait_ms_min, wait_ms=wait_ms)
+        return _status(
+            view, number, _WAITING, position, ahead, wait_ms_min, _expected_wait_ms(view, ahead, wait_ms_min)
+        )
     called_ms = called_at_ms(view, position)
     if not called_ms or now_ms >= called_ms + config.turn_ms:
         return _status(view, number, TicketPhase.TURN_MISSED, position, 0)
     enter_until_ms = min(called_ms + config.turn_ms, config.closes_at_ms)
-    return _status(
-        view, number, TicketPhase.CALLED, position, 0, wait_ms_min=0, wait_ms=0, enter_until_ms=enter_until_ms
-    )
+    return _status(view, number, TicketPhase.CALLED, position, 0, 0, 0, enter_until_ms)
 
 
 def _called_count(call: TicketCall) -> int:
@@ -199,19 +209,22 @@ def _status(
     phase: TicketPhase,
     position: int,
     ahead: int,
-    *,
     wait_ms_min: int = WAIT_UNKNOWN,
     wait_ms: int = WAIT_UNKNOWN,
     enter_until_ms: int = 0,
 ) -> TicketStatus:
+    places_left = view.places_left
+    chance = _CHANCE_UNKNOWN
+    if places_left != PLACES_LEFT_UNKNOWN:
+        chance = _chance(view, view.tickets - 1 if ahead == AHEAD_UNKNOWN else ahead)
     return TicketStatus(
         phase,
         number,
         position,
         ahead,
         view.tickets,
-        view.places_left,
-        _chance(view, view.tickets - 1 if ahead == AHEAD_UNKNOWN else ahead),
+        places_left,
+        chance,
         wait_ms_min,
         wait_ms,
         enter_until_ms,
@@ -222,21 +235,27 @@ def _status(
 
 
 def _chance(view: RoomView, ahead: int) -> Chance:
-    """Return the chance of a ticket. Called tickets whose turn has not ended compete for the places, too."""
-    if view.places_left == PLACES_LEFT_UNKNOWN:
-        return Chance.UNKNOWN
+    """Return the chance of a ticket if the places have been counted.
+
+    Called tickets whose turn has not ended compete for the places, too.
+    """
     if view.places_left == 0:
         return Chance.NONE_LEFT
     competing = ahead + view.called_count - view.turns_ended
     if (competing + 1) * view.config.units_max <= view.places_left:
-        return Chance.ENOUGH
-    return Chance.LIKELY if competing < view.places_left else Chance.MAY_NOT_REACH
+        return _ENOUGH
+    return _LIKELY if competing < view.places_left else _MAY_NOT_REACH
 
 
-def _expected_wait_ms(view: RoomView, ahead: int) -> int:
-    """Return the wait at the rate of the last ``turn_ms``, or at the present pace soon after the opening."""
+def _expected_wait_ms(view: RoomView, ahead: int, wait_ms_min: int) -> int:
+    """Return the wait at the rate of the last ``turn_ms``, or at the present pace soon after the opening.
+
+    The result is at least ``wait_ms_min``, or ``WAIT_UNKNOWN``.
+    """
     observed_ms = view.now_ms - view.opened_at_ms
     if observed_ms < _OBSERVED_MS_MIN:
-        return ahead * _MINUTE_MS // view.per_minute
+        return max(wait_ms_min, ahead * _MINUTE_MS // view.per_minute)
     called = view.called_count - view.turns_ended
-    return ahead * min(observed_ms, view.config.turn_ms) // called if called else WAIT_UNKNOWN
+    if not called:
+        return WAIT_UNKNOWN
+    return max(wait_ms_min, ahead * min(observed_ms, view.config.turn_ms) // called)

@@ -16,7 +16,7 @@ from quota_engine.domain.errors import UnknownName
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.forks import call_in_child
-from quota_engine.waiting_room.machine import RoomConfig, RoomView
+from quota_engine.waiting_room.machine import RoomConfig, RoomView, tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.ticket_status import (
     POSITION_LOST,
@@ -36,7 +36,7 @@ LockT = TypeVar("LockT")
 REFRESH_MS: Final = 500
 STALE_MS_MAX: Final = 10_000
 """While the store does not answer, polls are answered from a view up to this old."""
-POSITIONS_MAX: Final = 100_000
+KNOWN_TICKETS_MAX: Final = 100_000
 """Tickets of a room whose signature and position are remembered between polls."""
 
 _log = logging.getLogger("quota_engine")
@@ -61,10 +61,24 @@ class EnterResult(msgspec.Struct, frozen=True, gc=False):
         return self.ticket_status.phase is TicketPhase.CALLED
 
 
+class _KnownTicket(msgspec.Struct, frozen=True, gc=False):
+    """A ticket whose signature is valid. Many are kept, so the garbage collector does not track them.
+
+    Attributes:
+        index: index of the ticket, from 0.
+        epoch: epoch of the ticket.
+        position: its position, from 1; ``POSITION_NONE`` or ``POSITION_LOST`` if it had none at its last poll.
+    """
+
+    index: int
+    epoch: int
+    position: int
+
+
 class RoomViewSnapshot:
     """A view of a room with everything that reads its tickets. A refresh replaces it as a whole."""
 
-    __slots__ = ("_order", "_positions", "_requests", "_tickets", "view")
+    __slots__ = ("_known_tickets", "_order", "_ordered", "_requests", "_tickets", "view")
 
     def __init__(
         self,
@@ -72,17 +86,26 @@ class RoomViewSnapshot:
         view: RoomView,
         tickets: RoomTickets,
         order: RoomOrder,
-        positions: dict[str, tuple[int, int]],
+        known_tickets: dict[str, _KnownTicket],
     ) -> None:
         self._requests = requests
         self.view = view
         self._tickets = tickets
         self._order = order
-        self._positions = positions
+        self._ordered = tickets_ordered(view, view.changed_at_ms)
+        self._known_tickets = known_tickets
 
     def with_view(self, view: RoomView) -> RoomViewSnapshot:
         """Return a snapshot of a later view with the same configuration and seed."""
-        return RoomViewSnapshot(self._requests, view, self._tickets, self._order, self._positions)
+        return RoomViewSnapshot(self._requests, view, self._tickets, self._order, self._known_tickets)
+
+    def with_first_order(self, view: RoomView, order: RoomOrder) -> RoomViewSnapshot:
+        """Return a snapshot of a later view with the same configuration. This one has no order yet.
+
+        At the opening, all tickets get their positions. The signatures of tickets that were polled before need no
+        second check then.
+        """
+        return RoomViewSnapshot(self._requests, view, self._tickets, order, self._known_tickets)
 
     def issue_ticket(self, index: int, epoch: int, applicant: str) -> str:
         """Return the signed ticket ``index`` of ``epoch`` for ``applicant`` (a keyed hash)."""
@@ -106,18 +129,19 @@ class RoomViewSnapshot:
         Raises:
             InvalidRequest: the ticket is not valid.
         """
-        positions = self._positions
-        known = positions.get(ticket) if isinstance(ticket, str) else None
-        if known is None:
-            index, epoch = self._tickets.read(ticket, self.view.now_ms)
-            if epoch > self.view.epoch:
+        view, known_tickets = self.view, self._known_tickets
+        known = known_tickets.get(ticket) if isinstance(ticket, str) else None
+        if known is None or known.position < 0:
+            index, epoch = (known.index, known.epoch) if known else self._tickets.read(ticket, view.now_ms)
+            if epoch > view.epoch:
                 return None
-            known = index + 1, position_of(self.view, self._order, index, epoch)
-            if known[1] not in (POSITION_NONE, POSITION_LOST):
-                if len(positions) >= POSITIONS_MAX:
-                    positions.clear()
-                positions[ticket] = known
-        return ticket_status(self.view, *known, now_ms)
+            position = position_of(view, self._order, index, epoch, self._ordered)
+            if known is None or position != known.position:
+                if len(known_tickets) >= KNOWN_TICKETS_MAX:
+                    known_tickets.clear()
+                known_tickets[ticket] = _KnownTicket(index, epoch, position)
+            return ticket_status(view, index + 1, position, now_ms)
+        return ticket_status(view, known.index + 1, known.position, now_ms)
 
     def lost_status(self, number: int, now_ms: int) -> TicketStatus:
         """Return the status of the ticket ``number`` (from 1), which the room has lost."""
@@ -141,11 +165,6 @@ class RoomViewSnapshot:
             *index, applicant, config.office, config.first_day, config.last_day, until_ms
         )
         return EnterResult(status, admission_pass, until_ms)
-
-    @property
-    def remembered_positions(self) -> int:
-        """Number of tickets whose position is remembered."""
-        return len(self._positions)
 
 
 class RoomViewCache:
@@ -207,6 +226,20 @@ class RoomViewCache:
         failed_at_ms = self._failed_at_ms
         return failed_at_ms is not None and self.local_ms() - failed_at_ms < self._refresh_ms and self.is_usable()
 
+    def poll(self, ticket: str) -> TicketStatus | None:
+        """Return the status of a ticket; ``None`` if the room has to be read first. Any bearer may ask.
+
+        Raises:
+            InvalidRequest: the ticket is not valid.
+        """
+        snapshot, read_at_ms = self._snapshot, self._read_at_ms
+        if snapshot is None or read_at_ms is None:
+            return None
+        age_ms = self.local_ms() - read_at_ms
+        if age_ms >= self._refresh_ms:
+            return None
+        return snapshot.ticket_status(ticket, snapshot.view.now_ms + age_ms)
+
     def is_usable(self) -> bool:
         """Return True if the view may still answer calls while another caller reads a new one."""
         return self._snapshot is not None and self._age_ms() < STALE_MS_MAX
@@ -226,9 +259,12 @@ class RoomViewCache:
                 self._report_changes(last.view, view)
             config = view.config
             closing_seed = view.closing_seed or self.closing_seed(config)
-            tickets = RoomTickets(self.requests.ticket_keys, self.room, config.commitment, config.key_id)
             order = RoomOrder(self.room, config.commitment, view.entropy, view.seed, closing_seed)
-            self._snapshot = RoomViewSnapshot(self.requests, view, tickets, order, {})
+            if last is not None and view.config == last.view.config and not last.view.seed:
+                self._snapshot = last.with_first_order(view, order)
+            else:
+                tickets = RoomTickets(self.requests.ticket_keys, self.room, config.commitment, config.key_id)
+                self._snapshot = RoomViewSnapshot(self.requests, view, tickets, order, {})
         if view is not None and view.seed and self.revealed_entropy(view.config) is None:
             self._revealed = view.config.commitment, view.entropy
         if view is not None and view.closing_seed:
