@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["BenchPlot", "plots_of_backend"]
+__all__ = ["BenchPlot", "change_chart", "latency_chart", "plots_of_backend"]
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from quota_engine.bench.compare import CaseChange, ChangeVerdict
 from quota_engine.bench.formatting import microseconds, percent, rate
 from quota_engine.bench.plan import (
     ApiStyle,
@@ -19,8 +20,11 @@ from quota_engine.bench.plan import (
     yardsticks_of,
 )
 from quota_engine.bench.results import BenchResult, CaseResult
-from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
+from quota_engine.reporting.svg_plot import Plot, PlotLine, axis_end, log_ticks, nice_ticks
+from quota_engine.reporting.svg_ranges import RangeChart, RangeRow
 
+_STYLES: Final[dict[str, str]] = {Implementation.ENGINE: "engine", Implementation.BY_HAND: "old"}
+_VERDICT_STYLES: Final = {ChangeVerdict.SLOWER: "old", ChangeVerdict.SAME: "limit", ChangeVerdict.FASTER: "engine"}
 _BUCKET: Final = 2**0.25
 """Ratio of the ends of neighboring buckets of a histogram."""
 
@@ -72,30 +76,105 @@ def plots_of_backend(result: BenchResult, backend: str) -> list[BenchPlot]:
     return [figure for figure in made if figure is not None]
 
 
+def latency_chart(cases: Sequence[CaseResult], name: str) -> RangeChart:
+    """Return the distribution of the latency of each case as a violin, from the fastest call to the p99.
+
+    Args:
+        cases: Cases of one backend, at least one.
+        name: Prefix of the element ids of the chart.
+    """
+    low = min(case.histogram_us[0][0] for case in cases) / _BUCKET
+    high = max(max(case.p99_us for case in cases), low * 2)
+    rows = [
+        RangeRow(
+            label=case.name if case.concurrency == 1 else f"{case.name}, {case.concurrency} at once",
+            value=f"p50 {microseconds(case.p50_us)}, p99 {microseconds(case.p99_us)}",
+            low=case.histogram_us[0][0] / _BUCKET,
+            middle=case.p50_us,
+            high=case.p99_us,
+            style=_STYLES.get(case.kind, "limit"),
+            density=[
+                (end_us / _BUCKET, min(end_us, high), float(count))
+                for end_us, count in case.histogram_us
+                if end_us / _BUCKET < case.p99_us
+            ],
+        )
+        for case in cases
+    ]
+    slowest = max(cases, key=lambda case: case.p50_us)
+    return RangeChart(
+        name=f"{name}-distributions",
+        title="Latency of every case",
+        description="The spread of the calls of each case, from the fastest to the 99th percentile. The mark is the "
+        f"median. The largest median is that of {slowest.name}, {microseconds(slowest.p50_us)}.",
+        rows=rows,
+        x_range=(low, high),
+        x_ticks=[(tick, microseconds(tick).replace(".0 ", " ")) for tick in log_ticks(low, high)],
+        x_title="time from call to answer",
+    )
+
+
+def change_chart(changes: Sequence[CaseChange]) -> RangeChart:
+    """Return the rate of each case now, divided by its median in the earlier run, with the range of the rounds.
+
+    Args:
+        changes: Cases of both runs, at least one.
+    """
+    rows = [
+        RangeRow(
+            label=f"{one.backend} {one.name}, {one.concurrency} at once",
+            value=f"{one.ratio - 1:+.0%}" + ("" if one.verdict is ChangeVerdict.SAME else f", {one.verdict}"),
+            low=one.new_range[0] / one.old_ops_per_s,
+            middle=one.ratio,
+            high=one.new_range[1] / one.old_ops_per_s,
+            style=_VERDICT_STYLES[one.verdict],
+        )
+        for one in changes
+    ]
+    low = min(0.5, *(row.low for row in rows))
+    high = max(2.0, *(row.high for row in rows))
+    steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+    slower = sum(one.verdict is ChangeVerdict.SLOWER for one in changes)
+    return RangeChart(
+        name="changes",
+        title="Rate of each case against the earlier run",
+        description=f"{slower} of {len(changes)} cases are slower than before. A mark on the left of the dashed line "
+        "is slower. The bar has the slowest and the fastest round of this run.",
+        rows=rows,
+        x_range=(low, high),
+        x_ticks=[(step, f"{step:g}\u00d7") for step in steps if low <= step <= high],
+        x_title="rate now, divided by the rate before",
+        reference=1.0,
+    )
+
+
 def _by_concurrency(one: _Backend) -> BenchPlot | None:
     """Return the rate by the number of callers: a single caller, and asyncio tasks."""
     engine: list[tuple[float, float]] = []
     by_hand: list[tuple[float, float]] = []
+    ranges: dict[str, list[tuple[float, float, float]]] = {"engine": [], "old": []}
     for planned in engine_cases(one.settings, one.kind):
         is_plain = planned.action == "reserve" and planned.api_style is not ApiStyle.THREADS
         if not is_plain or (planned.batch, planned.offices, planned.reservations) != (1, 1, 0):
             continue
-        for points, case in (
-            (engine, one.result_of(planned)),
-            (by_hand, one.result_of(yardsticks_of(planned, one.kind).by_hand)),
+        for style, points, case in (
+            ("engine", engine, one.result_of(planned)),
+            ("old", by_hand, one.result_of(yardsticks_of(planned, one.kind).by_hand)),
         ):
             if case is not None:
                 points.append((case.concurrency, case.ops_per_s))
+                ranges[style].append((case.concurrency, case.ops_per_s_min, case.ops_per_s_max))
     if len(engine) < 2 or one.kind is BackendKind.MEMORY:
         return None
     x_range = (min(engine)[0], max(engine)[0])
-    lines = [*_limit_line(one, x_range), PlotLine("quota_engine", "engine", sorted(engine))]
-    lines += [PlotLine("by hand", "old", sorted(by_hand))] if by_hand else []
+    lines = [*_limit_line(one, x_range), PlotLine("quota_engine", "engine", sorted(engine), ranges=ranges["engine"])]
+    lines += [PlotLine("by hand", "old", sorted(by_hand), ranges=ranges["old"])] if by_hand else []
     return BenchPlot(
         _rate_plot(
             f"{one.name}-concurrency",
             "Reservations a second by concurrent callers",
-            f"A single caller is served at once; concurrent callers share script calls. Maximum: {_most(lines)}.",
+            f"The rate grows with the callers, because concurrent callers share script calls. Bars are the slowest and "
+            f"the fastest round. Maximum: {_most(lines)}.",
             lines,
             x_range,
             [(x, f"{x:g}") for x, _ in sorted(engine)],
@@ -108,21 +187,23 @@ def _by_concurrency(one: _Backend) -> BenchPlot | None:
 
 def _by_batch(one: _Backend) -> BenchPlot | None:
     """Return the rate by batch size: the engine's store with prepared batches."""
-    points = [
-        (float(planned.batch), case.ops_per_s)
+    found = sorted(
+        (float(planned.batch), case.ops_per_s, case.ops_per_s_min, case.ops_per_s_max)
         for planned in engine_cases(one.settings, one.kind)
         if planned.batch > 1 and (case := one.result_of(planned)) is not None
-    ]
-    if len(points) < 2:
+    )
+    if len(found) < 2:
         return None
-    points.sort()
+    points = [(batch, middle) for batch, middle, _, _ in found]
+    ranges = [(batch, low, high) for batch, _, low, high in found]
     x_range = (points[0][0], points[-1][0])
-    lines = [*_limit_line(one, x_range), PlotLine("quota_engine", "engine", points)]
+    lines = [*_limit_line(one, x_range), PlotLine("quota_engine", "engine", points, ranges=ranges)]
     return BenchPlot(
         _rate_plot(
             f"{one.name}-batch",
             "Reservations a second by batch size",
-            f"Four batches are always in flight. Maximum: {_most(lines)}.",
+            f"A larger batch shares the cost of a call. Four batches are always in flight. Bars are the slowest and "
+            f"the fastest round. Maximum: {_most(lines)}.",
             lines,
             x_range,
             [(x, f"{x:g}") for x, _ in points],
@@ -154,7 +235,7 @@ def _latencies(one: _Backend) -> BenchPlot | None:
     # The slowest 0.1 % are left out: they would compress the rest of the plot. The table has the p99.
     high = max(_end_of(case, 0.999) for _, _, case in found) * _BUCKET
     lines = [PlotLine(label, style, _shares(case, low, high), stepped=True) for label, style, case in found]
-    y_max = 1.08 * max(y for line in lines for _, y in line.points)
+    y_max = axis_end(max(y for line in lines for _, y in line.points))
     halves = "; ".join(
         f"{label} p50 {microseconds(case.p50_us)}, p99 {microseconds(case.p99_us)}" for label, _, case in found
     )
@@ -173,6 +254,8 @@ def _latencies(one: _Backend) -> BenchPlot | None:
         y_max=y_max,
         y_ticks=[(tick, f"{tick:.0%}") for tick in nice_ticks(0, y_max, 4)],
         x_is_log=True,
+        x_unit="\u00b5s",
+        y_unit="share of the calls",
     )
     return BenchPlot(plot, microseconds, percent)
 
@@ -253,7 +336,7 @@ def _rate_plot(
     x_ticks: Sequence[tuple[float, str]],
     x_title: str,
 ) -> Plot:
-    y_max = 1.08 * max(y for line in lines for _, y in line.points)
+    y_max = axis_end(max(y for line in lines for y in _heights(line)))
     ticks = nice_ticks(0, y_max, 4)
     return Plot(
         name=name,
@@ -267,6 +350,11 @@ def _rate_plot(
         y_ticks=[(tick, f"{tick:,.0f}" if y_max < 1e6 else f"{tick / 1e6:g}M") for tick in ticks],
         x_is_log=True,
     )
+
+
+def _heights(line: PlotLine) -> list[float]:
+    """Return all values that a line shows, with the ends of its error bars."""
+    return [*(y for _, y in line.points), *(high for _, _, high in line.ranges)]
 
 
 def _most(lines: Sequence[PlotLine]) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 __all__ = ["html_report"]
 
+import dataclasses
 import html
 from collections.abc import Iterable
 
 from quota_engine.bench.compare import BenchComparison, ChangeVerdict
 from quota_engine.bench.formatting import RULE, headline, machine_line, microseconds, percent, rate, times
 from quota_engine.bench.plan import Implementation
-from quota_engine.bench.plots import BenchPlot, plots_of_backend
+from quota_engine.bench.plots import BenchPlot, change_chart, latency_chart, plots_of_backend
 from quota_engine.bench.results import BenchResult, CaseResult
+from quota_engine.reporting.figure import NARROW_PX, figure, plot_figure
 from quota_engine.reporting.page import page
-from quota_engine.reporting.svg_plot import PlotLine, render
+from quota_engine.reporting.svg_plot import PlotLine
+from quota_engine.reporting.svg_ranges import RangeChart, render_ranges
+from quota_engine.reporting.table import render_table
 
 _TITLE = "Reservation benchmark"
+_WIDE_PX = 760
 
 
 def html_report(result: BenchResult, comparison: BenchComparison | None = None) -> str:
@@ -29,8 +34,10 @@ def html_report(result: BenchResult, comparison: BenchComparison | None = None) 
     for backend in result.backends:
         cases = result.cases_of(backend)
         parts += [f"<h2>{_escaped(backend)}</h2>", _cards(cases), '<div class="plots">']
-        parts += [_figure(figure) for figure in plots_of_backend(result, backend)]
-        parts += ["</div>", "<h3>All results</h3>", _cases(cases)]
+        parts += [plot_figure(shown.plot, _data(shown)) for shown in plots_of_backend(result, backend)]
+        distributions = latency_chart(cases, f"b{result.backends.index(backend)}")
+        parts += ["</div>", _range_figure(distributions)]
+        parts += ["<h3>All results</h3>", _cases(cases)]
     if comparison is not None:
         parts.append(_comparison(comparison))
     return page(_TITLE, "".join([*parts, _reading_notes(result), _parameters(result)]))
@@ -85,23 +92,27 @@ def _card(title: str, value: str, note: str) -> str:
     return f'<div class="card"><h3>{_escaped(title)}</h3><b>{_escaped(value)}</b><span>{_escaped(note)}</span></div>'
 
 
-def _figure(figure: BenchPlot) -> str:
-    plot = figure.plot
-    return (
-        f"<figure><figcaption><b>{_escaped(plot.title)}</b>"
-        f'<span class="quiet">{_escaped(plot.description)}</span></figcaption>{render(plot)}{_data(figure)}</figure>'
+def _range_figure(chart: RangeChart) -> str:
+    """Return a chart of ranges as a figure, with its rows as a table and as a file."""
+    pictures = (
+        render_ranges(chart, _WIDE_PX),
+        render_ranges(dataclasses.replace(chart, name=f"{chart.name}-narrow"), NARROW_PX),
     )
+    values = [["case", "low", "middle", "high"]]
+    values += [[row.label, f"{row.low:.4g}", f"{row.middle:.4g}", f"{row.high:.4g}"] for row in chart.rows]
+    table = render_table(["case", ""], [[row.label, row.value] for row in chart.rows])
+    return figure(chart.name, chart.title, chart.description, pictures, values, table, is_large=True)
 
 
-def _data(figure: BenchPlot) -> str:
+def _data(shown: BenchPlot) -> str:
     """Return the plot as a table, for people who cannot see it: a row for every x at which a line has a point."""
-    plot = figure.plot
+    plot = shown.plot
     heads = [plot.x_title, *(line.label for line in plot.lines)]
     rows = []
     for place in sorted({round(x, 9) for line in plot.lines for x, _ in line.points}):
         cells = [_value(line, place) for line in plot.lines]
-        rows.append([figure.x_text(place), *("" if cell is None else figure.y_text(cell) for cell in cells)])
-    return f"<details><summary>Show as a table</summary>{_table(heads, rows)}</details>"
+        rows.append([shown.x_text(place), *("" if cell is None else shown.y_text(cell) for cell in cells)])
+    return render_table(heads, rows)
 
 
 def _value(line: PlotLine, place: float) -> float | None:
@@ -130,7 +141,7 @@ def _cases(cases: list[CaseResult]) -> str:
 
     engine = [row(case) for case in cases if not case.is_yardstick]
     yardsticks = [row(case) for case in cases if case.is_yardstick]
-    return _table(heads, [["Engine"], *engine, *([["Yardsticks"], *yardsticks] if yardsticks else [])])
+    return render_table(heads, [["Engine"], *engine, *([["Yardsticks"], *yardsticks] if yardsticks else [])])
 
 
 def _comparison(comparison: BenchComparison) -> str:
@@ -152,22 +163,8 @@ def _comparison(comparison: BenchComparison) -> str:
     notes += [f"Only now: {case}." for case in comparison.only_new]
     return (
         f'<h2>Compared with the earlier run</h2><p class="quiet">{_escaped(" ".join([RULE, *notes]))}</p>'
-        f"{_table(heads, rows)}"
+        f"{_range_figure(change_chart(comparison.changes)) if comparison.changes else ''}{render_table(heads, rows)}"
     )
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    """Return a table. A row of one cell is the title of the rows below it."""
-    head = "".join(f'<th scope="col">{_escaped(each)}</th>' for each in heads)
-    body = []
-    for first, *rest in rows:
-        if rest:
-            cells = "".join(f"<td>{_escaped(each)}</td>" for each in rest)
-            body.append(f'<tr><th scope="row">{_escaped(first)}</th>{cells}</tr>')
-        else:
-            title = f'<th class="section" colspan="{len(heads)}" scope="rowgroup">{_escaped(first)}</th>'
-            body.append(f"<tr>{title}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def _reading_notes(result: BenchResult) -> str:

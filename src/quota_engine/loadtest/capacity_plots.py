@@ -6,7 +6,7 @@ __all__ = ["plots"]
 
 from typing import Any, Final
 
-from quota_engine.reporting.svg_plot import Plot, PlotLine, nice_ticks, render
+from quota_engine.reporting.svg_plot import Plot, PlotLine, axis_end, nice_ticks, render
 
 _LIMIT_MS: Final = 250
 _BEFORE_S: Final = 2
@@ -64,8 +64,8 @@ def _bursts(result: dict[str, Any], kind: str, what: str) -> Plot:
         x_range=(-_BEFORE_S, last),
         x_ticks=[(second, f"{second}") for second in (-2, 0, 1, 5, 10) if second <= last],
         x_title="seconds since the burst began, at which they came",
-        y_max=most * 1.05,
-        y_ticks=[(value, f"{value:g} s") for value in nice_ticks(0, most * 1.05, 5)],
+        y_max=axis_end(most, 5),
+        y_ticks=[(value, f"{value:g} s") for value in nice_ticks(0, axis_end(most, 5), 5)],
     )
 
 
@@ -85,6 +85,6 @@ def _memory(result: dict[str, Any]) -> Plot:
         x_range=(0, longest),
         x_ticks=[(second, f"{second:g}") for second in nice_ticks(0, longest, 6)],
         x_title="seconds",
-        y_max=most * 1.15,
-        y_ticks=[(value, f"{value:g} MiB") for value in nice_ticks(0, most * 1.15, 4)],
+        y_max=axis_end(most),
+        y_ticks=[(value, f"{value:g} MiB") for value in nice_ticks(0, axis_end(most), 4)],
     )

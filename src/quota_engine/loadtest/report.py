@@ -13,9 +13,9 @@ import msgspec
 from quota_engine.loadtest.result import ComparedFigure, LoadTestResult
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_plot import Plot
+from quota_engine.reporting.table import Cell, render_table
 from quota_engine.simulation.reports.formatting import duration, number
-from quota_engine.simulation.reports.opening import figure as plot_figure
-from quota_engine.simulation.reports.opening import parameters
+from quota_engine.simulation.reports.opening import parameters, sampled_figure
 from quota_engine.simulation.reports.plots import PlottedRun, plots_of
 
 
@@ -49,7 +49,7 @@ def html_report(result: LoadTestResult) -> str:
             _cards(result),
             "<h2>What happened</h2>",
             '<div class="plots">',
-            *(plot_figure(plot) for plot in _plots(result)),
+            *(sampled_figure(plot) for plot in _plots(result)),
             "</div>",
             f"<h2>Measured and {'computed again' if result.draw_result else 'predicted by the simulation'}</h2>",
             _table(result.figures()),
@@ -99,17 +99,16 @@ def _findings_and_limits(result: LoadTestResult) -> str:
             f'<div class="bad"><b>\u2717 {_many(len(result.findings), "finding", "s")}:</b><ul>{found}</ul></div>'
         )
     if result.limits:
-        rows = "".join(
-            f'<tr><th scope="row"><code>{limit.name}</code></th><td>{limit.limit:g}</td>'
-            f"<td>{'never' if limit.measured is None else f'{limit.measured:.4g}'}</td>"
-            f'<td class="{"good" if limit.kept else "bad"}">{_kept(limit.kept)}</td></tr>'
+        rows: list[list[str | Cell]] = [
+            [
+                limit.name,
+                f"{limit.limit:g}",
+                "never" if limit.measured is None else f"{limit.measured:.4g}",
+                Cell(_kept(limit.kept), "good" if limit.kept else "bad"),
+            ]
             for limit in result.limits
-        )
-        parts.append(
-            '<div class="scroll"><table><thead><tr><th scope="col">Limit of the scenario</th>'
-            '<th scope="col">at most</th>'
-            f'<th scope="col">measured</th><th scope="col"></th></tr></thead><tbody>{rows}</tbody></table></div>'
-        )
+        ]
+        parts.append(render_table(["Limit of the scenario", "at most", "measured", "verdict"], rows))
     return "".join(parts)
 
 
@@ -156,20 +155,13 @@ def _cards(result: LoadTestResult) -> str:
 
 
 def _table(figures: list[ComparedFigure]) -> str:
-    parts = [
-        '<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">Measured</th>'
-        '<th scope="col">Predicted</th><th scope="col">Difference</th>'
-        '<th scope="col" style="text-align:left">Why</th></tr></thead><tbody>'
-    ]
+    shown: list[list[str | Cell]] = []
     for section, rows in itertools.groupby(figures, key=lambda figure: figure.section):
-        parts.append(f'<tr><th class="section" colspan="5" scope="rowgroup">{html.escape(section)}</th></tr>')
+        shown.append([section])
         for row in rows:
-            parts += (
-                f'<tr><th scope="row">{html.escape(row.label)}</th><td>{row.shown(row.measured)}</td>',
-                f"<td>{row.shown(row.predicted)}</td><td>{_difference(row)}</td>",
-                f'<td class="value quiet" style="min-width:16em">{html.escape(row.why)}</td></tr>',
-            )
-    return "".join(parts) + "</tbody></table></div>"
+            measured, predicted = row.shown(row.measured), row.shown(row.predicted)
+            shown.append([row.label, measured, predicted, _difference(row), Cell(row.why, "value quiet")])
+    return render_table(["", "Measured", "Predicted", "Difference", "Why"], shown)
 
 
 def _kept(kept: bool) -> str:
@@ -193,17 +185,10 @@ def _role_table(result: LoadTestResult) -> str:
     if result.draw_result:
         ends = ("applied", "withdrawn", "refused", "gave up")
     roles = sorted({key.partition("/")[0] for key in result.observations.ends_by_role})
-    rows = "".join(
-        f'<tr><th scope="row">{role}</th>'
-        + "".join(f"<td>{number(result.observations.ends_by_role.get(f'{role}/{end}', 0))}</td>" for end in ends)
-        + "</tr>"
-        for role in roles
-    )
-    heads = "".join(f'<th scope="col">{end}</th>' for end in ends)
-    return (
-        '<h2>Roles</h2><div class="scroll"><table><thead><tr><th scope="col"></th>'
-        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    rows = [
+        [role, *(number(result.observations.ends_by_role.get(f"{role}/{end}", 0)) for end in ends)] for role in roles
+    ]
+    return f"<h2>Roles</h2>{render_table(['', *ends], rows)}"
 
 
 def _many(count: int, noun: str, plural: str) -> str:

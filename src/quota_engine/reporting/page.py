@@ -7,7 +7,10 @@ __all__ = ["page"]
 import html
 from typing import Final
 
+from quota_engine.reporting.figure import FIGURE_STYLE, READOUT_SCRIPT
 from quota_engine.reporting.svg_plot import STYLE
+from quota_engine.reporting.svg_ranges import RANGE_STYLE
+from quota_engine.reporting.table import TABLE_STYLE
 
 _PAGE_STYLE: Final = (
     ":root{color-scheme:light dark;--page:#fff;--text:#1f2933;--quiet:#5b6875;--line:#dfe4ea;--card:#f5f7f9;"
@@ -22,14 +25,14 @@ _PAGE_STYLE: Final = (
     "font-weight:500;margin:0 0 6px;color:var(--quiet)}.card b{font-size:1.5rem;line-height:1.25;display:block;"
     "font-variant-numeric:tabular-nums}.card span{font-size:.9rem;color:var(--quiet)}"
     ".good{color:var(--good)}.bad{color:var(--bad)}"
-    ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:28px 24px}"
+    ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,460px),1fr));gap:28px 24px}"
     "figure{margin:0;min-width:0}figcaption{margin:0 0 8px}figcaption b{display:block}svg{display:block;width:100%;"
     "height:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
     "th,td{padding:5px 8px;text-align:left;border-bottom:1px solid var(--line);font-weight:400;vertical-align:top}"
     "td{text-align:right;white-space:nowrap}thead th{font-weight:600}thead th+th{text-align:right}"
     "tbody th.section{font-weight:600;padding-top:14px}details{margin-top:8px;font-size:.9rem}"
     "summary{cursor:pointer;color:var(--quiet)}.scroll{overflow-x:auto}code{font-size:.9em}"
-    "td.value{text-align:left;white-space:normal;overflow-wrap:anywhere}"
+    "td.quiet{min-width:16em}td.value{text-align:left;white-space:normal;overflow-wrap:anywhere}"
 )
 
 
@@ -38,10 +41,11 @@ def page(title: str, body: str) -> str:
 
     Args:
         title: Title, as text.
-        body: Content of the body, as markup. Its plots come from :mod:`.svg_plot`.
+        body: Content of the body, as markup. Its plots come from :mod:`.figure`.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>{html.escape(title)}</title><style>{_PAGE_STYLE}{STYLE}</style></head>\n<body>{body}</body></html>\n"
+        f"<title>{html.escape(title)}</title><style>{_PAGE_STYLE}{STYLE}{FIGURE_STYLE}{RANGE_STYLE}{TABLE_STYLE}</style></head>\n"
+        f"<body>{body}<script>{READOUT_SCRIPT}</script></body></html>\n"
     )

@@ -27,11 +27,13 @@ BAR_STYLE: Final = (
         f".plot .fill{number}{{fill:{fill}}}.plot text.on{number}{{fill:{ink}}}"
         for number, (fill, ink) in enumerate(zip(_DARK, _INK_DARK, strict=True))
     )
-    + "}.bars svg{min-width:600px}"
+    + "}"
 )
-"""CSS of bars, in addition to ``svg_plot.STYLE``. It has eight fills. A page puts a chart into ``.bars``."""
+"""CSS of bars, in addition to ``svg_plot.STYLE``. It has eight fills."""
 
-_BAR_PX, _GAP_PX = 28, 12
+_BAR_PX, _GAP_PX, _LABEL_PX = 28, 12, 18
+_LABELS_BESIDE_FROM: Final = 500
+"""Width from which labels are beside their bars, and not above them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,13 +68,15 @@ def render_bars(bars: BarChart, width: int = 760, *, standalone: bool = False) -
 
     Args:
         bars: The chart.
-        width: Width in user units.
-        standstandalone: Return a complete file with its own style and a visible title.
+        width: Width in user units; below 500 the labels are above their bars.
+        standalone: Return a complete file with its own style and a visible title.
     """
-    left = 12 + round(max(len(bar.label) for bar in bars.bars) * FONT_PX * 0.58)
+    is_beside = width >= _LABELS_BESIDE_FROM
+    left = 12 + round(max(len(bar.label) for bar in bars.bars) * FONT_PX * 0.58) if is_beside else 8
+    row_px = _BAR_PX + _GAP_PX + (0 if is_beside else _LABEL_PX)
     keys, key_rows = legend_positions(bars.kinds, width - 16, 20, 0.56)
     top = (34 if standalone else 8) + 20 * key_rows + 8
-    height = top + len(bars.bars) * (_BAR_PX + _GAP_PX)
+    height = top + len(bars.bars) * row_px
     parts = svg_head(bars.name, bars.title, bars.description, width, height, standalone)
     if standalone:
         parts.append(f"<style>{STYLE}{BAR_STYLE}</style>")
@@ -82,13 +86,19 @@ def render_bars(bars: BarChart, width: int = 760, *, standalone: bool = False) -
         parts.append(f'<rect class="fill{number}" x="{x}" y="{y}" width="14" height="12" rx="2"/>')
         parts.append(f'<text class="key" x="{x + 20}" y="{y + 11}">{html.escape(kind)}</text>')
     for row, bar in enumerate(bars.bars):
-        parts += _bar(bar, top + row * (_BAR_PX + _GAP_PX), left, width - 8)
+        y = top + row * row_px
+        if is_beside:
+            place = f'x="{left - 8}" y="{y + 19}" text-anchor="end"'
+        else:
+            place, y = f'x="{left}" y="{y + 13}"', y + _LABEL_PX
+        parts.append(f'<text class="key" {place}>{html.escape(bar.label)}</text>')
+        parts += _bar(bar, bars.kinds, y, left, width - 8)
     parts.append("</svg>")
     return "".join(parts)
 
 
-def _bar(bar: Bar, y: int, left: int, right: int) -> list[str]:
-    parts = [f'<text class="key" x="{left - 8}" y="{y + 19}" text-anchor="end">{html.escape(bar.label)}</text>']
+def _bar(bar: Bar, kinds: Sequence[str], y: int, left: int, right: int) -> list[str]:
+    parts = []
     x = float(left)
     for part in bar.parts:
         size = part.share * (right - left)
@@ -96,10 +106,13 @@ def _bar(bar: Bar, y: int, left: int, right: int) -> list[str]:
             continue
         # A gap of one unit shows the edges of neighbors without their colors.
         shown = f'x="{x:.1f}" y="{y}" width="{max(size - 1, 0.5):.1f}" height="{_BAR_PX}"'
-        parts.append(f'<rect class="fill{part.kind}" {shown}/>')
+        value = html.escape(f"{bar.label}, {kinds[part.kind]}: {100 * part.share:.1f}%")
+        parts.append(
+            f'<rect class="fill{part.kind}" {shown} tabindex="0" data-value="{value}"><title>{value}</title></rect>'
+        )
         text = f"{100 * part.share:.0f}%"
         if size > len(text) * FONT_PX * 0.7 + 8:
-            place = f'x="{x + size / 2:.1f}" y="{y + 19}" text-anchor="middle"'
+            place = f'x="{x + size / 2:.1f}" y="{y + 19}" text-anchor="middle" pointer-events="none"'
             parts.append(f'<text class="on{part.kind}" {place}>{text}</text>')
         x += size
     return parts

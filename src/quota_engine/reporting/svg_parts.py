@@ -12,7 +12,9 @@ FONT_PX: Final = 13
 _LEGEND_GAP: Final = 18
 
 
-def svg_head(name: str, title: str, description: str, width: int, height: int, standalone: bool) -> list[str]:
+def svg_head(
+    name: str, title: str, description: str, width: int, height: int, standalone: bool, attributes: str = ""
+) -> list[str]:
     """Return the opening tag with its title and description, in escaped markup.
 
     Args:
@@ -21,12 +23,13 @@ def svg_head(name: str, title: str, description: str, width: int, height: int, s
         description: Description, read by screen readers.
         width: Width in user units.
         height: Height in user units.
-        standalone: Set the size in pixels too, for a separate file.
+        standalone: Set the size in pixels too, for a separate file, and leave the attributes out.
+        attributes: Further attributes as markup, with a space before each.
     """
     return [
         f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
         f' aria-labelledby="{name}-title {name}-text"'
-        + (f' width="{width}" height="{height}">' if standalone else ">"),
+        + (f' width="{width}" height="{height}">' if standalone else f"{attributes}>"),
         f'<title id="{name}-title">{html.escape(title)}</title>',
         f'<desc id="{name}-text">{html.escape(description)}</desc>',
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["STYLE", "Plot", "PlotLine", "log_ticks", "nice_ticks", "render"]
+__all__ = ["STYLE", "Plot", "PlotLine", "axis_end", "log_ticks", "nice_ticks", "render"]
 
 import dataclasses
 import html
@@ -12,6 +12,9 @@ from typing import Final
 
 from quota_engine.reporting.svg_parts import FONT_PX, legend_positions, svg_head
 
+_LABEL_GAP: Final = 8
+"""Free units between the labels of two ticks."""
+
 STYLE: Final = (
     ".plot{--ink:#1f2933;--soft:#5b6875;--grid:#dfe4ea;--engine:#1d5fd1;--old:#c2410c;--limit:#1f2933}"
     "@media(prefers-color-scheme:dark){.plot{--ink:#e6e9ed;--soft:#a3afbb;--grid:#36404b;--engine:#6ea8ff;"
@@ -20,7 +23,7 @@ STYLE: Final = (
     ".plot .key{fill:var(--ink)}.plot .grid{stroke:var(--grid);stroke-width:1}.plot path{fill:none;stroke-width:2;"
     "stroke-linejoin:round}.plot .engine{stroke:var(--engine)}.plot .old{stroke:var(--old)}"
     ".plot .thin{stroke-width:1.5;opacity:.55}.plot .limit{stroke:var(--limit);stroke-width:1.5;"
-    "stroke-dasharray:7 4}"
+    "stroke-dasharray:7 4}.plot .range{stroke-width:1.5;opacity:.8}"
 )
 """CSS of a plot. A page contains it once, and a standalone file contains its own copy."""
 
@@ -34,17 +37,24 @@ class PlotLine:
         style: CSS classes.
         points: Points in the plot's units, x ascending.
         stepped: Keep a value until the next point.
+        ranges: Lowest and highest value at an x, as ``(x, low, high)``; drawn as error bars.
     """
 
     label: str
     style: str
     points: Sequence[tuple[float, float]]
     stepped: bool = False
+    ranges: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Plot:
-    """A plot: its texts, its lines, and its axes. Ticks are pairs of value and label."""
+    """A plot: its texts, its lines, and its axes. Ticks are pairs of value and label.
+
+    Attributes:
+        x_unit: Unit of the x values in a file of the values, unless the title of the axis has it.
+        y_unit: Unit of the y values in such a file; empty for counts.
+    """
 
     name: str
     title: str
@@ -56,6 +66,22 @@ class Plot:
     y_max: float
     y_ticks: Sequence[tuple[float, str]]
     x_is_log: bool = False
+    x_unit: str = ""
+    y_unit: str = ""
+
+
+def axis_end(highest: float, count: int = 4) -> float:
+    """Return the end of an axis from 0: the first round value that is not below the highest value.
+
+    Args:
+        highest: Highest value of the plot; the end for 0 or less is 1.
+        count: About the number of ticks, as for :func:`nice_ticks`.
+    """
+    if highest <= 0:
+        return 1.0
+    ticks = nice_ticks(0, highest, count)
+    step = ticks[1] if len(ticks) > 1 else highest
+    return math.ceil(highest / step - 1e-9) * step
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -91,13 +117,17 @@ def render(plot: Plot, width: int = 480, height: int = 290, *, standalone: bool 
     def y_of(value: float) -> float:
         return height - bottom - (height - bottom - top) * min(value, plot.y_max) / plot.y_max
 
-    parts = svg_head(plot.name, plot.title, plot.description, width, height, standalone)
+    box = (left, width - right, top, height - bottom)
+    parts = svg_head(plot.name, plot.title, plot.description, width, height, standalone, _scale(plot, box))
     if standalone:
         parts.append(f"<style>{STYLE}</style>")
         parts.append(f'<text class="key" x="8" y="20" font-weight="600">{html.escape(plot.title)}</text>')
-    parts += _axes(plot, x_of, y_of, (left, width - right, top, height - bottom), width, height)
+    parts += _axes(plot, x_of, y_of, box, width, height)
     for line in plot.lines:
         parts.append(f'<path class="{line.style}" d="{_path(line, x_of, y_of)}"/>')
+        if line.ranges:
+            bars = "".join(_error_bar(x_of(x), y_of(low), y_of(high)) for x, low, high in line.ranges)
+            parts.append(f'<path class="range {line.style}" d="{bars}"/>')
     offset = 26 if standalone else 0
     for (x, row), line in zip(keys, plot.lines, strict=True):
         y = 14 + offset + 20 * row
@@ -129,17 +159,35 @@ def _axes(
         y = y_of(value)
         parts.append(f'<path class="grid" d="M{_n(left)},{_n(y)}H{_n(right)}"/>')
         parts.append(f'<text x="{_n(left - 6)}" y="{_n(y + 4)}" text-anchor="end">{html.escape(label)}</text>')
+    free_from = 0.0  # on a narrow screen, a label that would touch the one before it is left out
     for value, label in plot.x_ticks:
         x = x_of(value)
         parts.append(f'<path class="grid" d="M{_n(x)},{_n(bottom)}v5"/>')
         half = len(label) * FONT_PX * 0.28
         anchor = "end" if x + half > width - 2 else "start" if x - half < 2 else "middle"
+        start = min(x, width - 2) - (2 * half if anchor == "end" else 0 if anchor == "start" else half)
+        if start < free_from:
+            continue
+        free_from = start + 2 * half + _LABEL_GAP
         place = f'x="{_n(min(x, width - 2))}" y="{_n(bottom + 19)}" text-anchor="{anchor}"'
         parts.append(f"<text {place}>{html.escape(label)}</text>")
     parts.append(
         f'<text x="{_n((left + right) / 2)}" y="{height - 6}" text-anchor="middle">{html.escape(plot.x_title)}</text>'
     )
     return parts
+
+
+def _scale(plot: Plot, box: tuple[float, float, float, float]) -> str:
+    """Return attributes that say where a value is, for the script of a page."""
+    left, right, top, bottom = box
+    low, high = plot.x_range
+    kind = "log" if plot.x_is_log else "linear"
+    place = f"{_n(left)} {_n(right)} {_n(top)} {_n(bottom)}"
+    return f' data-box="{place}" data-range="{low:g} {high:g}" data-scale="{kind}"'
+
+
+def _error_bar(x: float, low_y: float, high_y: float) -> str:
+    return f"M{_n(x)},{_n(low_y)}V{_n(high_y)}M{_n(x - 4)},{_n(low_y)}h8M{_n(x - 4)},{_n(high_y)}h8"
 
 
 def _path(line: PlotLine, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["figure", "html_report", "parameters", "picture"]
+__all__ = ["html_report", "parameters", "picture", "sampled_figure"]
 
 import html
 import itertools
@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from quota_engine.reporting.figure import plot_figure
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_plot import Plot, render
+from quota_engine.reporting.table import Cell, render_table
 from quota_engine.simulation.reports.formatting import NO_FINDINGS, MetricRow, duration, headline, metric_rows, number
 from quota_engine.simulation.reports.plots import all_plots, sales_plot
 from quota_engine.simulation.scenario import Scenario
@@ -36,7 +38,7 @@ def html_report(result: SimulationResult) -> str:
             _cards(result),
             "<h2>Course of the opening</h2>",
             '<div class="plots">',
-            *(figure(plot) for plot in all_plots(result)),
+            *(sampled_figure(plot) for plot in all_plots(result)),
             "</div>",
             "<h2>All metrics</h2>",
             _metric_table(metric_rows(result), result.baseline is not None),
@@ -99,12 +101,9 @@ def _cards(result: SimulationResult) -> str:
     )
 
 
-def figure(plot: Plot) -> str:
-    """Return a plot with its caption and a table of its values."""
-    return (
-        f"<figure><figcaption><b>{html.escape(plot.title)}</b>"
-        f'<span class="quiet">{html.escape(plot.description)}</span></figcaption>{render(plot)}{_data(plot)}</figure>'
-    )
+def sampled_figure(plot: Plot) -> str:
+    """Return a plot with its caption, its values and a table of some of them."""
+    return plot_figure(plot, _data(plot))
 
 
 def _data(plot: Plot, rows_max: int = 16) -> str:
@@ -115,16 +114,10 @@ def _data(plot: Plot, rows_max: int = 16) -> str:
         points = [low * ratio**index for index in range(rows_max + 1)]
     else:
         points = [low + (high - low) * index / rows_max for index in range(rows_max + 1)]
-    heads = "".join(f'<th scope="col">{html.escape(line.label)}</th>' for line in plot.lines)
-    lines = []
-    for x in points:
-        cells = "".join(f"<td>{_value_at(line.points, x, plot.x_is_log)}</td>" for line in plot.lines)
-        lines.append(f'<tr><th scope="row">{_x_text(x, plot.x_is_log)}</th>{cells}</tr>')
-    return (
-        '<details><summary>Show as a table</summary><div class="scroll"><table><thead><tr>'
-        f'<th scope="col">{html.escape(_first_head(plot))}</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div></details>"
-    )
+    rows = [
+        [_x_text(x, plot.x_is_log), *(_value_at(line.points, x, plot.x_is_log) for line in plot.lines)] for x in points
+    ]
+    return render_table([_first_head(plot), *(line.label for line in plot.lines)], rows)
 
 
 def _first_head(plot: Plot) -> str:
@@ -147,25 +140,17 @@ def _value_at(points: Sequence[tuple[float, float]], x: float, is_share: bool) -
 
 
 def _metric_table(rows: Iterable[MetricRow], with_baseline: bool) -> str:
-    parts = ['<div class="scroll"><table><thead><tr><th scope="col"></th><th scope="col">quota_engine</th>']
-    if with_baseline:
-        parts.append('<th scope="col">Baseline</th>')
-    parts.append("</tr></thead><tbody>")
-    columns = 3 if with_baseline else 2
-    section = ""
-    for row in rows:
-        if row.section != section:
-            section = row.section
-            parts.append(f'<tr><th class="section" colspan="{columns}" scope="rowgroup">{section}</th></tr>')
-        parts.append(f'<tr><th scope="row">{row.label}</th><td{_bad(row.engine_bad)}>{row.engine}</td>')
-        if with_baseline:
-            parts.append(f"<td{_bad(row.baseline_bad)}>{row.baseline}</td>")
-        parts.append("</tr>")
-    return "".join(parts) + "</tbody></table></div>"
+    shown: list[list[str | Cell]] = []
+    for section, metrics in itertools.groupby(rows, key=lambda row: row.section):
+        shown.append([section])
+        for row in metrics:
+            cells = [Cell(row.engine, _bad(row.engine_bad)), Cell(row.baseline, _bad(row.baseline_bad))]
+            shown.append([row.label, *cells[: 2 if with_baseline else 1]])
+    return render_table(["", "quota_engine", "Baseline"][: 3 if with_baseline else 2], shown)
 
 
-def _bad(bad: bool) -> str:
-    return ' class="bad"' if bad else ""
+def _bad(is_bad: bool) -> str:
+    return "bad" if is_bad else ""
 
 
 def _reading_notes(result: SimulationResult) -> str:

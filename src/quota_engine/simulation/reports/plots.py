@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from quota_engine.reporting.statistics import Histogram, Series
-from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
+from quota_engine.reporting.svg_plot import Plot, PlotLine, axis_end, log_ticks, nice_ticks
 from quota_engine.simulation.metrics import Metrics
 from quota_engine.simulation.reports.formatting import duration, number
 from quota_engine.simulation.simulation import SimulationResult
@@ -110,7 +110,7 @@ def _sales_plot(runs: Sequence[PlottedRun]) -> Plot:
         f"Places sold since the opening, against the capacity of {number(capacity)}: {_and(sales)}.",
         lines,
         window,
-        y_max=max(most, 1) * 1.08,
+        y_max=axis_end(max(most, 1)),
     )
 
 
@@ -133,6 +133,8 @@ def _waiting_plot(runs: Sequence[PlottedRun]) -> Plot:
         y_max=100,
         y_ticks=[(share, f"{share}%") for share in (0, 25, 50, 75, 100)],
         x_is_log=True,
+        x_unit="\u00b5s",
+        y_unit="%",
     )
 
 
@@ -188,7 +190,7 @@ def _time_plot(
     y_max: float | None = None,
 ) -> Plot:
     if y_max is None:
-        y_max = max(1.0, *(y for line in lines for _, y in line.points)) * 1.05
+        y_max = axis_end(max(1.0, *(y for line in lines for _, y in line.points)))
     unit_s, unit = (1, "seconds") if window[1] <= 300 else (60, "minutes")
     ticks = nice_ticks(window[0] / unit_s, window[1] / unit_s)
     return Plot(

@@ -6,19 +6,22 @@ __all__ = ["html_report", "picture", "print_comparison"]
 
 import dataclasses
 import html
+import itertools
 from collections.abc import Callable
 from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
+from quota_engine.reporting.figure import NARROW_PX, figure
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_bars import BAR_STYLE, Bar, BarChart, BarPart, render_bars
-from quota_engine.reporting.svg_plot import Plot, PlotLine, log_ticks, nice_ticks
+from quota_engine.reporting.svg_plot import Plot, PlotLine, axis_end, log_ticks, nice_ticks
+from quota_engine.reporting.table import Cell, render_table
 from quota_engine.simulation.agent_metrics import AgentMetrics
 from quota_engine.simulation.policy_comparison import PolicyComparison
 from quota_engine.simulation.reports.formatting import duration, number, opening_line
-from quota_engine.simulation.reports.opening import figure, findings_block, parameters
+from quota_engine.simulation.reports.opening import findings_block, parameters, sampled_figure
 from quota_engine.simulation.reports.terminal import SectionTable, print_findings
 
 _HANDED_OVER: Final = "brokers, handed over"
@@ -51,12 +54,10 @@ def html_report(comparison: PolicyComparison) -> str:
             f"<h1>{html.escape(title)}</h1>",
             f'<p class="quiet">{html.escape(_headline(comparison))}</p>',
             findings_block(comparison.findings),
-            f"<figure><figcaption><b>{html.escape(bars.title)}</b>"
-            f'<span class="quiet">{html.escape(bars.description)}</span></figcaption>'
-            f'<div class="scroll bars">{render_bars(bars)}</div></figure>',
+            _bar_figure(bars),
             '<div class="plots">',
-            figure(_latency_plot(comparison)),
-            figure(_calls_plot(comparison)),
+            sampled_figure(_latency_plot(comparison)),
+            sampled_figure(_calls_plot(comparison)),
             "</div>",
             "<h2>All metrics</h2>",
             _table(_rows(comparison), comparison),
@@ -65,6 +66,15 @@ def html_report(comparison: PolicyComparison) -> str:
         ]
     )
     return page(title, body)
+
+
+def _bar_figure(bars: BarChart) -> str:
+    """Return a bar chart as a figure. The bars of a narrow screen have their labels above them."""
+    pictures = (render_bars(bars), render_bars(dataclasses.replace(bars, name=f"{bars.name}-narrow"), NARROW_PX))
+    rows = [[bar.label, bars.kinds[part.kind], f"{100 * part.share:.2f}"] for bar in bars.bars for part in bar.parts]
+    table = render_table(["", "share"], [[f"{policy}, {kind}", f"{share}%"] for policy, kind, share in rows])
+    values = [["policy", "who gets the places", "share in %"], *rows]
+    return figure(bars.name, bars.title, bars.description, pictures, values, table, is_large=True)
 
 
 def print_comparison(comparison: PolicyComparison, console: Console) -> None:
@@ -137,7 +147,6 @@ def _rows(comparison: PolicyComparison) -> list[_Row]:
     ]
 
 
-_BAD: Final = ' class="bad"'
 _RERELEASE: Final = {"immediate": "at once", "cooling": "later", "next-draw": "next draw"}
 
 
@@ -203,7 +212,7 @@ def _latency_plot(comparison: PolicyComparison) -> Plot:
         highest = max(highest, *(share for _, share in points))
         lines.append(PlotLine(str(result.metrics.scenario.policy), f"line{style}", points))
     high = max(high, low * 1.01)
-    y_max = max(highest * 1.1, 0.1)
+    y_max = axis_end(max(highest, 0.1))
     correlations = ", ".join(
         f"{_signed(result.metrics.correlation)} ({result.metrics.scenario.policy})" for result in comparison.runs
     )
@@ -219,6 +228,8 @@ def _latency_plot(comparison: PolicyComparison) -> Plot:
         y_max=y_max,
         y_ticks=[(tick, f"{tick:g}%") for tick in nice_ticks(0, y_max, 4)],
         x_is_log=True,
+        x_unit="\u00b5s",
+        y_unit="%",
     )
 
 
@@ -244,7 +255,7 @@ def _calls_plot(comparison: PolicyComparison) -> Plot:
         )
         for style, result in enumerate(comparison.runs)
     ]
-    y_max = max(1.0, *(y for line in lines for _, y in line.points)) * 1.05
+    y_max = axis_end(max(1.0, *(y for line in lines for _, y in line.points)))
     peaks = ", ".join(
         f"{number(result.metrics.store_calls_per_s.peak)} ({result.metrics.scenario.policy})"
         for result in comparison.runs
@@ -264,20 +275,13 @@ def _calls_plot(comparison: PolicyComparison) -> Plot:
 
 
 def _table(rows: list[_Row], comparison: PolicyComparison) -> str:
-    heads = "".join(f'<th scope="col">{result.metrics.scenario.policy}</th>' for result in comparison.runs)
-    parts = [f'<div class="scroll"><table><thead><tr><th scope="col"></th>{heads}</tr></thead><tbody>']
-    section = ""
-    for row in rows:
-        if row.section != section:
-            section = row.section
-            columns = len(comparison.runs) + 1
-            parts.append(f'<tr><th class="section" colspan="{columns}" scope="rowgroup">{section}</th></tr>')
-        cells = "".join(
-            f"<td{_BAD if bad else ''}>{html.escape(value)}</td>"
-            for value, bad in zip(row.values, row.bad, strict=True)
-        )
-        parts.append(f'<tr><th scope="row">{html.escape(row.label)}</th>{cells}</tr>')
-    return "".join(parts) + "</tbody></table></div>"
+    shown: list[list[str | Cell]] = []
+    for section, each in itertools.groupby(rows, key=lambda row: row.section):
+        shown.append([section])
+        for row in each:
+            cells = zip(row.values, row.bad, strict=True)
+            shown.append([row.label, *(Cell(value, "bad" if is_bad else "") for value, is_bad in cells)])
+    return render_table(["", *(str(result.metrics.scenario.policy) for result in comparison.runs)], shown)
 
 
 def _reading_notes(comparison: PolicyComparison) -> str:

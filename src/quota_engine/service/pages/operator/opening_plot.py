@@ -10,7 +10,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from quota_engine.catalog import ResolvedOffice
-from quota_engine.reporting.svg_plot import Plot, PlotLine, nice_ticks, render
+from quota_engine.reporting.svg_plot import Plot, PlotLine, axis_end, nice_ticks, render
 from quota_engine.service.pages.i18n import Translator
 from quota_engine.service.pages.opening_report import OpeningReport, OpeningStep, PlotWindow, plot_window
 
@@ -25,7 +25,6 @@ _TICK_STEPS_MS: Final = (
 )
 _TICKS_MAX: Final = 6
 _WIDE_FROM_PX: Final = 600
-_HEADROOM: Final = 1.08
 _SPAN_FACTOR_MAX: Final = 90
 """A span is formatted in a unit up to 90 of it."""
 
@@ -50,7 +49,7 @@ def opening_plot(
     window = plot_window(report)
     start_ms, end_ms, _ = window
     lines = _lines(translator, report, window)
-    y_max = max(1.0, max(value for one in lines for _, value in one.points)) * _HEADROOM
+    y_max = axis_end(max(1.0, max(value for one in lines for _, value in one.points)), 5)
 
     def label(moment: datetime.datetime, step_ms: int) -> str:
         if step_ms >= _DAY_MS:
