@@ -17,7 +17,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package fuzz bench bench-check generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package sbom fuzz bench bench-check generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ docs: $(READY) ## Build the documentation site in build/site/html; each warning 
 
 package: $(READY) ## Build the sdist and the wheel in dist/, check them, and use the wheel in a clean environment.
 	$(BIN)/python -m scripts.check_package
+
+sbom: $(READY) ## Write build/sbom.json, the locked distributions with hashes and licenses; fail if one lacks them.
+	$(BIN)/python -m scripts.sbom
 
 fuzz: $(READY) ## Run seeds of the simulation: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
 	@$(BIN)/quota-engine fuzz $(FUZZ_ARGUMENTS)
