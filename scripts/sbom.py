@@ -11,7 +11,7 @@ Every finding is one line. The exit code is 1 if there are findings:
 - a locked distribution has no hash;
 - the license of an installed distribution of the library or of an extra is unknown.
 
-No database of advisories is asked: this check works without a network.
+The check needs no network, so it reads no database of advisories.
 """
 
 from __future__ import annotations

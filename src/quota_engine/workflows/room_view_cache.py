@@ -303,7 +303,7 @@ class RoomViewCache:
             UnknownName: the last read did not find the room.
         """
         if self._snapshot is None:
-            raise UnknownName("room", f"there is no {self.room}, or it has been forgotten", "one that has been made")
+            raise UnknownName("room", "no such room, or its retention has ended", "the id of an existing room")
         return self._snapshot
 
     def now_ms(self, view: RoomView) -> int:

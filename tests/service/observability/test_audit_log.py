@@ -68,3 +68,13 @@ def test_values_that_are_not_names_are_left_out(caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO, LOGGER_NAME)
     record("ops", "close-day", {"office": "a\nops: open-day", "quota": NIK, "day": DAY}, 200)
     assert lines(caplog) == [f"ops: close-day day={DAY}: 200"]
+
+
+@pytest.mark.parametrize("separator", [".", "-", "_", "~", "--"])
+def test_identity_in_groups_is_left_out(caplog: pytest.LogCaptureFixture, separator: str) -> None:
+    """People write the number in groups of four."""
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    grouped = separator.join(re.findall("....", NIK))
+    for value in (grouped, f"surabaya~{grouped}", f"{NIK[0]}{separator}{NIK[1:]}"):
+        record("ops", "no-show", {"number": value, "room": "surabaya-20261204T0700"}, 404)
+        assert lines(caplog) == ["ops: no-show room=surabaya-20261204T0700: 404"]
