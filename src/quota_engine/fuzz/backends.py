@@ -16,6 +16,7 @@ __all__ = [
 ]
 
 import abc
+import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -201,13 +202,13 @@ class _RecordingRedisStore(AsyncRedisStore):
     known: dict[tuple[str, str], Any]
     addresses: dict[str, str]
 
-    async def _enqueue(
+    def _queue_call(
         self, key: QueueKey, request: Any, line: str, end: CallEnd | None, *, watches: bool = False
-    ) -> Any:
+    ) -> asyncio.Future[Any]:
         handle, _ = key
         self.addresses[handle.keys[0]] = handle.address
         self.known[handle.address, line] = request
-        return await super()._enqueue(key, request, line, end, watches=watches)
+        return super()._queue_call(key, request, line, end, watches=watches)
 
     async def execute(self, request: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`AsyncRedisStore.execute`."""

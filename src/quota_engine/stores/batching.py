@@ -18,6 +18,9 @@ from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 
 T = TypeVar("T")
 
+_SPLIT_MIN: Final = 32
+"""Calls from which two batches take less time than one: the process handles one while the server works on the other."""
+
 BATCH_QUEUES_MAX: Final = 4096
 """Above this number, idle queues are dropped. Callers may name offices that do not exist."""
 
@@ -71,6 +74,15 @@ class BatchQueue(Generic[T]):
         """Return the calls of the next batch, which counts as in flight until :meth:`batch_done`."""
         self.in_flight += 1
         return self.take_more(0)
+
+    def can_split(self) -> bool:
+        """Return True if the waiting calls are enough for two batches that the server works on in turn."""
+        return _SPLIT_MIN <= len(self.waiting) < 2 * self.limits.batch_max and self.limits.in_flight_max > 1
+
+    def take_half(self) -> list[T]:
+        """Return half of the waiting calls as a batch. The other half is left for the next one."""
+        self.in_flight += 1
+        return [self.waiting.popleft() for _ in range(min(len(self.waiting) // 2, self.limits.batch_max))]
 
     def take_more(self, size: int) -> list[T]:
         """Return the calls that may join a batch of ``size`` calls."""

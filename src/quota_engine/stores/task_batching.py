@@ -1,15 +1,19 @@
-"""Batches of the tasks of one event loop: a separate task sends each batch."""
+"""Batches of the tasks of one event loop.
+
+Calls of the same iteration of the loop share batches. A store sends each batch beside its callers: in a task, or by
+callbacks.
+"""
 
 from __future__ import annotations
 
-__all__ = ["TaskBatchingStore", "TaskCall"]
+__all__ = ["SentBatch", "TaskBatchingStore", "TaskCall"]
 
 import abc
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import Any, Final, Generic
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.batching import BatchQueue
@@ -48,18 +52,70 @@ class TaskCall(QueuedCall):
         self.future.set_exception(error)
 
 
+class SentBatch(Generic[K]):
+    """A batch that is being sent.
+
+    Attributes:
+        key: The key of its queue.
+        calls: Its calls. Calls that arrive before it is sent join it.
+        end: The ends of its calls.
+    """
+
+    __slots__ = ("_began_ns", "_is_held", "_queue", "_store", "calls", "end", "key")
+
+    def __init__(
+        self, store: TaskBatchingStore[K], key: K, queue: BatchQueue[TaskCall], calls: list[TaskCall], *, may_join: bool
+    ) -> None:
+        self._store, self._queue, self._is_held = store, queue, True
+        self._began_ns = perf_counter_ns()
+        self.key, self.calls = key, calls
+        self.end = BatchEnd([*calls], self._join if may_join else self._let_go)
+
+    def _join(self) -> list[TaskCall]:
+        """Return the calls that join the batch just before it is sent."""
+        joined = [call for call in self._queue.take_more(len(self.calls)) if not call.is_done()]
+        self.calls += joined
+        self._let_go()
+        return joined
+
+    def _let_go(self) -> Sequence[TaskCall]:
+        """Let the next batch of the queue start."""
+        self._is_held = self._queue.is_holding = False
+        self._store._send_batches(self.key, self._queue)  # noqa: SLF001 - a part of the store
+        return ()
+
+    def finish(self, failure: BaseException | None) -> None:
+        """Count the batch as done, after its callers have their results, or give them this error."""
+        store, queue = self._store, self._queue
+        try:
+            if failure is not None:
+                store._fail(self.key, self.calls, failure)  # noqa: SLF001
+        finally:
+            store._report(self.key, self.calls, self._began_ns, failure)  # noqa: SLF001
+            if self._is_held:
+                queue.is_holding = False
+            queue.batch_done()
+            store._batches -= 1  # noqa: SLF001
+            store._end_call()  # noqa: SLF001
+            store._send_batches(self.key, queue)  # noqa: SLF001
+
+
 class TaskBatchingStore(BatchingStore[K, TaskCall]):
     """A store whose callers are tasks of one event loop."""
 
     def _prepare_waiting(self) -> None:
         self._known_in_a_row = 0
+        self._batches = 0
+        """Batches in flight."""
+        self._ready: list[tuple[K, BatchQueue[TaskCall]]] = []
+        """Queues with calls of this iteration of the loop."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop of the first call. Futures, connections and tasks of one loop do not work in another."""
         self._is_forked = False
-        self._watched: deque[tuple[TaskCall, CallEnd]] = deque()
+        self._watched: deque[TaskCall] = deque()
         self._watched_max = _WATCHED_MAX
         self._watch_timer: asyncio.TimerHandle | None = None
 
@@ -82,7 +138,9 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
     async def close(self) -> None:
         """Wait for the calls in flight, and close the connections. Later calls are refused."""
         self._closed = True
-        await self._idle.wait()
+        if self._calls:
+            self._idle.clear()
+            await self._idle.wait()
         while self._tasks:  # the batches of cancelled calls
             await asyncio.wait(self._tasks)
         await self._disconnect()
@@ -102,11 +160,10 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
                 raise BackendUnavailable(_OTHER_LOOP_ERROR)
             self._loop = loop
         self._calls += 1
-        self._idle.clear()
 
     def _end_call(self) -> None:
         self._calls -= 1
-        if not self._calls:
+        if self._closed and not self._calls:
             self._idle.set()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -142,12 +199,12 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         The calls have the same time-out, so they end in the order in which they came.
         """
         watched = self._watched
-        while watched and watched[0][0].is_done():
+        while watched and watched[0].future.done():
             watched.popleft()
         if len(watched) >= self._watched_max:  # calls behind one that is stuck
-            watched = self._watched = deque(one for one in watched if not one[0].is_done())
+            watched = self._watched = deque(one for one in watched if not one.is_done())
             self._watched_max = max(_WATCHED_MAX, 2 * len(watched))
-        watched.append((call, end))
+        watched.append(call)
         if self._watch_timer is None:
             self._watch_timer = loop.call_later((end.ends_at_ms - self._monotonic_ms()) / 1000, self._end_watched, loop)
 
@@ -156,8 +213,9 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         self._watch_timer = None
         watched, now_ms = self._watched, self._monotonic_ms()
         while watched:
-            call, end = watched[0]
-            if not call.is_done():
+            call = watched[0]
+            end = call.end
+            if end is not None and not call.is_done():
                 if end.ends_at_ms > now_ms:
                     self._watch_timer = loop.call_later((end.ends_at_ms - now_ms) / 1000, self._end_watched, loop)
                     return
@@ -166,8 +224,10 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
                     queue.has_abandoned = True
             watched.popleft()
 
-    async def _enqueue(self, key: K, request: Any, line: str, end: CallEnd | None, *, watches: bool = False) -> Any:
-        """Queue a command or question; return its result when a batch with it has been answered.
+    def _queue_call(
+        self, key: K, request: Any, line: str, end: CallEnd | None, *, watches: bool = False
+    ) -> asyncio.Future[Any]:
+        """Queue a command or question; return the future of its result. Call :meth:`_begin_call` before.
 
         Args:
             key: The key of its queue.
@@ -176,60 +236,78 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
             end: The end of the call, if it has one.
             watches: True to answer the call at its end; otherwise the caller does so.
         """
-        queue = self._queue(key)
-        if queue.is_full():
+        queue = self._queues.get(key) or self._queue(key)
+        loop = self._loop
+        assert loop is not None, "a call has begun"
+        waiting = queue.waiting
+        if len(waiting) >= queue.limits.waiting_max:
             queue.drop_abandoned(TaskCall.is_done)
+            waiting = queue.waiting
             if queue.is_full():
-                return self._overloaded(key, request)
-        loop = asyncio.get_running_loop()
-        call = TaskCall(request, line, self._token(), end, loop.create_future())
+                overloaded = loop.create_future()
+                overloaded.set_result(self._overloaded(key, request))
+                return overloaded
+        future = loop.create_future()
+        call = TaskCall(request, line, None if self._observer is None else self._token(), end, future)
         if watches and end is not None:
             self._watch(call, end, loop)
-        queue.waiting.append(call)
-        if len(queue.waiting) == 1:
+        waiting.append(call)
+        if len(waiting) == 1:
             # Calls of the same iteration of the loop join the batch; a lone call waits for no other.
-            loop.call_soon(self._send_batches, key, queue)
-        try:
-            return await call.future
-        except asyncio.CancelledError:
+            self._ready.append((key, queue))
+            if len(self._ready) == 1:
+                loop.call_soon(self._send_ready)
+        return future
+
+    def _abandon(self, key: K) -> None:
+        """Note that the caller of a call in this queue has given up."""
+        queue = self._queues.get(key)
+        if queue is not None:
             queue.has_abandoned = True
+
+    async def _enqueue(self, key: K, request: Any, line: str, end: CallEnd | None, *, watches: bool = False) -> Any:
+        """Queue a command or question; return its result. Arguments as for :meth:`_queue_call`."""
+        try:
+            return await self._queue_call(key, request, line, end, watches=watches)
+        except asyncio.CancelledError:
+            self._abandon(key)
             raise
 
-    def _send_batches(self, key: K, queue: BatchQueue[TaskCall]) -> None:
-        """Start a task for each batch that may be in flight."""
+    def _send_ready(self) -> None:
+        """Send the calls of this iteration of the loop."""
+        ready, self._ready = self._ready, []
+        # A batch that would leave the caller's process idle while the server works on it goes out in two parts.
+        splits = len(ready) == 1 and not self._batches
+        for key, queue in ready:
+            self._send_batches(key, queue, splits=splits)
+
+    def _send_batches(self, key: K, queue: BatchQueue[TaskCall], *, splits: bool = False) -> None:
+        """Start each batch that may be in flight."""
         while queue.can_send():
-            batch = [call for call in queue.take_batch() if not call.is_done()]  # cancelled calls are dropped
+            is_part = splits and queue.can_split()
+            taken = queue.take_half() if is_part else queue.take_batch()
+            batch = [call for call in taken if not call.future.done()]  # cancelled calls are dropped
             if not batch:
                 queue.batch_done()
                 continue
             queue.is_holding = True
-            self._start(self._send_batch(key, queue, batch))
+            self._batches += 1
+            self._calls += 1  # close() waits for it, also if its callers have given up
+            self._start_batch(SentBatch(self, key, queue, batch, may_join=not is_part and self._may_join(key)))
 
-    async def _send_batch(self, key: K, queue: BatchQueue[TaskCall], batch: list[TaskCall]) -> None:
-        """Send one batch, and give each caller its result. Commands that arrive before it is sent join it."""
-        is_held, failure = True, None
+    def _start_batch(self, batch: SentBatch[K]) -> None:
+        """Send a batch beside its callers."""
+        self._start(self._send_batch(batch))
 
-        def on_sending() -> list[TaskCall]:
-            nonlocal is_held
-            more = queue.take_more(len(batch)) if self._may_join(key) else []
-            joined = [call for call in more if not call.is_done()]
-            batch.extend(joined)
-            is_held = queue.is_holding = False
-            self._send_batches(key, queue)
-            return joined
-
-        began_ns = perf_counter_ns()
+    async def _send_batch(self, batch: SentBatch[K]) -> None:
+        """Send one batch, and give each caller its result."""
+        failure: BaseException | None = None
         try:
-            await self._run_batch(key, BatchEnd([*batch], on_sending))
+            await self._run_batch(batch.key, batch.end)
         except BaseException as error:
             failure = error
-            self._fail(key, batch, error)
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._report(key, batch, began_ns, failure)
+            batch.finish(failure)
             failure = None  # its traceback refers to this frame
-            if is_held:
-                queue.is_holding = False
-            queue.batch_done()
-            self._send_batches(key, queue)

@@ -223,6 +223,15 @@ async def test_five_hundred_tasks_share_four_calls(async_opened: Opened) -> None
     assert await backend.execute(Audit(OFFICE)) == []
 
 
+async def test_fifty_tasks_share_two_calls(async_opened: Opened) -> None:
+    """The server works on one half while this process handles the other half. A few calls are not worth two batches."""
+    backend = await async_opened.asyncio()
+    await asyncio.gather(*(backend.apply(OFFICE, one) for one in reserves(50)))
+    assert batches(async_opened.server) == [25, 25]
+    await asyncio.gather(*(backend.apply(OFFICE, one) for one in reserves(20, "again")))
+    assert batches(async_opened.server) == [20]
+
+
 @pytest.mark.slow
 def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
     """While four calls are in flight, all other calls wait. Then they share batches of at most 128."""
@@ -744,11 +753,11 @@ async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, mon
 
     backend = await async_opened.asyncio()
 
-    async def fail(steps: Any, end: Any) -> Any:
-        steps.close()
+    def fail(*_: Any) -> Any:
         raise OddError("a", "b")
+        yield
 
-    monkeypatch.setattr(backend, "_drive", fail)
+    monkeypatch.setattr(backend._executor, "run", fail)
     calls = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(3)]
     done, _ = await asyncio.wait(calls, timeout=0.3)
     for call in calls:

@@ -168,7 +168,7 @@ async def test_async_calls_end_in_time(stopped: Server) -> None:
     assert set(kinds[1]) == {BackendUnavailable}
     stopped.resume()
     assert (await store.apply(OFFICE, reserve("budi", ONLINE))).status is Status.HELD
-    assert not store._watched or store._watched[0][0].is_done()
+    assert not store._watched or store._watched[0].is_done()
     await store.close()
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.server_memory import GOALS, measure
-from quota_engine.domain.commands import Confirm, Publish, Reschedule, Reserve, SetRules
+from quota_engine.conformance.world import ONLINE
+from quota_engine.domain.commands import DAY_MAX, Confirm, Publish, Reschedule, Reserve, SetRules
+from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
-from quota_engine.stores.redis.codecs.office import applicant_of_text, text_of_applicant
+from quota_engine.stores.redis.codecs.office import applicant_of_text, encode, text_of_applicant
 from tests.stores.redis.test_differential import check_steps
 from tests.support.command_source import Step
 from tests.support.servers import Server
@@ -34,6 +38,46 @@ def test_applicants_survive_encoding(applicant: str) -> None:
 def test_a_keyed_hash_takes_22_characters() -> None:
     """The short form saves a third, in each of the four copies."""
     assert text_of_applicant(HEX) == "ASNFZ4mrze8BI0VniavN7w"
+
+
+GOOD_RESERVE: dict[str, Any] = {"id": "k", "day": 7, "applicants": ("0" * 32,), "choice": ONLINE}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", ""),
+        ("id", "a\tb"),
+        ("id", 7),
+        ("day", 0),
+        ("day", DAY_MAX + 1),
+        ("day", True),
+        ("day", "7"),
+        ("applicants", ()),
+        ("applicants", (7,)),
+        ("applicants", ("a\tb",)),
+        ("hold_ttl_ms", -1),
+        ("hold_ttl_ms", False),
+        ("hold_ttl_ms", 0.0),
+        ("valid_until_ms", -1),
+        ("valid_until_ms", False),
+    ],
+)
+def test_encoding_refuses_what_the_check_of_a_reserve_refuses(field: str, value: Any) -> None:
+    encode(Reserve(**GOOD_RESERVE))
+    command = Reserve(**{**GOOD_RESERVE, field: value})
+    with pytest.raises(InvalidRequest):
+        command.check()
+    with pytest.raises(InvalidRequest):
+        encode(command)
+
+
+def test_usual_reserves_are_encoded_as_all_others() -> None:
+    """An applicant of another form takes the general way."""
+    usual = encode(Reserve(**GOOD_RESERVE)).split("\t")
+    general = encode(Reserve(**{**GOOD_RESERVE, "applicants": ("ani",)})).split("\t")
+    assert usual[3] == text_of_applicant("0" * 32)
+    assert [*usual[:3], "ani", *usual[4:]] == general
 
 
 def test_short_form_is_unique() -> None:

@@ -24,9 +24,9 @@ CLOCK = ManualClock(OPENS_AT_MS)
 OFFICES = [f"office-{number}" for number in range(40)]
 
 
-def attempt(replies: asyncio.Future[list[object]]) -> WaitingAttempt:
-    """Return an attempt without requests that waits."""
-    return WaitingAttempt(Attempt(None, lambda _: ()), None, replies)
+def attempt(replies: asyncio.Future[list[object]], size: int = 1) -> WaitingAttempt:
+    """Return an attempt without requests that waits, for this many commands."""
+    return WaitingAttempt(Attempt(None, lambda _: ()), None, replies, size)
 
 
 def script_calls(server: Server) -> int:
@@ -60,16 +60,31 @@ async def test_attempts_leave_in_order_and_without_those_given_up() -> None:
     """The channel bounds writes in flight and attempts in a write."""
     loop = asyncio.get_running_loop()
     channel = NodeChannel()
-    assert [channel.try_begin() for _ in range(3)] == [True, True, False]
-    waiting = [attempt(loop.create_future()) for _ in range(40)]
+    waiting = [attempt(loop.create_future()) for _ in range(100)]
     for one in waiting:
         channel.wait(one)
-    waiting[1].replies.cancel()
+    waiting[1].replies.cancel()  # type: ignore[attr-defined]
     assert channel.take() == [waiting[0], *waiting[2:33]]
-    assert not channel.try_begin(), "a newcomer does not overtake"
-    assert channel.take() == waiting[33:]
+    assert channel.take() == waiting[33:65]
+    assert channel.take() == [], "two writes are in flight"
+    channel.end_write()
+    assert channel.take() == waiting[65:97]
+    channel.end_write()
+    channel.end_write()
+    assert channel.take() == waiting[97:99]
+    assert channel.take() == waiting[99:]
+    channel.end_write()
     assert channel.take() == []
-    assert channel.try_begin()
+
+
+async def test_first_of_two_writes_takes_half_of_the_commands() -> None:
+    loop = asyncio.get_running_loop()
+    channel = NodeChannel()
+    waiting = [attempt(loop.create_future(), size) for size in (60, 10, 30, 20)]
+    for one in waiting:
+        channel.wait(one)
+    assert channel.take() == waiting[:1]
+    assert channel.take() == waiting[1:]
 
 
 async def test_calls_at_many_offices_share_script_calls(store: AsyncRedisStore, valkey_server: Server) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 __all__ = ["AsyncRedisStore"]
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 
 from quota_engine.domain.commands import Reserve
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd
@@ -30,7 +32,7 @@ from quota_engine.stores.redis.retrying_calls import (
     Step,
 )
 from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase, may_still_run
-from quota_engine.stores.task_batching import TaskBatchingStore, TaskCall
+from quota_engine.stores.task_batching import SentBatch, TaskBatchingStore, TaskCall
 
 T = TypeVar("T")
 
@@ -41,6 +43,8 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     def _prepare_waiting(self) -> None:
         super()._prepare_waiting()
         self._channels: dict[Node | None, NodeChannel] = {}
+        self._is_collecting = False
+        """True while the batches of one iteration of the loop are made, which then share writes."""
         self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
@@ -63,7 +67,19 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         end = self._new_end(ends_at_ms)
         try:
             if ends_at_ms is None and not self._executor.offices.must_register(address, command):
-                outcome = await self._send(address, command, end, watches=True)
+                # Nearly all calls: without the cost of further coroutines.
+                self._begin_call()
+                try:
+                    handle = self._executor.handle(address)
+                    key = handle, handle.format.script_of(command)
+                    line = handle.format.encode(command)
+                    try:
+                        outcome = await self._queue_call(key, command, line, end, watches=True)
+                    except asyncio.CancelledError:
+                        self._abandon(key)
+                        raise
+                finally:
+                    self._end_call()
             else:
                 outcome = await self._run_until(end, self._send(address, command, end))
         except BaseException:
@@ -104,14 +120,15 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         for pool in list(self._pools.values()):
             await pool.disconnect()
 
-    async def _send(self, address: str, command: Any, end: CallEnd, *, watches: bool = False) -> Any:
+    async def _send(self, address: str, command: Any, end: CallEnd) -> Any:
+        """Apply a command that may be the office's first one, or whose caller gave an end."""
         self._begin_call()
         try:
             if self._executor.offices.must_register(address, command):
                 await self._drive(self._executor.offices.register(address, command), end)
             handle = self._executor.handle(address)
             key = handle, handle.format.script_of(command)
-            return await self._enqueue(key, command, handle.format.encode(command), end, watches=watches)
+            return await self._enqueue(key, command, handle.format.encode(command), end)
         finally:
             self._end_call()
 
@@ -129,9 +146,19 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
             self._end_call()
 
     async def _run_batch(self, key: QueueKey, end: BatchEnd[TaskCall]) -> None:
-        handle, script = key
-        replies = await self._drive(self._executor.run(script, handle, end.lines), end)
-        self._resolve(key, end.calls, replies)
+        raise AssertionError("a batch is sent by callbacks")
+
+    def _start_batch(self, batch: SentBatch[QueueKey]) -> None:
+        _BatchDriver(self, batch).start()
+
+    def _send_ready(self) -> None:
+        self._is_collecting = True
+        try:
+            super()._send_ready()
+        finally:
+            self._is_collecting = False
+            for node, channel in self._channels.items():
+                self._start_writes(node, channel)
 
     def _may_join(self, key: QueueKey) -> bool:
         # Equal questions share one line, so the lines of a batch of questions are fixed before.
@@ -169,50 +196,36 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         return await drive_async(call, handle)
 
     async def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
-        """Send requests on one connection; returns a reply for each, errors included.
-
-        While the server is busy, the requests wait, and travel together with those of other calls.
-        """
-        if self._waits_for_replicas:  # WAIT would make the next attempt on the same connection wait, too
-            return await self._send_alone(attempt, end)
-        channel = self._channels.get(attempt.node)
-        if channel is None:
-            channel = self._channels[attempt.node] = NodeChannel()
-        if channel.try_begin():
-            try:
-                return await self._send_alone(attempt, end)
-            finally:
-                waiting = channel.take()
-                if waiting:
-                    self._start(self._send_waiting(attempt.node, channel, waiting))
+        """Send requests on one connection; returns a reply for each, errors included."""
         replies: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        channel.wait(WaitingAttempt(attempt, end, replies))
+        self.submit(WaitingAttempt(attempt, end, replies))
         return await replies
 
-    async def _send_alone(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
-        pool = self._pool(attempt.node)
-        connection = await _connect(pool)
-        replies: list[Any] = []
-        requests: Requests = ()
+    def submit(self, waiting: WaitingAttempt) -> None:
+        """Send requests at once, or while the server is busy, together with those of other calls."""
+        node = waiting.attempt.node
+        if self._waits_for_replicas:  # WAIT would make the next attempt on the same connection wait, too
+            self._start(self._send_together(node, [waiting]))
+            return
+        channel = self._channels.get(node)
+        if channel is None:
+            channel = self._channels[node] = NodeChannel()
+        channel.wait(waiting)
+        if not self._is_collecting:
+            self._start_writes(node, channel)
+
+    def _start_writes(self, node: Node | None, channel: NodeChannel) -> None:
+        """Start each write to a server that may be in flight."""
+        while taken := channel.take():
+            self._start(self._send_write(node, channel, taken))
+
+    async def _send_write(self, node: Node | None, channel: NodeChannel, taken: list[WaitingAttempt]) -> None:
+        """Send attempts in one write, and then start the next write."""
         try:
-            requests = self._make_requests(attempt, end)
-            await connection.send_packed_command([pack_requests(requests)])
-            for _ in requests:
-                replies.append(await _reply(connection))  # noqa: PERF401 - those before an error count
-            return replies
-        except REJECTIONS as error:
-            await connection.disconnect()
-            if may_still_run(error, requests[len(replies) + 1 :]):
-                raise ReplyLost(str(error)) from error
-            raise
-        except (RedisError, OSError) as error:
-            await connection.disconnect()
-            raise ReplyLost(str(error)) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+            await self._send_together(node, taken)
         finally:
-            await pool.release(connection)
+            channel.end_write()
+            self._start_writes(node, channel)
 
     def _make_requests(self, attempt: Attempt, end: CallEnd | None) -> Requests:
         """Return the requests of an attempt that has a connection.
@@ -224,29 +237,23 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
             end.begin_attempt(self._monotonic_ms())
         return attempt.requests(end)
 
-    async def _send_waiting(self, node: Node | None, channel: NodeChannel, waiting: list[WaitingAttempt]) -> None:
-        """Send attempts that wait for a server in one write, and then start the next write."""
-        try:
-            await self._send_together(node, waiting)
-        finally:
-            following = channel.take()
-            if following:
-                self._start(self._send_waiting(node, channel, following))
-
-    async def _send_together(self, node: Node | None, waiting: list[WaitingAttempt]) -> None:
-        """Send several attempts in one write, and give each its replies or its error."""
+    async def _send_together(self, node: Node | None, taken: list[WaitingAttempt]) -> None:
+        """Send attempts in one write, and give each its replies or its error."""
         pool = self._pool(node)
         try:
             connection = await _connect(pool)
-        except Exception as error:
-            for one in waiting:
-                _set_error(one, error)
+        except BaseException as error:
+            for one in taken:
+                _set_error(one, error if isinstance(error, Exception) else NotSent("the call was interrupted"), error)
+            if not isinstance(error, Exception):
+                raise
             return
-        sent: list[tuple[WaitingAttempt, int]] = []
+        unmade, sent = deque(taken), deque[tuple[WaitingAttempt, int]]()
         requests: list[Sequence[str | int]] = []
         answered = 0
         try:
-            for one in waiting:
+            while unmade:
+                one = unmade.popleft()
                 try:
                     made = self._make_requests(one.attempt, one.end)
                 except Exception as error:  # the calls have no time left
@@ -255,16 +262,18 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 requests += made
                 sent.append((one, len(made)))
             await connection.send_packed_command([pack_requests(requests)])
-            for one, count in sent:
+            while sent:
+                one, count = sent[0]
                 replies: list[Any] = []
                 for _ in range(count):
                     replies.append(await _reply(connection))
                     answered += 1
+                sent.popleft()
                 if not one.replies.done():
                     one.replies.set_result(replies)
         except REJECTIONS as error:
             await connection.disconnect()
-            first = 0
+            first = len(requests) - sum(count for _, count in sent)
             for one, count in sent:
                 last = first + count
                 may_run = may_still_run(error, requests[max(first, answered + 1) : last])
@@ -272,15 +281,93 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 first = last
         except (RedisError, OSError) as error:
             await connection.disconnect()
-            for one in waiting:
+            for one, _ in sent:
                 _set_error(one, ReplyLost(str(error)), error)
         except BaseException as error:
             await connection.disconnect(nowait=True)
-            for one in waiting:
+            for one in (*(one for one, _ in sent), *unmade):
                 _set_error(one, ReplyLost("the call was interrupted"), error)
             raise
         finally:
             await pool.release(connection)
+
+
+class _BatchDriver:
+    """Runs the steps of a batch by callbacks: a task and a future for each batch would cost as much as its requests.
+
+    It is the :class:`~quota_engine.stores.redis.node_channel.Replies` of its attempts.
+    """
+
+    __slots__ = ("_batch", "_steps", "_store")
+
+    def __init__(self, store: AsyncRedisStore, batch: SentBatch[QueueKey]) -> None:
+        self._store, self._batch = store, batch
+        handle, script = batch.key
+        self._steps = store._executor.run(script, handle, batch.end.lines)  # noqa: SLF001 - a part of the store
+
+    def start(self) -> None:
+        """Run the first step."""
+        self._resume(self._steps.send, None)
+
+    def done(self) -> bool:
+        """Return False: callers may have given up, but others may join."""
+        return False
+
+    def set_result(self, replies: list[Any]) -> None:
+        """Take the replies to an attempt."""
+        self._resume(self._steps.send, replies)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Take the error of an attempt."""
+        if isinstance(error, NotSent | ReplyLost):
+            self._batch.end.reason = str(error)
+        self._resume(self._steps.throw, error)
+
+    def _resume(self, resume: Callable[[Any], Step], value: Any) -> None:
+        """Continue the steps, and run the next one."""
+        store, batch = self._store, self._batch
+        try:
+            step = resume(value)
+            while isinstance(step, Attempt):
+                try:
+                    batch.end.begin_attempt(store._monotonic_ms())  # noqa: SLF001
+                except (BackendUnavailable, OutcomeUnknown) as error:
+                    step = self._steps.throw(error)
+                    continue
+                store.submit(WaitingAttempt(step, batch.end, self, len(batch.end.lines)))
+                return
+        except StopIteration as end:
+            self._finish(end.value)
+        except BaseException as error:
+            batch.finish(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if isinstance(step, RetryPause):
+                asyncio.get_running_loop().call_later(step.duration_ms / 1000, self.set_result, [])
+            else:
+                store._start(self._work(step))  # noqa: SLF001
+
+    def _finish(self, replies: list[Any]) -> None:
+        """Give the callers their results."""
+        failure: BaseException | None = None
+        try:
+            self._store._resolve(self._batch.key, self._batch.end.calls, replies)  # noqa: SLF001
+        except BaseException as error:
+            failure = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._batch.finish(failure)
+            failure = None  # its traceback refers to this frame
+
+    async def _work(self, step: BlockingWork) -> None:
+        try:
+            await asyncio.to_thread(step.run)
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result([])
 
 
 async def _connect(pool: Any) -> Any:

@@ -7,11 +7,10 @@ lone attempt finds the channel idle and is sent at once.
 
 from __future__ import annotations
 
-__all__ = ["NodeChannel", "WaitingAttempt"]
+__all__ = ["NodeChannel", "Replies", "WaitingAttempt"]
 
-import asyncio
 from collections import deque
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.retrying_calls import Attempt
@@ -26,18 +25,36 @@ _ATTEMPTS_MAX: Final = 32
 """Attempts in one write. More would make the first callers of a write wait for the last, and save nothing."""
 
 
+class Replies(Protocol):
+    """Gets the replies to an attempt or its error. A future does."""
+
+    def done(self) -> bool:
+        """Return True if no caller waits for the replies any more."""
+        ...
+
+    def set_result(self, replies: list[Any], /) -> None:
+        """Take a reply for each request, errors included."""
+        ...
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Take the error of the attempt."""
+        ...
+
+
 class WaitingAttempt(NamedTuple):
     """An attempt that waits for its turn.
 
     Attributes:
         attempt: The attempt.
         end: The end of the calls that it is for, if they have one.
-        replies: The future that gets its replies or its error.
+        replies: Gets its replies or its error.
+        size: Its commands or questions.
     """
 
     attempt: Attempt
     end: CallEnd | None
-    replies: asyncio.Future[list[Any]]
+    replies: Replies
+    size: int = 1
 
 
 class NodeChannel:
@@ -47,33 +64,40 @@ class NodeChannel:
     does not delay calls at another one.
     """
 
-    __slots__ = ("_in_flight", "_waiting")
+    __slots__ = ("_in_flight", "_size", "_waiting")
 
     def __init__(self) -> None:
         self._in_flight = 0
+        self._size = 0
         self._waiting: deque[WaitingAttempt] = deque()
-
-    def try_begin(self) -> bool:
-        """Count another write as in flight and return True, unless the server is busy."""
-        if self._in_flight >= _WRITES_MAX or self._waiting:
-            return False
-        self._in_flight += 1
-        return True
 
     def wait(self, waiting: WaitingAttempt) -> None:
         """Add an attempt that waits."""
         self._waiting.append(waiting)
+        self._size += waiting.size
 
     def take(self) -> list[WaitingAttempt]:
         """Return the attempts of the next write, without those whose callers have given up.
 
-        An empty list ends the write that the caller had in flight.
+        The write is in flight until :meth:`end_write`. The list is empty if the server is busy, or if none waits.
         """
+        waiting = self._waiting
+        if not waiting or self._in_flight >= _WRITES_MAX:
+            return []
+        # The first of two writes takes half of the commands, so that the server works on one while this process handles
+        # the replies of the other.
+        writes_left = _WRITES_MAX - self._in_flight
+        size_left = -(-self._size // writes_left)
         taken: list[WaitingAttempt] = []
-        while self._waiting and len(taken) < _ATTEMPTS_MAX:
-            one = self._waiting.popleft()
+        while waiting and len(taken) < _ATTEMPTS_MAX and size_left > 0:
+            one = waiting.popleft()
+            self._size -= one.size
             if not one.replies.done():
                 taken.append(one)
-        if not taken:
-            self._in_flight -= 1
+                size_left -= one.size
+        self._in_flight += bool(taken)
         return taken
+
+    def end_write(self) -> None:
+        """Count a write as no longer in flight."""
+        self._in_flight -= 1
