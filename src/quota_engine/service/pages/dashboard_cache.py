@@ -11,6 +11,7 @@ from typing import Final
 from quota_engine.catalog import Catalog, ResolvedOffice
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView
 from quota_engine.draws.ledger import DrawView
@@ -25,12 +26,15 @@ _FIGURES_TTL_MS: Final = 1_000
 _OPENING_TTL_MS: Final = 5_000
 _HOLDS_TTL_MS: Final = 10_000
 _AUDIT_TTL_MS: Final = 600_000
-_OPENING_DAYS_BACK: Final = 31
-"""Days before today among which the last opening is searched."""
+_OPENING_DAYS_BACK: Final = 92
+"""Days before today among which openings are searched."""
 _OFFICES_MAX: Final = 1_000
 _LISTS_MAX: Final = 8
 _HISTORIES_MAX: Final = 256
 _HISTORY_TTL_MS: Final = 60_000
+_PEOPLE_MAX: Final = 10_000
+_ENDED_TTL_MS: Final = 600_000
+"""Time that the people of an ended day are kept, because only check-ins and no-shows change them."""
 
 
 class DashboardCache:
@@ -44,8 +48,10 @@ class DashboardCache:
         self._days: SharedCache[list[DayView]] = SharedCache(_OFFICES_MAX, now_ms)
         self._reservations: SharedCache[list[Reservation]] = SharedCache(_LISTS_MAX, now_ms)
         self._openings: SharedCache[OpeningReport | None] = SharedCache(_LISTS_MAX, now_ms)
+        self._opening_days: SharedCache[dict[int, list[DayView]]] = SharedCache(_OFFICES_MAX, now_ms)
         self._abandoned: SharedCache[AbandonedHolds] = SharedCache(_OFFICES_MAX, now_ms)
         self._histories: SharedCache[ReservationHistory] = SharedCache(_HISTORIES_MAX, now_ms)
+        self._people: SharedCache[dict[State, int]] = SharedCache(_PEOPLE_MAX, now_ms)
         self._audits: SharedCache[AuditSummary] = SharedCache(_OFFICES_MAX, now_ms)
 
     async def days(self, office: ResolvedOffice) -> tuple[int, list[DayView]]:
@@ -93,6 +99,28 @@ class DashboardCache:
         )
         return reservations
 
+    async def past_days(self, office: ResolvedOffice, first: datetime.date, last: datetime.date) -> list[DayView]:
+        """Return the days of an office from ``first`` to ``last`` that it knows, at most 400."""
+        return await self._engine().availability(office.id, first, last)
+
+    async def people_of_day(self, office: ResolvedOffice, view: DayView) -> dict[State, int]:
+        """Return the number of people of a day by the state of their reservation.
+
+        A day that has ended is read every ten minutes at most, because the store reads the whole office for it.
+        """
+
+        async def load() -> dict[State, int]:
+            counts: dict[State, int] = {}
+            for one in await self._engine().list_reservations(office.id, view.day):
+                counts[one.state] = counts.get(one.state, 0) + one.units
+            return counts
+
+        has_ended = view.ends_at_ms <= self._now_ms()
+        _, counts = await self._people.load(
+            (office.id, view.day, has_ended), load, _ENDED_TTL_MS if has_ended else _HOLDS_TTL_MS
+        )
+        return counts
+
     async def abandoned_holds(self, office: str) -> AbandonedHolds:
         """Return the counts of an office's holds that ended without a confirm, at most ten seconds old."""
         _, found = await self._abandoned.load(office, lambda: self._engine().abandoned_holds(office), _HOLDS_TTL_MS)
@@ -107,17 +135,37 @@ class DashboardCache:
         )
         return found
 
-    async def opening(self, office: ResolvedOffice) -> OpeningReport | None:
-        """Return the last opening of an office, or ``None`` if none of its days has opened."""
+    async def openings(self, office: ResolvedOffice) -> dict[int, list[DayView]]:
+        """Return the days of each past opening, the last opening first.
 
-        async def load() -> OpeningReport | None:
-            today = self._today(office)
+        The keys are the times of the openings in milliseconds since 1970 (UTC). A day is known until it is forgotten.
+        """
+
+        async def load() -> dict[int, list[DayView]]:
+            today, now_ms = self._today(office), self._now_ms()
             first = today - datetime.timedelta(days=_OPENING_DAYS_BACK)
             last = today + datetime.timedelta(days=DAYS_SHOWN_MAX - 1)
-            views = await self._engine().availability(office.id, first, last)
+            found: dict[int, list[DayView]] = {}
+            for view in await self._engine().availability(office.id, first, last):
+                if view.opens_at_ms <= now_ms:
+                    found.setdefault(view.opens_at_ms, []).append(view)
+            return dict(sorted(found.items(), reverse=True))
+
+        _, openings = await self._opening_days.load(office.id, load, _OPENING_TTL_MS)
+        return openings
+
+    async def opening(self, office: ResolvedOffice, opens_at_ms: int = 0) -> OpeningReport | None:
+        """Return an opening of an office, the last one for 0; ``None`` if there is none at this time."""
+        openings = await self.openings(office)
+        views = openings.get(opens_at_ms or next(iter(openings), 0))
+        if not views:
+            return None
+
+        async def load() -> OpeningReport | None:
             return await read_opening(self._engine(), self._catalog, office, views, self._now_ms())
 
-        _, report = await self._openings.load(office.id, load, _OPENING_TTL_MS)
+        key = (office.id, views[0].opens_at_ms)
+        _, report = await self._openings.load(key, load, _OPENING_TTL_MS)
         return report
 
     async def audit(self, office: str | None, not_before_ms: int = 0) -> AuditSummary:

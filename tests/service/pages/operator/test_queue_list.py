@@ -14,6 +14,7 @@ import pytest
 from quota_engine.service.http.auth import Role
 from quota_engine.service.observability.audit_log import LOGGER_NAME
 from quota_engine.service.pages.operator.csv_export import escape_formula
+from quota_engine.service.pages.registration_codes import format_code
 from tests.support.form_browser import OperatorBrowser
 from tests.support.identities import nik
 from tests.support.in_process_service import DAY, DAY_PATH, NIK, OTHER, Client
@@ -56,12 +57,35 @@ async def test_check_in_and_no_show_are_listed_and_exported(browser: OperatorBro
     assert operator_text("no_show_question", number=2) in html.unescape(unconfirmed.text)
     marked = await browser.submit("queue/no-show", number=second, confirm="yes")
     assert operator_text("done_no-show", number=2) in marked.text
-    file = await browser.http.get(f"/operator/queue.csv?day={DAY}")
+    file = await browser.http.get(f"/operator/queue.csv?day={DAY}&lang=en")
     assert file.headers["content-disposition"] == f'attachment; filename="surabaya-{DAY}.csv"'
-    rows = list(csv.DictReader(io.StringIO(file.text)))
-    assert [row["state"] for row in rows] == ["ATTENDED", "NO_SHOW", "CANCELLED"]
-    assert [row["reference"] for row in rows[:2]] == [first, second]
+    rows = list(csv.DictReader(io.StringIO(file.text.removeprefix("\ufeff"))))
+    states = [operator_text(f"state_{state}", "en") for state in ("ATTENDED", "NO_SHOW", "CANCELLED")]
+    assert [row["State"] for row in rows] == states
+    assert [row["Queue number"] for row in rows] == ["1", "2", "3"]
+    codes = [format_code(reference.partition("~")[2]) for reference in (first, second, third)]
+    assert [row["Registration code"] for row in rows] == codes
     assert NIK not in file.text
+
+
+async def test_the_file_for_a_spreadsheet_has_a_row_for_each_person(browser: OperatorBrowser, client: Client) -> None:
+    """In the reader's language, with a mark of the encoding, and the separator of that language's spreadsheets."""
+    party = (await client.reserve(NIK, OTHER)).json()["reservation"]["reference"]
+    await client.step(party, "confirm")
+    await client.reserve(nik(1))
+    await browser.sign_in(Role.OFFICE)
+    text = (await browser.http.get(f"/operator/queue.csv?day={DAY}&lang=id")).content.decode()
+    assert text.startswith("\ufeffKantor;Hari;")
+    rows = list(csv.DictReader(io.StringIO(text.removeprefix("\ufeff")), delimiter=";"))
+    assert [(row["Nomor antrean"], row["Jumlah orang dalam rombongan"]) for row in rows] == [
+        ("1", "2"),
+        ("2", "2"),
+        ("", "1"),
+    ]
+    assert {(row["Hari"], row["Kantor"]) for row in rows} == {
+        (str(DAY), client.service.catalog.offices["surabaya"].name)
+    }
+    assert all("08.00" in row["Jam"] for row in rows)
 
 
 async def test_list_shows_ids_of_what_has_left_the_catalog(browser: OperatorBrowser, client: Client) -> None:
@@ -80,8 +104,9 @@ async def test_list_shows_ids_of_what_has_left_the_catalog(browser: OperatorBrow
     assert '<td role="cell">new <span class="tag">priority</span></td>' in page
     question = await browser.get(f"/operator/queue/no-show?day={DAY}&number={reference}")
     assert " · morning · new · " in question
-    (row,) = csv.DictReader(io.StringIO((await browser.http.get(f"/operator/queue.csv?day={DAY}")).text))
-    assert (row["service"], row["session"], row["group"]) == ("new", "morning", "priority")
+    file = (await browser.http.get(f"/operator/queue.csv?day={DAY}&lang=en")).text
+    (row,) = csv.DictReader(io.StringIO(file.removeprefix("\ufeff")))
+    assert (row["Service"], row["Time"], row["Group"]) == ("new", "morning", "priority")
     assert (await browser.counters("priority"))[1] == 1
     events = (await client.operate("GET", "/v1/offices/surabaya/events")).json()["events"]
     assert any("morning" in str(event) for event in events)

@@ -46,6 +46,7 @@ _TABS: Final = (
     ("/queue", "queue", STAFF_ROLES),
     ("/walk-in", "walk_in", STAFF_ROLES),
     ("/opening", "opening", READ_ROLES),
+    ("/report", "report", READ_ROLES),
     ("/audit", "audit", READ_ROLES),
 )
 _RETRY_S: Final = 5

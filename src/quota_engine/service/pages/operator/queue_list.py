@@ -5,18 +5,19 @@ from __future__ import annotations
 __all__ = ["QueueListPages"]
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from starlette.responses import Response
 
+from quota_engine.catalog import name_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.pages.operator.base import OperatorPages
-from quota_engine.service.pages.operator.csv_export import csv_response
+from quota_engine.service.pages.operator.csv_export import people_csv
 from quota_engine.service.pages.operator.fields import queue_number, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
 from quota_engine.service.pages.operator.reservation_lookup import (
@@ -40,7 +41,9 @@ _FILTERS: Final = {
 }
 _LIST_FIELDS: Final = ("day", "show", "session", "q", "from")
 _CANCELLABLE: Final = frozenset({State.CONFIRMED, State.HELD, State.WAITING})
-_COLUMNS: Final = ("queue_numbers", "state", "people", "service", "session", "channel", "group", "reference")
+_COLUMNS: Final = (
+    "office", "day", "session", "queue_number", "person_state", "service", "group", "channel", "party_size", "reference"
+)  # fmt: skip
 
 
 class QueueListPages:
@@ -61,10 +64,32 @@ class QueueListPages:
         return await self._render(request, template="queue_rows.html")
 
     async def csv(self, request: OperatorRequest) -> Response:
-        """Return all reservations of a day as a file, with those that have ended."""
-        day = self._pages.day(request)
+        """Return the people of a day as a file for a spreadsheet, one row a person, with ended places."""
+        day, translator = self._pages.day(request), request.translator
         reservations = await self._cache.reservations(request.office.id, day)
-        return csv_response(f"{request.office.id}-{day.isoformat()}.csv", _COLUMNS, map(_csv_row, reservations))
+        rows = [row for one in reservations for row in self._people_rows(request, day, one)]
+        name = f"{request.office.id}-{day.isoformat()}.csv"
+        return people_csv(translator, name, [translator(column) for column in _COLUMNS], rows)
+
+    def _people_rows(
+        self, request: OperatorRequest, day: datetime.date, reservation: Reservation
+    ) -> Iterator[tuple[str, ...]]:
+        """Yield a row for each person of a party, without identities."""
+        choice, catalog, language = reservation.choice, self._pages.service.catalog, request.translator.language
+        numbers = [str(number) for number in reservation.queue_numbers] or [""] * reservation.units
+        for number in numbers:
+            yield (
+                request.office.name,
+                day.isoformat(),
+                session_names(request).get(choice.session, choice.session),
+                number,
+                request.translator(f"state_{reservation.state}"),
+                service_names(request).get(choice.service, choice.service),
+                name_of(catalog.groups, choice.group, language),
+                name_of(catalog.channels, choice.channel, language),
+                str(reservation.units),
+                format_code(reservation.id),
+            )
 
     # --- Change ---
 
@@ -300,17 +325,3 @@ def _matches(reservation: Reservation, text: str) -> bool:
     if number is not None:
         return number in reservation.queue_numbers
     return text == reservation.reference or reservation.id.startswith(text) or reservation.id == read_code(text)
-
-
-def _csv_row(reservation: Reservation) -> tuple[str, ...]:
-    choice = reservation.choice
-    return (
-        " ".join(map(str, reservation.queue_numbers)),
-        str(reservation.state),
-        str(reservation.units),
-        choice.service,
-        choice.session,
-        choice.channel,
-        choice.group,
-        reservation.reference,
-    )

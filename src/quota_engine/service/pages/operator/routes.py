@@ -14,6 +14,7 @@ from quota_engine.service.pages.operator.day import DayPages
 from quota_engine.service.pages.operator.opening import OpeningPages
 from quota_engine.service.pages.operator.queue_list import QueueListPages
 from quota_engine.service.pages.operator.relocation import RelocationPages
+from quota_engine.service.pages.operator.reports import ReportPages
 from quota_engine.service.pages.operator.request import CHANGE_ROLES, READ_ROLES, STAFF_ROLES
 from quota_engine.service.pages.operator.reservation import ReservationPages
 from quota_engine.service.pages.operator.waiting_room import RoomPages
@@ -24,6 +25,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
     """Return the routes of all operators' pages."""
     dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
     relocation = RelocationPages(pages)
+    report = ReportPages(pages)
     reservation, walk_in = ReservationPages(pages), WalkInPages(pages)
     queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
     reads: list[tuple[str, Handler]] = [
@@ -38,6 +40,8 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/room/figures", room.figures),
         ("/opening", opening.opening),
         ("/opening.csv", opening.csv),
+        ("/report", report.report),
+        ("/report.csv", report.csv),
         ("/audit", audit.audit),
     ]
     changes: list[tuple[str, Handler]] = [
