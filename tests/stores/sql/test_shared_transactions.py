@@ -237,7 +237,7 @@ def test_batch_with_little_time_needs_a_separate_transaction() -> None:
 
 
 def test_interrupted_transaction_leaves_an_error_for_each_part() -> None:
-    """Before its commit was sent, it was certainly undone; afterwards, nobody knows."""
+    """Before its commit was sent, it was certainly undone; afterwards, it is unknown."""
     log: list[str] = []
     parts = [part("a", log=log), part("b", log=log)]
     steps = run_together(SharedEnd(parts))

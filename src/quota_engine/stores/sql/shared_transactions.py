@@ -44,8 +44,8 @@ class Part:
     Attributes:
         end: The end of its batch, if it has one.
         step: The round trip that it waits for; ``None`` if it has ended.
-        answer: What its steps returned.
-        error: The error that they raised.
+        answer: The result of its steps.
+        error: The error of its steps.
         leads: The parts of the transaction that this part's thread carries out, if it does so.
         wake: Wakes the thread or task that waits for this part.
     """

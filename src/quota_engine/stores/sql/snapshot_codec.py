@@ -162,7 +162,7 @@ def _columns(day: int, is_single: bool, records: list[Reservation]) -> _Section:
         _packed([choices[record.choice] for record in records], len(choices)),
         _packed([quotas[record.quotas] for record in records], len(quotas)),
         bytes([_STATE_CODES[record.state] for record in records]),
-        {name: [getattr(record, name) for record in records] for name in _INTEGERS},
+        {name: _column([getattr(record, name) for record in records]) for name in _INTEGERS},
         [
             (index, record.former_applicants, record.queue_offsets)
             for index, record in enumerate(records)
@@ -171,9 +171,19 @@ def _columns(day: int, is_single: bool, records: list[Reservation]) -> _Section:
     )
 
 
+def _column(values: list[int]) -> list[int] | int:
+    """Return the values of a column, or the one value that all records have: most counts are zero."""
+    return values[0] if values.count(values[0]) == len(values) else values
+
+
 def _packed(indexes: list[int], count: int) -> bytes | list[int]:
     """Return indexes as bytes if each fits into one. Both forms are iterated alike."""
     return bytes(indexes) if count <= 256 else indexes
+
+
+def _cells(column: list[int] | int) -> Iterable[int]:
+    """Return the values of a column of :func:`_column`."""
+    return repeat(column) if isinstance(column, int) else column
 
 
 class _OfficeReader:
@@ -213,7 +223,7 @@ class _OfficeReader:
         choice_indexes: Iterable[int],
         quota_indexes: Iterable[int],
         state_codes: bytes,
-        integers: dict[str, list[int]],
+        integers: dict[str, list[int] | int],
         changed_parties: Iterable[tuple[int, list[str], list[int]]] = (),
     ) -> None:
         ledger, day = self._ledger, self._ledger.days[day_number]
@@ -227,7 +237,7 @@ class _OfficeReader:
                 map(self._table.choices(choice_rows).__getitem__, choice_indexes),
                 map(self._table.quotas(quota_rows).__getitem__, quota_indexes),
                 map(self._states.__getitem__, state_codes),
-                *[integers.get(name) or repeat(0) for name in _INTEGERS],
+                *[_cells(integers.get(name, 0)) for name in _INTEGERS],
             )
         )
         for index, former, offsets in changed_parties:
