@@ -2,8 +2,8 @@
 
 A store with many busy ledgers would commit once for each. Batches that find transactions in flight wait here, and go
 out together in one transaction of the next connection. Each batch keeps its own outcome: a batch that is refused,
-restarted or out of time leaves the transaction, and the others commit. If the commit fails, each batch has the error,
-and makes its next attempt alone.
+restarted or out of time leaves the transaction, and the other batches commit. If the commit fails, each batch has the
+error, and makes its next attempt alone.
 
 A shared transaction never waits for a lock: it skips the ledgers that other transactions have locked. So it cannot
 deadlock, and a ledger that another process keeps locked delays no other one.
@@ -34,7 +34,7 @@ from quota_engine.stores.sql.steps import (
 PARTS_MAX: Final = 256
 """Ledgers in one transaction."""
 _TIME_LEFT_MS_MIN: Final = 500
-"""A batch with less time left has a separate transaction, because it would shorten that of the others."""
+"""A batch with less time left has a separate transaction, because it would end the shared one early."""
 _ABANDONED: Final = "the call that carried out the transaction was interrupted"
 
 

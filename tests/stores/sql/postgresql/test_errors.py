@@ -16,7 +16,8 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.sql.postgresql.connections import Connections
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip, Statement
-from tests.support.postgresql_servers import PostgresqlServer, wait_until
+from tests.support.postgresql_proxy import PostgresqlProxy
+from tests.support.postgresql_servers import PostgresqlServer, running, wait_until
 from tests.support.postgresql_steps import ADDRESS, append_entry, create_ledger, opened, read_bodies
 
 LOCK = RoundTrip((Statement("lock_ledger", (ADDRESS,)),), begin=True)
@@ -207,6 +208,23 @@ def test_schema_of_another_program_is_refused(postgresql: PostgresqlServer, sche
     postgresql.query(f"CREATE SCHEMA {schema}")
     postgresql.query(f"CREATE TABLE {schema}.meta (name text, value text)")
     assert "another program" in error_of_opening(postgresql.url(schema=schema))
+
+
+def test_url_that_leads_to_two_databases_is_refused(
+    postgresql: PostgresqlServer, postgresql_debian_process: PostgresqlServer, schema: str
+) -> None:
+    """Both accept writes, so each place could be sold at both: a connection to the second one is refused."""
+    other = running(postgresql_debian_process)
+    with opened(other, schema), opened(postgresql, schema), PostgresqlProxy(postgresql) as proxy:
+        first = proxy._server
+        with opened(postgresql, schema, host="127.0.0.1", port=proxy.port) as connections:
+            assert connections.run(append_entry(b"one")) == 1
+            proxy._server = other.directory / f".s.PGSQL.{other.port}"
+            terminate(postgresql)
+            with pytest.raises(BackendUnavailable, match="leads to two databases"):
+                connections.run(append_entry(b"two"))
+            proxy._server = first
+            assert connections.run(append_entry(b"two")) == 2
 
 
 def test_wrong_password_is_final(each_postgresql: PostgresqlServer) -> None:

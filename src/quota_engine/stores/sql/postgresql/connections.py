@@ -114,6 +114,7 @@ class _ConnectionsBase(Generic[ConnectionT]):
         self._set_config = Prepared(set_config_text(settings))
         self._end = {"commit": (Prepared("COMMIT"), ()), "rollback": (Prepared("ROLLBACK"), ())}
         self._prepares = settings.prepare
+        self._store_id = ""
         self._idle: list[Link[ConnectionT]] = []
         self._closed = False
 
@@ -268,7 +269,7 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
             BackendUnavailable: No server, or it does not qualify, or the tables are of a newer version.
         """
         with opening.final_errors(), self._closed_on_error():
-            self.run(opening.open_tables(self.settings.schema), end)
+            self._store_id = self.run(opening.open_tables(self.settings.schema), end)
 
     def run(self, steps: opening.RoundTrips[T], end: CallEnd | None = None) -> T:
         """Run the steps of one call, and return its result."""
@@ -380,10 +381,10 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
                 raise unreached from error
             self._restart()
             raise NotStarted("the embedded server was started again") from error
-        link = self._new_link(connection)
+        link, check = self._new_link(connection), opening.check_server_step(self._store_id)
         try:
-            rows = self._drive(link, self._exchange(link, opening.CHECK_SERVER), self.settings.timeout_ms)
-            opening.check_server(rows, self.settings)
+            rows = self._drive(link, self._exchange(link, check), self.settings.timeout_ms)
+            opening.check_server(rows, self.settings, self._store_id)
         except BaseException:
             link.drop()
             raise
@@ -417,7 +418,7 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
     async def open(self, end: CallEnd | None = None) -> None:
         """See :meth:`Connections.open`."""
         with opening.final_errors(), self._closed_on_error():
-            await self.run(opening.open_tables(self.settings.schema), end)
+            self._store_id = await self.run(opening.open_tables(self.settings.schema), end)
 
     async def run(self, steps: opening.RoundTrips[T], end: CallEnd | None = None) -> T:
         """See :meth:`Connections.run`."""
@@ -494,10 +495,10 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
                 raise unreached from error
             await asyncio.to_thread(self._restart)
             raise NotStarted("the embedded server was started again") from error
-        link = self._new_link(connection)
+        link, check = self._new_link(connection), opening.check_server_step(self._store_id)
         try:
-            rows = await self._drive(link, self._exchange(link, opening.CHECK_SERVER), self.settings.timeout_ms)
-            opening.check_server(rows, self.settings)
+            rows = await self._drive(link, self._exchange(link, check), self.settings.timeout_ms)
+            opening.check_server(rows, self.settings, self._store_id)
         except BaseException:
             link.drop()
             raise

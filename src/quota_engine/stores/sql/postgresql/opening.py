@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CHECK_SERVER", "RoundTrips", "check_server", "check_standbys", "final_errors", "open_tables", "texts"]
+__all__ = ["RoundTrips", "check_server", "check_server_step", "check_standbys", "final_errors", "open_tables", "texts"]
 
 import contextlib
 import re
@@ -13,7 +13,13 @@ from typing import Final, TypeVar
 
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.sql.postgresql.dialect import quoted
-from quota_engine.stores.sql.postgresql.schema import VERSION, VERSION_NAME, advisory_lock_key, create_statements
+from quota_engine.stores.sql.postgresql.schema import (
+    STORE_ID_NAME,
+    VERSION,
+    VERSION_NAME,
+    advisory_lock_key,
+    create_statements,
+)
 from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
 from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip, Rows, Statement, Step
 
@@ -22,8 +28,6 @@ RoundTrips = Generator[Step, list[Rows], T]
 """A call's steps without work for a thread; it returns the call's result."""
 
 SERVER_VERSION_MIN: Final = 14
-CHECK_SERVER: Final = RoundTrip((Statement("check_server"),))
-"""Sent once on each new connection."""
 
 
 def texts(schema: str) -> dict[str, str]:
@@ -34,17 +38,34 @@ def texts(schema: str) -> dict[str, str]:
         " current_setting('synchronous_standby_names')",
         "find_tables": f"SELECT to_regclass('{quoted(schema)}.meta') IS NOT NULL",
         "read_version": f"SELECT value FROM {quoted(schema)}.meta WHERE name = '{VERSION_NAME}'",
+        "read_store_id": f"SELECT value FROM {quoted(schema)}.meta WHERE name = '{STORE_ID_NAME}'",
         "lock_tables": f"SELECT pg_advisory_xact_lock({advisory_lock_key(schema)})",
         **{f"create_{number}": text for number, text in enumerate(creations)},
     }
 
 
-def check_server(rows: list[Rows], settings: Settings) -> None:
-    """Check the answer of :data:`CHECK_SERVER`.
+def check_server_step(store_id: str) -> RoundTrip:
+    """Return the statements that are sent once on each new connection.
+
+    Args:
+        store_id: Id of the tables that this process has opened; empty before that.
+    """
+    return RoundTrip((Statement("check_server"), *((Statement("read_store_id"),) if store_id else ())))
+
+
+def check_server(rows: list[Rows], settings: Settings, store_id: str) -> None:
+    """Check the answer to :func:`check_server_step`.
 
     Raises:
-        BackendUnavailable: The server is too old, or does not have the durability of the URL.
+        BackendUnavailable: The server is too old, or does not have the durability of the URL, or its tables are not
+            those that this process has opened.
     """
+    if store_id and rows[1] != [(store_id,)]:
+        raise BackendUnavailable(
+            "the URL leads to two databases: the tables of a new connection are not those that this process has opened."
+            " Nothing was done. Name one database and its standbys in the URL; if the tables were made again, restart "
+            "every process"
+        )
     version, fsync, standbys = rows[0][0]
     if version // 10_000 < SERVER_VERSION_MIN:
         raise BackendUnavailable(
@@ -78,8 +99,8 @@ def check_standbys(names: str, replicas: int) -> None:
         )
 
 
-def open_tables(schema: str) -> RoundTrips[None]:
-    """Make the tables if they are missing, and check their version.
+def open_tables(schema: str) -> RoundTrips[str]:
+    """Make the tables if they are missing, and check their version. Returns their id.
 
     Processes that open at the same time make them one after the other, under an advisory lock.
 
@@ -89,10 +110,11 @@ def open_tables(schema: str) -> RoundTrips[None]:
     (found,) = yield RoundTrip((Statement("find_tables"),))
     if not found[0][0]:
         yield from create_tables(schema)
-    (versions,) = yield RoundTrip((Statement("read_version"),))
+    versions, ids = yield RoundTrip((Statement("read_version"), Statement("read_store_id")))
     if not versions:  # a program of another kind has made a table of this name
         raise BackendUnavailable(f'the schema "{schema}" has a table "meta" of another program; use another ?schema=')
     check_version(versions[0][0], schema)
+    return ids[0][0] if ids else ""
 
 
 def create_tables(schema: str) -> RoundTrips[None]:

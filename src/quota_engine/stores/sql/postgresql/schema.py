@@ -4,7 +4,15 @@
 
 from __future__ import annotations
 
-__all__ = ["TABLES", "VERSION", "VERSION_NAME", "advisory_lock_key", "create_statements", "grant_statements"]
+__all__ = [
+    "STORE_ID_NAME",
+    "TABLES",
+    "VERSION",
+    "VERSION_NAME",
+    "advisory_lock_key",
+    "create_statements",
+    "grant_statements",
+]
 
 import hashlib
 from typing import Final
@@ -15,6 +23,8 @@ VERSION: Final = 1
 """Version of the tables. A program refuses tables of a newer version."""
 VERSION_NAME: Final = "schema_version"
 """The row of ``meta`` with the version."""
+STORE_ID_NAME: Final = "store_id"
+"""The row of ``meta`` with a random id, which a standby and a restored backup share."""
 
 _RIGHTS: Final = {
     "meta": "SELECT, INSERT",
@@ -73,6 +83,8 @@ def create_statements(schema: str) -> list[str]:
     PRIMARY KEY (ledger, name)
 )""",
         f"INSERT INTO {name}.meta (name, value) VALUES ('{VERSION_NAME}', '{VERSION}') ON CONFLICT (name) DO NOTHING",
+        f"INSERT INTO {name}.meta (name, value) VALUES ('{STORE_ID_NAME}', gen_random_uuid()::text)"
+        " ON CONFLICT (name) DO NOTHING",
     ]
 
 
