@@ -212,6 +212,11 @@ class ServiceContext:
         """
         return get_office(self.catalog, office)
 
+    @property
+    def operator_folder(self) -> Path | None:
+        """The folder of what operators keep. Without a setting, the workers of a machine share one until they stop."""
+        return self.config.operator_folder or self._worker_directory
+
     def hung_workers(self, since_ms: int) -> list[int]:
         """Return when workers of this machine hung and were replaced, from ``since_ms`` on.
 

@@ -105,6 +105,8 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Time without a sign of life after which one of several workers is replaced; 0 for never."""
     publication_folder: str = ""
     """Folder of the records of published rooms and draws; empty: the memory of each process."""
+    operator_folder: str = ""
+    """Folder of called numbers and of operators' changes of the catalog; empty: this machine, until it stops."""
     staging: bool = False
     """Mark every response with ``X-Quota-Engine-Staging: true``."""
     public_origins: Annotated[tuple[str, ...], msgspec.Meta(max_length=PUBLIC_ORIGINS_MAX)] = ()
@@ -142,6 +144,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True):
     waiting_rooms: WaitingRoomsConfig | None = None
     ticket_keys: TicketSecrets | None = None
     publication_folder: Path | None = None
+    operator_folder: Path | None = None
     generated: tuple[str, ...] = ()
     """Settings that were not given and were generated for this run; ``serve`` prints them."""
 
@@ -208,6 +211,7 @@ def load_config(
         waiting_rooms=waiting_rooms,
         ticket_keys=ticket_keys,
         publication_folder=Path(settings.publication_folder) if settings.publication_folder else None,
+        operator_folder=Path(settings.operator_folder) if settings.operator_folder else None,
         generated=() if token_grants else ("tokens",),
     )
 

@@ -20,7 +20,8 @@ class RecentIncrease:
     """Snapshots of counters by key. They are taken only on request, so that nothing runs between requests."""
 
     def __init__(self, window_ms: int, keys_max: int, now_ms: Callable[[], int]) -> None:
-        """
+        """Start without a snapshot.
+
         Args:
             window_ms: Milliseconds over which an increase counts.
             keys_max: The most keys. One more drops all snapshots.

@@ -26,6 +26,7 @@ _MEDIA_TYPES: Final = {
     "operator.css": "text/css; charset=utf-8",
     "site.js": "text/javascript; charset=utf-8",
     "verify.js": "text/javascript; charset=utf-8",
+    "scan.js": "text/javascript; charset=utf-8",
 }
 _PAGE_HEADERS: Final = {
     "cache-control": "no-store",

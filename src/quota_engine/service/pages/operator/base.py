@@ -44,6 +44,7 @@ _TABS: Final = (
     (_OFFICES_PATH, "offices", READ_ROLES),
     ("/room", "waiting_room", READ_ROLES),
     ("/queue", "queue", STAFF_ROLES),
+    ("/call", "call", STAFF_ROLES),
     ("/walk-in", "walk_in", STAFF_ROLES),
     ("/opening", "opening", READ_ROLES),
     ("/report", "report", READ_ROLES),

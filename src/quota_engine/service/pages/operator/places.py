@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Place", "list_places", "read_place"]
+__all__ = ["FreePlaces", "list_places", "read_place"]
 
 import datetime
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import DayView
 
 
-class Place(NamedTuple):
+class FreePlaces(NamedTuple):
     """A day and a session with their available places.
 
     Attributes:
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 def list_places(
     catalog: Catalog, office: ResolvedOffice, selection: Selection, views: Iterable[DayView], now_ms: int
-) -> list[Place]:
+) -> list[FreePlaces]:
     """Return the days and sessions that can be booked now, also those that are full, by day.
 
     Args:
@@ -48,7 +48,7 @@ def list_places(
     """
     service = office.services.get(selection.service)
     needs_session = bool(office.sessions) and (service is None or service.needs_session)
-    found: list[Place] = []
+    found: list[FreePlaces] = []
     for view in views:
         for session in office.sessions if needs_session else ("",):
             if not view.can_be_booked(session, now_ms):
@@ -60,7 +60,7 @@ def list_places(
             needed = {name for option in choice.options for name in option}
             if needed <= view.quotas.keys():
                 places = packed_places(choice.options, {name: view.quotas[name].bookable for name in needed})
-                found.append(Place(datetime.date.fromordinal(view.day), session, places))
+                found.append(FreePlaces(datetime.date.fromordinal(view.day), session, places))
     return found
 
 

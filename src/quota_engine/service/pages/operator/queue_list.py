@@ -32,6 +32,7 @@ from quota_engine.service.pages.registration_codes import format_code, read_code
 
 _ROWS_PER_PAGE: Final = 40
 """Rows of a page. With more of them, the page would exceed 40 kB."""
+_ROWS_PER_SHEET: Final = 150
 _FILTERS: Final = {
     "expected": State.CONFIRMED,
     "attended": State.ATTENDED,
@@ -90,6 +91,10 @@ class QueueListPages:
                 str(reservation.units),
                 format_code(reservation.id),
             )
+
+    async def print_list(self, request: OperatorRequest) -> Response:
+        """Render the list of a day to print, with those who are expected, came, or did not come."""
+        return await self._render(request, template="day_list.html", rows=_ROWS_PER_SHEET)
 
     # --- Change ---
 
@@ -247,6 +252,9 @@ class QueueListPages:
         """Redirect to the list after a success; otherwise render the reason beside the field of the number."""
         self._cache.invalidate(request.office.id, day)
         self._pages.service.metrics.record_outcome(outcome.status)
+        if outcome.ok and not outcome.replayed and request.fields.get("next") == "call":
+            chosen = {name: value for name in ("session", "counter") if (value := request.field(name))}
+            return self._pages.redirect(request, "/operator/call", **chosen)
         if outcome.ok and not outcome.replayed:
             return self._pages.redirect(
                 request,
@@ -269,6 +277,7 @@ class QueueListPages:
         error: FieldError | None = None,
         *,
         template: str = "queue.html",
+        rows: int = _ROWS_PER_PAGE,
     ) -> Response:
         pages, translator, day = self._pages, request.translator, self._pages.day(request)
         reservations = await self._cache.reservations(request.office.id, day)
@@ -280,7 +289,7 @@ class QueueListPages:
         of_session = [one for one in active if session in ("", one.choice.session)]
         listed = [one for one in active if _matches(one, search)] if search else _filtered(of_session, show)
         start = queue_number(request.fields.get("from", "")) or 0
-        end = start + _ROWS_PER_PAGE
+        end = start + rows
         today = pages.today(request.office)
         done, number = request.done("check-in", "no-show", "canceled"), request.fields.get("number", "")
         return pages.render(
@@ -294,7 +303,7 @@ class QueueListPages:
             reservations=listed[start:end],
             start=start,
             next_start=end if len(listed) > end else 0,
-            previous_start=max(0, start - _ROWS_PER_PAGE),
+            previous_start=max(0, start - rows),
             count=len(listed),
             ended_count=len(reservations) - len(active),
             query=request.query(*(("day", "show", "session") if request.is_post else _LIST_FIELDS)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ReservationPages"]
+__all__ = ["RegistrationPages"]
 
 import datetime
 from typing import Any, Final, NamedTuple
@@ -51,7 +51,7 @@ class _HistoryRow(NamedTuple):
     differences: list[tuple[str, str, str]]
 
 
-class ReservationPages:
+class RegistrationPages:
     """Handlers of a reservation's page. Each form carries the version that its page has shown."""
 
     def __init__(self, pages: OperatorPages) -> None:

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from quota_engine.service.http.auth import Role
 from quota_engine.service.pages.operator.audit import AuditPages
 from quota_engine.service.pages.operator.base import Handler, OperatorPages
+from quota_engine.service.pages.operator.calling import CallingPages
 from quota_engine.service.pages.operator.dashboard import DashboardPages
 from quota_engine.service.pages.operator.day import DayPages
 from quota_engine.service.pages.operator.opening import OpeningPages
@@ -16,7 +17,7 @@ from quota_engine.service.pages.operator.queue_list import QueueListPages
 from quota_engine.service.pages.operator.relocation import RelocationPages
 from quota_engine.service.pages.operator.reports import ReportPages
 from quota_engine.service.pages.operator.request import CHANGE_ROLES, READ_ROLES, STAFF_ROLES
-from quota_engine.service.pages.operator.reservation import ReservationPages
+from quota_engine.service.pages.operator.reservation import RegistrationPages
 from quota_engine.service.pages.operator.waiting_room import RoomPages
 from quota_engine.service.pages.operator.walk_in import WalkInPages
 
@@ -25,8 +26,8 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
     """Return the routes of all operators' pages."""
     dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
     relocation = RelocationPages(pages)
-    report = ReportPages(pages)
-    reservation, walk_in = ReservationPages(pages), WalkInPages(pages)
+    report, calling = ReportPages(pages), CallingPages(pages)
+    reservation, walk_in = RegistrationPages(pages), WalkInPages(pages)
     queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
     reads: list[tuple[str, Handler]] = [
         ("/dashboard", dashboard.days),
@@ -60,6 +61,11 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/reservation", reservation.show),
         ("/reservation/ticket", reservation.ticket),
         ("/walk-in", walk_in.form),
+        ("/call", calling.show),
+        ("/call/rows", calling.parts),
+        ("/screen", calling.screen),
+        ("/screen/rows", calling.screen_parts),
+        ("/queue/print", queue.print_list),
     ]
     asked_changes: list[tuple[list[tuple[str, Handler]], str]] = [
         (
@@ -88,6 +94,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue/find", queue.find_person),
         ("/queue/no-show", queue.no_show),
         ("/walk-in", walk_in.book),
+        ("/call", calling.call),
     ]
     groups: list[tuple[list[tuple[str, Handler]], frozenset[Role], str]] = [
         ([("", dashboard.dashboard)], READ_ROLES | STAFF_ROLES, "GET"),

@@ -54,7 +54,7 @@ class WalkInPages:
             )
         except InvalidRequest:
             return await self._render(request, 422, FieldError("nik-1", request.translator("walk_in_niks")))
-        if outcome.resumed:  # a hold that the person took before, perhaps elsewhere: nobody else finishes it unseen
+        if outcome.resumed:  # the person took this hold before, perhaps elsewhere, and may not want it confirmed
             return self._pages.redirect(request, "/operator/reservation", number=outcome.reference, done="already")
         if outcome.ok and not outcome.queue_numbers:
             confirmed = await engine.confirm(outcome.reference)
