@@ -98,6 +98,16 @@ def test_success_without_an_event_is_found(story: Story) -> None:
     assert any("it has changed nothing" in one for one in story.findings())
 
 
+def test_equal_calls_at_the_same_time_get_an_event_each(story: Story) -> None:
+    """The call that began last ends first, so the first event must be its own."""
+    for began_at_ms, ended_at_ms in ((100, 400), (110, 200), (120, 300)):
+        fields = {"day": DAY, "quota": "online", "capacity": 2}
+        story.call(began_at_ms, ended_at_ms, "set_capacity", "", "DONE", **fields)
+    for at_ms in (190, 290, 390):
+        story.add_event(at_ms, "CapacitySet", day=DAY, quota="online", capacity=2)
+    assert story.findings() == []
+
+
 def test_untrue_refusal_is_found(story: Story) -> None:
     story.call(100, 110, "reserve", "ani", "SOLD_OUT", day=DAY, options=(("online",),))
     assert any("was true at no moment" in one for one in story.findings())

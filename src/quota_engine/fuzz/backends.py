@@ -246,6 +246,7 @@ class SimulatedRedis(SimulatedStore):
         )
         self.sold_out_ms = random.choice((0, 0, 250))
         self._limits = BatchLimits(batch_max=random.choice((1, 4, 128)), in_flight_max=random.choice((1, 4)))
+        self.network.timeout_ms = random.choice((150, 1_500))  # an attempt may run after the client has given it up
         self._known: dict[tuple[str, str], Any] = {}
         self._addresses: dict[str, str] = {}
         self._repaired: set[str] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 __all__ = ["BEGINS_AT_MS", "Incident", "Operation", "Schedule", "draw_schedule"]
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from random import Random
 from typing import Any, Final
 
@@ -19,13 +19,13 @@ from quota_engine.admission.guarded_command import AdmissionPass, EnteringComman
 from quota_engine.admission.token_bucket import Charge, Limit, ResetTokens, TakeTokens, at_most, per_minute, per_second
 from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.random_commands import random_commands
-from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, OPENS_AT_MS
-from quota_engine.domain.commands import MoveIn, Reserve
+from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, reserve
+from quota_engine.domain.commands import Cancel, Confirm, MoveIn, Release, Reserve, SetCapacity
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, FindClaims, OpenMove, shards
 from quota_engine.draws.ledger import CreateDraw
 from quota_engine.fuzz.faults import INCIDENTS, Faults
 from quota_engine.ports import Acknowledge, Lookup, Query, ReadConsumerGroup, View
-from quota_engine.waiting_room.machine import CreateRoom
+from quota_engine.waiting_room.machine import CallTickets, CreateRoom, JoinRoom, OpenRoom
 
 BEGINS_AT_MS: Final = OPENS_AT_MS - 130_000
 """The store's clock at the beginning of a run with commands, in milliseconds since 1970."""
@@ -38,6 +38,8 @@ _PROCESSES: Final = 3
 _HOUR_MS: Final = 3_600_000
 _DRAW_STEP_MS: Final = 60
 _VISITS_MAX: Final = 14
+_LOAD_SPIKE_EVERY: Final = 8
+"""Seeds from one with a load spike to the next."""
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -85,7 +87,8 @@ class Schedule(msgspec.Struct, frozen=True):
 
     Attributes:
         store: ``memory``, ``lua`` or ``sql``.
-        world: ``commands`` for the commands of all kinds of ledgers, or ``visits`` for applicants of three offices.
+        world: ``commands`` for the commands of all kinds of ledgers, ``visits`` for applicants of three offices, or
+            ``load spike`` for many reserves of a few places.
         faults: the rates of faults.
         operations: the calls, by time.
         incidents: the incidents, by time.
@@ -112,7 +115,12 @@ def draw_schedule(seed: int, *, store: str = "", without: Collection[str] = (), 
     world = random.choice(("commands", "commands", "visits"))
     faults = Faults.draw(random, without)
     count = size or random.choice((60, 200, 500, 900))
-    operations = _commands(random, seed, count) if world == "commands" else _visits(random, seed)
+    if seed % _LOAD_SPIKE_EVERY == 3:
+        world, operations = "load spike", _numbered_calls(random, _load_spike(random))
+    elif world == "commands":
+        operations = _commands(random, seed, count)
+    else:
+        operations = _visits(random, seed)
     operations.sort(key=lambda one: one.at_ms)
     numbered = tuple(replace(one, number=number) for number, one in enumerate(operations))
     last_ms = numbered[-1].at_ms if numbered else 0
@@ -148,23 +156,48 @@ def _commands(random: Random, seed: int, count: int) -> list[Operation]:
     parts += [make(random, seed) for make in others if random.random() < 0.4]
     if random.random() < 0.5:
         parts.append(_questions(random, count // 10))
+    return [operation for part in parts for operation in _numbered_calls(random, part)]
+
+
+def _numbered_calls(random: Random, part: Iterable[tuple[int, str, Any]]) -> list[Operation]:
+    """Draw the process, time-out and repetitions of each call of one ledger."""
     operations = []
-    for part in parts:
-        latest_ms = 0
-        for at_ms, address, request in part:
-            latest_ms = max(latest_ms, at_ms)  # virtual time does not run backwards
-            operations.append(
-                Operation(
-                    0,
-                    latest_ms,
-                    random.randrange(_PROCESSES),
-                    address,
-                    request,
-                    random.choice((0, 0, 0, 0, 0, 0, 250, 2_000)),
-                    random.choice((0, 1, 3)),
-                )
+    latest_ms = 0
+    for at_ms, address, request in part:
+        latest_ms = max(latest_ms, at_ms)  # virtual time does not run backwards
+        operations.append(
+            Operation(
+                0,
+                latest_ms,
+                random.randrange(_PROCESSES),
+                address,
+                request,
+                random.choice((0, 0, 0, 0, 0, 0, 250, 2_000)),
+                random.choice((0, 1, 3)),
             )
+        )
     return operations
+
+
+def _load_spike(random: Random) -> Iterator[tuple[int, str, Any]]:
+    """Draw rounds of many reserves for a quota of two units, of releases, and of late reserves.
+
+    A client that remembers for too long that the quota is sold out refuses the late ones wrongly.
+    """
+    at_ms, number = OPENS_AT_MS - BEGINS_AT_MS, 0
+    for _ in range(random.choice((2, 4, 8))):
+        for gaps_ms, count in (((0, 0, 1, 20), random.choice((10, 40))), ((400, 2_000), random.randrange(6))):
+            for _ in range(count):
+                at_ms, number = at_ms + random.choice(gaps_ms), number + 1
+                yield at_ms, OFFICE, reserve(f"r{number}", ONLINE, f"p{number}")
+                if random.random() < 0.1:
+                    yield at_ms, OFFICE, Confirm(f"r{max(0, number - random.randrange(12))}")
+            at_ms += random.choice((100, 500))
+            for recent in range(max(0, number - count), number + 1):  # any of them may have a place
+                yield at_ms, OFFICE, random.choice((Release, Release, Cancel))(f"r{recent}")
+            if random.random() < 0.3:
+                yield at_ms, OFFICE, SetCapacity(DAY, "online", random.choice((0, 1, 2, 4)))
+            at_ms += random.choice((1, 300))
 
 
 def _office_commands(random: Random, seed: int, count: int) -> Iterator[tuple[int, str, Any]]:
@@ -191,7 +224,8 @@ def _guarded(random: Random, command: Any, now_ms: int) -> GuardedCommand:
 
 def _room_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
     shift_ms = OPENS_AT_MS - random_rooms.OPENS_AT_MS
-    walk = list(random_rooms.walk(seed))
+    own_random = Random(f"quota_engine fuzz room {seed}")
+    walk = list(_room_visits(own_random) if own_random.random() < 0.5 else random_rooms.walk(seed))
     # A walk often creates its room after its opening, where it is refused. So the first one comes before all else.
     first = next((one for one, _ in walk if isinstance(one, CreateRoom)), None)
     if first is not None:
@@ -204,6 +238,43 @@ def _room_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
         yield now_ms + shift_ms - BEGINS_AT_MS, ROOM, command
         if random.random() < 0.2:
             yield now_ms + shift_ms - BEGINS_AT_MS, ROOM, Query(ROOM, random.choice(random_rooms.QUESTIONS))
+
+
+def _room_visits(random: Random) -> Iterator[tuple[Any, int]]:
+    """Draw visits of a room: applicants join before and after its opening, and tickets are called until it closes.
+
+    Some turns end before their applicant comes.
+    """
+    step_ms = random.choice((500, 1_000, 3_000))
+    opens_at_ms = random_rooms.OPENS_AT_MS
+    yield (
+        CreateRoom(
+            random_rooms.terms(
+                join_opens_at_ms=opens_at_ms - 100_000,
+                closes_at_ms=opens_at_ms + 400_000,
+                tickets_max=random.choice((5, 100)),
+                window_ms=random.choice((1_000, 10_000)),
+                step_ms=step_ms,
+                turn_ms=step_ms * random.choice((1, 4, 18)),
+                pass_grace_ms=random.choice((1_000, 6_000)),
+                per_minute_min=60,
+                per_minute_max=6_000,
+                burst=300,
+            )
+        ),
+        opens_at_ms - 110_000,
+    )
+    applicants = [f"{number:032x}" for number in range(random.choice((4, 12, 40)))]
+    for number, applicant in enumerate(applicants):
+        yield JoinRoom(applicant), opens_at_ms - 90_000 + number * random.choice((1, 2_000))
+    yield OpenRoom(random_rooms.SEED), opens_at_ms
+    now_ms = opens_at_ms
+    for _ in range(random.choice((10, 40))):
+        now_ms += random.choice((0, step_ms, step_ms, 5 * step_ms))
+        if random.random() < 0.3:
+            yield JoinRoom(random.choice(applicants)), now_ms
+        else:
+            yield CallTickets(random.choice((60, 6_000)), random.choice((1, 5, 1_000)), random.choice((-1, 20))), now_ms
 
 
 def _draw_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:

@@ -264,7 +264,9 @@ class _OfficeChecker:
             and (key or (one.day == day and (one.quota, one.capacity) == wanted))
         ]
         if fitting:
-            self._caused[id(max(fitting, key=lambda one: one.must_act))] = event
+            # Of equal calls that need an event, the one that ends first gets it: a longer one may get a later event.
+            cause = max(fitting, key=lambda one: (one.must_act and id(one) not in self._caused, -one.ended_at_ms))
+            self._caused[id(cause)] = event
         else:
             yield f"{self._model.name_of(event)} follows from no call whose answer was still open"
 
