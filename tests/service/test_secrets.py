@@ -290,13 +290,30 @@ class Run:
             self.sightings.plant("session", session, allowed=("cookie",))
             self.sightings.plant("form token", browser.csrf_token, allowed=("page",))
             for page in ("dashboard", "dashboard.csv", "day", "queue", "queue.csv", "queue/rows", "room", "opening",
-                         "opening.csv", "offices", "audit"):  # fmt: skip
+                         "opening.csv", "offices", "audit", "queue/print", "call", "screen", "walk-in"):  # fmt: skip
                 await browser.get(f"/operator/{page}?day={DAY}")
             for nik in (NIKS[0], spellings(NIKS[18])[3], spellings(NIKS[18])[4], misspellings(NIKS[18])[3]):
-                for form in ("queue/find", "queue/check-in", "queue/no-show", "queue/cancel", "queue/replace"):
+                for form in (
+                    "queue/find",
+                    "queue/check-in",
+                    "queue/no-show",
+                    "queue/cancel",
+                    "queue/replace",
+                    "reservation/move",
+                    "reservation/extend",
+                    "reservation/remove",
+                    "walk-in",
+                    "call",
+                ):
                     await browser.submit(form, number=nik, nik=nik, reference=nik, applicant=nik, replacement=nik)
                 for form in ("day/capacity", "day/close", "day/open", "room/pace", "room/open", "room/close"):
-                    fields = {"quota": nik, "capacity": nik, "room": nik, "per_minute_max": nik, "entropy": nik}
+                    fields = {
+                        "capacity-online": nik,
+                        f"capacity-{nik}": "1",
+                        "room": nik,
+                        "per_minute_max": nik,
+                        "entropy": nik,
+                    }
                     await browser.submit(form, **fields)
                 await browser.submit("day/close", office=nik, day=nik)
             await browser.http.post("/operator/logout", data={"csrf_token": browser.csrf_token})

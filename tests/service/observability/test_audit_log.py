@@ -44,11 +44,14 @@ async def test_forms_of_operators_are_recorded(client: Client, caplog: pytest.Lo
     browser = OperatorBrowser(client)
     await browser.sign_in(Role.OPERATOR)
     await browser.get("/operator")
-    assert (await browser.submit("day/capacity", quota="online", capacity="9")).status_code == 200
-    await browser.submit("day/capacity", quota="online", capacity="many")
-    await browser.submit("day/capacity", quota="online", capacity="3", csrf_token="forged")  # noqa: S106
-    about = f"/operator/day/capacity office=surabaya day={DAY} quota=online"
-    assert lines(caplog) == [f"operator: {about} capacity=9: 303", f"operator: {about} capacity=many: 422"]
+    assert (await browser.submit("day/capacity", **{"capacity-online": "9"})).status_code == 200
+    await browser.submit("day/capacity", **{"capacity-online": "many"})
+    await browser.submit("day/capacity", csrf_token="forged", **{"capacity-online": "3"})  # noqa: S106
+    about = f"/operator/day/capacity office=surabaya day={DAY}"
+    assert lines(caplog) == [
+        f"operator: {about} capacity-online=9: 303",
+        f"operator: {about} capacity-online=many: 422",
+    ]
 
 
 async def test_seeds_and_entropy_are_not_recorded(client: Client, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,14 +21,14 @@ async def test_a_capacity_below_the_taken_places_has_to_be_confirmed(browser: Op
     await client.reserve(OTHER)
     client.clock.advance_ms(1_000)
     assert await browser.counters("Online") == [100, 0, 2, 0, 98, 0]
-    question = html.unescape((await browser.submit("day/capacity", quota="online", capacity="1")).text)
+    question = html.unescape((await browser.submit("day/capacity", **{"capacity-online": "1"})).text)
     assert operator_text("capacity_too_low_text", "en", capacity=1, taken=2, over=1) in question
     assert await browser.counters("Online") == [100, 0, 2, 0, 98, 0], "changed without confirmation"
-    changed = await browser.submit("day/capacity", quota="online", capacity="1", confirm="yes")
+    changed = await browser.submit("day/capacity", confirm="yes", **{"capacity-online": "1"})
     assert operator_text("done_capacity", "en") in changed.text
     assert await browser.counters("Online") == [1, 0, 2, 0, 0, 1]
     assert 'class="overbooked alarm"' in await browser.get("/operator/dashboard")
-    raised = await browser.submit("day/capacity", quota="online", capacity="150")
+    raised = await browser.submit("day/capacity", **{"capacity-online": "150"})
     assert operator_text("done_capacity", "en") in raised.text
     assert await browser.counters("Online") == [150, 0, 2, 0, 148, 0]
 
@@ -37,7 +37,7 @@ async def test_a_wrong_capacity_is_reported_beside_its_field(browser: OperatorBr
     await browser.sign_in(Role.OPERATOR)
     message = operator_text("capacity_wrong", most="10.000.000")
     for capacity in ("-1", "many", "", "1.5", "10000001", "99999999999999999999", "１２x"):
-        response = await browser.submit("day/capacity", quota="online", capacity=capacity)
+        response = await browser.submit("day/capacity", **{"capacity-online": capacity})
         assert response.status_code == 422
         page = html.unescape(response.text)
         assert f'<p class="field-error" id="capacity-online-error" role="alert">{message}' in page
@@ -146,9 +146,9 @@ async def test_two_operators_cannot_undo_each_other_unseen(browser: OperatorBrow
     page = await browser.get(f"/operator/day?office=surabaya&day={DAY}&lang=en")
     revisions = set(re.findall(r'name="revision" value="(\d+)"', page))
     assert revisions == {"1"}
-    first = await browser.submit("day/capacity", quota="online", capacity="120", revision="1")
+    first = await browser.submit("day/capacity", revision="1", **{"capacity-online": "120"})
     assert operator_text("done_capacity", "en") in first.text
-    second = await browser.submit("day/capacity", quota="online", capacity="90", revision="1")
+    second = await browser.submit("day/capacity", revision="1", **{"capacity-online": "90"})
     assert second.status_code == 409
     assert operator_text("capacity_stale", "en", capacity=120) in html.unescape(second.text)
     assert await browser.counters("Online") == [120, 0, 0, 0, 120, 0]
@@ -171,9 +171,32 @@ async def test_a_low_capacity_is_confirmed_for_the_revision_that_was_seen(
     await browser.get("/operator?lang=en")
     await client.reserve()
     client.clock.advance_ms(1_000)
-    question = html.unescape((await browser.submit("day/capacity", quota="online", capacity="0", revision="1")).text)
+    question = html.unescape((await browser.submit("day/capacity", revision="1", **{"capacity-online": "0"})).text)
     assert '<input type="hidden" name="revision" value="1">' in question
-    await browser.submit("day/capacity", quota="online", capacity="120", revision="1")
-    late = await browser.submit("day/capacity", quota="online", capacity="0", revision="1", confirm="yes")
+    await browser.submit("day/capacity", revision="1", **{"capacity-online": "120"})
+    late = await browser.submit("day/capacity", revision="1", confirm="yes", **{"capacity-online": "0"})
     assert late.status_code == 409
     assert await browser.counters("Online") == [120, 0, 1, 0, 119, 0]
+
+
+async def test_one_save_sets_all_capacities_and_says_what_they_were(browser: OperatorBrowser, client: Client) -> None:
+    """The form sends every capacity. Only those that differ are set, and a stale form changes none."""
+    await browser.sign_in(Role.OPERATOR)
+    page = await browser.get(f"/operator/day?day={DAY}&lang=en")
+    (form,) = re.findall(r'<form method="post" action="/operator/day/capacity">.*?</form>', page, re.DOTALL)
+    assert form.count("<button") == 1
+    fields = dict(re.findall(r'name="(capacity-[a-z-]+)"[^>]*value="(\d+)"', form))
+    assert len(fields) == 6
+    fields |= {"capacity-online": "120", "capacity-kiosk": "10"}
+    done = await browser.submit("day/capacity", **fields, revision="1")
+    text = re.sub("<[^>]*>", "", html.unescape(done.text))
+    assert "OnlineBefore: 100 → After: 120" in text
+    assert "Office PCsBefore: 30 → After: 10" in text
+    assert text.count("Before: ") == 2
+    assert (await browser.counters("Online"))[0] == 120
+    stale = await browser.submit("day/capacity", **{**fields, "capacity-online": "90"}, revision="1")
+    assert stale.status_code == 409
+    assert (await browser.counters("Online"))[0] == 120
+    unknown = await browser.submit("day/capacity", **{"capacity-online": "90", "capacity-nix": "1"})
+    assert unknown.status_code == 404
+    assert (await browser.counters("Online"))[0] == 120

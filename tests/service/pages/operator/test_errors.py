@@ -61,7 +61,7 @@ async def test_a_failed_command_is_not_reported_as_done(
 
     monkeypatch.setattr(client.service.engine, "set_capacity", fail)
     monkeypatch.setattr(client.service.engine, "close_day", fail)
-    for form, fields in (("day/capacity", {"quota": "online", "capacity": "200"}), ("day/close", {"confirm": "yes"})):
+    for form, fields in (("day/capacity", {"capacity-online": "200"}), ("day/close", {"confirm": "yes"})):
         response = await browser.submit(form, **fields)
         assert response.status_code == status
         assert operator_text(key) in html.unescape(response.text)
@@ -77,7 +77,7 @@ async def test_a_failed_command_is_not_reported_as_done(
         (404, lambda browser: browser.http.get("/operator/queue?day=tomorrow")),
         (404, lambda browser: browser.submit("day/close", day="2026-99-01", confirm="yes")),
         (404, lambda browser: browser.submit("day/close", day="2031-01-01", confirm="yes")),
-        (404, lambda browser: browser.submit("day/capacity", quota="a b", capacity="1")),
+        (404, lambda browser: browser.submit("day/capacity", **{"capacity-a b": "1"})),
         (404, lambda browser: browser.submit("day/capacity", capacity="1")),
         (404, lambda browser: browser.submit("queue/no-show", number="nix", confirm="yes")),
         (404, lambda browser: browser.submit("room/pace", room="nix", per_minute_min="1", per_minute_max="2")),

@@ -160,7 +160,7 @@ async def test_a_form_needs_the_csrf_token_of_its_session(browser: OperatorBrows
     earlier = browser.csrf_token
     await browser.sign_in(Role.OPERATOR)
     assert browser.csrf_token != earlier
-    fields = {"confirm": "yes", "number": "1", "quota": "online", "capacity": "7"}
+    fields = {"confirm": "yes", "number": "1", "capacity-online": "7"}
     for form in FORMS:
         for csrf_token in ("", earlier, "x" * 22, "ü"):
             refused = await browser.submit(form, csrf_token=csrf_token, **fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["Handler", "OperatorPages"]
 
 import datetime
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -53,8 +54,6 @@ _TABS: Final = (
 _RETRY_S: Final = 5
 _LOGGED_FIELDS: Final = (
     "day",
-    "quota",
-    "capacity",
     "room",
     "per_minute_min",
     "per_minute_max",
@@ -67,6 +66,8 @@ _LOGGED_FIELDS: Final = (
     "channel",
 )
 """Fields of a form that the audit log records beside the name of the operator."""
+
+_is_field_name: Final = re.compile(r"(?!.*[0-9]{16})[a-zA-Z0-9_-]{1,80}").fullmatch
 
 Handler = Callable[[OperatorRequest], Awaitable["Response | EventStream"]]
 
@@ -107,7 +108,8 @@ class OperatorPages:
                     self.cache.invalidate(office.id, self.day(operator_request))
                 if request.method != "POST":
                     return await handle(operator_request)
-                logged = {"office": office.id} | {name: fields[name] for name in _LOGGED_FIELDS if name in fields}
+                named = (name for name in fields if name in _LOGGED_FIELDS or name.startswith("capacity-"))
+                logged = {"office": office.id} | {name: fields[name] for name in named if _is_field_name(name)}
                 return await recorded(grant.name, request.url.path, logged, handle(operator_request))
             except PageError as error:
                 return self._error_page(request, translator, grant, office, error)

@@ -22,18 +22,28 @@ from quota_engine.workflows.catalog_changes import count_people
 _AFFECTED_STATES: Final = (State.CONFIRMED, State.HELD, State.WAITING)
 
 
-class _LowCapacity(NamedTuple):
-    """A capacity below the places that are taken, which the operator has to confirm."""
+_FIELD: Final = "capacity-"
 
-    quota: str
+
+class _LowCapacity(NamedTuple):
+    """A capacity below the places that are taken."""
+
+    name: str
     capacity: int
     taken: int
-    revision: int
-    """The day's revision on the page where the operator entered the capacity."""
 
     @property
     def overbooked(self) -> int:
         return self.taken - self.capacity
+
+
+class _CapacityQuestion(NamedTuple):
+    """New capacities of which some are below the places that are taken, so that the operator has to confirm them."""
+
+    changes: dict[str, int]
+    low: list[_LowCapacity]
+    revision: int
+    """The day's revision on the page where the operator entered the capacities."""
 
 
 class DayPages:
@@ -51,31 +61,40 @@ class DayPages:
         """Render the figures alone, which the page's script refreshes."""
         return await self._render(request, template="day_figures.html")
 
-    async def set_capacity(self, request: OperatorRequest) -> Response:
-        """Set the capacity of a quota. A capacity below the places that are taken has to be confirmed."""
+    async def set_capacities(self, request: OperatorRequest) -> Response:
+        """Set the capacities that differ. Capacities below the places that are taken have to be confirmed."""
         day, view = await self._known_day(request)
-        quota, value = request.fields.get("quota", ""), request.field("capacity")
-        if quota not in view.quotas:
+        entered = {name.removeprefix(_FIELD): name for name in request.fields if name.startswith(_FIELD)}
+        if not entered or not entered.keys() <= view.quotas.keys():
             raise PageError(404, "unknown_quota")
-        counters, field = view.quotas[quota], f"capacity-{quota}"
-        if not is_count(value) or int(value) > CAPACITY_MAX:
-            text = request.translator("capacity_wrong", most=request.translator.number(CAPACITY_MAX))
-            return await self._render(request, 422, error=FieldError(field, text, value))
-        capacity, taken = int(value), counters.held + counters.confirmed + counters.cooling
-        if capacity < taken and not request.is_confirmed:
-            question = _LowCapacity(quota, capacity, taken, request.revision)
-            return await self._render(request, low_capacity=question)
-        command = self._engine.set_capacity(request.office.id, day, quota, capacity, expected_revision=request.revision)
-        outcome = await self._execute(request, day, command)
-        if outcome.status is Status.STALE:
-            _, view = await self._known_day(request)
-            present = request.translator.number(view.quotas[quota].capacity)
-            text = request.translator("capacity_stale", capacity=present)
-            return await self._render(request, 409, error=FieldError(field, text, value))
-        if not outcome.ok:
-            reason = refusal_reason(request.translator, outcome.status)
-            return await self._render(request, 409, error=FieldError(field, reason, value))
-        return self._pages.redirect(request, "/operator/day", day=day, done="capacity")
+        changes: dict[str, int] = {}
+        for quota, field in entered.items():
+            value = request.field(field)
+            if not is_count(value) or int(value) > CAPACITY_MAX:
+                text = request.translator("capacity_wrong", most=request.translator.number(CAPACITY_MAX))
+                return await self._render(request, 422, error=FieldError(field, text, value))
+            if int(value) != view.quotas[quota].capacity:
+                changes[quota] = int(value)
+        low = [_LowCapacity(quota, capacity, _taken(view, quota)) for quota, capacity in changes.items()]
+        low = [one for one in low if one.overbooked > 0]
+        if low and not request.is_confirmed:
+            return await self._render(request, question=_CapacityQuestion(changes, low, request.revision))
+        revision, done = request.revision, []
+        for quota, capacity in changes.items():
+            command = self._engine.set_capacity(request.office.id, day, quota, capacity, expected_revision=revision)
+            outcome = await self._execute(request, day, command)
+            field, value = f"{_FIELD}{quota}", str(capacity)
+            if outcome.status is Status.STALE:
+                _, view = await self._known_day(request)
+                present = request.translator.number(view.quotas[quota].capacity)
+                text = request.translator("capacity_stale", capacity=present)
+                return await self._render(request, 409, error=FieldError(field, text, value))
+            if not outcome.ok:
+                reason = refusal_reason(request.translator, outcome.status)
+                return await self._render(request, 409, error=FieldError(field, reason, value))
+            revision = outcome.revision if revision else 0
+            done.append(f"{quota}:{view.quotas[quota].capacity}:{capacity}")
+        return self._pages.redirect(request, "/operator/day", day=day, done="capacity", changed=",".join(done))
 
     async def close(self, request: OperatorRequest) -> Response:
         """Close a day that the operator has confirmed; otherwise show whom closing it affects."""
@@ -126,7 +145,7 @@ class DayPages:
         *,
         template: str = "day.html",
         error: FieldError | None = None,
-        low_capacity: _LowCapacity | None = None,
+        question: _CapacityQuestion | None = None,
         stale: str = "",
     ) -> Response:
         pages, office, translator = self._pages, request.office, request.translator
@@ -153,8 +172,15 @@ class DayPages:
             moment=lambda at_ms: translator.moment(pages.local_time(at_ms, office)),
             query=request.query("day"),
             affected=affected,
-            low_capacity=low_capacity,
+            question=question,
+            names={row.id: row.name for row in table.quotas},
+            changed=request.changes("changed"),
             error=error,
             stale=stale,
             done=request.done("capacity", "closed", "opened"),
         )
+
+
+def _taken(view: DayView, quota: str) -> int:
+    counters = view.quotas[quota]
+    return counters.held + counters.confirmed + counters.cooling

@@ -18,6 +18,7 @@ from quota_engine.service.pages.operator.fields import is_count
 
 CHANGE_ROLES: Final = frozenset({Role.OPERATOR})
 STAFF_ROLES: Final = frozenset({Role.OFFICE, Role.OPERATOR})
+_CHANGES_LENGTH_MAX: Final = 4_000
 READ_ROLES: Final = frozenset({Role.AUDITOR, Role.OPERATOR})
 
 
@@ -99,6 +100,16 @@ class OperatorRequest:
         """Return a query string with the office and those of the named fields that are not empty."""
         given = {name: self.fields[name] for name in names if self.fields.get(name)}
         return urlencode({"office": self.office.id, **given})
+
+    def changes(self, name: str) -> list[tuple[str, int, int]]:
+        """Return the changes that a form has made, as its redirect names them: what, before and after."""
+        found: list[tuple[str, int, int]] = []
+        for part in ("" if self.is_post else self.field(name)[:_CHANGES_LENGTH_MAX]).split(","):
+            what, _, numbers = part.partition(":")
+            before, _, after = numbers.partition(":")
+            if is_count(before) and is_count(after):
+                found.append((what, int(before), int(after)))
+        return found
 
     def done(self, *names: str) -> str:
         """Return which of the named forms redirected here, or ``""``."""

@@ -46,7 +46,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/audit", audit.audit),
     ]
     changes: list[tuple[str, Handler]] = [
-        ("/day/capacity", day.set_capacity),
+        ("/day/capacity", day.set_capacities),
         ("/day/close", day.close),
         ("/day/open", day.open),
         ("/room/pace", room.set_pace),

@@ -45,7 +45,11 @@ class RoomPages:
         if low > high:
             error = FieldError("per_minute_max", translator("pace_order"), values["per_minute_max"])
             return await self._render(request, 422, error=error, values=values)
+        before = room.per_minute_min, room.per_minute_max
         result = await self._engine.room(room.room).set_pace(low, high)
+        if result.ok:
+            changed = f"per_minute_min:{before[0]}:{low},per_minute_max:{before[1]}:{high}"
+            return self._pages.redirect(request, "/operator/room", room=room.room, done="pace", changed=changed)
         return await self._finish(request, room, result, "pace", "per_minute_min", values)
 
     async def open(self, request: OperatorRequest) -> Response:
@@ -130,6 +134,7 @@ class RoomPages:
             moment=lambda at_ms: translator.moment(pages.local_time(at_ms, office)),
             updated_at=pages.updated_at(request, pages.service.now_ms()),
             values=values or {},
+            changed=request.changes("changed"),
             error=error,
             done=request.done("pace", "room-opened", "room-closed"),
         )
