@@ -9,6 +9,7 @@ LOADTEST_ARGUMENTS ?=
 WORKERS ?= -n 3 --dist worksteal
 FUZZ_ARGUMENTS ?=
 CHAOS_ARGUMENTS ?=
+MATRIX_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
 # Without compiled files, each process of a test run would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -17,7 +18,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package sbom fuzz bench bench-check generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz bench bench-check generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +72,9 @@ package: $(READY) ## Build the sdist and the wheel in dist/, check them, and use
 
 sbom: $(READY) ## Write build/sbom.json, the locked distributions with hashes and licenses; fail if one lacks them.
 	$(BIN)/python -m scripts.sbom
+
+package-matrix: $(READY) ## Try each extra alone, with the oldest and the newest dependencies; takes minutes.
+	@$(BIN)/python -m scripts.package_matrix $(MATRIX_ARGUMENTS)
 
 fuzz: $(READY) ## Run seeds of the simulation: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
 	@$(BIN)/quota-engine fuzz $(FUZZ_ARGUMENTS)

@@ -29,6 +29,8 @@ from typing import Final
 from packaging.metadata import Metadata
 from trove_classifiers import classifiers
 
+from scripts.extras import program_of
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 SDIST_BYTES_MAX: Final = 1_500_000
 _NEEDED: Final = (
@@ -38,15 +40,6 @@ _NEEDED: Final = (
     "quota_engine/service/pages/templates/base.html",
 )
 _START_S_MAX: Final = 60.0
-
-_FIRST_STEPS: Final = """
-from quota_engine import ManualClock, QuotaEngine, load_catalog
-catalog = load_catalog("surabaya")
-with QuotaEngine.open("memory://", catalog=catalog, clock=ManualClock.at("2026-12-04T14:00:00+07:00")) as engine:
-    engine.publish(catalog, "2026-12-07", "2026-12-07")
-    held = engine.reserve("surabaya", "2026-12-07", "3578012345678901", service="new", session="morning")
-    assert list(engine.confirm(held.reference).queue_numbers) == [1]
-"""
 
 
 def check_metadata(content: bytes) -> list[str]:
@@ -82,7 +75,7 @@ def check_files(sdist: Path, wheel: Path) -> list[str]:
     return problems
 
 
-def _build(folder: Path) -> tuple[Path, Path]:
+def build_release(folder: Path) -> tuple[Path, Path]:
     """Build the sdist, and the wheel from the sdist, as an index or a distribution does. Return both files."""
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -110,14 +103,14 @@ def _use(wheel: Path, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     # The new environment, not a folder with the sources, must be the one that is tried.
-    for extras, command in (("", [str(python), "-c", _FIRST_STEPS]), ("[service]", [])):
+    for extras, command in (("", [str(python), "-c", program_of("")]), ("[service]", [])):
         subprocess.run([*pip, "-c", str(constraints), f"{wheel}{extras}"], check=True)
         if command:
             subprocess.run(command, cwd=folder, env=variables, check=True)
-    _serve(python.with_name("quota-engine"), folder, variables)
+    serve_installed(python.with_name("quota-engine"), folder, variables)
 
 
-def _serve(program: Path, folder: Path, variables: dict[str, str]) -> None:
+def serve_installed(program: Path, folder: Path, variables: dict[str, str]) -> None:
     """Start the installed service without a configuration, and ask for the offices."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -145,7 +138,7 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "dist", help="gets the sdist and the wheel")
     folder = parser.parse_args().folder
     shutil.rmtree(folder, ignore_errors=True)
-    sdist, wheel = _build(folder)
+    sdist, wheel = build_release(folder)
     problems = check_files(sdist, wheel)
     for problem in problems:
         sys.stdout.write(f"{problem}\n")

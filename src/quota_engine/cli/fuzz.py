@@ -53,7 +53,7 @@ def fuzz(
         from quota_engine.fuzz.runner import SeedReport
         from quota_engine.fuzz.shrinking import shrink
     except ImportError as error:
-        print_note(f"quota-engine: the simulation needs {error.name}: pip install 'quota-engine[cli,fuzz]'")
+        print_note(f"quota-engine: the simulation needs {error.name}: pip install 'quota-engine[fuzz]'")
         return BAD_INPUT
 
     if history is not None and seed is None:

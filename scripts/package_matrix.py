@@ -1,0 +1,68 @@
+"""Install the wheel with each extra alone in a clean environment, and run the extra's promise there.
+
+Each extra is tried twice: with the oldest versions that ``pyproject.toml`` allows for its dependencies, and with the
+newest ones of the package index. This takes several minutes, so the gate does not run it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from scripts.check_package import build_release, serve_installed
+from scripts.extras import PROMISES, oldest_versions, program_of
+
+
+def try_extra(wheel: Path, extra: str, constraints: Path | None, folder: Path) -> str:
+    """Return the error of an extra in a clean environment below ``folder``; an empty text if it keeps its promise."""
+    environment = folder / "environment"
+    venv.create(environment, with_pip=False)
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--disable-pip-version-check"]
+    limits = ["-c", str(constraints)] if constraints is not None else []
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    commands = (
+        [*pip, *limits, f"{wheel}[{extra}]" if extra else str(wheel)],
+        [str(python), "-c", program_of(extra, is_slow=True)],
+    )
+    for command in commands:
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return (done.stdout + done.stderr).strip()
+    if extra == "service":
+        try:
+            serve_installed(python.with_name("quota-engine"), folder, variables)
+        except AssertionError as error:
+            return str(error)
+    return ""
+
+
+def main() -> int:
+    """Try the extras, print a line for each, and return the exit code."""
+    parser = argparse.ArgumentParser(description="Try each extra alone, with the oldest and the newest dependencies.")
+    parser.add_argument("extras", nargs="*", choices=[[], *PROMISES], help="only these; all if left out")
+    chosen = parser.parse_args().extras or list(PROMISES)
+    is_bad = False
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        _, wheel = build_release(root / "dist")
+        oldest = root / "oldest.txt"
+        oldest.write_text("\n".join(oldest_versions()), encoding="utf-8")
+        for extra in chosen:
+            for label, constraints in (("oldest", oldest), ("newest", None)):
+                with tempfile.TemporaryDirectory(dir=root) as folder:
+                    error = try_extra(wheel, extra, constraints, Path(folder))
+                is_bad |= bool(error)
+                sys.stdout.write(f"{extra or '(no extra)':20} {label:7} {'failed' if error else 'ok'}\n{error}")
+                sys.stdout.write("\n" if error else "")
+                sys.stdout.flush()
+    return int(is_bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Each extra alone keeps its promise: the packages of other extras cannot be imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from scripts.extras import (
+    GUARD_VARIABLE,
+    PROJECT,
+    PROMISES,
+    foreign_modules,
+    oldest_versions,
+    program_of,
+    write_import_guard,
+)
+from tests.support.paths import ROOT
+
+
+def run(extra: str, program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    write_import_guard(folder)
+    foreign = foreign_modules(extra)
+    paths = os.pathsep.join([str(folder), str(ROOT / "src")])
+    variables = {**os.environ, "PYTHONPATH": paths, GUARD_VARIABLE: " ".join(sorted(foreign))}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_every_extra_has_a_promise() -> None:
+    assert set(PROMISES) == {"", *PROJECT["optional-dependencies"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", PROMISES)
+def test_extra_alone_keeps_its_promise(extra: str, tmp_path: Path) -> None:
+    done = run(extra, program_of(extra), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_packages_of_other_extras_cannot_be_imported(tmp_path: Path) -> None:
+    done = run("client", "import httpx, msgspec\nimport starlette", tmp_path)
+    assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'starlette'"
+
+
+def test_oldest_versions_are_the_lower_bounds() -> None:
+    pins = {Requirement(one).name: one.partition("==")[2] for one in oldest_versions()}
+    assert pins["msgspec"] == "0.20"
+    assert {"httpx", "redis", "psycopg", "starlette", "locust", "cyclopts"} <= set(pins)
