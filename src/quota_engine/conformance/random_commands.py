@@ -9,6 +9,7 @@ __all__ = ["random_commands"]
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from msgspec.structs import replace
@@ -134,10 +135,10 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (1, _set_rules),
         (4, _publish),
     ]
-    weights = [weight for weight, _ in makers]
+    weights = list(accumulate(weight for weight, _ in makers))
     for _ in range(count):
         now_ms = _next_time(rng, now_ms)
-        yield now_ms, rng.choices(makers, weights)[0][1](rng)
+        yield now_ms, rng.choices(makers, cum_weights=weights)[0][1](rng)
 
 
 def _next_time(rng: random.Random, now_ms: int) -> int:

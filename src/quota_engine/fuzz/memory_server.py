@@ -81,20 +81,36 @@ class MemoryServerStore:
             raise OutcomeUnknown("the call's time is over: the same key finds the outcome") from None
 
     async def _exchange(self, run: Callable[[], Any]) -> Any:
-        faults = self._faults
+        """Send a request, and wait for its answer. A request whose caller has given up meanwhile is not sent."""
+        faults, loop = self._faults, asyncio.get_running_loop()
         random = faults.random
-        await self._wait(late_delay_ms(random) if faults.happens("request_late") else usual_delay_ms(random))
-        if self._is_down() or faults.happens("refused") or faults.happens("request_lost"):
-            raise BackendUnavailable("the server cannot be reached, and nothing was done")
-        answer = run()
-        if faults.happens("doubled"):
-            run()
-        if faults.happens("reply_lost"):
-            raise OutcomeUnknown(_LOST)
-        await self._wait(late_delay_ms(random) if faults.happens("reply_late") else usual_delay_ms(random))
-        return answer
+        delay_ms = late_delay_ms(random) if faults.happens("request_late") else usual_delay_ms(random)
+        answer: asyncio.Future[Any] = loop.create_future()
+        loop.call_later(delay_ms / 1000, self._arrive, run, answer, loop)
+        return await answer
 
-    async def _wait(self, delay_ms: float) -> None:
-        await asyncio.sleep(delay_ms / 1000)
-        if self._client.is_dead:
-            await asyncio.get_running_loop().create_future()
+    def _arrive(self, run: Callable[[], Any], answer: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Let the server answer a request, and send the answer."""
+        faults = self._faults
+        if self._client.is_dead or answer.done():
+            return
+        if self._is_down() or faults.happens("refused") or faults.happens("request_lost"):
+            answer.set_exception(BackendUnavailable("the server cannot be reached, and nothing was done"))
+            return
+        try:
+            result = run()
+            if faults.happens("doubled"):
+                run()
+        except Exception as error:
+            answer.set_exception(error)
+            return
+        if faults.happens("reply_lost"):
+            answer.set_exception(OutcomeUnknown(_LOST))
+            return
+        random = faults.random
+        delay_ms = late_delay_ms(random) if faults.happens("reply_late") else usual_delay_ms(random)
+        loop.call_later(delay_ms / 1000, self._settle, answer, result)
+
+    def _settle(self, answer: asyncio.Future[Any], result: Any) -> None:
+        if not self._client.is_dead and not answer.done():
+            answer.set_result(result)

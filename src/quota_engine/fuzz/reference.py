@@ -42,7 +42,7 @@ class Reference:
             if type(command) in kind.creating_commands:
                 self.ledgers[address] = ledger
         expected = kind.apply(ledger, command, now_ms)
-        if expected != outcome:
+        if expected is not outcome and expected != outcome:
             self.violations.append(f"{address}: {command} at {now_ms}: {outcome}, and the machine says {expected}")
         if self._step_check is not None:
             objection = self._step_check(address, command, now_ms, outcome)

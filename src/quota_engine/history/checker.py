@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from quota_engine.history.model import DayModel, OfficeModel, ReservationState, place_of
+from quota_engine.history.model import DayModel, OfficeModel, ReservationState, day_of, place_of
 
 NAMES_OF_VERB: Final[dict[str, tuple[str, ...]]] = {
     "reserve": ("reserve",),
@@ -222,7 +222,7 @@ class _OfficeChecker:
 
     def _apply(self, event: Mapping[str, Any], at_ms: int) -> Iterator[str]:
         key = event["reservation"]["reference"].partition("~")[2] if "reservation" in event else ""
-        day = place_of(event["reservation"]).day if key else event.get("details", {}).get("day", 0)
+        day = day_of(event["reservation"]) if key else event.get("details", {}).get("day", 0)
         concerned = [*self._open_by_id.get(key, ()), *self._open_by_day.get(day, ())] if key or day else []
         for call in concerned:
             self._judge(call, at_ms)  # the last moment of the state before

@@ -356,15 +356,20 @@ def _id_of(record: Mapping[str, Any]) -> str:
     return str(record["reference"]).partition("~")[2]
 
 
+def day_of(record: Mapping[str, Any]) -> int:
+    """Return the ordinal of a reservation's day from its body in the HTTP API."""
+    day: Any = record["day"]
+    if isinstance(day, int):
+        return day
+    return (datetime.date.fromisoformat(day) if isinstance(day, str) else day).toordinal()
+
+
 def place_of(record: Mapping[str, Any]) -> ReservationState:
     """Return a reservation from its body in the HTTP API."""
-    day: Any = record["day"]
-    if not isinstance(day, int):
-        day = (datetime.date.fromisoformat(day) if isinstance(day, str) else day).toordinal()
     numbers: Sequence[int] = record["queue_numbers"]
     return ReservationState(
         _id_of(record),
-        day,
+        day_of(record),
         str(record["state"]),
         record["version"],
         record["units"],
