@@ -8,6 +8,7 @@ LOADTEST_ARGUMENTS ?=
 # Neighboring tests share servers, so each worker takes a run of them, and steals from the other at the end.
 WORKERS ?= -n 3 --dist worksteal
 FUZZ_ARGUMENTS ?=
+FUZZ_INPUT_ARGUMENTS ?=
 CHAOS_ARGUMENTS ?=
 MATRIX_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
@@ -18,7 +19,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz bench bench-check generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz fuzz-inputs bench bench-check generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +79,10 @@ package-matrix: $(READY) ## Try each extra alone, with the oldest and the newest
 
 fuzz: $(READY) ## Run seeds of the simulation: FUZZ_ARGUMENTS='--seeds 10000 --from 0', or '--seed 17' for one.
 	@$(BIN)/quota-engine fuzz $(FUZZ_ARGUMENTS)
+
+fuzz-inputs: $(READY) ## Fuzz the readers of untrusted bytes; FUZZ_INPUT_ARGUMENTS='--seconds 600 --keep'.
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	@$(BIN)/python -m tests.input_fuzzing $(FUZZ_INPUT_ARGUMENTS)
 
 chaos: $(READY) ## Strike with faults on real servers under load; CHAOS_ARGUMENTS='--strikes 5 --write'.
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGUMENTS)

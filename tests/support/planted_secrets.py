@@ -1,7 +1,7 @@
 """Planted identities and secrets, and a search for them in everything that a service lets out or keeps.
 
-A value counts as found in any form in which it could leave: plain, percent-encoded, as an HTML entity or JSON escape,
-in base64 or hex, and an identity also in any spelling, with other digits, separators or invisible characters.
+The search finds each form in which a value could leave: plain, percent-encoded, with HTML entities or JSON escapes,
+in base64 or in hex. It finds an identity in any spelling: with other digits, separators or invisible characters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import unquote_plus
 _JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 _SEPARATORS: Final = re.compile(r"[\s.\-_,]+")
 _SEPARATOR: Final = "\n\0\n"
-"""Stands between the texts of a channel, and does not disappear when a text is folded."""
+"""Separates the texts of a channel, and does not disappear when a text is folded."""
 _CONTEXT: Final = 60
 
 
@@ -107,7 +107,7 @@ class Sightings:
             self._texts[channel].append(content.decode(errors="replace"))
 
     def see_headers(self, headers: Iterable[tuple[str, str]]) -> None:
-        """Add the headers of a response. Cookies have a channel of their own: only their owner gets them."""
+        """Add the headers of a response. Cookies are a separate channel: only their owner gets them."""
         for name, value in headers:
             self.see("cookie" if name.lower() == "set-cookie" else "header", f"{name}: {value}")
 

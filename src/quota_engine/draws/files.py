@@ -65,6 +65,8 @@ LINE_BYTES_MAX: Final = 65_536
 
 _CAPACITIES: Final = "quota-engine draw capacities 1"
 _RESULT: Final = "quota-engine draw result 1"
+_DECODING_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Errors of a JSON decoder: no JSON of the type, not UTF-8, nested too deeply."""
 
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 _Short = Annotated[str, Meta(max_length=NAME_LENGTH_MAX)]
@@ -238,7 +240,7 @@ def capacities_of_json(text: bytes, file: str) -> Capacities:
         return Capacities(document.draw, days, preferences)
     except InvalidRequest as error:
         raise CatalogError((ValidationIssue(file, error.where, error.problem, error.expected),)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _DECODING_ERRORS as error:
         raise CatalogError((_issue(file, "", error, "a capacities file"),)) from None
 
 
@@ -271,7 +273,7 @@ def applications_of_lines(lines: Iterable[bytes], file: str) -> Iterator[Applica
             if len(line) > LINE_BYTES_MAX:
                 raise InvalidRequest("line", f"{len(line)} bytes", f"at most {LINE_BYTES_MAX}")
             yield _application(decode(line), known)
-        except (InvalidRequest, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (InvalidRequest, *_DECODING_ERRORS) as error:
             _add_issue(issues, file, index, error)
     if issues:
         raise CatalogError(tuple(issues))
@@ -394,7 +396,7 @@ def result_of_lines(lines: Iterable[bytes], file: str) -> tuple[ResultHead, list
             raise InvalidRequest("format", _shorten(head.format), repr(_RESULT))
         check_seed(head.seed)
         check_entropy(head.entropy)
-    except (InvalidRequest, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (InvalidRequest, *_DECODING_ERRORS) as error:
         raise CatalogError((_issue(file, "line 1", error, "the head of a draw's result"),)) from None
     decode = msgspec.json.Decoder(_LotLine).decode
     lots: list[tuple[Lot, str]] = []
@@ -403,7 +405,7 @@ def result_of_lines(lines: Iterable[bytes], file: str) -> tuple[ResultHead, list
     for index, text in enumerate(rest, 2):
         try:
             line = decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _DECODING_ERRORS as error:
             _add_issue(issues, file, index, error)
         else:
             lot = Lot(line.number, line.rank, line.preference, line.option)

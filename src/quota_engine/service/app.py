@@ -174,7 +174,8 @@ class ServiceApp:
         await send_response(send, problem_response(problem, request_id), request_id, is_head=is_head)
 
     async def _serve_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = Response(await self.context.render_metrics(), headers={"content-type": CONTENT_TYPE})
+        headers = {"content-type": CONTENT_TYPE, "cache-control": "no-store", "x-content-type-options": "nosniff"}
+        response = Response(await self.context.render_metrics(), headers=headers)
         await response(scope, receive, send)
 
 

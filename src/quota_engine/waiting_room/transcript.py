@@ -250,7 +250,7 @@ def parse_transcript(text: bytes) -> RoomTranscript:
     """
     try:
         return msgspec.json.decode(text, type=RoomTranscript)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last two: not UTF-8, too deep
         raise InvalidRequest("transcript", str(error), "the JSON of a room's published transcript") from error
 
 

@@ -111,7 +111,8 @@ class PageRenderer:
         response = Response(text, status, headers=_PAGE_HEADERS, media_type="text/html")
         chosen = request.query_params.get(LANGUAGE_COOKIE, "")
         if chosen in LANGUAGES and chosen != request.cookies.get(LANGUAGE_COOKIE):
-            response.set_cookie(LANGUAGE_COOKIE, chosen, max_age=_LANGUAGE_COOKIE_S, samesite="lax")
+            is_secure = request.scope["scheme"] == "https"
+            response.set_cookie(LANGUAGE_COOKIE, chosen, max_age=_LANGUAGE_COOKIE_S, samesite="lax", secure=is_secure)
         return response
 
     def routes(self) -> list[Route]:

@@ -65,7 +65,7 @@ def decode(body: bytes, what: str) -> list[Any]:
     """
     try:
         version, *content = _decoder.decode(body)
-    except (msgspec.DecodeError, TypeError, ValueError) as error:
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError) as error:
         raise DamagedLedger(f"{what} cannot be read ({error}): restore the database from a backup") from None
     if version != FORMAT:
         raise BackendUnavailable(
