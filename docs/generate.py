@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from quota_engine.cli.sizing import FIGURES
 from quota_engine.domain import lifecycle, outcomes
 from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
@@ -330,6 +331,16 @@ def peers() -> str:
     return "\n".join(lines)
 
 
+def sizing_figures() -> str:
+    """Return the figures of ``quota-engine sizing`` with their sources."""
+    lines = ["| what | cost | measured in |", "| --- | --- | --- |"]
+    lines += [
+        f"| {one.meaning} | {one.value:,} {one.unit} | [{one.source.partition('#')[0]}]({one.source}) |"
+        for one in FIGURES.values()
+    ]
+    return "\n".join(lines)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "booking_php": booking_php,
     "interface": http_interface,
@@ -343,6 +354,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "imports": imports,
     "load": load,
     "peers": peers,
+    "sizing_figures": sizing_figures,
 }
 
 
