@@ -290,7 +290,8 @@ class Run:
             self.sightings.plant("session", session, allowed=("cookie",))
             self.sightings.plant("form token", browser.csrf_token, allowed=("page",))
             for page in ("dashboard", "dashboard.csv", "day", "queue", "queue.csv", "queue/rows", "room", "opening",
-                         "opening.csv", "offices", "audit", "queue/print", "call", "screen", "walk-in"):  # fmt: skip
+                         "opening.csv", "offices", "audit", "queue/print", "call", "screen", "walk-in",
+                         "catalog"):  # fmt: skip
                 await browser.get(f"/operator/{page}?day={DAY}")
             for nik in (NIKS[0], spellings(NIKS[18])[3], spellings(NIKS[18])[4], misspellings(NIKS[18])[3]):
                 for form in (
@@ -306,7 +307,15 @@ class Run:
                     "call",
                 ):
                     await browser.submit(form, number=nik, nik=nik, reference=nik, applicant=nik, replacement=nik)
-                for form in ("day/capacity", "day/close", "day/open", "room/pace", "room/open", "room/close"):
+                for form in (
+                    "day/capacity",
+                    "day/close",
+                    "day/open",
+                    "room/pace",
+                    "room/open",
+                    "room/close",
+                    "catalog",
+                ):
                     fields = {
                         "capacity-online": nik,
                         f"capacity-{nik}": "1",

@@ -25,6 +25,7 @@ from quota_engine.service.background.draw_publication import DrawFileCache
 from quota_engine.service.background.periodic_task import PeriodicTask
 from quota_engine.service.background.publication_records import PublicationRecords
 from quota_engine.service.background.room_supervisor import RoomSupervisor
+from quota_engine.service.catalog_overlay import CatalogChange, CatalogOverlay, apply_changes
 from quota_engine.service.config.admission_settings import build_admission, rate_limit_policies
 from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.http.auth import AccessControl
@@ -48,6 +49,8 @@ from quota_engine.waiting_room.releases import Releases
 
 _logger = logging.getLogger("quota_engine.service")
 AVAILABILITY_RESPONSES_MAX: Final = 256
+_FOLLOW_S: Final = 5.0
+"""Seconds after which a process follows a change of the catalog that another one has made."""
 _READINESS_TTL_MS: Final = 1_000
 """Time for which the result of a readiness check is reused."""
 
@@ -87,11 +90,13 @@ class ServiceContext:
         self.availability_responses: SharedCache[ApiResponse] = SharedCache(AVAILABILITY_RESPONSES_MAX, self.now_ms)
         self._store_metrics: SharedCache[bytes] = SharedCache(1, self.now_ms)
         self._clock = clock
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        self._worker_directory = Path(directory) if directory else None
+        self.catalog_overlay = CatalogOverlay(self.operator_folder)
+        self._applied_changes: tuple[CatalogChange, ...] = ()
         self._engine: AsyncQuotaEngine | None = None
         self._store_collector: StoreCollector | None = None
         self._tasks: list[PeriodicTask] = []
-        directory = os.environ.get(DIRECTORY_VARIABLE)
-        self._worker_directory = Path(directory) if directory else None
         self._worker_metrics = None if self._worker_directory is None else WorkerMetrics(self._worker_directory)
         self._readiness = "starting"
         self._readiness_checked_at_ms = 0
@@ -116,11 +121,12 @@ class ServiceContext:
             QuotaEngineError: the store cannot be opened, or the first publication or room failed.
         """
         config = self.config
+        self.refresh_catalog()
         policy, keys = build_admission(config.admission, config.ticket_keys, config.identity_key, self.releases)
         engine = self._engine = await AsyncQuotaEngine.open(
             config.backend,
             identity_key=config.identity_key,
-            catalog=config.catalog,
+            catalog=self.catalog,
             clock=self._clock,
             admission=policy,
             observer=self.metrics,
@@ -133,12 +139,14 @@ class ServiceContext:
             rooms = config.waiting_rooms
             self.day_publisher = DayPublisher(
                 engine,
-                config.catalog,
+                self.catalog,
                 config.publish_days,
                 self.now_ms,
                 join_opens_before_ms=0 if rooms is None else rooms.schedule.join_opens_before_ms,
             )
             await self._start_task(self.day_publisher)
+        if self.operator_folder is not None:
+            await self._start_task(PeriodicTask("reading changes of the catalog", self._follow_changes, _FOLLOW_S))
         if self.releases is not None and config.waiting_rooms is not None:
             settings = config.waiting_rooms.settings
             self.room_supervisor = RoomSupervisor(engine, self.releases, settings, self.now_ms, self.publications)
@@ -159,6 +167,19 @@ class ServiceContext:
     async def _start_task(self, task: PeriodicTask) -> None:
         self._tasks.append(task)
         await task.start()
+
+    def refresh_catalog(self) -> None:
+        """Work with the catalog and the operators' changes of it, if they have changed."""
+        changes = self.catalog_overlay.changes()
+        if changes is self._applied_changes:
+            return
+        self._applied_changes = changes
+        self.catalog = apply_changes(self.config.catalog, changes)
+        if self.day_publisher is not None:
+            self.day_publisher.use(self.catalog)
+
+    async def _follow_changes(self) -> None:
+        self.refresh_catalog()
 
     async def _write_metrics(self) -> None:
         assert self._worker_metrics is not None

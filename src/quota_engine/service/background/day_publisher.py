@@ -65,6 +65,12 @@ class DayPublisher(PeriodicTask):
         self._failing: dict[str, BackendUnavailable | OutcomeUnknown] = {}
         """Offices that the last call could not publish. The next call tries them after all other offices."""
 
+    def use(self, catalog: Catalog) -> None:
+        """Publish by another catalog from now on: all days within reach at the next tick."""
+        self._catalog = catalog
+        self._published_to.clear()
+        self._checked_hour = None
+
     async def tick(self) -> None:
         """Publish the days that have come within reach since the last call."""
         now_ms = self._now_ms()

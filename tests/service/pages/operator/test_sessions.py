@@ -24,11 +24,12 @@ PAGES = (
     "/operator/queue/no-show?number=1", "/operator/queue/rows", "/operator/opening", "/operator/opening.csv",
     "/operator/report", "/operator/report.csv",
     "/operator/offices", "/operator/offices/rows", "/operator/audit", "/operator/reservation?number=1&from=queue",
-    "/operator/walk-in",
+    "/operator/walk-in", "/operator/catalog",
 )  # fmt: skip
 FORMS = (
     "day/capacity", "day/close", "day/open", "room/pace", "room/open", "room/close", "queue/check-in", "queue/no-show",
-    "audit", "walk-in", "reservation/move", "reservation/extend", "reservation/remove",
+    "audit", "walk-in", "reservation/move", "reservation/extend", "reservation/remove", "catalog",
+    "catalog/remove",
 )  # fmt: skip
 
 

@@ -38,7 +38,8 @@ async def test_a_walk_in_that_is_refused_says_why(browser: OperatorBrowser, clie
     await browser.sign_in(Role.OFFICE)
     page = await browser.get(f"/operator/walk-in?day={DAY}&lang=en")
     fields = {**_form(page), "session": "morning"}
-    for niks in ({}, {"nik-1": "12"}, {"nik-1": NIK, "nik-2": NIK}):
+    attempts: list[dict[str, str]] = [{}, {"nik-1": "12"}, {"nik-1": NIK, "nik-2": NIK}]
+    for niks in attempts:
         wrong = await browser.submit("walk-in", **fields, **niks)
         assert (wrong.status_code, operator_text("walk_in_niks", "en") in wrong.text) == (422, True), niks
     online = await browser.submit("walk-in", **{**fields, "channel": "online", "nik-1": NIK})

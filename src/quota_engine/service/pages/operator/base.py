@@ -49,6 +49,7 @@ _TABS: Final = (
     ("/walk-in", "walk_in", STAFF_ROLES),
     ("/opening", "opening", READ_ROLES),
     ("/report", "report", READ_ROLES),
+    ("/catalog", "catalog", READ_ROLES),
     ("/audit", "audit", READ_ROLES),
 )
 _RETRY_S: Final = 5
@@ -64,6 +65,10 @@ _LOGGED_FIELDS: Final = (
     "to",
     "session",
     "channel",
+    "kind",
+    "first",
+    "last",
+    "change",
 )
 """Fields of a form that the audit log records beside the name of the operator."""
 

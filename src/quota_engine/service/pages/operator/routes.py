@@ -10,6 +10,7 @@ from quota_engine.service.http.auth import Role
 from quota_engine.service.pages.operator.audit import AuditPages
 from quota_engine.service.pages.operator.base import Handler, OperatorPages
 from quota_engine.service.pages.operator.calling import CallingPages
+from quota_engine.service.pages.operator.catalog_changes import CatalogPages
 from quota_engine.service.pages.operator.dashboard import DashboardPages
 from quota_engine.service.pages.operator.day import DayPages
 from quota_engine.service.pages.operator.opening import OpeningPages
@@ -25,7 +26,7 @@ from quota_engine.service.pages.operator.walk_in import WalkInPages
 def operator_routes(pages: OperatorPages) -> list[Route]:
     """Return the routes of all operators' pages."""
     dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
-    relocation = RelocationPages(pages)
+    relocation, catalog = RelocationPages(pages), CatalogPages(pages)
     report, calling = ReportPages(pages), CallingPages(pages)
     reservation, walk_in = RegistrationPages(pages), WalkInPages(pages)
     queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
@@ -43,11 +44,14 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/opening.csv", opening.csv),
         ("/report", report.report),
         ("/report.csv", report.csv),
+        ("/catalog", catalog.show),
         ("/audit", audit.audit),
     ]
     changes: list[tuple[str, Handler]] = [
         ("/day/capacity", day.set_capacities),
         ("/day/close", day.close),
+        ("/catalog", catalog.change),
+        ("/catalog/remove", catalog.remove),
         ("/day/open", day.open),
         ("/room/pace", room.set_pace),
         ("/room/open", room.open),

@@ -1,4 +1,4 @@
-"""Book a place for people who stand in the office, and print their tickets."""
+"""Book a place for people at the counter of an office."""
 
 from __future__ import annotations
 
