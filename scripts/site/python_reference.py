@@ -49,10 +49,16 @@ GROUPS: Final = {
 
 _FURTHER: Final = {
     "admission": ("Admission policies", "Policies decide who may try to take a place.", "quota_engine.admission"),
+    "catalogs": ("Functions of catalogs", "Opening times, working days, differences.", "quota_engine.catalog"),
+    "rate-limiting": (
+        "Rate limits in applications",
+        "A decorator, and middleware for ASGI and WSGI.",
+        "quota_engine.rate_limiting",
+    ),
     "client": ("Clients of the service", "The engine's methods over HTTP.", "quota_engine.client"),
     "stores": ("Interfaces of stores", "A store of your own implements these interfaces.", "quota_engine.ports"),
 }
-"""Pages of a whole public package."""
+"""Pages of a whole public package, besides the names that ``quota_engine`` has as well."""
 
 
 def _directive(name: str, module: str = "quota_engine") -> list[str]:

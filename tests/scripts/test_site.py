@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -128,6 +129,15 @@ def test_reference_has_every_public_name(pages: dict[str, str]) -> None:
     text = "".join(page for place, page in pages.items() if place.startswith("reference/python/"))
     missing = [name for name in quota_engine.__all__ if f":: quota_engine.{name}\n" not in text]
     assert missing == ["__version__"]
+    upgrading = (DOCS / "upgrading.md").read_text(encoding="utf-8")
+    packages = re.findall(
+        r"`(quota_engine\.[a-z]\w+)`", upgrading.partition("These parts are public:")[2].partition("- the command")[0]
+    )
+    assert len(packages) >= 5
+    for package in packages:
+        module = importlib.import_module(package)
+        own_names = [name for name in module.__all__ if getattr(quota_engine, name, None) is not getattr(module, name)]
+        assert [name for name in own_names if f":: {package}.{name}\n" not in text] == []
 
 
 def test_parts_from_other_hosts_are_found(tmp_path: Path) -> None:
