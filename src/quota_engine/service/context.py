@@ -33,6 +33,7 @@ from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.http.responses import ApiResponse
 from quota_engine.service.http.sse import EventStreams
+from quota_engine.service.observability.command_log import CommandLog
 from quota_engine.service.observability.exposition import render
 from quota_engine.service.observability.metrics import ServiceMetrics
 from quota_engine.service.observability.store_collector import StoreCollector
@@ -97,6 +98,7 @@ class ServiceContext:
         self._engine: AsyncQuotaEngine | None = None
         self._store_collector: StoreCollector | None = None
         self._tasks: list[PeriodicTask] = []
+        self.command_log = CommandLog(self.operator_folder, self.now_ms)
         self._worker_metrics = None if self._worker_directory is None else WorkerMetrics(self._worker_directory)
         self._readiness = "starting"
         self._readiness_checked_at_ms = 0

@@ -106,7 +106,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     publication_folder: str = ""
     """Folder of the records of published rooms and draws; empty: the memory of each process."""
     operator_folder: str = ""
-    """Folder of called numbers and of operators' changes of the catalog; empty: this machine, until it stops."""
+    """Folder of called numbers, and of operators' commands and changes of the catalog; empty: kept until the stop."""
     staging: bool = False
     """Mark every response with ``X-Quota-Engine-Staging: true``."""
     public_origins: Annotated[tuple[str, ...], msgspec.Meta(max_length=PUBLIC_ORIGINS_MAX)] = ()

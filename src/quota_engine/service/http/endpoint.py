@@ -208,7 +208,7 @@ def audited(command: str, handler: Handler) -> Handler:
     async def handle(context: Any, request: ApiRequest) -> Any:
         operator = "" if request.grant is None else request.grant.name
         subject = {**request.path, **_loggable_fields(request.body), "request": request.request_id}
-        return await recorded(operator, command, subject, handler(context, request))
+        return await recorded(context.command_log, operator, command, subject, handler(context, request))
 
     return handle
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
+from quota_engine.service.observability.command_log import CommandLog
+
 LOGGER_NAME: Final = "quota_engine.operators"
 _logger = logging.getLogger(LOGGER_NAME)
 _is_loggable = re.compile(r"(?!.*(?:[0-9][_.~-]*){16})[A-Za-z0-9_.~-]{1,160}").fullmatch
@@ -30,12 +32,25 @@ def record(operator: str, command: str, subject: Mapping[str, object], result: o
         subject: what the command was about; values that are not plain names or numbers are left out.
         result: HTTP status, or the name of an error.
     """
-    fields = "".join(f" {name}={value}" for name, value in subject.items() if _is_loggable(str(value)))
+    fields = "".join(f" {name}={value}" for name, value in _loggable(subject).items())
     _logger.info("%s: %s%s: %s", operator, command, fields, result)
 
 
-async def recorded(operator: str, command: str, subject: Mapping[str, object], work: Awaitable[Any]) -> Any:
+def _loggable(subject: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in subject.items() if _is_loggable(str(value))}
+
+
+async def recorded(
+    commands: CommandLog, operator: str, command: str, subject: Mapping[str, object], work: Awaitable[Any]
+) -> Any:
     """Await ``work``, and log the command with the HTTP status of its response or the name of its error.
+
+    Args:
+        commands: where the command is recorded for the operators' pages, too.
+        operator: name of the token's owner.
+        command: name of the call, or path of the page.
+        subject: as for :func:`record`.
+        work: returns the response.
 
     Returns:
         The response that ``work`` returns.
@@ -50,3 +65,4 @@ async def recorded(operator: str, command: str, subject: Mapping[str, object], w
         raise
     finally:
         record(operator, command, subject, result)
+        await commands.add(operator, command, _loggable(subject), str(result))

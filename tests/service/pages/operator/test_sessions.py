@@ -22,7 +22,7 @@ PAGES = (
     "/operator", "/operator/dashboard", "/operator/dashboard.csv", "/operator/day", "/operator/day/figures",
     "/operator/room", "/operator/room/figures", "/operator/queue", "/operator/queue.csv",
     "/operator/queue/no-show?number=1", "/operator/queue/rows", "/operator/opening", "/operator/opening.csv",
-    "/operator/report", "/operator/report.csv",
+    "/operator/report", "/operator/report.csv", "/operator/commands", "/operator/commands.csv",
     "/operator/offices", "/operator/offices/rows", "/operator/audit", "/operator/reservation?number=1&from=queue",
     "/operator/walk-in", "/operator/catalog",
 )  # fmt: skip

@@ -115,7 +115,8 @@ class OperatorPages:
                     return await handle(operator_request)
                 named = (name for name in fields if name in _LOGGED_FIELDS or name.startswith("capacity-"))
                 logged = {"office": office.id} | {name: fields[name] for name in named if _is_field_name(name)}
-                return await recorded(grant.name, request.url.path, logged, handle(operator_request))
+                commands = self.service.command_log
+                return await recorded(commands, grant.name, request.url.path, logged, handle(operator_request))
             except PageError as error:
                 return self._error_page(request, translator, grant, office, error)
             except InvalidRequest:

@@ -17,9 +17,10 @@ from typing import Final
 
 import msgspec
 
+from quota_engine.service.json_lines import append_line, read_last_lines
+
 CALLS_SHOWN_MAX: Final = 5
 COUNTER_LENGTH_MAX: Final = 20
-_TAIL_BYTES: Final = 262_144
 _DAYS_KEPT: Final = 2
 _IN_MEMORY_MAX: Final = 4_000
 
@@ -71,7 +72,7 @@ class CalledNumbers:
         if self._folder is None:
             calls = list(self._in_memory.get(f"{office} {day}", ()))
         else:
-            calls = await asyncio.to_thread(self._read, self._path(office, day))
+            calls = await asyncio.to_thread(read_last_lines, self._path(office, day), NumberCall)
         newest: dict[int, NumberCall] = {}
         for call in calls:
             if call.again or call.number not in newest:
@@ -87,9 +88,7 @@ class CalledNumbers:
         path = self._path(office, day)
         if not path.exists():
             self._delete_old(office, day)
-        # One write of less than a page: lines of two processes do not mix.
-        with path.open("ab", buffering=0) as file:
-            file.write(msgspec.json.encode(call) + b"\n")
+        append_line(path, call)
 
     def _delete_old(self, office: str, day: datetime.date) -> None:
         assert self._folder is not None
@@ -98,19 +97,3 @@ class CalledNumbers:
             if path.name < oldest:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-    @staticmethod
-    def _read(path: Path) -> list[NumberCall]:
-        try:
-            with path.open("rb") as file:
-                file.seek(0, 2)
-                start = max(0, file.tell() - _TAIL_BYTES)
-                file.seek(start)
-                lines = file.read().splitlines()
-        except OSError:
-            return []
-        calls: list[NumberCall] = []
-        for line in lines[1 if start else 0 :]:
-            with contextlib.suppress(msgspec.DecodeError):
-                calls.append(msgspec.json.decode(line, type=NumberCall))
-        return calls

@@ -11,6 +11,7 @@ from quota_engine.service.pages.operator.audit import AuditPages
 from quota_engine.service.pages.operator.base import Handler, OperatorPages
 from quota_engine.service.pages.operator.calling import CallingPages
 from quota_engine.service.pages.operator.catalog_changes import CatalogPages
+from quota_engine.service.pages.operator.commands import CommandPages
 from quota_engine.service.pages.operator.dashboard import DashboardPages
 from quota_engine.service.pages.operator.day import DayPages
 from quota_engine.service.pages.operator.opening import OpeningPages
@@ -27,7 +28,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
     """Return the routes of all operators' pages."""
     dashboard, day, room = DashboardPages(pages), DayPages(pages), RoomPages(pages)
     relocation, catalog = RelocationPages(pages), CatalogPages(pages)
-    report, calling = ReportPages(pages), CallingPages(pages)
+    report, calling, commands = ReportPages(pages), CallingPages(pages), CommandPages(pages)
     reservation, walk_in = RegistrationPages(pages), WalkInPages(pages)
     queue, opening, audit = QueueListPages(pages), OpeningPages(pages), AuditPages(pages)
     reads: list[tuple[str, Handler]] = [
@@ -46,6 +47,8 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/report.csv", report.csv),
         ("/catalog", catalog.show),
         ("/audit", audit.audit),
+        ("/commands", commands.show),
+        ("/commands.csv", commands.csv),
     ]
     changes: list[tuple[str, Handler]] = [
         ("/day/capacity", day.set_capacities),
