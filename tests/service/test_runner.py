@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from quota_engine.service.heartbeat import FILE_VARIABLE
+from quota_engine.service.observability.worker_metrics import DIRECTORY_VARIABLE, hung_workers
 
 pytestmark = pytest.mark.store
 
@@ -150,6 +151,9 @@ def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
         assert service.wait_for(r"worker (\d+) has not responded for 1000 ms") == str(hanging)
         assert service.wait_for(r"worker (\d+) ended") == str(hanging)
         assert other in service.workers()
+        environment = Path(f"/proc/{other}/environ").read_bytes().split(b"\0")
+        (folder,) = (line.partition(b"=")[2] for line in environment if line.startswith(DIRECTORY_VARIABLE.encode()))
+        assert len(hung_workers(Path(os.fsdecode(folder)), 0)) == 1, "the operators' pages do not learn of it"
         for _ in range(20):
             assert httpx.get(f"{service.url}/v1/offices").status_code == 200
     assert service.process.returncode == 0
