@@ -96,6 +96,7 @@ async def test_the_calendar_leads_to_every_day(browser: OperatorBrowser, client:
     assert 'aria-label="Tuesday, 8 December 2026: 200 places available"' in page
     days = re.findall(r'<a class="[^"]*" href="/operator\?office=surabaya&open=([0-9-]+)#', page)
     assert (len(days), days[0], days[-1]) == (18, str(DAY), "2026-12-31")
+    assert len(page.encode()) < 31_000, "the list of 125 offices needs 9 kB more"
     late = await browser.get(f"/operator?open={days[-1]}&lang=en")
     assert re.findall(r'id="open-([0-9-]+)"', late)[-1] == "2026-12-31"
     assert late.count('class="part"') == 6

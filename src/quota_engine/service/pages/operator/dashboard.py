@@ -33,10 +33,14 @@ from quota_engine.service.pages.operator.day_tables import (
     sessions_with_quotas,
     sum_counters,
 )
+from quota_engine.service.pages.operator.fields import queue_number
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest
 
 _DAYS_SHOWN: Final = 10
+_WEEKS_SHOWN: Final = 5
 _OFFICES_SHOWN_MAX: Final = 500
+_OFFICES_SHOWN: Final = 25
+"""Rows of a page. With more of them, and the list of all offices above, the page could exceed 40 kB."""
 _STREAM_EVERY_MS: Final = 1_000
 
 
@@ -79,7 +83,7 @@ class DashboardPages:
             "dashboard",
             days=[(table, day_row(office, table.view, translator.date(table.day), session)) for table in shown],
             opened=request.field("open"),
-            weeks=calendar_weeks(tables, pages.today(office)),
+            weeks=calendar_weeks(tables, shown[0].day if first else pages.today(office))[:_WEEKS_SHOWN],
             available={table.day: sum_counters(office, [table.view], session)["available"] for table in tables},
             weekdays=translator.weekdays(),
             sessions=[(one, name_of(office.sessions, one, translator.language)) for one in sessions],
@@ -131,11 +135,20 @@ class DashboardPages:
             opens = request.translator.moment(pages.local_time(min(later), office)) if later else ""
             closed = len(by_state.get(DayState.CLOSED, []))
             rows.append((office, len(open_days), closed, opens, sum_counters(office, open_days)))
+        start = min(queue_number(request.field("from")) or 0, max(0, len(rows) - 1))
+        end = start + _OFFICES_SHOWN
         return pages.render(
             request,
             template,
             "offices",
-            rows=rows,
+            rows=rows[start:end],
+            totals={name: sum(sums[name] for *_, sums in rows) for name in COUNTERS},
+            open_days_total=sum(open_days for _, open_days, *_ in rows),
+            count=len(rows),
+            start=start,
+            next_start=end if len(rows) > end else 0,
+            previous_start=max(0, start - _OFFICES_SHOWN),
+            query=request.query("from"),
             counters=COUNTERS,
             alerts=self._alerts.of_service(request),
             updated_at=pages.updated_at(request, now_ms),

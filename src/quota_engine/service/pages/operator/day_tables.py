@@ -125,11 +125,15 @@ def _quotas_of_session(office: ResolvedOffice, session: str) -> set[str]:
 
 
 def calendar_weeks(
-    tables: Iterable[DayTable], today: datetime.date
+    tables: Iterable[DayTable], first: datetime.date
 ) -> list[list[tuple[datetime.date, DayTable | None]]]:
-    """Return the weeks, Monday to Sunday, from today's to that of the last table; ``None`` for days without a table."""
+    """Return the weeks, Monday to Sunday, from that of ``first`` to that of the last table.
+
+    A day without a table has ``None``.
+    """
     by_day = {table.day: table for table in tables}
-    first = today - datetime.timedelta(days=today.weekday())
-    weeks = ((max(by_day, default=today) - first).days // 7) + 1
+    last = max(by_day, default=first)
+    first -= datetime.timedelta(days=first.weekday())
+    weeks = (last - first).days // 7 + 1
     days = [first + datetime.timedelta(days=ahead) for ahead in range(7 * weeks)]
     return [[(day, by_day.get(day)) for day in days[start : start + 7]] for start in range(0, len(days), 7)]

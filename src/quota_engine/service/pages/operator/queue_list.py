@@ -30,7 +30,7 @@ from quota_engine.service.pages.operator.reservation_lookup import (
 )
 from quota_engine.service.pages.registration_codes import format_code, read_code
 
-_ROWS_PER_PAGE: Final = 40
+_ROWS_PER_PAGE: Final = 30
 """Rows of a page. With more of them, the page would exceed 40 kB."""
 _ROWS_PER_SHEET: Final = 150
 _FILTERS: Final = {
