@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.network import Client
 from quota_engine.fuzz.virtual_loop import VirtualLoop
+from quota_engine.generators import drive_async
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.steps import (
     TIME_IS_OVER,
@@ -436,6 +437,11 @@ class SqlSessions:
     def session(self, end: CallEnd | None = None) -> _Session:
         """Give a function that carries out the steps of one generator, whose pauses end with its call."""
         return _Session(self._database, self._faults, self._client, self._recorder, end)
+
+    async def run(self, steps: Any, end: CallEnd | None = None) -> Any:
+        """Run the steps of one transaction, and return its result."""
+        async with self.session(end) as handle:
+            return await drive_async(steps, handle)
 
     async def close(self) -> None:
         """Do nothing: no connection is kept."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from quota_engine.stores.sql.steps import (
     Rows,
     SharedTransaction,
     Statement,
-    Step,
     Steps,
 )
 from quota_engine.stores.sql.sync_store import SqlStore
@@ -172,16 +170,19 @@ class CountingConnections(AsyncSqliteConnections):
 
     commits = 0
 
-    @contextlib.asynccontextmanager
-    async def session(self, end: CallEnd | None = None) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
-        """See :meth:`AsyncSqliteConnections.session`."""
-        async with super().session(end) as handle:
+    async def run(self, steps: Generator[RoundTrip, list[Rows], Any], end: CallEnd | None = None) -> Any:
+        """See :meth:`AsyncSqliteConnections.run`."""
 
-            async def count(step: Step) -> list[Rows]:
-                self.commits += isinstance(step, RoundTrip) and step.end == "commit"
-                return await handle(step)
+        def counted() -> Generator[RoundTrip, list[Rows], Any]:
+            step = next(steps)
+            try:
+                while True:
+                    self.commits += step.end == "commit"
+                    step = steps.send((yield step))
+            except StopIteration as end:
+                return end.value
 
-            yield count
+        return await super().run(counted(), end)
 
 
 async def test_tasks_of_many_offices_share_commits(tmp_path: Path) -> None:
@@ -264,3 +265,18 @@ def test_each_part_gets_its_own_copy_of_an_error() -> None:
         steps.throw(RolledBack("deadlock"))
     assert [str(one.error) for one in parts] == ["deadlock", "deadlock"]
     assert parts[0].error is not parts[1].error
+
+
+def test_refusals_outlive_a_connection_that_is_cut() -> None:
+    def refuses() -> Steps[Any]:
+        yield RoundTrip((Statement("lock", ("a",)),), begin=True)
+        yield RoundTrip((), end="rollback")
+        return [[("refused",)]]
+
+    refused = Part(SharedTransaction("a", refuses), None, lambda: None)
+    steps = run_together(SharedEnd([refused]))
+    next(steps)
+    assert steps.send([[]]) == RoundTrip((), end="rollback")
+    with pytest.raises(StopIteration):
+        steps.throw(RolledBack("the connection was cut"))
+    assert (refused.answer, refused.error) == ([[("refused",)]], None)

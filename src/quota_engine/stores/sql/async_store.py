@@ -6,7 +6,6 @@ __all__ = ["AsyncSqlStore"]
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from quota_engine.generators import drive_async
@@ -14,7 +13,16 @@ from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.sql.requests import Call, as_call, command_call
 from quota_engine.stores.sql.shared_transactions import Part, PartQueue, SharedEnd, run_together
-from quota_engine.stores.sql.steps import LedgerLoad, Rows, SharedTransaction, Step, Steps, StoreStep, ThreadWork
+from quota_engine.stores.sql.steps import (
+    LedgerLoad,
+    NotStarted,
+    Rows,
+    SharedTransaction,
+    Step,
+    Steps,
+    StoreStep,
+    ThreadWork,
+)
 from quota_engine.stores.sql.store_base import SOLD_OUT, SqlStoreBase
 from quota_engine.stores.task_batching import TaskBatchingStore, TaskCall
 
@@ -127,22 +135,21 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
                 if isinstance(step, LedgerLoad):
                     return await self._drive(step.steps())
                 if isinstance(step, SharedTransaction):
-                    return await self._share(step, session, end)
+                    return await self._share(step, end)
                 rows: list[Rows] = await session(step)
                 return rows
 
             return await drive_async(steps, handle)
 
-    async def _share(
-        self, step: SharedTransaction, session: Callable[[Step], Awaitable[list[Rows]]], end: CallEnd | None
-    ) -> list[Rows]:
+    async def _share(self, step: SharedTransaction, end: CallEnd | None) -> list[Rows]:
         """Carry out a ledger's transaction at once, or with those of other ledgers when a transaction ends."""
         queue = self._parts
         if queue.begin():
             try:
-                return await drive_async(step.steps(), session)
+                answer: list[Rows] = await self._connections.run(step.steps(), end)
             finally:
                 self._end_transaction()
+            return answer
         done = asyncio.Event()
         part = Part(step, end, done.set)
         queue.waiting.append(part)
@@ -165,7 +172,11 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
     async def _run_together(self, parts: list[Part]) -> None:
         end = SharedEnd(parts)
         try:
-            async with self._connections.session(end) as session:
-                await drive_async(run_together(end), session)
+            await self._connections.run(run_together(end), end)
+        except NotStarted as error:
+            for part in end.parts:
+                part.error = NotStarted(str(error))
         finally:
             self._end_transaction()
+            for part in parts:
+                part.wake()

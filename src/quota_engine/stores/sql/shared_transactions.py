@@ -13,6 +13,7 @@ from __future__ import annotations
 
 __all__ = ["Part", "PartQueue", "SharedEnd", "run_together"]
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -24,6 +25,7 @@ from quota_engine.stores.sql.steps import (
     TIME_IS_OVER,
     CommitUnknown,
     NotShared,
+    NotStarted,
     RolledBack,
     RoundTrip,
     Rows,
@@ -45,7 +47,7 @@ class Part:
         end: The end of its batch, if it has one.
         step: The round trip that it waits for; ``None`` if it has ended.
         answer: The result of its steps.
-        error: The error of its steps.
+        error: The error of its steps; that of an abandoned transaction until they have ended.
         leads: The parts of the transaction that this part's thread carries out, if it does so.
         wake: Wakes the thread or task that waits for this part.
     """
@@ -58,14 +60,14 @@ class Part:
         Args:
             request: Its steps, which this object begins.
             end: The end of its batch, if it has one.
-            wake: Wakes the thread or task that waits. Called when the part has an answer or an error.
+            wake: Wakes the thread or task that waits, once the transaction has ended.
         """
         self.end = end
         self.wake = wake
         self.leads: list[Part] = []
         self.step: RoundTrip | None = None
         self.answer: list[Rows] = []
-        self.error: Exception | None = None
+        self.error: Exception | None = NotStarted(_ABANDONED)
         self._steps: Generator[Any, list[Rows], list[Rows]] = request.steps()
 
     @property
@@ -94,13 +96,11 @@ class Part:
             while step.end == "rollback":
                 step = self._steps.send([[] for _ in step.statements])
         except StopIteration as end:
-            self.answer = end.value
+            self.answer, self.error = end.value, None
         except Exception as error:  # raised again in the part's own call
             self.error = error
         else:
             self.step = step
-            return
-        self.wake()
 
 
 class SharedEnd(CallEnd):
@@ -149,7 +149,8 @@ def run_together(end: SharedEnd) -> Steps[None]:
         if end.parts:
             yield from _round_trip(parts, end.parts, end="commit")
         elif is_open:
-            yield RoundTrip((), end="rollback")
+            with contextlib.suppress(Exception):  # all parts have their answers, which were true under the locks
+                yield RoundTrip((), end="rollback")
     finally:
         for part in parts:
             if part.step is not None:

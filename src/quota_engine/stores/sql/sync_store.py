@@ -178,14 +178,13 @@ class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
         Raises:
             NotStarted: The end has come before the transaction began.
         """
-        queue, woken = self._parts, threading.Event()
+        queue, part = self._parts, None
         with self._lock:
-            if begins := queue.begin():
-                part = None
-            else:
+            if not queue.begin():
+                woken = threading.Event()
                 part = Part(step, end, woken.set)
                 queue.waiting.append(part)
-        if begins or part is None:
+        if part is None:
             try:
                 return drive(step.steps(), session)
             finally:
@@ -232,6 +231,9 @@ class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
                 drive(run_together(end), session)
         finally:
             self._end_transaction()
+            for part in parts:
+                if part is not leader:
+                    part.wake()
 
     def _end_transaction(self) -> None:
         """Count a transaction as ended, and let waiting threads begin the next ones."""

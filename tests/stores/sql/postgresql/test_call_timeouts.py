@@ -23,12 +23,12 @@ from quota_engine.stores.sql.postgresql.dialect import time_outs
 from quota_engine.stores.sql.postgresql.factory import open_async_store, open_store
 from quota_engine.stores.sql.postgresql.protocol import Prepared
 from quota_engine.stores.sql.postgresql.url import parse_url
-from quota_engine.stores.sql.steps import RoundTrip, Statement
+from quota_engine.stores.sql.steps import LedgerRow, RoundTrip, Statement
 from quota_engine.stores.sql.sync_store import SqlStore
 from tests.support.call_times import SLACK_MS, TimedBookings, error_of
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.postgresql_servers import PostgresqlServer
-from tests.support.postgresql_steps import opened
+from tests.support.postgresql_steps import ADDRESS, opened
 
 TIME_MS = 500
 LONGER_MS = 1_200
@@ -215,6 +215,32 @@ def test_time_outs_of_a_transaction_come_from_the_time_left(each_postgresql: Pos
     newest = set(SETTINGS) if each_postgresql.query("SHOW server_version_num")[0][0] >= "170000" else set(SETTINGS[:3])
     assert {name for name, _ in rows} == newest
     assert all(0 < value <= 2_000 for _, value in rows)
+
+
+def test_wait_for_a_lock_shortens_the_wait_for_a_commit(each_postgresql: PostgresqlServer, schema: str) -> None:
+    """Before PostgreSQL 17, a commit that the network holds would otherwise be late by the wait for the lock."""
+    with opened(each_postgresql, schema) as connections:
+        connections._statements["idle"] = Prepared(
+            "SELECT setting::int FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'"
+        )
+        idle, lock = Statement("idle"), Statement("lock_ledger", (ADDRESS,))
+        with connections.session(CallEnd(monotonic_ms() + 4_000)) as handle:
+            (((before,),),) = handle(RoundTrip((idle,), begin=True))
+            held = threading.Event()
+
+            def hold() -> None:
+                with locked(each_postgresql, schema):
+                    held.set()
+                    time.sleep(0.3)
+
+            holder = threading.Thread(target=hold)
+            holder.start()
+            held.wait(10)
+            (row,), ((after,),) = handle(RoundTrip((lock, idle)))
+            holder.join()
+    assert LedgerRow(*row).last_number == 0
+    is_older = each_postgresql.query("SHOW server_version_num")[0][0] < "170000"
+    assert before - after >= 300 if is_older else before == after
 
 
 def test_time_outs_are_the_shorter_of_the_settings_and_the_time_left() -> None:

@@ -16,13 +16,22 @@ _ROW: Final = (
     " snapshot_number"
 )
 _NOW_MS: Final = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+_IDLE: Final = "idle_in_transaction_session_timeout"
+_SHORTEN_IDLE: Final = (
+    f"CASE WHEN current_setting('server_version_num')::int < 170000 AND current_setting('{_IDLE}') <> '0'"
+    f" THEN set_config('{_IDLE}', greatest(1, (1000 * extract(epoch FROM current_setting('{_IDLE}')::interval"
+    " - (clock_timestamp() - now())))::int)::text, true) END"
+)
+"""A server before PostgreSQL 17 cannot bound a whole transaction. So the wait for the lock is taken off the time for which the
+server waits for the commit. It is a part of the time's column, which is computed after the lock was granted.
+"""
 
 # ruff: noqa: S608  # the only part that is filled in is the schema, which the URL's check holds to letters and digits
 # The outer query takes the time after the lock was granted. PostgreSQL does not merge a query that locks rows into the
 # outer one; in the same query, the time would be that of the scan, before a wait.
 _TEXTS: Final = {
     "read_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM {{schema}}.ledgers WHERE address = $1",
-    "lock_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM"
+    "lock_ledger": f"SELECT {_ROW}, CASE WHEN ({_SHORTEN_IDLE}) IS NULL THEN {_NOW_MS} ELSE {_NOW_MS} END FROM"
     f" (SELECT {_ROW} FROM {{schema}}.ledgers WHERE address = $1 FOR UPDATE) AS locked",
     "try_lock_ledger": f"SELECT {_ROW}, {_NOW_MS} FROM"
     f" (SELECT {_ROW} FROM {{schema}}.ledgers WHERE address = $1 FOR UPDATE SKIP LOCKED) AS locked",

@@ -15,7 +15,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -23,6 +23,7 @@ from typing import Any, Final, Literal, TypeVar
 from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.forks import call_in_child
+from quota_engine.generators import drive
 from quota_engine.stores.call_end import CallEnd, seconds_until
 from quota_engine.stores.sql.sqlite.dialect import APPLICATION_ID, SCHEMA, SCHEMA_VERSION, SqliteDialect
 from quota_engine.stores.sql.steps import (
@@ -374,11 +375,7 @@ class AsyncSqliteConnections:
                 return []
             assert isinstance(step, RoundTrip)
             if step.begin:
-                try:
-                    async with asyncio.timeout(None if end is None else seconds_until(end.ends_at_ms)):
-                        await self._writing.acquire()
-                except TimeoutError:
-                    raise NotStarted(_WRITING) from None
+                await self._take_turn(end)
                 has_turn = True
             try:
                 return await self._in_thread(lambda: lease.run(step))
@@ -394,6 +391,37 @@ class AsyncSqliteConnections:
                 await self._in_thread(lease.roll_back)
             if has_turn:
                 self._writing.release()
+
+    async def run(self, steps: Generator[RoundTrip, list[Rows], T], end: CallEnd | None = None) -> T:
+        """Carry out a whole transaction in one thread, and return its result: each change of threads takes time.
+
+        Args:
+            steps: Its round trips, from a begin to an end. The generator runs in the thread, too.
+            end: The end of the call, if it has one.
+
+        Raises:
+            NotStarted: The end has come before the other transactions of the process have ended.
+        """
+        await self._take_turn(end)
+        lease = _Lease(self._file, end)
+
+        def carry_out() -> T:
+            try:
+                return drive(steps, lease.run)
+            finally:
+                lease.roll_back()
+
+        try:
+            return await self._in_thread(carry_out)
+        finally:
+            self._writing.release()
+
+    async def _take_turn(self, end: CallEnd | None) -> None:
+        try:
+            async with asyncio.timeout(None if end is None else seconds_until(end.ends_at_ms)):
+                await self._writing.acquire()
+        except TimeoutError:
+            raise NotStarted(_WRITING) from None
 
     async def _in_thread(self, run: Callable[[], T]) -> T:
         """Run in a thread. A cancelled caller waits for the end, because the connection is in use until then."""
