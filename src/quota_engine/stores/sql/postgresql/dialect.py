@@ -22,8 +22,8 @@ _SHORTEN_IDLE: Final = (
     f" THEN set_config('{_IDLE}', greatest(1, (1000 * extract(epoch FROM current_setting('{_IDLE}')::interval"
     " - (clock_timestamp() - now())))::int)::text, true) END"
 )
-"""A server before PostgreSQL 17 cannot bound a whole transaction. So the wait for the lock is taken off the time for which the
-server waits for the commit. It is a part of the time's column, which is computed after the lock was granted.
+"""A server before PostgreSQL 17 cannot bound a whole transaction. So it takes the wait for the lock off the time for
+which it waits for the commit. It is a part of the time's column, which is computed after the lock was granted.
 """
 
 # ruff: noqa: S608  # the only part that is filled in is the schema, which the URL's check holds to letters and digits

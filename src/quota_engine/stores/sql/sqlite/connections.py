@@ -396,7 +396,7 @@ class AsyncSqliteConnections:
         """Carry out a whole transaction in one thread, and return its result: each change of threads takes time.
 
         Args:
-            steps: Its round trips, from a begin to an end. The generator runs in the thread, too.
+            steps: Its round trips, from the begin on. The generator runs in the thread, too.
             end: The end of the call, if it has one.
 
         Raises:
