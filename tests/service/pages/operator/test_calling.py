@@ -12,7 +12,7 @@ import pytest
 from quota_engine.service.http.auth import Role
 from quota_engine.service.pages.operator.called_numbers import CalledNumbers, NumberCall
 from tests.support.form_browser import OperatorBrowser
-from tests.support.in_process_service import DAY, Client
+from tests.support.in_process_service import DAY, NIK, Client
 from tests.support.page_texts import operator_text
 
 
@@ -40,10 +40,11 @@ async def test_the_next_number_is_called_and_shown_on_the_screen(browser: Operat
     taken = await browser.submit("call", number="1", counter="4")
     assert (taken.status_code, operator_text("call_taken", "en", number=1) in html.unescape(taken.text)) == (409, True)
     assert (await browser.submit("call", number="99")).status_code == 409
+    assert NIK[:11] not in (await browser.submit("call", number="3", counter=NIK)).text
     await browser.submit("call", number="2", counter="4")
     again = await browser.submit("call", number="1", counter="3", again="yes")
     assert again.status_code == 200
-    assert re.findall(r"<strong>(\d)</strong>", await browser.get("/operator/screen/rows")) == ["1", "2"]
+    assert re.findall(r"<strong>(\d)</strong>", await browser.get("/operator/screen/rows")) == ["1", "2", "3"]
     client.clock.advance_ms(16_000)
     assert 'class="new"' not in await browser.get("/operator/screen/rows")
 

@@ -88,6 +88,9 @@ async def test_wrong_days_and_roles_are_refused(browser: OperatorBrowser) -> Non
     for first, last in (("", ""), ("x", ""), ("2026-12-01", ""), (str(NEXT), str(DAY)), (str(DAY), "2030-01-01")):
         wrong = await browser.submit("catalog", kind="closure", first=first, last=last, confirm="yes")
         assert (wrong.status_code, 'id="closure-first-error"' in wrong.text) == (422, True), (first, last)
+    for reason in (NIK, f"for {NIK[:4]} {NIK[4:8]}-{NIK[8:]}"):
+        wrong = await browser.submit("catalog", **{**CLOSURE, "reason": reason})
+        assert (wrong.status_code, NIK in wrong.text, 'id="closure-reason-error"' in wrong.text) == (422, False, True)
     assert (await browser.submit("catalog", kind="nix")).status_code == 400
     assert (await browser.submit("catalog", kind="closure", first="2026-12-12")).status_code == 422, "a Saturday"
     await browser.sign_in(Role.AUDITOR)

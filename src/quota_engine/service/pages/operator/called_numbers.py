@@ -20,7 +20,8 @@ import msgspec
 from quota_engine.service.json_lines import append_line, read_last_lines
 
 CALLS_SHOWN_MAX: Final = 5
-COUNTER_LENGTH_MAX: Final = 20
+COUNTER_LENGTH_MAX: Final = 10
+"""Too short for an identity, because the hall sees it."""
 _DAYS_KEPT: Final = 2
 _IN_MEMORY_MAX: Final = 4_000
 

@@ -6,6 +6,7 @@ __all__ = ["CatalogPages"]
 
 import datetime
 import os
+import re
 from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
@@ -24,6 +25,8 @@ _PATH: Final = "/operator/catalog"
 _FIELD: Final = "capacity-"
 _DAYS_MAX: Final = 370
 _REASON_LENGTH_MAX: Final = 200
+_has_long_number: Final = re.compile(r"(?:[0-9][ .-]?){10}").search
+"""Ten digits may be an identity, which the file and the page must not keep."""
 _AFFECTED: Final = (State.CONFIRMED, State.HELD, State.WAITING)
 
 
@@ -102,6 +105,8 @@ class CatalogPages:
         if not today <= first <= last <= today + datetime.timedelta(days=_DAYS_MAX - 1):
             return FieldError(f"{kind}-first", translator("change_dates"))
         reason = request.field("reason")[:_REASON_LENGTH_MAX]
+        if _has_long_number(reason):
+            return FieldError(f"{kind}-reason", translator("change_reason"), "")
         return CatalogChange(
             change_id,
             office.id,
