@@ -22,18 +22,19 @@ local function padded(number)
   return format("%015.0f", number)
 end
 
--- Return a time or duration of at least 0 in base 36. tonumber(text, 36) is the inverse.
-local function short(number)
-  local text = ""
-  repeat -- four digits at a time, because each text between costs as much as its digits
-    local low = number % 1679616
-    number = (number - low) / 1679616
-    local fourth, third, second = low % 36, math.floor(low / 36) % 36, math.floor(low / 1296) % 36
-    local first = math.floor(low / 46656)
-    text = string.char(first + (first < 10 and 48 or 87), second + (second < 10 and 48 or 87),
-      third + (third < 10 and 48 or 87), fourth + (fourth < 10 and 48 or 87)) .. text
-  until number == 0
-  return string.match(text, "^0*(.+)$")
+-- Return a time or duration of at least 0 in base 36. tonumber(text, 36) is the inverse. Four digits are made at a time,
+-- because each text between costs as much as its digits. The digits in front of them are remembered: in a time, they stay the
+-- same for 28 minutes.
+local short
+local short_front = remembering(function(number) return short(number) end, 500)
+function short(number)
+  local low = number % 1679616
+  local fourth, third, second = low % 36, math.floor(low / 36) % 36, math.floor(low / 1296) % 36
+  local first = math.floor(low / 46656)
+  local text = string.char(first + (first < 10 and 48 or 87), second + (second < 10 and 48 or 87),
+    third + (third < 10 and 48 or 87), fourth + (fourth < 10 and 48 or 87))
+  if low < number then return short_front((number - low) / 1679616) .. text end
+  return (string.gsub(text, "^0+(.)", "%1"))
 end
 
 -- The same for durations. At an opening nearly all holds have the same few.

@@ -29,6 +29,12 @@
 local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED
 local call, ledger
 
+-- Changes of a call, which are written together at its end. They are variables and not fields of ledger, because each access
+-- to a field of a variable costs one more step.
+local records, records_changed -- id -> text, or false if there is none; the ids to write
+local claims, claims_changed -- applicant -> ids, or false; the applicants to write
+local due_changes, new_events -- member -> true to add it, false to delete it; the events to append
+
 local NEVER_MS = 2 ^ 52
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
@@ -39,43 +45,39 @@ local ARGUMENTS_MAX = 256 -- of one server call; even, because some arguments co
 -- Functions of other files that make their state new.
 local BEGINNINGS = {}
 
--- Begin a call. The server may keep these functions, so nothing of an earlier call may remain.
-local function begin_call()
-  call = redis.call
-  HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-  DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-  ledger = {
-    days = {}, choices = {}, indexes = {}, changed = {}, deadlines = {},
-    records = {}, records_changed = {}, -- id -> text, or false if there is none; the ids to write
-    claims = {}, claims_changed = {}, -- applicant -> ids, or false; the applicants to write
-    penalties = {}, -- applicant -> text, or false if there is none
-    due = {}, events = {}, -- member -> true to add it, false to delete it; the events to append
-  }
-  for _, begin in ipairs(BEGINNINGS) do begin() end
-end
-
 local known_rules = remembering(rules_of_text, KNOWN_TEXTS_MAX)
 
 -- The choice of a text. At an opening nearly all callers want the same few.
 local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
 
-local function load_head()
+-- Begin a call, and read the head. The server may keep these functions, so nothing of an earlier call may remain.
+local function begin_call()
+  call = redis.call
+  HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+  DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+  records, records_changed, claims, claims_changed, due_changes, new_events = {}, {}, {}, {}, {}, {}
   local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor", "abandoned")
-  ledger.now_ms = tonumber(head[1] or "0")
-  ledger.number = tonumber(head[2] or "0")
-  ledger.rules = known_rules(head[3] or DEFAULT_RULES)
-  ledger.forgotten_day_max = tonumber(head[4] or "0")
-  ledger.next_forget_ms = tonumber(head[5] or int(NEVER_MS))
-  ledger.cursor = head[6] or ""
-  ledger.abandoned = head[7] or "0,0,0"
-  ledger.head, ledger.read_next_forget_ms, ledger.read_forgotten_day_max = head, ledger.next_forget_ms, ledger.forgotten_day_max
+  -- The table has at most 16 fields in a plain reserve: one more would double its memory.
+  ledger = {
+    now_ms = tonumber(head[1] or "0"),
+    number = tonumber(head[2] or "0"),
+    rules = known_rules(head[3] or DEFAULT_RULES),
+    forgotten_day_max = tonumber(head[4] or "0"),
+    next_forget_ms = tonumber(head[5] or int(NEVER_MS)),
+    cursor = head[6] or "",
+    abandoned = head[7] or "0,0,0",
+    head = head,
+    days = {}, choices = {}, indexes = {}, changed = {}, deadlines = {},
+    penalties = {}, -- applicant -> text, or false if there is none
+  }
+  for _, begin in ipairs(BEGINNINGS) do begin() end
 end
 
--- Return true if the fields of the head that few events change are as they were read.
+-- Return true if the fields of the head that few events change are as they were read. The days set two of them, and
+-- ledger.renewed with them.
 local function is_head_as_read()
   local head = ledger.head
-  return ledger.read_next_forget_ms == ledger.next_forget_ms and ledger.read_forgotten_day_max == ledger.forgotten_day_max
-    and head[6] == ledger.cursor and head[7] == ledger.abandoned
+  return not ledger.renewed and head[6] == ledger.cursor and head[7] == ledger.abandoned
 end
 
 local function call_with(name, key, arguments)
@@ -214,30 +216,30 @@ local function read_ahead(key, known, fields)
 end
 
 local function record_text(id)
-  local text = ledger.records[id]
+  local text = records[id]
   if text == nil then
     text = call("HGET", RECORDS, id)
-    ledger.records[id] = text
+    records[id] = text
   end
   return text
 end
 
 local function write_record(id, text)
-  ledger.records[id], ledger.records_changed[id] = text, true
+  records[id], records_changed[id] = text, true
 end
 
 -- Return the ids of an applicant's claims as text, or false.
 local function claims_text(applicant)
-  local text = ledger.claims[applicant]
+  local text = claims[applicant]
   if text == nil then
     text = call("HGET", CLAIMS, applicant)
-    ledger.claims[applicant] = text
+    claims[applicant] = text
   end
   return text
 end
 
 local function write_claims(applicant, text)
-  ledger.claims[applicant], ledger.claims_changed[applicant] = text, true
+  claims[applicant], claims_changed[applicant] = text, true
 end
 
 local function penalty_text(applicant)
@@ -275,35 +277,34 @@ end
 
 -- Write the changed due holds. Called before any read of what is due.
 local function flush_due()
-  local only, is_added = next(ledger.due)
+  local only, is_added = next(due_changes)
   if only == nil then return end
-  if next(ledger.due, only) == nil then
-    ledger.due[only] = nil
+  if next(due_changes, only) == nil then
+    due_changes[only] = nil
     if is_added then call("ZADD", DUE, 0, only) else call("ZREM", DUE, only) end
     return
   end
   local added, gone = {}, {}
-  for member, is_there in pairs(ledger.due) do
+  for member, is_there in pairs(due_changes) do
     if is_there then
       added[#added + 1], added[#added + 2] = 0, member
     else
       gone[#gone + 1] = member
     end
   end
-  ledger.due = {}
+  due_changes = {}
   call_with("ZADD", DUE, added)
   call_with("ZREM", DUE, gone)
 end
 
 local function flush()
-  local events = ledger.events
-  local first = ledger.number - #events
-  for index = 1, #events do
-    call("XADD", EVENTS, int(first + index) .. "-0", "e", events[index])
-    events[index] = nil
+  local first = ledger.number - #new_events
+  for index = 1, #new_events do
+    call("XADD", EVENTS, int(first + index) .. "-0", "e", new_events[index])
+    new_events[index] = nil
   end
-  flush_hash(RECORDS, ledger.records, ledger.records_changed)
-  flush_hash(CLAIMS, ledger.claims, ledger.claims_changed)
+  flush_hash(RECORDS, records, records_changed)
+  flush_hash(CLAIMS, claims, claims_changed)
   flush_due()
 end
 
@@ -372,12 +373,12 @@ end
 -- Delete the index entries of a record whose day is forgotten, which the purge has not reached yet.
 local function purge_record(rest)
   if ACTIVE[rest.state] then unclaim(rest) end
-  if rest.state == "HELD" then ledger.due[due_member(rest)] = false end
+  if rest.state == "HELD" then due_changes[due_member(rest)] = false end
   if rest.state == "WAITING" then wait_list().leave(rest) end
 end
 
 local function push_due(day, record)
-  ledger.due[due_member(record)] = true
+  due_changes[due_member(record)] = true
   set_due(day, record.quotas, true)
   if record.deadline_at_ms < day.next_due_ms then day.next_due_ms = record.deadline_at_ms end
 end
@@ -419,7 +420,7 @@ end
 local function append(at_ms, event)
   ledger.number = ledger.number + 1
   ledger.now_ms = at_ms
-  ledger.events[#ledger.events + 1] = event
+  new_events[#new_events + 1] = event
 end
 
 -- Apply a new hold, the step of nearly every command at an opening. Does what reservation_changed does, without the parts
@@ -437,7 +438,7 @@ local function reservation_held(day, option, id, applicants, text, now_ms, deadl
     local quota = quotas[option.quotas[index]]
     quota.free, quota.held = quota.free - units, quota.held + units
   end
-  ledger.due[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
+  due_changes[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
   if not day.due[option.text] then set_due(day, option.text, true) end
   if deadline.at_ms < day.next_due_ms then day.next_due_ms = deadline.at_ms end
   ledger.changed[day.number] = true
@@ -487,7 +488,7 @@ local function reservation_changed(verb, old, new, at_ms)
       local returned = kept[name] and old.units - new.units or old.units
       if returned > 0 then give_back(old_day, name, returned, new, ended_at_ms) end
     end
-    if old.state == "HELD" then ledger.due[due_member(old)] = false end
+    if old.state == "HELD" then due_changes[due_member(old)] = false end
   end
   if old and old.state == "WAITING" then
     mark_changed(old_day)

@@ -77,7 +77,7 @@ local function rewrite_reservations(day, renamed, now_ms)
     local old_choice = choice_of(record.choice)
     local choice = guards().rewrite_choice(renamed, day, old_choice)
     if choice.text ~= old_choice.text then
-      if record.state == "HELD" then ledger.due[due_member(record)] = false end
+      if record.state == "HELD" then due_changes[due_member(record)] = false end
       if record.option ~= "" then
         record.quotas = guards().rewrite_option(renamed, guards().matching(day, choice), names(record.quotas))
         for _, option in ipairs(choice.options) do

@@ -228,7 +228,6 @@ local ANSWERS = {
 }
 
 begin_call()
-load_head()
 ledger.is_read_only = true
 local now_ms, _, checks_fence, seen = call_time()
 local fences, fence

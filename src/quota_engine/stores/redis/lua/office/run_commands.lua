@@ -1,7 +1,6 @@
 -- run_commands: one call of a command script. Body of main(), which apply_commands.lua describes.
 
 begin_call()
-load_head()
 local now_ms, touches, checks_fence, seen = call_time()
 local fences, fence
 if checks_fence == "@" then
@@ -21,8 +20,8 @@ if commands[2] then -- a lone command reads its record and claims itself
     end
     if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
   end
-  read_ahead(RECORDS, ledger.records, ids)
-  read_ahead(CLAIMS, ledger.claims, applicants)
+  read_ahead(RECORDS, records, ids)
+  read_ahead(CLAIMS, claims, applicants)
 end
 local number_before, cursor_before = ledger.number, ledger.cursor
 local clock_ms = now_ms

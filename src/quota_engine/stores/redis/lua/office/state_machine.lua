@@ -147,7 +147,7 @@ local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 -- fields: "reserve", id, day, applicants, join_wait_list ("1"), hold_ttl_ms, choice (one text of six fields)
 local function reserve(fields, now_ms, now)
   local id, number, party, join_wait_list, hold_ttl_ms = fields[2], fields[3], fields[4], fields[5], fields[6]
-  local choice, day_number = choice_by_text(fields[7]), tonumber(number)
+  local choice, day_number = fields.choice or choice_by_text(fields[7]), tonumber(number)
   local applicants = fields.applicants or names(party)
   local known, rest = record_of(id)
   if known then
@@ -341,15 +341,20 @@ setmetatable(FORMS, { __index = load_rare_commands })
 
 local RESERVE = "^reserve\t(" .. NAME .. ")\t" .. NUMBER .. "\t([%w_%-%.][%w_%-%.,]*)\t([01])\t" .. NUMBER .. "\t([^\n]+)$"
 local CHOICE_ONLY = "^" .. CHOICE .. "$"
+-- The choice of a command, or nil if the text is not one. It is checked when it is first seen.
+local checked_choice = remembering(function(text)
+  return string.match(text, CHOICE_ONLY) and choice_by_text(text) or nil
+end, KNOWN_TEXTS_MAX)
 
 -- Return the fields of a command, or nil if the line is not one.
 local function parse(line)
   local id, number, party, join_wait_list, hold_ttl_ms, choice_text = string.match(line, RESERVE)
   if id then
     if #number > DIGITS_MAX or #hold_ttl_ms > DIGITS_MAX then return nil end
-    if not string.match(choice_text, CHOICE_ONLY) then return nil end
+    local choice = checked_choice(choice_text)
+    if not choice then return nil end
     local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
-    return { "reserve", id, number, party, join_wait_list, hold_ttl_ms, choice_text, applicants = applicants }
+    return { "reserve", id, number, party, join_wait_list, hold_ttl_ms, choice_text, applicants = applicants, choice = choice }
   end
   local name = string.match(line, "^[%l_]+")
   local form = name and FORMS[name]

@@ -25,13 +25,13 @@ end
 
 local function join(record)
   call("ZADD", WAITING, record.day * EVENT_NUMBERS + record.wait_list_number, record.id)
-  ledger.due[record.paused_until_ms > 0 and paused_member(record) or queue_member(record)] = true
+  due_changes[record.paused_until_ms > 0 and paused_member(record) or queue_member(record)] = true
 end
 
 local function leave(record)
   call("ZREM", WAITING, record.id)
-  ledger.due[queue_member(record)] = false
-  if record.paused_until_ms > 0 then ledger.due[paused_member(record)] = false end
+  due_changes[queue_member(record)] = false
+  if record.paused_until_ms > 0 then due_changes[paused_member(record)] = false end
 end
 
 local function is_served(day, now_ms)
@@ -88,7 +88,7 @@ local function resume(day, now_ms)
   local members = over_members(day, now_ms)
   for index = 1, math.min(#members, RESUME_MAX) do
     local rest = string.sub(members[index], #day.text + 19)
-    ledger.due[members[index]], ledger.due["w" .. day.text .. SLASH .. rest] = false, true
+    due_changes[members[index]], due_changes["w" .. day.text .. SLASH .. rest] = false, true
   end
   flush_due()
   return #members > RESUME_MAX
@@ -106,7 +106,7 @@ local function next_of(day, demand, behind, now_ms)
     local record = record_of_text(id, record_text(id))
     if record.paused_until_ms <= now_ms then return record, member end
     -- The time has run back since its pause ended.
-    if not ledger.is_read_only then ledger.due[member], ledger.due[paused_member(record)] = false, true end
+    if not ledger.is_read_only then due_changes[member], due_changes[paused_member(record)] = false, true end
     behind = member
   end
 end
