@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("quota_engine.cli.simulate:simulate", "Simulate an opening against the real engine."),
     "bench": ("quota_engine.cli.bench:bench", "Benchmark the engine on this machine and on a store."),
-    "sizing": ("quota_engine.cli.sizing:sizing", "Compute memory and cores of store and service."),
     "draw": ("quota_engine.cli.draw:app", "Prepare, run and verify a draw on files."),
     "room": ("quota_engine.cli.room:app", "Verify the transcript of a waiting room, or control it."),
     "loadtest": ("quota_engine.cli.loadtest:app", "Replay openings against a staging service."),
+    "sizing": ("quota_engine.cli.sizing:sizing", "Compute memory and cores of store and service."),
     "serve": ("quota_engine.cli.serve:serve", "Serve bookings over HTTP."),
     "init": ("quota_engine.cli.init:init", "Ask five questions, and write a catalog and a configuration."),
     "day": ("quota_engine.cli.day:app", "Close a day and move its people to other days."),
