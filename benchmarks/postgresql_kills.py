@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = ["main"]
 
 import argparse
+import contextlib
 import time
 from collections.abc import Sequence
 from random import Random
@@ -24,24 +25,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--offices", type=int, default=1, help="their batches share transactions")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     random = Random(options.seed)
     with PostgresqlServer(wheel_programs()) as server:
         url = server.url(schema="kills")
-        store = open_office(url)
+        offices = [f"office{number}" for number in range(options.offices)]
+        store = open_office(url, offices)
         began_s = time.monotonic()
-        with Load(store, options.threads) as load:
+        threads = max(1, options.threads // options.offices)
+        with contextlib.ExitStack() as stack:
+            loads = [stack.enter_context(Load(store, threads, office=office)) for office in offices]
             for _ in range(options.kills):
-                load.wait_for(random.randint(1, 200))
+                random.choice(loads).wait_for(random.randint(1, 200 // options.offices))
                 server.kill()
                 server.start()
-            load.wait_for(100)
+            for load in loads:
+                load.wait_for(100 // options.offices)
         seconds = time.monotonic() - began_s
         store.close()
-        events = check_acknowledged(url, load.acknowledged)
+        pairs = list(zip(loads, offices, strict=True))
+        events = sum(check_acknowledged(url, load.acknowledged, office) for load, office in pairs)
+        acknowledged = sum(len(load.acknowledged) for load in loads)
     print(
-        f"{options.kills} kills in {seconds:.0f} s: {len(load.acknowledged)} reservations acknowledged, {events} events"
+        f"{options.kills} kills in {seconds:.0f} s: {acknowledged} reservations acknowledged, {events} events"
         "; nothing lost, the audit has no findings"
     )
 

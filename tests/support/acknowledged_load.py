@@ -28,13 +28,14 @@ def open_store(url: str) -> Store:
     return store_factory(url).open_store(url, ManualClock(OPENS_AT_MS))
 
 
-def open_office(url: str) -> Store:
-    """Open a store, and publish a day with :data:`PLACES` places."""
+def open_office(url: str, offices: Sequence[str] = (OFFICE,)) -> Store:
+    """Open a store, and publish a day with :data:`PLACES` places at each office."""
     store = open_store(url)
     day = terms()
     quotas = (QuotaTerms("online", PLACES),)
     published = DayTerms(day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms, quotas)
-    assert store.apply(OFFICE, Publish(DAY, published)).status is Status.DONE
+    for office in offices:
+        assert store.apply(office, Publish(DAY, published)).status is Status.DONE
     return store
 
 
@@ -46,7 +47,9 @@ class Load:
         errors: Errors that end a thread.
     """
 
-    def __init__(self, store: Store, threads: int = 8, *, prefix: str = "t", may_lose: bool = False) -> None:
+    def __init__(
+        self, store: Store, threads: int = 8, *, prefix: str = "t", may_lose: bool = False, office: str = OFFICE
+    ) -> None:
         """Take the store, which the caller closes.
 
         Args:
@@ -54,7 +57,9 @@ class Load:
             threads: The number of threads.
             prefix: The beginning of each key; other processes on the same store use other ones.
             may_lose: True if the store may lose what it has acknowledged. A thread then continues without it.
+            office: The office whose places are reserved.
         """
+        self._office = office
         self.store = store
         self._may_lose = may_lose
         self._prefix = prefix
@@ -108,7 +113,7 @@ class Load:
         deadline_s = time.monotonic() + RETRIES_S
         while True:
             try:
-                outcome: Outcome = self.store.apply(OFFICE, command)
+                outcome: Outcome = self.store.apply(self._office, command)
             except (BackendUnavailable, OutcomeUnknown):
                 if time.monotonic() > deadline_s:
                     raise
@@ -135,26 +140,26 @@ class Inspection:
     is_counted: bool
 
 
-def inspect(url: str, acknowledged: dict[str, State]) -> Inspection:
-    """Compare what was acknowledged with a new store at the same place."""
+def inspect(url: str, acknowledged: dict[str, State], office: str = OFFICE) -> Inspection:
+    """Compare what was acknowledged at an office with a new store at the same place."""
     store = open_store(url)
     try:
-        findings = store.execute(Audit(OFFICE))
-        found = {key: store.execute(Lookup(OFFICE, key)) for key in acknowledged}
+        findings = store.execute(Audit(office))
+        found = {key: store.execute(Lookup(office, key)) for key in acknowledged}
         lost = [key for key, state in acknowledged.items() if (one := found[key]) is None or one.state is not state]
-        (view,) = store.execute(View(OFFICE, (DAY,)))
+        (view,) = store.execute(View(office, (DAY,)))
         counters = view.quotas["online"]
         held = [one for one in found.values() if one is not None and one.state in (State.HELD, State.CONFIRMED)]
-        events = store.execute(ReadEvents(OFFICE, 0, 10_000_000))
+        events = store.execute(ReadEvents(office, 0, 10_000_000))
         in_order = [event.number for event in events] == list(range(1, len(events) + 1))
         return Inspection(lost, findings, len(events), in_order and counters.held + counters.confirmed >= len(held))
     finally:
         store.close()
 
 
-def check_acknowledged(url: str, acknowledged: dict[str, State]) -> int:
+def check_acknowledged(url: str, acknowledged: dict[str, State], office: str = OFFICE) -> int:
     """Check in a new store that all that was acknowledged is there, once. Return the number of events."""
-    found = inspect(url, acknowledged)
+    found = inspect(url, acknowledged, office)
     assert found.findings == []
     assert not found.lost, f"{len(found.lost)} of {len(acknowledged)}, such as {found.lost[0]}"
     assert found.is_counted

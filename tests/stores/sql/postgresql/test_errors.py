@@ -12,7 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.postgresql.connections import Connections
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip, Statement
@@ -21,6 +23,9 @@ from tests.support.postgresql_servers import PostgresqlServer, running, wait_unt
 from tests.support.postgresql_steps import ADDRESS, append_entry, create_ledger, opened, read_bodies
 
 LOCK = RoundTrip((Statement("lock_ledger", (ADDRESS,)),), begin=True)
+OPEN_TRANSACTIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE '%%' || %s || '%%'"
+)
 
 
 @pytest.fixture
@@ -163,6 +168,15 @@ def test_idle_transaction_is_ended_by_the_server(each_postgresql: PostgresqlServ
             handle(RoundTrip((Statement("raise_epoch", (1,)),)))
 
 
+def test_transaction_beyond_its_end_is_ended_by_the_server(postgresql: PostgresqlServer, schema: str) -> None:
+    """25P04, from PostgreSQL 17 on."""
+    with opened(postgresql, schema) as connections, connections.session(CallEnd(monotonic_ms() + 700)) as handle:
+        handle(LOCK)
+        wait_until(lambda: not postgresql.query(OPEN_TRANSACTIONS, schema)[0][0], "the end of the transaction")
+        with pytest.raises(RolledBack, match="25P04"):
+            handle(RoundTrip((Statement("raise_epoch", (1,)),)))
+
+
 def test_answer_that_takes_too_long_is_unknown(postgresql: PostgresqlServer, schema: str) -> None:
     with opened(postgresql, schema, timeout_ms=150) as connections, connections.session() as handle:
         handle(LOCK)
@@ -185,6 +199,19 @@ def test_missing_prepared_statement_ends_preparing(postgresql: PostgresqlServer,
         with pytest.raises(RolledBack, match="26000"), connections.session() as handle:
             handle(RoundTrip((Statement("read_time"),)))
         connections._statements["read_time"].name = original
+        assert connections.run(append_entry(b"two")) == 2
+        assert [link.prepared_names for link in connections._idle] == [None]
+
+
+def test_statement_that_is_prepared_twice_ends_preparing(postgresql: PostgresqlServer, schema: str) -> None:
+    """42P05: another client of the pooler has prepared it in this session."""
+    with opened(postgresql, schema) as connections:
+        connections.run(append_entry(b"one"))
+        (link,) = connections._idle
+        assert link.prepared_names is not None
+        link.prepared_names.clear()
+        with pytest.raises(RolledBack, match="42P05"):
+            connections.run(append_entry(b"two"))
         assert connections.run(append_entry(b"two")) == 2
         assert [link.prepared_names for link in connections._idle] == [None]
 
