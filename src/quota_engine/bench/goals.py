@@ -13,11 +13,17 @@ from quota_engine.bench.results import BenchResult, CaseResult
 
 FEW_OFFICES_MAX: Final = 20
 """Up to this number, offices have enough callers each to share script calls. Their rate is compared with one office."""
+_FSYNC: Final = " fsync"
+"""End of the label of a backend with ``durability=fsync``."""
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """One goal: a rate in calls a second, or a ratio. ``wanted`` is a minimum if ``is_least``, else a maximum."""
+    """One goal of a backend: a rate in calls a second, or a ratio.
 
+    ``wanted`` is a minimum if ``is_least``, else a maximum.
+    """
+
+    backend: str
     name: str
     measured: float
     wanted: float
@@ -26,9 +32,19 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def goals_of(result: BenchResult) -> list[Goal]:
-    """Return the goals whose cases the run has measured."""
-    memory = {(case.name, case.concurrency): case for case in result.cases_of(result.backends[0])}
-    durable = {(case.name, case.concurrency): case for case in result.cases if case.backend.endswith(" fsync")}
+    """Return the goals whose cases the run has measured, backend by backend.
+
+    A backend with ``fsync`` belongs to the same backend without it.
+    """
+    backends = result.backends
+    paired = {backend for backend in backends if backend.endswith(_FSYNC) and backend.removesuffix(_FSYNC) in backends}
+    bases = [backend for backend in backends if backend not in paired]
+    return [goal for backend in bases for goal in _goals_of_backend(result, backend)]
+
+
+def _goals_of_backend(result: BenchResult, backend: str) -> list[Goal]:
+    memory = {(case.name, case.concurrency): case for case in result.cases_of(backend)}
+    durable = {(case.name, case.concurrency): case for case in result.cases_of(backend + _FSYNC)}
     counts = result.settings
     many, main, most = counts.concurrency[0], counts.main_concurrency, counts.concurrency[-1]
     goals: list[Goal] = []
@@ -36,7 +52,9 @@ def goals_of(result: BenchResult) -> list[Goal]:
     def goal(name: str, measured: float | None, wanted: float, *, is_least: bool = True) -> None:
         if measured is not None:
             is_met = measured >= wanted if is_least else measured <= wanted
-            goals.append(Goal(name=name, measured=measured, wanted=wanted, is_least=is_least, is_met=is_met))
+            goals.append(
+                Goal(backend=backend, name=name, measured=measured, wanted=wanted, is_least=is_least, is_met=is_met)
+            )
 
     def compared(one: CaseResult | None, other: CaseResult | None) -> float | None:
         return one.ops_per_s / other.ops_per_s if one and other else None

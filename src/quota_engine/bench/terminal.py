@@ -39,7 +39,12 @@ def print_result(result: BenchResult, console: Console) -> None:
 def print_goals(goals: list[Goal], console: Console) -> None:
     """Print the goals of the project with the measured values."""
     table = _table("goals", "\nmeasured", "\ngoal", "")
+    names_backends = len({goal.backend for goal in goals}) > 1
+    backend = ""
     for goal in goals:
+        if names_backends and goal.backend != backend:
+            backend = goal.backend
+            table.add_row(Text(backend, style="bold"))
         wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
         measured = f"{goal.measured:,.2f}".removesuffix(".00")
         verdict = Text("met", style="green") if goal.is_met else Text("missed", style="bold red")
