@@ -1,6 +1,6 @@
 """Fuzz the targets with atheris: ``python -m tests.input_fuzzing --seconds 600 [TARGET…]``.
 
-Each target runs in a process of its own, which starts with the kept corpus and ends with the first finding. The input
+Each target runs in a separate process, which starts with the kept corpus and ends with the first finding. The input
 of a finding is printed as a line of a corpus. With ``--keep``, small inputs that reach new code join the corpus.
 """
 

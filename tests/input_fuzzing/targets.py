@@ -1,7 +1,7 @@
 """Functions that read untrusted or stored bytes, each with the properties that must hold for any input.
 
-A target gets bytes, and raises only if a property does not hold: an error that the function does not document, or a
-text that does not survive reading and writing.
+A target gets bytes, and raises only if a property does not hold. Such a fault is an error that the function does not
+document, or a text that changes when it is read and written again.
 """
 
 from __future__ import annotations

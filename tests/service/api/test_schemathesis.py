@@ -51,6 +51,7 @@ assert _TERMS is not None
 OPENS_AT_MS = _TERMS.opens_at_ms
 EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "0")) or examples(8, 20)
 OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
+BY_OPERATION = {(one.method, one.path): one for one in ENDPOINTS}
 
 TICKETS: list[str] = []
 """The tickets of the current service."""
@@ -207,16 +208,41 @@ def test_each_endpoint_is_an_operation_of_the_document() -> None:
     )
 
 
+def with_role(role: Role) -> dict[str, str]:
+    """Return the header with the token of a role."""
+    return {"Authorization": f"Bearer {TOKENS[role]}"}
+
+
+def refuses_other_roles(case: schemathesis.Case[Any], endpoint: Endpoint, chance: int) -> None:
+    """Check that a role that may not call gets 403, and a caller without a token 401, with any request."""
+    others = sorted(set(Role) - (endpoint.roles or set(Role)) - {Role.OPERATOR})
+    # Some parts are checked before the token, and an invalid request may lack its token.
+    malformed = {400, 401, 404, 405, 431}
+    is_valid = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
+    if others:
+        refused = case.call(headers=with_role(others[chance % len(others)]))
+        assert refused.status_code == 403 or (not is_valid and refused.status_code in malformed), refused.status_code
+    if endpoint.roles is not None:
+        refused = case.call(headers={"Authorization": "Bearer of no token"})
+        assert refused.status_code == 401 or (not is_valid and refused.status_code in malformed), refused.status_code
+
+
 @settings(max_examples=EXAMPLES_MAX, derandomize=True, database=None, deadline=None)
 def _matches_the_document(case: schemathesis.Case[Any]) -> None:
+    """Send each request with the token of a role that may call; first, one of four with tokens that may not."""
     aim(case)
-    case.call_and_validate(headers=OPERATOR)
+    endpoint = BY_OPERATION[case.operation.method.upper(), case.operation.path]
+    chance = zlib.crc32(repr((case.body, case.query, case.path_parameters)).encode())
+    if chance % 4 == 0:
+        refuses_other_roles(case, endpoint, chance // 4)
+    roles = sorted((endpoint.roles or set(Role)) | {Role.OPERATOR})
+    case.call_and_validate(headers=with_role(roles[chance // 16 % len(roles)]))
 
 
 @pytest.mark.usefixtures("stage")
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_every_endpoint_matches_the_document(endpoint: Endpoint) -> None:
-    """Status, media type, body and headers are as documented, and invalid requests are refused.
+    """Status, media type, body and headers are as documented for every role, and invalid requests are refused.
 
     ``SCHEMA.parametrize()`` would generate the requests of all endpoints while tests are collected, in every worker.
     """
