@@ -10,6 +10,7 @@ WORKERS ?= -n 3 --dist worksteal
 FUZZ_ARGUMENTS ?=
 FUZZ_INPUT_ARGUMENTS ?=
 CHAOS_ARGUMENTS ?=
+MUTATE_ARGUMENTS ?=
 MATRIX_ARGUMENTS ?=
 TEST_ARGUMENTS ?=
 # Without compiled files, each process of a test run would compile every module again.
@@ -19,7 +20,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz fuzz-inputs bench bench-check generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz fuzz-inputs mutate bench bench-check generate format lock clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +84,11 @@ fuzz: $(READY) ## Run seeds of the simulation: FUZZ_ARGUMENTS='--seeds 10000 --f
 fuzz-inputs: $(READY) ## Fuzz the readers of untrusted bytes; FUZZ_INPUT_ARGUMENTS='--seconds 600 --keep'.
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
 	@$(BIN)/python -m tests.input_fuzzing $(FUZZ_INPUT_ARGUMENTS)
+
+# cosmic-ray is installed beside the environment, because nothing else needs it.
+mutate: $(READY) ## Change the rules at random places, and run their tests; MUTATE_ARGUMENTS='--mutants 150 --seed 1'.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/mutate 'cosmic-ray>=8.7,<9'
+	@PYTHONPATH=build/mutate $(BIN)/python -m scripts.mutate $(MUTATE_ARGUMENTS)
 
 chaos: $(READY) ## Strike with faults on real servers under load; CHAOS_ARGUMENTS='--strikes 5 --write'.
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGUMENTS)

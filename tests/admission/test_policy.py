@@ -309,6 +309,11 @@ def test_unusable_keys_are_rejected_and_not_shown(value: Any) -> None:
     assert str(value) not in str(caught.value) or value in (7, " ")
 
 
+def test_bucket_names_do_not_change() -> None:
+    """A later version finds the buckets of an earlier one."""
+    assert bucket_name("reserve", LimitKey.ACCOUNT, "a1") == "AYtZLu_BNkVIQDl6ofznZQ"
+
+
 @pytest.mark.slow
 @given(policy=st.from_regex(r"[a-z]{1,8}", fullmatch=True), value=st.text(max_size=40))
 def test_bucket_names_have_one_length_and_alphabet(policy: str, value: str) -> None:

@@ -237,3 +237,11 @@ def test_closing_seed_depends_on_key_room_and_nonce() -> None:
     assert len({seed, *others}) == 4
     with pytest.raises(InvalidRequest, match="k3"):
         KEYS.derive_closing_seed("k3", "december", "n1")
+
+
+def test_ticket_keys_have_up_to_16_secrets() -> None:
+    secrets = {f"k{number}": b"a key of sixteen bytes or more" for number in range(1, 18)}
+    with pytest.raises(InvalidRequest, match="1 to 16 secrets"):
+        TicketKeys("k1", secrets)
+    del secrets["k17"]
+    assert TicketKeys("k1", secrets).active == "k1"
