@@ -62,6 +62,11 @@ class CallEnd:
     def __init__(self, ends_at_ms: float) -> None:
         self.ends_at_ms = self.cut_at_ms = ends_at_ms
 
+    @property
+    def size(self) -> int:
+        """The number of calls."""
+        return 1
+
     def allows_commit(self) -> bool:
         """Return True if a commit that is sent now takes effect before the end."""
         return self.ends_at_ms - monotonic_ms() >= COMMIT_MS_MIN
@@ -145,6 +150,11 @@ class BatchEnd(CallEnd, Generic[C]):
         self.cut_at_ms = sender_ends_at_ms
         self.lines = [call.line for call in calls]
         self._on_sending = on_sending
+
+    @property
+    def size(self) -> int:
+        """The number of calls."""
+        return len(self.lines)
 
     def begin_sending(self) -> None:
         """See :meth:`CallEnd.begin_sending`."""

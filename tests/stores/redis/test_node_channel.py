@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ CLOCK = ManualClock(OPENS_AT_MS)
 OFFICES = [f"office-{number}" for number in range(40)]
 
 
-def attempt(replies: asyncio.Future[list[object]], size: int = 1) -> WaitingAttempt:
+def attempt(size: int = 1) -> WaitingAttempt[asyncio.Future[list[Any]]]:
     """Return an attempt without requests that waits, for this many commands."""
-    return WaitingAttempt(Attempt(None, lambda _: ()), None, replies, size)
+    return WaitingAttempt(Attempt(None, lambda _: ()), None, asyncio.get_running_loop().create_future(), size)
 
 
 def script_calls(server: Server) -> int:
@@ -58,12 +59,11 @@ async def store(valkey_server: Server) -> AsyncIterator[AsyncRedisStore]:
 
 async def test_attempts_leave_in_order_and_without_those_given_up() -> None:
     """The channel bounds writes in flight and attempts in a write."""
-    loop = asyncio.get_running_loop()
-    channel = NodeChannel()
-    waiting = [attempt(loop.create_future()) for _ in range(100)]
+    channel: NodeChannel[asyncio.Future[list[Any]]] = NodeChannel()
+    waiting = [attempt() for _ in range(100)]
     for one in waiting:
         channel.wait(one)
-    waiting[1].replies.cancel()  # type: ignore[attr-defined]
+    waiting[1].replies.cancel()
     assert channel.take() == [waiting[0], *waiting[2:33]]
     assert channel.take() == waiting[33:65]
     assert channel.take() == [], "two writes are in flight"
@@ -78,9 +78,8 @@ async def test_attempts_leave_in_order_and_without_those_given_up() -> None:
 
 
 async def test_first_of_two_writes_takes_half_of_the_commands() -> None:
-    loop = asyncio.get_running_loop()
-    channel = NodeChannel()
-    waiting = [attempt(loop.create_future(), size) for size in (60, 10, 30, 20)]
+    channel: NodeChannel[asyncio.Future[list[Any]]] = NodeChannel()
+    waiting = [attempt(size) for size in (60, 10, 30, 20)]
     for one in waiting:
         channel.wait(one)
     assert channel.take() == waiting[:1]

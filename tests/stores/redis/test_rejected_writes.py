@@ -16,7 +16,7 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Lookup
 from quota_engine.stores.redis import node_channel
 from quota_engine.stores.redis.factory import open_async_store
-from quota_engine.stores.redis.store_base import may_still_run
+from quota_engine.stores.redis.shared_write import may_still_run
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server
 

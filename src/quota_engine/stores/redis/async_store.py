@@ -5,8 +5,7 @@ from __future__ import annotations
 __all__ = ["AsyncRedisStore"]
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from redis.asyncio.connection import AbstractConnection
@@ -17,9 +16,8 @@ from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd
-from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
+from quota_engine.stores.redis.node_channel import NodeChannel, Replies, WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.request_packing import pack_requests
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     BlockingWork,
@@ -27,11 +25,11 @@ from quota_engine.stores.redis.retrying_calls import (
     Node,
     NotSent,
     ReplyLost,
-    Requests,
     RetryPause,
     Step,
 )
-from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase, may_still_run
+from quota_engine.stores.redis.shared_write import REJECTIONS, SharedWrite
+from quota_engine.stores.redis.store_base import CONNECT_ERRORS, QueueKey, RedisStoreBase
 from quota_engine.stores.task_batching import SentBatch, TaskBatchingStore, TaskCall
 
 T = TypeVar("T")
@@ -42,7 +40,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
 
     def _prepare_waiting(self) -> None:
         super()._prepare_waiting()
-        self._channels: dict[Node | None, NodeChannel] = {}
+        self._channels: dict[Node | None, NodeChannel[Replies]] = {}
         self._is_collecting = False
         """True while the batches of one iteration of the loop are made, which then share writes."""
         self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
@@ -201,7 +199,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         self.submit(WaitingAttempt(attempt, end, replies))
         return await replies
 
-    def submit(self, waiting: WaitingAttempt) -> None:
+    def submit(self, waiting: WaitingAttempt[Replies]) -> None:
         """Send requests at once, or while the server is busy, together with those of other calls."""
         node = waiting.attempt.node
         if self._waits_for_replicas:  # WAIT would make the next attempt on the same connection wait, too
@@ -214,12 +212,14 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         if not self._is_collecting:
             self._start_writes(node, channel)
 
-    def _start_writes(self, node: Node | None, channel: NodeChannel) -> None:
+    def _start_writes(self, node: Node | None, channel: NodeChannel[Replies]) -> None:
         """Start each write to a server that may be in flight."""
         while taken := channel.take():
             self._start(self._send_write(node, channel, taken))
 
-    async def _send_write(self, node: Node | None, channel: NodeChannel, taken: list[WaitingAttempt]) -> None:
+    async def _send_write(
+        self, node: Node | None, channel: NodeChannel[Replies], taken: list[WaitingAttempt[Replies]]
+    ) -> None:
         """Send attempts in one write, and then start the next write."""
         try:
             await self._send_together(node, taken)
@@ -227,66 +227,30 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
             channel.end_write()
             self._start_writes(node, channel)
 
-    def _make_requests(self, attempt: Attempt, end: CallEnd | None) -> Requests:
-        """Return the requests of an attempt that has a connection.
-
-        Callers may have given up while it waited for one, and others may have joined its batch.
-        """
-        if end is not None:
-            end.begin_sending()
-            end.begin_attempt(self._monotonic_ms())
-        return attempt.requests(end)
-
-    async def _send_together(self, node: Node | None, taken: list[WaitingAttempt]) -> None:
+    async def _send_together(self, node: Node | None, taken: list[WaitingAttempt[Replies]]) -> None:
         """Send attempts in one write, and give each its replies or its error."""
-        pool = self._pool(node)
+        pool, write = self._pool(node), SharedWrite(taken)
         try:
             connection = await _connect(pool)
-        except BaseException as error:
-            for one in taken:
-                _set_error(one, error if isinstance(error, Exception) else NotSent("the call was interrupted"), error)
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:
+            write.fail(error)
             return
-        unmade, sent = deque(taken), deque[tuple[WaitingAttempt, int]]()
-        requests: list[Sequence[str | int]] = []
-        answered = 0
+        except BaseException as error:
+            write.fail(NotSent("the call was interrupted"), error)
+            raise
         try:
-            while unmade:
-                one = unmade.popleft()
-                try:
-                    made = self._make_requests(one.attempt, one.end)
-                except Exception as error:  # the calls have no time left
-                    _set_error(one, error)
-                    continue
-                requests += made
-                sent.append((one, len(made)))
-            await connection.send_packed_command([pack_requests(requests)])
-            while sent:
-                one, count = sent[0]
-                replies: list[Any] = []
-                for _ in range(count):
-                    replies.append(await _reply(connection))
-                    answered += 1
-                sent.popleft()
-                if not one.replies.done():
-                    one.replies.set_result(replies)
+            await connection.send_packed_command([write.pack(self._make_requests)])
+            while write.awaits_reply():
+                write.take_reply(await _reply(connection))
         except REJECTIONS as error:
             await connection.disconnect()
-            first = len(requests) - sum(count for _, count in sent)
-            for one, count in sent:
-                last = first + count
-                may_run = may_still_run(error, requests[max(first, answered + 1) : last])
-                _set_error(one, ReplyLost(str(error)) if may_run else error, error)
-                first = last
+            write.reject(error)
         except (RedisError, OSError) as error:
             await connection.disconnect()
-            for one, _ in sent:
-                _set_error(one, ReplyLost(str(error)), error)
+            write.lose(str(error), error)
         except BaseException as error:
             await connection.disconnect(nowait=True)
-            for one in (*(one for one, _ in sent), *unmade):
-                _set_error(one, ReplyLost("the call was interrupted"), error)
+            write.lose("the call was interrupted", error)
             raise
         finally:
             await pool.release(connection)
@@ -334,7 +298,7 @@ class _BatchDriver:
                 except (BackendUnavailable, OutcomeUnknown) as error:
                     step = self._steps.throw(error)
                     continue
-                store.submit(WaitingAttempt(step, batch.end, self, len(batch.end.lines)))
+                store.submit(WaitingAttempt(step, batch.end, self, batch.end.size))
                 return
         except StopIteration as end:
             self._finish(end.value)
@@ -382,14 +346,6 @@ async def _connect(pool: Any) -> Any:
         raise
     except CONNECT_ERRORS as error:
         raise NotSent(str(error)) from error
-
-
-def _set_error(waiting: WaitingAttempt, error: Exception, cause: BaseException | None = None) -> None:
-    """Give an attempt that has no replies an error. Each gets a copy, because tasks extend a traceback."""
-    if not waiting.replies.done():
-        copy = type(error)(*error.args)
-        copy.__cause__ = cause or error.__cause__
-        waiting.replies.set_exception(copy)
 
 
 async def _reply(connection: AbstractConnection) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 __all__ = ["NodeChannel", "Replies", "WaitingAttempt"]
 
 from collections import deque
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.retrying_calls import Attempt
@@ -41,7 +41,10 @@ class Replies(Protocol):
         ...
 
 
-class WaitingAttempt(NamedTuple):
+R = TypeVar("R", bound=Replies)
+
+
+class WaitingAttempt(NamedTuple, Generic[R]):
     """An attempt that waits for its turn.
 
     Attributes:
@@ -53,11 +56,11 @@ class WaitingAttempt(NamedTuple):
 
     attempt: Attempt
     end: CallEnd | None
-    replies: Replies
+    replies: R
     size: int = 1
 
 
-class NodeChannel:
+class NodeChannel(Generic[R]):
     """The writes in flight to one server, and the attempts that wait for one.
 
     Attempts leave in the order in which they came. A ledger has at most one batch among them, so a busy ledger
@@ -69,14 +72,14 @@ class NodeChannel:
     def __init__(self) -> None:
         self._in_flight = 0
         self._size = 0
-        self._waiting: deque[WaitingAttempt] = deque()
+        self._waiting: deque[WaitingAttempt[R]] = deque()
 
-    def wait(self, waiting: WaitingAttempt) -> None:
+    def wait(self, waiting: WaitingAttempt[R]) -> None:
         """Add an attempt that waits."""
         self._waiting.append(waiting)
         self._size += waiting.size
 
-    def take(self) -> list[WaitingAttempt]:
+    def take(self) -> list[WaitingAttempt[R]]:
         """Return the attempts of the next write, without those whose callers have given up.
 
         The write is in flight until :meth:`end_write`. The list is empty if the server is busy, or if none waits.
@@ -88,7 +91,7 @@ class NodeChannel:
         # the replies of the other.
         writes_left = _WRITES_MAX - self._in_flight
         size_left = -(-self._size // writes_left)
-        taken: list[WaitingAttempt] = []
+        taken: list[WaitingAttempt[R]] = []
         while waiting and len(taken) < _ATTEMPTS_MAX and size_left > 0:
             one = waiting.popleft()
             self._size -= one.size
@@ -97,6 +100,12 @@ class NodeChannel:
                 size_left -= one.size
         self._in_flight += bool(taken)
         return taken
+
+    def first(self) -> WaitingAttempt[R] | None:
+        """Return the first attempt that waits, if a write may start."""
+        while self._waiting and self._waiting[0].replies.done():
+            self._size -= self._waiting.popleft().size
+        return self._waiting[0] if self._waiting and self._in_flight < _WRITES_MAX else None
 
     def end_write(self) -> None:
         """Count a write as no longer in flight."""

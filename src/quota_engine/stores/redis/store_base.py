@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CONNECT_ERRORS", "REJECTIONS", "QueueKey", "RedisStoreBase", "may_still_run"]
+__all__ = ["CONNECT_ERRORS", "QueueKey", "RedisStoreBase"]
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from redis.exceptions import AuthenticationError, BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -15,11 +14,11 @@ from quota_engine.clocks import monotonic_ms
 from quota_engine.ports import Clock
 from quota_engine.stores.batching import BatchLimits
 from quota_engine.stores.batching_store import BatchingStore, QueuedCall
-from quota_engine.stores.call_end import CALL_TIMEOUT_MS
+from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CallEnd
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import OfficeRequests
-from quota_engine.stores.redis.retrying_calls import Node, RetryPolicy, Router
+from quota_engine.stores.redis.retrying_calls import Attempt, Node, Requests, RetryPolicy, Router
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
@@ -27,24 +26,11 @@ from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 QueueKey = tuple[LedgerHandle, Script]
 """The ledger and the script that the calls of one batch share."""
 
-REJECTIONS: Final = (AuthenticationError, BusyLoadingError)
-"""The server answered, and rejects the connection."""
-_SCRIPT_CALLS: Final = ("EVAL", "EVALSHA", "FCALL")
 CONNECT_ERRORS: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 """The server was not reached. ``AuthenticationError`` is a subclass, so handle ``REJECTIONS`` first."""
 
 
 P = TypeVar("P", bound=QueuedCall)
-
-
-def may_still_run(error: Exception, behind: Iterable[Sequence[str | int]]) -> bool:
-    """Return True if a script may run although the server has rejected a request of the same write.
-
-    Args:
-        error: The rejection. A server that loads its data may finish before it reaches the next request.
-        behind: The requests behind the rejected one.
-    """
-    return isinstance(error, BusyLoadingError) and any(request[0] in _SCRIPT_CALLS for request in behind)
 
 
 class RedisStoreBase(BatchingStore[QueueKey, P]):
@@ -114,6 +100,16 @@ class RedisStoreBase(BatchingStore[QueueKey, P]):
             assert self._pool_to is not None
             pool = self._pools.setdefault(node, self._pool_to(node))
         return pool
+
+    def _make_requests(self, attempt: Attempt, end: CallEnd | None) -> Requests:
+        """Return the requests of an attempt that has a connection.
+
+        Callers may have given up while it waited for one, and others may have joined its batch.
+        """
+        if end is not None:
+            end.begin_sending()
+            end.begin_attempt(self._monotonic_ms())
+        return attempt.requests(end)
 
     def _resolve(self, key: QueueKey, batch: Sequence[P], replies: Sequence[str]) -> None:
         """Give each caller of a batch its result."""

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from redis.connection import Connection
 from redis.exceptions import RedisError, ResponseError
@@ -21,29 +21,33 @@ from quota_engine.generators import drive
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.redis.ending_connections import limit_socket, set_end
+from quota_engine.stores.redis.node_channel import WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.request_packing import pack_requests
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     BlockingWork,
     Call,
+    Node,
     NotSent,
     ReplyLost,
-    Requests,
     RetryPause,
     Step,
 )
-from quota_engine.stores.redis.store_base import CONNECT_ERRORS, REJECTIONS, QueueKey, RedisStoreBase, may_still_run
+from quota_engine.stores.redis.shared_write import REJECTIONS, SharedWrite
+from quota_engine.stores.redis.store_base import CONNECT_ERRORS, QueueKey, RedisStoreBase
+from quota_engine.stores.redis.thread_channel import ThreadChannel, ThreadReplies
 from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
 
 T = TypeVar("T")
 
-_WAITED_MS: Final = 1.0
-"""A connection that took longer was waited for, or opened."""
-
 
 class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
     """A store in a Redis or Valkey server. Safe to use from several threads."""
+
+    def _prepare_waiting(self) -> None:
+        super()._prepare_waiting()
+        self._channels: dict[Node | None, ThreadChannel] = {}
+        self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
 
     def _after_fork(self) -> None:
         """Forget the parent's calls, and leave the parent's connections alone: both belong to its threads."""
@@ -198,43 +202,72 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             raise end.error()
 
     def _exchange(self, attempt: Attempt, end: CallEnd | None) -> list[Any]:
-        """Send requests on one connection; returns a reply for each, errors included."""
-        pool = self._pool(attempt.node)
-        ends_at_ms, began_ms = math.inf, self._monotonic_ms()
+        """Send requests on one connection; returns a reply for each, errors included.
+
+        While the server is busy, the requests wait, and travel together with those of other threads.
+        """
+        node, ends_at_ms = attempt.node, math.inf
         if end is not None:
             ends_at_ms = end.cut_at_ms
-            end.begin_attempt(began_ms)
+            end.begin_attempt(self._monotonic_ms())
+        replies = ThreadReplies()
+        waiting = WaitingAttempt(attempt, end, replies, 1 if end is None else end.size)
+        channel = self._channels.get(node) or self._channels.setdefault(node, ThreadChannel())
+        if self._waits_for_replicas:  # WAIT would make the next attempt on the same connection wait, too
+            self._send_together(node, channel, ends_at_ms, [waiting])
+        elif not channel.exchange(
+            waiting,
+            lambda taken: self._send_together(node, channel, ends_at_ms, taken),
+            lambda: seconds_until(ends_at_ms, self._monotonic_ms()),
+        ):
+            if end is not None and end.is_sent:
+                raise ReplyLost("no reply before the end of the call")
+            raise NotSent("the server was busy until the end of the call")
+        if replies.error is not None:
+            raise replies.error
+        assert replies.replies is not None, "an exchange ends with replies or an error"
+        return replies.replies
+
+    def _send_together(
+        self,
+        node: Node | None,
+        channel: ThreadChannel,
+        ends_at_ms: float,
+        taken: list[WaitingAttempt[ThreadReplies]],
+    ) -> None:
+        """Send attempts in one write until the end of this thread's call, and give each its replies or its error."""
+        pool, write = self._pool(node), SharedWrite(taken)
         set_end(ends_at_ms)
         try:
             connection = pool.get_connection()
-        except REJECTIONS:
-            raise
-        except CONNECT_ERRORS as error:
-            raise NotSent(str(error)) from error
-        replies: list[Any] = []
-        requests: Requests = ()
+        except BaseException as error:
+            if isinstance(error, CONNECT_ERRORS) and not isinstance(error, REJECTIONS):
+                write.fail(NotSent(str(error)), error)
+            elif isinstance(error, Exception):
+                write.fail(error)
+            else:
+                write.fail(NotSent("the call was interrupted"), error)
+                raise
+            return
         try:
-            now_ms = self._monotonic_ms()
-            if end is not None and now_ms - began_ms >= _WAITED_MS:
-                end.begin_attempt(now_ms)  # callers may have given up while this one waited for a connection
-            requests = attempt.requests(end)
-            limit_socket(connection, ends_at_ms - now_ms)
-            connection.send_packed_command([pack_requests(requests)])
-            replies.append(_reply(connection))
-            for _ in requests[1:]:
+            with channel.lock:
+                packed = write.pack(self._make_requests)
+            limit_socket(connection, ends_at_ms - self._monotonic_ms())
+            connection.send_packed_command([packed])
+            while True:
+                write.take_reply(_reply(connection))
+                if not write.awaits_reply():
+                    break
                 limit_socket(connection, ends_at_ms - self._monotonic_ms())
-                replies.append(_reply(connection))
-            return replies
         except REJECTIONS as error:
             connection.disconnect()
-            if may_still_run(error, requests[len(replies) + 1 :]):
-                raise ReplyLost(str(error)) from error
-            raise
+            write.reject(error)
         except (RedisError, OSError) as error:
             connection.disconnect()
-            raise ReplyLost(str(error)) from error
-        except BaseException:
+            write.lose(str(error), error)
+        except BaseException as error:
             connection.disconnect()
+            write.lose("the call was interrupted", error)
             raise
         finally:
             pool.release(connection)
