@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quota_engine import QuotaEngine
-from quota_engine.catalog import catalog_from
+from quota_engine.catalog import Selection, catalog_from
 
 DAY = "2026-12-07"
 OFFICE = "bench"
@@ -125,6 +125,36 @@ def refusal(count: int) -> float:
     return reserve(count, capacity=0)
 
 
+def requests_alone(count: int) -> float:
+    """Do what reserve and refusal share: names, keyed hash and the check of the key."""
+    builder = open_engine(0)._methods.requests  # noqa: SLF001 - a part of a call is measured alone
+    pairs = list(zip(identities(count), keys(count), strict=True))
+    selection = Selection()
+
+    def calls() -> None:
+        for identity, key in pairs:
+            builder.reserve(OFFICE, DAY, identity, selection, key, False, 0)
+
+    return timed(calls)
+
+
+def store_alone(count: int, capacity: int = CAPACITY_MAX) -> float:
+    """Apply prepared commands to the store."""
+    engine = open_engine(capacity)
+    builder, store = engine._methods.requests, engine._store  # noqa: SLF001
+    selection = Selection()
+    commands = [
+        builder.reserve(OFFICE, DAY, identity, selection, key, False, 0)
+        for identity, key in zip(identities(count), keys(count), strict=True)
+    ]
+
+    def calls() -> None:
+        for command in commands:
+            store.apply(OFFICE, command)
+
+    return timed(calls)
+
+
 def confirm(count: int) -> float:
     engine = open_engine(CAPACITY_MAX)
     references = [
@@ -144,6 +174,9 @@ CASES: dict[str, Case] = {
     "limits: a hit in memory": limits_hits,
     "reserve": reserve,
     "refusal when sold out": refusal,
+    "both: the request alone": requests_alone,
+    "reserve: the store alone": store_alone,
+    "refusal: the store alone": lambda count: store_alone(count, capacity=0),
     "confirm": confirm,
 }
 
