@@ -7,11 +7,11 @@ __all__ = ["CatalogPages"]
 import datetime
 import os
 import re
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from starlette.responses import Response
 
-from quota_engine.catalog import Catalog, OfficeChanges, diff_catalogs, last_day_to_publish
+from quota_engine.catalog import Catalog, OfficeChanges, ResolvedOffice, diff_catalogs, last_day_to_publish
 from quota_engine.domain.day_summary import DayState, day_state
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import DayView
@@ -82,7 +82,7 @@ class CatalogPages:
         change_id, author, at_ms = os.urandom(8).hex(), request.grant.name, self._pages.service.now_ms()
         kind = request.field("kind")
         if kind == "capacities":
-            present = {one.id: one.capacity for one in (*office.quotas, *office.allotments)}
+            present = _capacities(office)
             capacities: dict[str, int] = {}
             for name in present:
                 value = request.field(f"{_FIELD}{name}")
@@ -205,7 +205,6 @@ class CatalogPages:
         pages, office, translator = self._pages, request.office, request.translator
         today = pages.today(office)
         last = today + datetime.timedelta(days=_DAYS_MAX - 1)
-        capacities: list[Any] = [(one.id, one.capacity) for one in (*office.allotments, *office.quotas)]
         return pages.render(
             request,
             "catalog.html",
@@ -216,13 +215,19 @@ class CatalogPages:
             date=lambda text: translator.date(datetime.date.fromisoformat(text)),
             holidays=sorted(day for day in office.calendar.holidays if today <= day <= last),
             closures=[(start, end) for start, end in office.calendar.closures if end >= today],
-            capacities=capacities,
+            capacities=list(_capacities(office).items()),
             names=self._names(request),
             is_kept=pages.service.config.operator_folder is not None,
             fields=request.fields,
             error=error,
             done=request.done("change", "change-removed"),
         )
+
+
+def _capacities(office: ResolvedOffice) -> dict[str, int]:
+    """Return the capacities by quota, those of the allotments first."""
+    found = {one.id: one.capacity for one in office.allotments}
+    return found | {one.id: one.capacity for one in office.quotas}
 
 
 def _is_kept(name: str) -> bool:
