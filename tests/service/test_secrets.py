@@ -438,6 +438,7 @@ def check(sightings: Sightings) -> None:
     assert sightings.found() == []
 
 
+@pytest.mark.store
 async def test_run_on_valkey_keeps_secrets_in_their_places(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

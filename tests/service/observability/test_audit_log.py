@@ -73,6 +73,14 @@ def test_values_that_are_not_names_are_left_out(caplog: pytest.LogCaptureFixture
     assert lines(caplog) == [f"ops: close-day day={DAY}: 200"]
 
 
+def test_fields_with_other_names_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A form may choose the name of a field: a line break in it could forge a line."""
+    caplog.set_level(logging.INFO, LOGGER_NAME)
+    forged = "capacity-x\nops: open-day"
+    record("ops", "capacity", {forged: "1", f"capacity-{NIK}": "2", "capacity-online": "3"}, 303)
+    assert lines(caplog) == ["ops: capacity capacity-online=3: 303"]
+
+
 @pytest.mark.parametrize("separator", [".", "-", "_", "~", "--"])
 def test_identity_in_groups_is_left_out(caplog: pytest.LogCaptureFixture, separator: str) -> None:
     """People write the number in groups of four."""

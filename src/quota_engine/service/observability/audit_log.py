@@ -29,7 +29,7 @@ def record(operator: str, command: str, subject: Mapping[str, object], result: o
 
     Args:
         operator: name of the token's owner.
-        subject: what the command was about; values that are not plain names or numbers are left out.
+        subject: what the command was about; fields are left out whose name or value is not a plain name or number.
         result: HTTP status, or the name of an error.
     """
     fields = "".join(f" {name}={value}" for name, value in _loggable(subject).items())
@@ -37,7 +37,8 @@ def record(operator: str, command: str, subject: Mapping[str, object], result: o
 
 
 def _loggable(subject: Mapping[str, object]) -> dict[str, str]:
-    return {name: str(value) for name, value in subject.items() if _is_loggable(str(value))}
+    # A form may also choose names, such as that of a quota whose capacity it sets.
+    return {name: str(value) for name, value in subject.items() if _is_loggable(name) and _is_loggable(str(value))}
 
 
 async def recorded(
