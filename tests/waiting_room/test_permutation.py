@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.waiting_room.permutation import SIZE_MAX, Permutation
-from tests.support.effort import PROFILE
+from tests.support.effort import PROFILE, examples
 
 
 def key_of(number: int) -> bytes:
@@ -55,7 +55,7 @@ def chi_square_bound(degrees: int) -> float:
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 700))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25, 60), deadline=None)
 def test_permutation_is_bijective(key: bytes, size: int) -> None:
     order = Permutation(key, size)
     found = [order.position(number) for number in range(size)]
@@ -64,7 +64,7 @@ def test_permutation_is_bijective(key: bytes, size: int) -> None:
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 3_000_000), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25, 60), deadline=None)
 def test_permutation_matches_its_description(key: bytes, size: int, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, size - 1))
     assert Permutation(key, size).position(number) == reference_position(key, size, number)

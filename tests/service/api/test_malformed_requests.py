@@ -17,6 +17,7 @@ from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
+from tests.support.effort import PROFILE
 from tests.support.in_process_service import DAY, NIK, OTHER, TOKENS, Client, grants, listening, running
 from tests.support.malformed_requests import DOCUMENT, NAMED, attacks, good
 
@@ -86,14 +87,20 @@ def assert_log_is_clean(caplog: pytest.LogCaptureFixture, *more: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: one.name)
 async def test_malformed_requests_are_problems(endpoint: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
-    """Hundreds of malformed requests of each endpoint get the right status and change nothing."""
+    """Hundreds of malformed requests of each endpoint get the right status and change nothing.
+
+    In the gate, every second kind of them, and the other kinds at the next endpoint.
+    """
+    is_left_out = ENDPOINTS.index(endpoint) % 2 if PROFILE == "gate" else -1
     caplog.set_level(logging.DEBUG, "quota_engine")
     async with running(limits=RequestLimits(stream_lifetime_ms=1)) as client:
         names = await furnish(client)
         request = good(endpoint, names, ticket=names["ticket"])
         before, seen = await state(client), events(client)
         wrong: list[tuple[object, ...]] = []
-        for attack in attacks(request):
+        for number, attack in enumerate(attacks(request)):
+            if number % 2 == is_left_out:
+                continue
             response = await client.http.request(
                 attack.method or endpoint.method, attack.path, content=attack.content, headers=attack.headers
             )

@@ -18,6 +18,7 @@ from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.support.browser import NIK, PhoneBrowser
 from tests.support.browser_service import BrowserService, browser_service, wait_list_catalog
+from tests.support.effort import PROFILE
 from tests.support.in_process_service import DAY, OTHER
 from tests.support.page_texts import citizen_text
 
@@ -39,11 +40,16 @@ FIRST_OTHER: Final = 3578990000000000
 
 
 class Visit:
-    """A browser that checks each page in both languages, light and dark."""
+    """A browser that checks each page in both languages.
+
+    Indonesian pages are dark and English ones light. In the gate, axe-core looks at every second of them, because the
+    other language has the same template.
+    """
 
     def __init__(self, service: BrowserService, phone: PhoneBrowser) -> None:
         self.service = service
         self.phone = phone
+        self._checked = 0
 
     def check(self, heading: str, path: str = "") -> None:
         """Check a page in both languages.
@@ -63,7 +69,9 @@ class Visit:
         """Check the present page: its heading, axe-core, 320 pixels, targets of 44 pixels, and text of 200 %."""
         self.phone.wait_for_heading(citizen_text(heading, language))
         self.phone.set_scheme(dark=language == "id")
-        self.phone.check_accessibility()
+        self._checked += 1
+        if self._checked // 2 % 2 == (language == "en") or PROFILE != "gate":
+            self.phone.check_accessibility()
         self.phone.resize(320)
         width = self.phone.driver.execute_script("return document.documentElement.scrollWidth")
         assert width <= 320, "the page scrolls sideways"

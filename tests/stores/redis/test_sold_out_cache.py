@@ -65,6 +65,7 @@ from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.sold_out_cache import CacheLimits, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.test_outages import RIGHTS
+from tests.support.effort import seeds
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.random_walks import walk
 from tests.support.servers import Replicated, Server, valkey_server_binary
@@ -858,7 +859,7 @@ def crowd(seed: int, count: int) -> Iterator[tuple[int, Command]]:
             yield passes_ms, next(others)[1]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(3, 8))
 def test_cached_refusals_match_the_machine_within_the_bound(
     valkey_server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
