@@ -120,14 +120,20 @@ def program_of(extra: str, *, is_slow: bool = False) -> str:
     return "\n".join([_HEAD, PROMISES[extra], SLOW_PROMISES.get(extra, "") if is_slow else ""])
 
 
-def oldest_versions() -> list[str]:
-    """Return constraints that pin each dependency of the library and its extras to the oldest allowed version."""
-    pins = {}
-    for text in (*PROJECT["dependencies"], *(one for group in _extras().values() for one in group)):
-        requirement = Requirement(text)
-        lowest = [one.version for one in requirement.specifier if one.operator == ">="]
-        if lowest:
-            pins[requirement.name] = f"{requirement.name}=={lowest[0]}"
+def oldest_versions(extra: str) -> list[str]:
+    """Return constraints that pin each direct dependency of the library with an extra to the oldest allowed version."""
+    pins: dict[str, str] = {}
+    left, done = ["", extra], set()
+    while left:
+        one = left.pop()
+        done.add(one)
+        for requirement in _requirements(str(_OWN_NAME), one):
+            if canonicalize_name(requirement.name) == _OWN_NAME:
+                left += [further for further in requirement.extras if further not in done]
+                continue
+            for bound in requirement.specifier:
+                if bound.operator == ">=":
+                    pins[requirement.name] = f"{requirement.name}=={bound.version}"
     return sorted(pins.values())
 
 

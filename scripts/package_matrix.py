@@ -52,8 +52,8 @@ def main() -> int:
         root = Path(temporary)
         _, wheel = build_release(root / "dist")
         oldest = root / "oldest.txt"
-        oldest.write_text("\n".join(oldest_versions()), encoding="utf-8")
         for extra in chosen:
+            oldest.write_text("\n".join(oldest_versions(extra)), encoding="utf-8")
             for label, constraints in (("oldest", oldest), ("newest", None)):
                 with tempfile.TemporaryDirectory(dir=root) as folder:
                     error = try_extra(wheel, extra, constraints, Path(folder))
