@@ -14,7 +14,8 @@ from tests.support.in_process_service import DAY, NIK, Client, running
 CITIZEN_PAGES = ("/", "/days", "/reservation", "/reservation/change", "/find", "/room", "/draw", "/check", "/finished")
 OPERATOR_PAGES = (
     "/operator", "/operator/dashboard", "/operator/offices", "/operator/day", "/operator/room", "/operator/queue",
-    "/operator/opening", "/operator/audit",
+    "/operator/opening", "/operator/audit", "/operator/report", "/operator/catalog", "/operator/commands",
+    "/operator/walk-in", "/operator/call", "/operator/screen",
 )  # fmt: skip
 INJECTED = "\"><script>alert(1)</script>'{{7*7}}"
 PARAMETERS = ("lang", "office", "service", "group", "day", "number", "error", "next", "step", "show", "origin", "file")
@@ -74,7 +75,17 @@ async def test_text_of_an_address_or_form_is_never_code(client: Client) -> None:
         for path in ("/reserve", "/find", "/room/join", "/draw/apply", "/reservation/code", "/operator/login"):
             page = (await citizen.http.post(path, data=fields)).text
             assert "<script>alert" not in page, path
-        for form in ("day/capacity", "day/close", "queue/find", "queue/check-in", "room/open", "room/pace"):
+        forms = (
+            "day/capacity",
+            "day/close",
+            "queue/find",
+            "queue/check-in",
+            "room/open",
+            "room/pace",
+            "walk-in",
+            "call",
+        )
+        for form in forms:
             assert "<script>alert" not in (await operator.submit(form, **fields)).text, form
 
 
