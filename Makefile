@@ -20,7 +20,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz fuzz-inputs mutate bench bench-check generate format lock clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz fuzz-inputs mutate bench bench-check generate format lock chaos soak clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,9 @@ mutate: $(READY) ## Change the rules at random places, and run their tests; MUTA
 
 chaos: $(READY) ## Strike with faults on real servers under load; CHAOS_ARGUMENTS='--strikes 5 --write'.
 	@$(BIN)/python -m tests.chaos $(CHAOS_ARGUMENTS)
+
+soak: $(READY) ## Load a server with random faults for an hour; SOAK_ARGUMENTS='--minutes 5 --backend postgresql'.
+	@$(BIN)/python -m tests.chaos soak $(SOAK_ARGUMENTS)
 
 bench: $(READY) ## Measure the engine in memory, on one core.
 	$(BIN)/python -m benchmarks.memory

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from tests.chaos.faults import FAULTS
+from tests.chaos import soak
+from tests.chaos.faults import NotPossible
+from tests.chaos.host_faults import FAULTS
 from tests.chaos.run import Result, run
 from tests.support.paths import ROOT
 
@@ -23,20 +25,29 @@ _TABLE = re.compile(r"(<!-- faults -->\n).*?(<!-- end of faults -->)", re.DOTALL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the faults; returns 1 if a promise was broken."""
+    """Run the faults, or with ``soak`` a long run; returns 1 if a promise was broken."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["soak"]:
+        return soak.main(words[1:])
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--fault", action="append", choices=[one.name for one in FAULTS], help="only this fault")
     parser.add_argument("--strikes", type=int, default=5, help="strikes of each fault (default 5)")
     parser.add_argument("--threads", type=int, default=8, help="threads that reserve (default 8)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the moments (default 1)")
+    parser.add_argument("--short-loads", action="store_true", help="let the threads rest while servers recover")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help=f"write the table into {_PAGE.relative_to(ROOT)}")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     chosen = [one for one in FAULTS if not options.fault or one.name in options.fault]
     results: list[Result] = []
     began_s = time.monotonic()
     for fault in chosen:
-        results.append(run(fault, options.strikes, options.threads, Random(f"{options.seed} {fault.name}")))
+        random = Random(f"{options.seed} {fault.name}")
+        try:
+            results.append(run(fault, options.strikes, options.threads, random, rests=options.short_loads))
+        except NotPossible as error:
+            sys.stderr.write(f"{fault.name}: not possible here: {error}\n")
+            continue
         if not options.json:
             _print(_line(results[-1]))
     if options.json:

@@ -6,7 +6,7 @@ middle of a load; it yields when the store could serve again, and cleans up afte
 
 from __future__ import annotations
 
-__all__ = ["FAULTS", "Case", "Fault"]
+__all__ = ["CONSISTENT", "FAULTS", "KEPT", "Case", "Fault", "NotPossible", "Strike", "fault"]
 
 import dataclasses
 import functools
@@ -37,8 +37,8 @@ CONSISTENT: Final = "no place is sold twice; the last moments before it may be l
 _REPLICATED: Final = "?durability=replicated&replicas=1&attempts_max=30"
 _SCHEMA: Final = "chaos"
 _PAUSE_S: Final = 1.0
-_NEXT_FAILOVER_S: Final = 7.0
-"""Twice the ``failover-timeout`` of the Sentinels: until then they would begin no other failover."""
+_DOWN_AFTER_MS: Final = 1_500
+"""Longer than the second for which a Sentinel may not connect to a primary that was promoted just now."""
 
 Strike = Generator[None, None, None]
 
@@ -80,9 +80,15 @@ class Fault:
 FAULTS: Final[list[Fault]] = []
 
 
-def _fault(
+class NotPossible(Exception):
+    """The fault needs something that this machine does not have or allow."""
+
+
+def fault(
     title: str, promised: str = KEPT, *, once: bool = False
 ) -> Callable[[Callable[[ExitStack], Case]], Callable[[ExitStack], Case]]:
+    """Register a function as a fault."""
+
     def add(function: Callable[[ExitStack], Case]) -> Callable[[ExitStack], Case]:
         FAULTS.append(Fault(function.__name__.replace("_", "-"), title, promised, once, function))
         return function
@@ -93,7 +99,7 @@ def _fault(
 # --- Valkey ----------------------------------------------------------------------------------------------------------
 
 
-@_fault("Valkey with `durability=fsync` is killed (SIGKILL) and started again")
+@fault("Valkey with `durability=fsync` is killed (SIGKILL) and started again")
 def killed_server(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary(), appendfsync="always"))
 
@@ -105,7 +111,7 @@ def killed_server(stack: ExitStack) -> Case:
     return Case(f"{server.url}?durability=fsync", strike)
 
 
-@_fault("the last bytes of Valkey's append-only file are torn off", CONSISTENT)
+@fault("the last bytes of Valkey's append-only file are torn off", CONSISTENT)
 def torn_file(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary(), appendfsync="always"))
 
@@ -119,7 +125,7 @@ def torn_file(stack: ExitStack) -> Case:
     return Case(f"{server.url}?fence=auto", strike)
 
 
-@_fault("Valkey stands still for a second (SIGSTOP)")
+@fault("Valkey stands still for a second (SIGSTOP)")
 def stopped_server(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
 
@@ -132,7 +138,7 @@ def stopped_server(stack: ExitStack) -> Case:
     return Case(server.url, strike)
 
 
-@_fault("all connections to Valkey are cut")
+@fault("all connections to Valkey are cut")
 def cut_connections(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
 
@@ -143,7 +149,7 @@ def cut_connections(stack: ExitStack) -> Case:
     return Case(server.url, strike)
 
 
-@_fault("Valkey forgets its scripts and functions")
+@fault("Valkey forgets its scripts and functions")
 def forgotten_scripts(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
 
@@ -155,7 +161,7 @@ def forgotten_scripts(stack: ExitStack) -> Case:
     return Case(server.url, strike)
 
 
-@_fault("Valkey has no memory left for a second")
+@fault("Valkey has no memory left for a second")
 def full_memory(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
 
@@ -168,7 +174,7 @@ def full_memory(stack: ExitStack) -> Case:
     return Case(server.url, strike)
 
 
-@_fault("the right to run scripts is taken away for a second")
+@fault("the right to run scripts is taken away for a second")
 def lost_rights(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
 
@@ -181,7 +187,7 @@ def lost_rights(stack: ExitStack) -> Case:
     return Case(server.url, strike)
 
 
-@_fault("ten replies of Valkey are lost on the way, and their connections cut")
+@fault("ten replies of Valkey are lost on the way, and their connections cut")
 def lost_replies(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
     proxy = stack.enter_context(LossyProxy(server.socket_path))
@@ -194,7 +200,7 @@ def lost_replies(stack: ExitStack) -> Case:
     return Case(proxy.url, strike, server.url)
 
 
-@_fault("ten requests to Valkey arrive after their repetition")
+@fault("ten requests to Valkey arrive after their repetition")
 def late_requests(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
     proxy = stack.enter_context(LossyProxy(server.socket_path))
@@ -208,10 +214,10 @@ def late_requests(stack: ExitStack) -> Case:
     return Case(proxy.url, strike, server.url)
 
 
-@_fault("the primary behind Sentinels is killed; `durability=replicated`")
+@fault("the primary behind Sentinels is killed; `durability=replicated`")
 def failover(stack: ExitStack) -> Case:
     # A command is replicated if one replica has it, so a promoted replica needs another one to acknowledge any.
-    group = stack.enter_context(Sentinels(valkey_server_binary(), replicas=2))
+    group = stack.enter_context(Sentinels(valkey_server_binary(), replicas=2, down_after_ms=_DOWN_AFTER_MS))
 
     def strike() -> Strike:
         old = group.primary
@@ -221,12 +227,12 @@ def failover(stack: ExitStack) -> Case:
         old.start()
         old.ask("REPLICAOF", HOST, group.primary.port)
         until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
-        time.sleep(_NEXT_FAILOVER_S)
+        group.wait_ready()
 
     return Case(group.url + _REPLICATED, strike)
 
 
-@_fault("a replica is promoted while the old primary goes on acknowledging (split brain)", CONSISTENT, once=True)
+@fault("a replica is promoted while the old primary goes on acknowledging (split brain)", CONSISTENT, once=True)
 def split_brain(stack: ExitStack) -> Case:
     group = stack.enter_context(Replicated(valkey_server_binary()))
     old, new = group.members
@@ -241,7 +247,7 @@ def split_brain(stack: ExitStack) -> Case:
     return Case(f"{proxy.url}?fence=auto", strike, f"{new.url}?fence=auto")
 
 
-@_fault("a primary of a cluster is killed; `durability=replicated`")
+@fault("a primary of a cluster is killed; `durability=replicated`")
 def cluster_failover(stack: ExitStack) -> Case:
     cluster = stack.enter_context(Cluster(valkey_server_binary(), replicas_each=2))
 
@@ -262,7 +268,7 @@ def cluster_failover(stack: ExitStack) -> Case:
     return Case(cluster_url(cluster) + _REPLICATED, strike)
 
 
-@_fault("the slot of the office moves to another node")
+@fault("the slot of the office moves to another node")
 def moved_slot(stack: ExitStack) -> Case:
     cluster = stack.enter_context(Cluster(valkey_server_binary()))
     slot = cluster.slot_of(keys_of("", OFFICE)[0])
@@ -283,7 +289,7 @@ def _postgresql(stack: ExitStack) -> PostgresqlServer:
     return stack.enter_context(PostgresqlServer(wheel_programs()))
 
 
-@_fault("all processes of PostgreSQL are killed (SIGKILL), and it is started again")
+@fault("all processes of PostgreSQL are killed (SIGKILL), and it is started again")
 def killed_postgresql(stack: ExitStack) -> Case:
     server = _postgresql(stack)
 
@@ -295,7 +301,7 @@ def killed_postgresql(stack: ExitStack) -> Case:
     return Case(server.url(schema=_SCHEMA), strike)
 
 
-@_fault("PostgreSQL stands still for a second (SIGSTOP)")
+@fault("PostgreSQL stands still for a second (SIGSTOP)")
 def stopped_postgresql(stack: ExitStack) -> Case:
     server = _postgresql(stack)
 
@@ -308,7 +314,7 @@ def stopped_postgresql(stack: ExitStack) -> Case:
     return Case(server.url(schema=_SCHEMA), strike)
 
 
-@_fault("PostgreSQL ends all sessions of the store")
+@fault("PostgreSQL ends all sessions of the store")
 def ended_sessions(stack: ExitStack) -> Case:
     server = _postgresql(stack)
 
@@ -322,7 +328,7 @@ def ended_sessions(stack: ExitStack) -> Case:
     return Case(server.url(schema=_SCHEMA), strike)
 
 
-@_fault("the answers to five commits of PostgreSQL are lost")
+@fault("the answers to five commits of PostgreSQL are lost")
 def lost_commits(stack: ExitStack) -> Case:
     server = _postgresql(stack)
     proxy = stack.enter_context(PostgresqlProxy(server))
@@ -336,7 +342,7 @@ def lost_commits(stack: ExitStack) -> Case:
     return Case(url, strike, server.url(schema=_SCHEMA))
 
 
-@_fault("PostgreSQL's primary is killed and a synchronous standby promoted; `durability=replicated`", once=True)
+@fault("PostgreSQL's primary is killed and a synchronous standby promoted; `durability=replicated`", once=True)
 def promotion(stack: ExitStack) -> Case:
     pair = stack.enter_context(PostgresqlPair(wheel_programs(), synchronous=True))
 
@@ -347,7 +353,7 @@ def promotion(stack: ExitStack) -> Case:
     return Case(pair.url(schema=_SCHEMA), strike)
 
 
-@_fault("PgBouncer in front of PostgreSQL is killed and started again")
+@fault("PgBouncer in front of PostgreSQL is killed and started again")
 def killed_pooler(stack: ExitStack) -> Case:
     pooler = stack.enter_context(PgBouncer(_postgresql(stack)))
 
@@ -387,14 +393,14 @@ def _killed_client(url: str) -> Strike:
     yield
 
 
-@_fault("another process that reserves on the same SQLite file is killed")
+@fault("another process that reserves on the same SQLite file is killed")
 def killed_client_of_sqlite(stack: ExitStack) -> Case:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
     url = f"sqlite://{folder}/chaos.db"
     return Case(url, functools.partial(_killed_client, url))
 
 
-@_fault("another process that reserves on the same PostgreSQL is killed")
+@fault("another process that reserves on the same PostgreSQL is killed")
 def killed_client_of_postgresql(stack: ExitStack) -> Case:
     url = _postgresql(stack).url(schema=_SCHEMA)
     return Case(url, functools.partial(_killed_client, url))

@@ -40,9 +40,21 @@ class Result:
         return {**dataclasses.asdict(self), "fault": self.fault.name, "promised": self.fault.promised}
 
 
-def run(fault: Fault, strikes: int, threads: int, random: Random) -> Result:
-    """Strike ``strikes`` times under load, each time after a random number of calls."""
-    rounds = [_run(fault, 1 if fault.once else strikes, threads, random) for _ in range(strikes if fault.once else 1)]
+def run(fault: Fault, strikes: int, threads: int, random: Random, *, rests: bool = False) -> Result:
+    """Strike ``strikes`` times under load, each time after a random number of calls.
+
+    Args:
+        fault: The fault.
+        strikes: The number of strikes.
+        threads: The threads that reserve.
+        random: Decides the number of calls before each strike.
+        rests: True to let the threads rest after each strike, until the servers are as before.
+
+    Raises:
+        NotPossible: This machine lacks something that the fault needs.
+    """
+    each, times = (1, strikes) if fault.once else (strikes, 1)
+    rounds = [_run(fault, each, threads, random, rests=rests) for _ in range(times)]
     return Result(
         fault,
         strikes,
@@ -53,7 +65,7 @@ def run(fault: Fault, strikes: int, threads: int, random: Random) -> Result:
     )
 
 
-def _run(fault: Fault, strikes: int, threads: int, random: Random) -> Result:
+def _run(fault: Fault, strikes: int, threads: int, random: Random, *, rests: bool) -> Result:
     """The same with one set of servers."""
     recovery_ms: list[float] = []
     with ExitStack() as stack:
@@ -67,8 +79,12 @@ def _run(fault: Fault, strikes: int, threads: int, random: Random) -> Result:
                 began_s = time.monotonic()
                 load.wait_for(1)
                 recovery_ms.append((time.monotonic() - began_s) * 1000)
+                load.wait_for(20)
+                if rests:
+                    load.rest()
                 for _ in strike:
                     raise AssertionError(f"{fault.name} yields once")
+                load.go_on()
                 load.wait_for(20)
         store.close()
         found = inspect(case.check_url or case.url, load.acknowledged)

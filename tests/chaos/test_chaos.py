@@ -9,6 +9,7 @@ import pytest
 
 from tests.chaos.faults import FAULTS, KEPT
 from tests.chaos.run import run
+from tests.chaos.soak import Sample, Soak, soak
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
 
@@ -29,3 +30,19 @@ def test_a_broken_promise_is_reported() -> None:
     (fault,) = [one for one in FAULTS if one.name == "split-brain"]
     strict = run(dataclasses.replace(fault, promised=KEPT), 1, 4, Random(1))
     assert "acknowledged reservations are lost" in strict.problem
+
+
+def test_a_soak_checks_each_round() -> None:
+    """A round ends without a problem, and with a sample of memory and open files."""
+    result = soak("valkey", 0, 1, strikes=1)
+    assert result.problems == []
+    assert result.rounds == len(result.samples) == 1
+    assert sum(result.faults.values()) == 1
+    assert result.events > result.acknowledged >= 90
+
+
+def test_growth_is_a_problem_of_a_soak() -> None:
+    steady, grown = Sample(100.0, 10, 50.0, 60), Sample(100.0, 30, 80.0, 61)
+    result = Soak("valkey", 1, 1.0, samples=[steady] * 6 + [grown] * 3)
+    result.check_growth()
+    assert result.problems == ["client_files grew from 10 to 30", "server_mb grew from 50 to 80"]

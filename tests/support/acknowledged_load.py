@@ -66,6 +66,8 @@ class Load:
         self.acknowledged: dict[str, State] = {}
         self.errors: list[Exception] = []
         self._ends = threading.Event()
+        self._goes = threading.Event()
+        self._goes.set()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(threads)]
 
     def __enter__(self) -> Self:
@@ -77,10 +79,19 @@ class Load:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ends.set()
+        self._goes.set()
         for thread in self._threads:
             thread.join()
         if self.errors and error is None:
             raise self.errors[0]
+
+    def rest(self) -> None:
+        """Let the threads make no more calls until :meth:`go_on`. Calls in flight finish."""
+        self._goes.clear()
+
+    def go_on(self) -> None:
+        """Let the threads continue."""
+        self._goes.set()
 
     def wait_for(self, calls: int, timeout_s: float = RETRIES_S) -> None:
         """Wait until ``calls`` more reservations are acknowledged."""
@@ -95,6 +106,7 @@ class Load:
         number = 0
         try:
             while not self._ends.is_set():
+                self._goes.wait()
                 number += 1
                 key = f"{self._prefix}{thread}n{number}"
                 held = self._apply(reserve(key, ONLINE))

@@ -200,7 +200,10 @@ class Server(ServerContext):
         directory: its own, with socket, configuration, data and log.
         socket_path: its unix socket; there is always one.
         port: its port on 127.0.0.1, of TLS if it has TLS; 0 if it has none.
+        launcher: words in front of the command, of a program that becomes the server.
     """
+
+    launcher: Sequence[str] = ()
 
     def __init__(
         self,
@@ -395,7 +398,8 @@ class Server(ServerContext):
 
     def _launch(self) -> None:
         assert not self.is_running
-        arguments = [str(self.binary), str(self._configuration_path), *(["--sentinel"] if self._sentinel else [])]
+        options = ["--sentinel"] if self._sentinel else []
+        arguments = [*self.launcher, str(self.binary), str(self._configuration_path), *options]
         with self._log_path.open("ab") as log:
             # A separate session: an interrupt at the terminal ends the tests, which then end their servers.
             self._process = subprocess.Popen(
@@ -673,10 +677,22 @@ class Sentinels(Group):
         sentinels: the Sentinels' processes.
     """
 
-    def __init__(self, binary: Path, *, sentinels: int = 3, replicas: int = 1, **options: Any) -> None:
-        """``options``: those of :class:`Server`, for the watched servers."""
+    def __init__(
+        self, binary: Path, *, sentinels: int = 3, replicas: int = 1, down_after_ms: int = 500, **options: Any
+    ) -> None:
+        """Create the servers, which start when the ``with`` block is entered.
+
+        Args:
+            binary: The server program.
+            sentinels: The number of Sentinels.
+            replicas: The number of replicas.
+            down_after_ms: The silence after which a server counts as dead. A Sentinel connects to a server at most once
+                a second, so below a second it may take a primary that was promoted just now for dead.
+            options: Those of :class:`Server`, for the watched servers.
+        """
         super().__init__()
         self.data = Replicated(binary, replicas=replicas, **options)
+        self._down_after_ms = down_after_ms
         self.sentinels: list[Server] = []
         self._binary = binary
         self._number = sentinels
@@ -688,7 +704,7 @@ class Sentinels(Group):
         self.data.start()
         settings = [
             ("sentinel", "monitor", MONITORED, HOST, str(self.data.primary.port), str(self._number // 2 + 1)),
-            ("sentinel", "down-after-milliseconds", MONITORED, "500"),
+            ("sentinel", "down-after-milliseconds", MONITORED, str(self._down_after_ms)),
             ("sentinel", "failover-timeout", MONITORED, "3000"),
         ]
         for _ in range(self._number):
@@ -742,6 +758,17 @@ class Sentinels(Group):
 
         until(failed_over, "a new primary", timeout_s)
         return self.primary
+
+    def wait_ready(self) -> None:
+        """Wait until every Sentinel sees all replicas follow the primary, so that it could fail over again."""
+
+        def is_ready() -> bool:
+            seen = [one.ask("SENTINEL", "REPLICAS", MONITORED) for one in self.sentinels if one.is_running]
+            states = [(one["flags"], one["master-link-status"]) for replicas in seen for one in replicas]
+            wanted = len(seen) * (len(self.data.members) - 1)
+            return len(states) == wanted and all(state == ("slave", "ok") for state in states)
+
+        until(is_ready, "replicas that all Sentinels see in step")
 
     def _all_know_all(self) -> bool:
         seen = [one.ask("SENTINEL", "MASTER", MONITORED) for one in self.sentinels]
