@@ -658,7 +658,7 @@ def text_of_record(record: Reservation, choice_index: str) -> str:
         record.paused_until_ms,
     )
     more = [*map(str, numbers), _text_of_party(record.former_applicants), ",".join(map(str, record.queue_offsets))]
-    while more and more[-1] in ("", "0"):
+    while more and more[-1] == ("0" if len(more) <= len(numbers) else ""):
         more.pop()
     return "\t".join((*fields, *more))
 
