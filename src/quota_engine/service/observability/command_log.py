@@ -32,7 +32,7 @@ class OperatorCommand(msgspec.Struct, frozen=True):
         at_ms: Time of its end in milliseconds since 1970 (UTC).
         operator: Name of the token's owner.
         command: Name of the API call, or path of the page.
-        subject: What it was about: office, day, reference and numbers.
+        subject: Names and numbers of the call: office, day, reference and numbers.
         result: HTTP status, or name of an error.
     """
 

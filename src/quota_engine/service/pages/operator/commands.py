@@ -1,4 +1,4 @@
-"""The page that shows which operator gave which command, and what came of it."""
+"""The page that shows which operator gave which command, and its result."""
 
 from __future__ import annotations
 

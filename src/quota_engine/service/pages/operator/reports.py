@@ -1,4 +1,4 @@
-"""Reports of an office by day, week and month: places, and what became of the people who took them."""
+"""Reports of an office by day, week and month: places, and how many people booked, came and canceled."""
 
 from __future__ import annotations
 
