@@ -79,6 +79,13 @@ class NodeChannel(Generic[R]):
         self._waiting.append(waiting)
         self._size += waiting.size
 
+    def try_begin(self) -> bool:
+        """Count a write of one attempt as in flight and return True, unless the server is busy or others wait."""
+        if self._in_flight >= _WRITES_MAX or self._waiting:
+            return False
+        self._in_flight += 1
+        return True
+
     def take(self) -> list[WaitingAttempt[R]]:
         """Return the attempts of the next write, without those whose callers have given up.
 

@@ -72,6 +72,11 @@ class ThreadChannel:
         self.lock = threading.Lock()
         """Held while attempts are taken and their requests are made, so that no thread gives up in the middle."""
 
+    def try_begin(self) -> bool:
+        """Begin a write of one attempt and return True, unless the server is busy; :meth:`end_write` ends it."""
+        with self.lock:
+            return self._channel.try_begin()
+
     def exchange(
         self,
         waiting: WaitingAttempt[ThreadReplies],
@@ -94,7 +99,7 @@ class ThreadChannel:
                     try:
                         send(taken)
                     finally:
-                        self._end_write()
+                        self.end_write()
                 if replies.done():
                     return True
                 if taken:
@@ -121,7 +126,7 @@ class ThreadChannel:
             first.replies.wake()
         return taken
 
-    def _end_write(self) -> None:
+    def end_write(self) -> None:
         """End a write, and wake the sender of the next one."""
         with self.lock:
             self._channel.end_write()
