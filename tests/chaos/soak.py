@@ -169,6 +169,9 @@ class _Backend:
     check_url: str
     faults: dict[str, Callable[[], None]]
 
+    def begin_round(self, stack: ExitStack) -> None:
+        """Start what lives for one round."""
+
     def empty(self) -> None:
         raise NotImplementedError
 
@@ -180,8 +183,7 @@ class _Backend:
 class _Valkey(_Backend):
     def __init__(self, stack: ExitStack) -> None:
         self._server = server = stack.enter_context(Server(valkey_server_binary(), appendfsync="always"))
-        proxy = stack.enter_context(LossyProxy(server.socket_path))
-        self.url, self.check_url = f"{proxy.url}?durability=fsync", f"{server.url}?durability=fsync"
+        self.check_url = f"{server.url}?durability=fsync"
 
         def kill() -> None:
             server.kill()
@@ -200,16 +202,23 @@ class _Valkey(_Backend):
             server.ask("SCRIPT", "FLUSH")
 
         def lose() -> None:
+            proxy = self._proxy
             proxy.losses = 3
             until(lambda: proxy.losses == 0, "lost replies")
 
         def delay() -> None:
+            proxy = self._proxy
             proxy.holds = 3
             until(lambda: proxy.holds == 0, "held requests")
             with contextlib.suppress(OSError):  # the server has closed the connection of a held request
                 proxy.deliver_late()
 
         self.faults = {"kill": kill, "stop": stop, "cut": cut, "forget": forget, "lose": lose, "delay": delay}
+
+    def begin_round(self, stack: ExitStack) -> None:
+        """Start a proxy, which is in this process and keeps its sockets until it ends."""
+        self._proxy = stack.enter_context(LossyProxy(self._server.socket_path))
+        self.url = f"{self._proxy.url}?durability=fsync"
 
     def empty(self) -> None:
         self._server.ask("FLUSHALL")
@@ -282,15 +291,17 @@ def soak(
 
 
 def _round(servers: _Backend, result: Soak, random: Random, strikes: int) -> None:
-    store = open_office(servers.url)
-    with Load(store, 6, may_lose=False) as load, _Reader(store, load, random):
-        for _ in range(strikes):
-            load.wait_for(random.randint(*_STRIKE_CALLS))
-            name = random.choice(sorted(servers.faults))
-            servers.faults[name]()
-            result.faults[name] = result.faults.get(name, 0) + 1
-            load.wait_for(20)
-    store.close()
+    with ExitStack() as stack:
+        servers.begin_round(stack)
+        store = open_office(servers.url)
+        with Load(store, 6, may_lose=False) as load, _Reader(store, load, random):
+            for _ in range(strikes):
+                load.wait_for(random.randint(*_STRIKE_CALLS))
+                name = random.choice(sorted(servers.faults))
+                servers.faults[name]()
+                result.faults[name] = result.faults.get(name, 0) + 1
+                load.wait_for(20)
+        store.close()
     found = inspect(servers.check_url, load.acknowledged)
     if found.lost or found.findings or not found.is_counted:
         result.problems.append(
