@@ -73,8 +73,12 @@ _FURTHER_SEEDS_FROM = 3
 """In the gate, further topologies and asyncio take the seeds below this one of the conformance suite."""
 
 
+_KILLS_ON_EACH_SERVER = frozenset({("redis", "test_kills.py"), ("redis", "test_multi_office.py")})
+"""Files in which several processes are killed. In the gate they run on Valkey, and in thorough runs on Redis, too."""
+
+
 def _is_for_thorough_runs(item: pytest.Item) -> bool:
-    """Return True if the gate leaves this test of the conformance suite to ``make test-thorough``.
+    """Return True if the gate leaves this test to ``make test-thorough``.
 
     In the gate, each seed and each scenario runs on one form of a store that has two; both forms run the memory store's
     scenarios. Even seeds are for the synchronous form.
@@ -82,6 +86,8 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     store, seed, scenario = (parameters.get(name) for name in ("quota_engine_backend", "seed", "scenario"))
     suite = getattr(getattr(item, "function", None), "__module__", "")
+    if PROFILE == "gate" and item.path.parts[-2:] in _KILLS_ON_EACH_SERVER:
+        return "redis" in parameters.values()
     if PROFILE != "gate" or suite != "quota_engine.conformance.test_backend":
         return False
     if scenario is not None and "sql" in item.path.parts:

@@ -141,7 +141,7 @@ def test_room_commands_reach_service_and_store(site: Site, capsys: pytest.Captur
         (["watch", "--host", "URL", "--token-file", "TOKEN", "--office", "nix"], 2, "one of surabaya"),
         (["watch", "--host", "URL", "--token-file", "SERVICE", "--once"], 2, "one with the role auditor or operator"),
         (["watch", "--host", "http://127.0.0.1:1", "--token-file", "TOKEN"], 3, "the service cannot be used"),
-        (["room", "pace", "nix", "1", "2", "--host", "URL", "--token-file", "TOKEN"], 2, "there is no nix"),
+        (["room", "pace", "nix", "1", "2", "--host", "URL", "--token-file", "TOKEN"], 2, "no such room"),
         (["room", "pace", "special", "2", "1", "--host", "URL", "--token-file", "TOKEN"], 2, "per_minute"),
         (["room", "pace", "special", "1", "2"], 2, "--host URL  of a service, or  --config FILE"),
         (["room", "pace", "special", "1", "2", "--config", "none"], 2, "none"),

@@ -631,6 +631,10 @@ class TestOpen:
 
         import sys
 
+        import quota_engine.stores
+
+        # The failed import leaves a new package there, without the modules of the present one.
+        monkeypatch.setattr(quota_engine.stores, "redis", sys.modules["quota_engine.stores.redis"], raising=False)
         for name in [name for name in sys.modules if name.startswith("quota_engine.stores.redis")]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr(builtins, "__import__", without_redis)

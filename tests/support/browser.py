@@ -194,7 +194,7 @@ class PhoneBrowser:
             found = self.driver.execute_async_script(script, list(RULES))
         except JavascriptException:  # the page has just reloaded itself, as it does when a room opens
             found = self.driver.execute_async_script(script, list(RULES))
-        assert found == [], self.driver.current_url
+        assert found == [], f"{self.driver.current_url}: {found}"
 
     def take_picture(self, name: str, *, whole: bool = False, colors: int = _COLORS) -> None:
         """Take a picture for the documents, if :data:`PICTURES` is set.

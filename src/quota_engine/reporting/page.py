@@ -47,5 +47,5 @@ def page(title: str, body: str) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
         f"<title>{html.escape(title)}</title><style>{_PAGE_STYLE}{STYLE}{FIGURE_STYLE}{RANGE_STYLE}{TABLE_STYLE}</style></head>\n"
-        f"<body>{body}<script>{READOUT_SCRIPT}</script></body></html>\n"
+        f"<body><main>{body}</main><script>{READOUT_SCRIPT}</script></body></html>\n"
     )

@@ -32,7 +32,7 @@ def render_table(heads: Sequence[str], rows: Iterable[Sequence[str | Cell]]) -> 
         heads: Texts of the columns, that of the row heads first; ``""`` for a column without a name.
         rows: Head and values of each row. A row without values is the title of the rows below it.
     """
-    head = "".join(f'<th scope="col">{html.escape(each)}</th>' for each in heads)
+    head = "".join(f'<th scope="col">{html.escape(each)}</th>' if each else "<td></td>" for each in heads)
     body = "".join(f"<tr>{_row(heads, first, rest)}</tr>" for first, *rest in rows)
     return (
         f'<div class="scroll"><table class="stacks"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,7 +1,7 @@
 """Changes of the catalog that operators have made: closures, working holidays and capacities, with author and time.
 
 They are an overlay. The catalog file stays as it is, and the service works with the catalog that follows from both.
-The changes are lines of one file: a change, or the removal of one. So the file also tells who changed what, and when.
+The changes are lines of one file: a change, or the removal of one. So the file also records who changed what, and when.
 """
 
 from __future__ import annotations

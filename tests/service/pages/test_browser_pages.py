@@ -298,7 +298,8 @@ def test_the_wait_lists_pages_are_accessible(full_visit: Visit) -> None:
         else:
             visit.service.advance_ms(4 * DAY_MS)
         phone.wait_for_heading(citizen_text("ended_heading", "en"))
-        assert citizen_text(key, "en") in phone.find(".lead").text
+        # The page may just be loading again.
+        phone.wait_until("document.querySelector('.lead')?.innerText.includes(arguments[0])", citizen_text(key, "en"))
         visit.check("ended_heading", "/reservation")
 
 

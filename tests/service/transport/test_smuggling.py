@@ -1,7 +1,7 @@
 """No request hides in another one: bytes whose framing two servers could read differently are refused.
 
-A proxy and this service that disagree about the end of a request would let a stranger put a request in front of that of
-the next visitor (RFC 9112, section 11.2).
+If a proxy and this service disagree about the end of a request, a stranger can put a request in front of the next
+visitor's (RFC 9112, section 11.2).
 """
 
 from __future__ import annotations

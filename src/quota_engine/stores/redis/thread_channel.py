@@ -23,17 +23,17 @@ class ThreadReplies:
         error: The error, if there is one.
     """
 
-    __slots__ = ("_is_given_up", "_woken", "error", "replies")
+    __slots__ = ("_has_stopped", "_woken", "error", "replies")
 
     def __init__(self) -> None:
         self.replies: list[Any] | None = None
         self.error: BaseException | None = None
-        self._is_given_up = False
+        self._has_stopped = False
         self._woken: threading.Event | None = None  # an event costs as much as the rest; most threads need none
 
     def done(self) -> bool:
         """Return True if there are replies or an error, or if the thread waits no more."""
-        return self._is_given_up or self.replies is not None or self.error is not None
+        return self._has_stopped or self.replies is not None or self.error is not None
 
     def set_result(self, replies: list[Any], /) -> None:
         """See :class:`~quota_engine.stores.redis.node_channel.Replies`."""
@@ -45,9 +45,9 @@ class ThreadReplies:
         self.error = error
         self.wake()
 
-    def give_up(self) -> None:
+    def stop_waiting(self) -> None:
         """Wait no more."""
-        self._is_given_up = True
+        self._has_stopped = True
 
     def prepare_sleep(self) -> threading.Event:
         """Return the event that wakes the thread, not set. Look afterwards whether there is a reason to sleep."""
@@ -108,12 +108,12 @@ class ThreadChannel:
                 if not replies.done() and not self._may_take() and not woken.wait(left_s()):
                     with self.lock:
                         is_done = replies.done()
-                        replies.give_up()
+                        replies.stop_waiting()
                     self._wake_sender()
                     return is_done
         except BaseException:
             with self.lock:
-                replies.give_up()
+                replies.stop_waiting()
             self._wake_sender()
             raise
 

@@ -58,7 +58,7 @@ async def test_an_office_works_on_a_holiday(browser: OperatorBrowser, client: Cl
 
 
 async def test_new_capacities_count_for_days_that_are_published_later(browser: OperatorBrowser, client: Client) -> None:
-    """Published days keep theirs, unless the operator wants them changed; the people beyond them are counted."""
+    """Published days keep theirs, unless the operator changes them too; the people beyond them are counted."""
     await client.reserve(NIK, OTHER)
     await browser.sign_in(Role.OPERATOR)
     page = await browser.get("/operator/catalog?lang=en")

@@ -31,7 +31,7 @@ _AFFECTED: Final = (State.CONFIRMED, State.HELD, State.WAITING)
 
 
 class _Preview(NamedTuple):
-    """What a change does: days that close with their people, days that open, and capacities."""
+    """The effects of a change: days that close with their people, days that open, and capacities."""
 
     closed: list[tuple[datetime.date, int]]
     opened: list[datetime.date]

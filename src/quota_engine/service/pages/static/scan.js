@@ -26,7 +26,9 @@
     try {
       const found = await detector.detect(video);
       const text = found.map((one) => one.rawValue).find(Boolean);
-      if (text) {
+      // The code of the person who was just checked in is still before the camera.
+      if (text && text !== sessionStorage.getItem("scanned")) {
+        sessionStorage.setItem("scanned", text);
         field.value = text.slice(0, field.maxLength);
         stop();
         return field.form.requestSubmit();
@@ -56,9 +58,10 @@
   button.addEventListener("click", () => {
     if (!stream) return scan();
     sessionStorage.removeItem("scans");
+    sessionStorage.removeItem("scanned");
     stop();
   });
   addEventListener("pagehide", stop);
-  // After a check-in the page loads again, and the camera goes on.
+  // After a check-in the page loads again, and the camera continues.
   if (sessionStorage.getItem("scans")) scan();
 })();
