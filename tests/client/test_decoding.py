@@ -20,6 +20,7 @@ from tests.service.background.test_room_supervisor import HOUR_MS, ROOM, ROOMS
 from tests.service.test_runner import served
 from tests.support import client_booking
 from tests.support.client_parity import in_process
+from tests.support.concurrent_bookers import open_day
 from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK, TOKENS, Client, listening, running
 
@@ -147,11 +148,7 @@ def test_threads_share_a_client(service: tuple[str, str]) -> None:
     """Eight threads, one client over a real connection, and as many places as there are."""
     url, token = service
     with ServiceClient.open(url, token) as client:
-        now = datetime.datetime.now(datetime.UTC)
-        days = client.availability("surabaya", now.date(), now.date() + datetime.timedelta(days=14))
-        # Today may be over already: take the first day that stays open for a minute.
-        now_ms = now.timestamp() * 1000
-        day = next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 60_000)
+        day = open_day(client)
         client.set_capacity("surabaya", day, "online", 10)
         got: list[Status] = []
 

@@ -49,7 +49,6 @@ def test_seeds_show_no_violation(store: str, gate: int) -> None:
         ("sql", 35),  # equal changes of a capacity at the same time
         ("lua", 309),  # a doubled request whose first copy the server rejects
         ("sql", 16),  # a draw that another transaction creates
-        ("sql", 27),  # a process that died with an open transaction
     ],
 )
 def test_seeds_that_were_hard_to_judge(store: str, seed: int) -> None:

@@ -143,11 +143,19 @@ class BookerThreads(BookingRecord):
 
 
 def open_day(client: ServiceClient) -> datetime.date:
-    """Return a day that is open for booking for at least ten more minutes."""
+    """Return a day whose morning session can be booked for at least ten more minutes.
+
+    The tests use the real time. Today's morning may be over while the day itself is still open.
+    """
     now = datetime.datetime.now(datetime.UTC)
     now_ms = now.timestamp() * 1000
     days = client.availability(OFFICE, now.date(), now.date() + datetime.timedelta(days=14))
-    day = next(one.day for one in days if one.opens_at_ms < now_ms < one.ends_at_ms - 600_000)
+    day = next(
+        one.day
+        for one in days
+        for session in one.sessions
+        if session.name == "morning" and one.opens_at_ms < now_ms < session.book_until_ms - 600_000
+    )
     return datetime.date.fromordinal(day)
 
 
