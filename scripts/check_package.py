@@ -114,7 +114,7 @@ def serve_installed(program: Path, folder: Path, variables: dict[str, str]) -> N
     """Start the installed service without a configuration, and ask for the offices."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [str(program), "serve", "--port", str(port), "--backend", f"sqlite://{folder / 'data.db'}"]
+    command = [str(program), "serve", "--port", str(port), "--backend", f"sqlite://{folder / 'service.db'}"]
     key = {"QUOTA_ENGINE_IDENTITY_KEY": "c2l4dGVlbiByYW5kb20gYnl0ZXM="}
     with subprocess.Popen(
         command, cwd=folder, env=variables | key, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
