@@ -244,9 +244,36 @@ def fairness() -> str:
     return "\n".join(lines)
 
 
+def _php(name: str) -> str:
+    return f"```php\n{(DOCS.parent / 'examples' / name).read_text(encoding='utf-8').rstrip()}\n```"
+
+
+def quota_service_php() -> str:
+    """Return the source of the part that the recipes in PHP share."""
+    return _php("quota_service.php")
+
+
 def booking_php() -> str:
-    """Return the source of the example in PHP."""
-    return f"```php\n{(DOCS.parent / 'examples' / 'booking.php').read_text(encoding='utf-8').rstrip()}\n```"
+    """Return the source of the page in PHP."""
+    return _php("booking.php")
+
+
+def booking_in_room_php() -> str:
+    """Return the source of the program in PHP that waits in a room."""
+    return _php("booking_in_room.php")
+
+
+def package_versions() -> str:
+    """Return the versions of dependencies that ``make package-matrix`` has tried, as a table."""
+    data: dict[str, Any] = json.loads((DOCS / "data" / "packages.json").read_text(encoding="utf-8"))
+    found: dict[str, tuple[str, str]] = {}
+    for versions in data["extras"].values():
+        for name, oldest in versions["oldest"].items():
+            found[name] = (oldest, versions["newest"][name])
+    lines = ["| dependency | oldest | newest |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {oldest} | {newest} |" for name, (oldest, newest) in sorted(found.items())]
+    lines += ["", f"Tried with Python {data['python']}, each of {len(data['extras']) - 1} extras alone."]
+    return "\n".join(lines)
 
 
 def load() -> str:
@@ -342,6 +369,7 @@ def sizing_figures() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
+    "booking_in_room_php": booking_in_room_php,
     "booking_php": booking_php,
     "interface": http_interface,
     "draw_statuses": draw_statuses,
@@ -353,7 +381,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "fairness": fairness,
     "imports": imports,
     "load": load,
+    "package_versions": package_versions,
     "peers": peers,
+    "quota_service_php": quota_service_php,
     "sizing_figures": sizing_figures,
 }
 

@@ -46,18 +46,10 @@ def write(database: sqlite3.Connection, office: str, events: list[RecordedEvent]
             if not isinstance(recorded.event, ReservationChanged):
                 continue
             verb, record = recorded.event.verb, recorded.event.reservation
-            values = (
-                office,
-                recorded.number,
-                recorded.event.at_ms,
-                verb,
-                record.id,
-                record.day,
-                record.state,
-                record.units,
-                record.queue_number,
-            )
-            new = database.execute("INSERT OR IGNORE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values).rowcount
+            change = (office, recorded.number, recorded.event.at_ms, verb)
+            state = (record.id, record.day, record.state, record.units, record.queue_number)
+            insert = "INSERT OR IGNORE INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            new = database.execute(insert, change + state).rowcount
             if new:  # put the effects of an event here: the program runs this once for each number
                 database.execute(
                     "INSERT INTO steps_of_day VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET units = units + ?",

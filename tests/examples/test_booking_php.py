@@ -1,18 +1,21 @@
-"""Tests of the PHP example against a real service, directly and through a waiting room with lost responses."""
+"""Tests of the PHP recipes against a real service: the page with 300 people, and the room with lost responses."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import httpx
@@ -20,10 +23,12 @@ import pytest
 
 from quota_engine import RoomStatus, State
 from quota_engine.client import ServiceClient
+from tests.examples.test_booking_recipes import PLACES, booked_day, forms
 from tests.service.test_runner import served
+from tests.support.http_crowd import count_statuses, post_all
 from tests.support.paths import ROOT
 
-EXAMPLE = ROOT / "examples" / "booking.php"
+EXAMPLES = ROOT / "examples"
 NIK = "3578012345678901"
 
 _NO_PHP = shutil.which("php") is None and not os.environ.get("CI")
@@ -69,9 +74,104 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield service.url
 
 
+@contextlib.contextmanager
+def page(url: str, folder: Path, workers: int = 4) -> Iterator[int]:
+    """Serve the page for a service until the block ends, and return its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {
+        **os.environ,
+        "PHP_CLI_SERVER_WORKERS": str(workers),
+        "QUOTA_ENGINE_URL": url,
+        "QUOTA_ENGINE_TOKEN": TOKEN,
+    }
+    command = [str(shutil.which("php")), "-S", f"127.0.0.1:{port}", str(EXAMPLES / "booking.php")]
+    log = folder / "php.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True)
+    try:
+        deadline_s = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline_s, log.read_text()
+            time.sleep(0.05)
+        yield port
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # the workers do not end with the first process
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a service with the catalog of the recipes."""
+    folder = tmp_path_factory.mktemp("clinic")
+    token = {"name": "page", "role": "operator", "sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+    configuration = {"catalog": str(EXAMPLES / "clinic.toml"), "tokens": [token]}
+    (folder / "service.json").write_text(json.dumps(configuration), encoding="utf-8")
+    with served(folder, "--config", "service.json", "--backend", "memory://") as service:
+        yield service.url
+
+
+@pytest.mark.slow
+def test_workers_of_the_page_confirm_exactly_the_places(clinic: str, tmp_path: Path) -> None:
+    with page(clinic, tmp_path) as port:
+        answers = post_all(port, "/book", forms())
+        winning = [form for form, answer in zip(forms(), answers, strict=True) if answer["http"] == 200]
+        again = post_all(port, "/book", winning)
+    winners = {answer["reference"] for answer in answers if answer["http"] == 200}
+    assert set(count_statuses(answers)) == {(200, "CONFIRMED"), (409, "SOLD_OUT")}
+    assert len(winners) == PLACES
+    assert {answer["reference"] for answer in again} == winners  # the same keys, and no second effect
+    with ServiceClient.open(clinic, TOKEN) as client:
+        assert client.audit().ok
+        (day,) = client.availability("clinic", booked_day())
+        assert day.quotas["online"].confirmed == PLACES
+
+
+def test_page_books_once_when_responses_are_lost(clinic: str, tmp_path: Path) -> None:
+    day = (booked_day() + datetime.timedelta(days=1)).isoformat()
+    form = {"identity": "ani", "day": day, "key": "key-of-ani"}
+    with Losing(clinic) as losing, page(losing.url, tmp_path, workers=1) as port:
+        first, *others = post_all(port, "/book", [form, form], at_once=1)
+        refused = post_all(port, "/book", [{**form, "key": "another"}, {**form, "key": "a\r\nheader: b"}])
+    assert len(losing.lost) == 2  # one response to a reserve, one to a confirm
+    assert (first["http"], first["status"], first["queue_numbers"]) == (200, "CONFIRMED", [1])
+    assert others == [first]
+    assert [answer["http"] for answer in refused] == [409, 400]
+    assert refused[0]["status"] == "IDENTITY_LIMIT"
+
+
+@pytest.mark.parametrize(("status", "error"), [(503, "ServiceUnavailable"), (504, "OutcomeUnknown")])
+def test_page_tells_an_unknown_outcome_from_an_unavailable_service(status: int, error: str, tmp_path: Path) -> None:
+    """``Retry-After`` is longer than a page waits, so that it does not try again by itself."""
+    response = f"HTTP/1.1 {status} Refused\r\nRetry-After: 60\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+    with socket.create_server(("127.0.0.1", 0)) as listener, page(url_of(listener), tmp_path, workers=1) as port:
+        refusing = threading.Thread(target=answer_once, args=(listener, response.encode()), daemon=True)
+        refusing.start()
+        (answer,) = post_all(port, "/book", [{"identity": "ani", "day": "2026-12-07", "key": "key"}])
+        refusing.join()
+    assert answer == {"http": 503, "status": error}
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def answer_once(listener: socket.socket, response: bytes) -> None:
+    """Read one request, and answer it."""
+    with listener.accept()[0] as connection:
+        head, _, body = b"".join(_until(connection, b"\r\n\r\n")).partition(b"\r\n\r\n")
+        size = re.search(rb"(?i)content-length: (\d+)", head)
+        while size and len(body) < int(size[1]):
+            body += connection.recv(65_536)
+        connection.sendall(response)
+
+
 def book(url: str, day: object, nik: str = NIK, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(shutil.which("php")), str(EXAMPLE), url, "surabaya", str(day)],
+        [str(shutil.which("php")), str(EXAMPLES / "booking_in_room.php"), url, "surabaya", str(day)],
         input=f"{nik}\n",
         env={**os.environ, "QUOTA_ENGINE_TOKEN": token},
         capture_output=True,
@@ -102,7 +202,7 @@ class Losing:
         self._to = httpx.URL(url).port or 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = url_of(self._listener)
         self.heads: list[str] = []
         self.lost: list[str] = []
 

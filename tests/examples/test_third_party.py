@@ -201,8 +201,3 @@ def test_policy_gives_groups_a_head_start(on_path: None) -> None:
         assert engine.reserve("surabaya", "2026-12-07", "3578012345678901", service="new", session="morning").ok
     with pytest.raises(InvalidRequest):
         policy.HeadStartPolicy("head_start", frozenset(), -1)
-
-
-@pytest.mark.parametrize("name", ["third_party_store.py", "third_party_policy.py"])
-def test_examples_have_less_than_100_lines(name: str) -> None:
-    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from scripts.extras import (
     program_of,
     write_import_guard,
 )
+from scripts.package_matrix import save
 from tests.support.paths import ROOT
 
 
@@ -55,3 +57,14 @@ def test_oldest_versions_are_the_lower_bounds() -> None:
     names = {Requirement(one).name for one in oldest_versions("loadtest")}
     assert {"cyclopts", "httpx", "locust", "redis", "starlette"} <= names
     assert "pytest" not in names
+
+
+def test_results_of_other_extras_stay(tmp_path: Path) -> None:
+    path = tmp_path / "packages.json"
+    yaml, client = ({label: {"msgspec": label} for label in ("oldest", "newest")} for _ in range(2))
+    save(path, "yaml", yaml)
+    save(path, "client", client)
+    save(path, "yaml", {**yaml, "newest": {"msgspec": "later"}})
+    extras = json.loads(path.read_text(encoding="utf-8"))["extras"]
+    assert list(extras) == ["client", "yaml"]
+    assert extras == {"client": client, "yaml": {"oldest": {"msgspec": "oldest"}, "newest": {"msgspec": "later"}}}
