@@ -134,6 +134,32 @@ def test_late_confirm_is_found(story: Story) -> None:
     assert "comes after the deadline" in story.findings()[0]
 
 
+def _attended(story: Story, undo_until_ms: int) -> None:
+    reserve(story, 100, "ani")
+    confirmed = story.step(200, "confirm", "ani", "CONFIRMED", 2, queue_numbers=(1,))
+    story.call(195, 205, "confirm", "ani", "CONFIRMED", shown=confirmed)
+    fields: dict[str, Any] = {"queue_numbers": (1,), "undo_until_ms": undo_until_ms}
+    attended = story.step(900_000, "check_in", "ani", "ATTENDED", 3, **fields)
+    story.call(899_990, 900_010, "check_in", "ani", "ATTENDED", shown=attended)
+
+
+def test_undone_and_repeated_check_in_has_no_findings(story: Story) -> None:
+    """The two attempts of one call may both take effect, if another call undoes the first of them in between."""
+    _attended(story, 900_100)
+    story.history.calls[-1].ended_at_ms = 900_090
+    undone = story.step(900_050, "undo_attendance", "ani", "CONFIRMED", 4, queue_numbers=(1,))
+    story.call(900_045, 900_055, "undo_attendance", "ani", "CONFIRMED", shown=undone)
+    story.step(900_060, "check_in", "ani", "ATTENDED", 5, queue_numbers=(1,), undo_until_ms=900_160)
+    assert story.findings() == []
+
+
+def test_late_undo_is_found(story: Story) -> None:
+    _attended(story, 900_100)
+    undone = story.step(900_100, "undo_attendance", "ani", "CONFIRMED", 4, queue_numbers=(1,))
+    story.call(900_090, 900_110, "undo_attendance", "ani", "CONFIRMED", shown=undone)
+    assert "comes after the undo window" in story.findings()[0]
+
+
 def test_queue_number_given_twice_is_found(story: Story) -> None:
     story.history.events[OFFICE][0]["details"]["terms"] = {**TERMS, "quotas": [{"name": "online", "capacity": 2}]}
     for at_ms, name in ((100, "ani"), (200, "budi")):

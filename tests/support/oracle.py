@@ -41,6 +41,7 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
     Stay,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.lifecycle import State
@@ -83,6 +84,7 @@ class Record:
     wait_list_number: int = 0
     declines: int = 0
     paused_until_ms: int = 0
+    undo_until_ms: int = 0
     former_applicants: tuple[str, ...] = ()
     numbers: tuple[int, ...] = ()
     """The queue numbers of the applicants."""
@@ -231,7 +233,8 @@ class Oracle:
         self.records: dict[str, Record] = {}
         """In the order of creation."""
         self.last_forgotten_day = 0
-        self.blocked_until_ms: dict[str, int] = {}
+        self.blocks: list[tuple[str, int, str]] = []
+        """The applicant and the end of each block, and the reservation of a no-show."""
         self.cancellations: list[tuple[str, int]] = []
         self.abandoned: list[tuple[str, int]] = []
         self.abandoned_counts = AbandonedHolds()
@@ -286,7 +289,8 @@ class Oracle:
     def moments_ms(self) -> list[int]:
         """Return the times at which the state changes by time alone, in ascending order."""
         moments = {record.deadline_at_ms for record in self.records.values() if record.state is State.HELD}
-        moments |= set(self.blocked_until_ms.values())
+        moments |= {until_ms for _, until_ms, _ in self.blocks}
+        moments |= {record.undo_until_ms for record in self.records.values() if record.undo_until_ms}
         moments |= {at_ms + self.rules.abandoned_holds_window_ms for _, at_ms in self.abandoned}
         for day in self.days.values():
             moments |= {day.opens_at_ms, day.starts_at_ms, day.ends_at_ms, day.forget_at_ms}
@@ -338,6 +342,7 @@ class Oracle:
             | Cancel
             | CheckIn
             | MarkNoShow
+            | UndoAttendance
             | Reschedule
             | PrepareMove
             | Stay
@@ -440,6 +445,7 @@ class Oracle:
             wait_list_number=record.wait_list_number,
             declines=record.declines,
             paused_until_ms=record.paused_until_ms,
+            undo_until_ms=record.undo_until_ms,
             former_applicants=record.former_applicants,
             queue_offsets=self._offsets(record.numbers),
         )
@@ -598,12 +604,11 @@ class Oracle:
 
     def _blocked_until(self, applicants: Iterable[str]) -> int:
         """Return the end of the latest block of the applicants; 0 if none is blocked."""
-        ends = [self.blocked_until_ms.get(applicant, 0) for applicant in applicants]
+        ends = [until_ms for who, until_ms, _ in self.blocks if who in applicants]
         return max((end for end in ends if self.now_ms < end), default=0)
 
-    def _block(self, applicant: str, duration_ms: int) -> None:
-        until_ms = self.now_ms + duration_ms
-        self.blocked_until_ms[applicant] = max(until_ms, self.blocked_until_ms.get(applicant, 0))
+    def _block(self, applicant: str, duration_ms: int, no_show: str = "") -> None:
+        self.blocks.append((applicant, self.now_ms + duration_ms, no_show))
 
     def _abandon(self, record: Record, ended_at_ms: int, leaving: tuple[str, ...] = ()) -> None:
         """Count a hold that ended without a confirm."""
@@ -622,7 +627,7 @@ class Oracle:
             kept = [(who, at) for who, at in self.abandoned if who != applicant or at > forgotten_ms]
             self.abandoned = [*kept, (applicant, ended_at_ms)]
             ends_ms = [at_ms for who, at_ms in self.abandoned if who == applicant]
-            before_ms = self.blocked_until_ms.get(applicant, 0)
+            before_ms = max((until_ms for who, until_ms, _ in self.blocks if who == applicant), default=0)
             blocks_ms = [
                 end_ms + rules.abandoned_holds_block_ms
                 for end_ms in ends_ms
@@ -630,9 +635,8 @@ class Oracle:
                 and sum(end_ms - rules.abandoned_holds_window_ms < one <= end_ms for one in ends_ms)
                 > rules.abandoned_holds_max
             ]
-            until_ms = max([before_ms, *blocks_ms])
-            if until_ms > before_ms:
-                self.blocked_until_ms = {**self.blocked_until_ms, applicant: until_ms}
+            self.blocks = [*self.blocks, *((applicant, until_ms, "") for until_ms in blocks_ms)]
+            if max(blocks_ms, default=0) > before_ms:
                 self.abandoned_counts = replace(self.abandoned_counts, blocks=self.abandoned_counts.blocks + 1)
 
     def _expire_own_holds(self, applicants: Iterable[str]) -> None:
@@ -683,6 +687,8 @@ class Oracle:
                 return self._cancel(command)
             case CheckIn() | MarkNoShow():
                 return self._record_attendance(command)
+            case UndoAttendance():
+                return self._undo_attendance(command)
             case Reschedule():
                 return self._reschedule(command)
             case Stay():
@@ -1224,11 +1230,33 @@ class Oracle:
             return self._expect(Status.DAY_CLOSED, record)
         if self.now_ms < day.starts_at_ms:
             return self._expect(Status.TOO_EARLY, record)
+        record.undo_until_ms = self.now_ms + self.rules.undo_window_ms
         self._step(record, goal)
         if goal is State.NO_SHOW and self.rules.no_show_block_ms:
             for applicant in record.applicants:
-                self._block(applicant, self.rules.no_show_block_ms)
+                self._block(applicant, self.rules.no_show_block_ms, record.id)
         return self._expect(Status(goal), record)
+
+    def _undo_attendance(self, command: UndoAttendance) -> ExpectedOutcome:
+        record = self.records.get(command.id)
+        if record is None:
+            return ExpectedOutcome(Status.NOT_FOUND)
+        if command.owner and command.owner not in record.applicants:
+            return ExpectedOutcome(Status.NOT_OWNER)
+        if record.state is State.CONFIRMED:
+            return self._expect(Status.CONFIRMED, record, replayed=True)
+        if record.state is State.EXPIRED or record.is_overdue(self.now_ms):
+            return self._expect(Status.HOLD_EXPIRED, record)
+        if command.expected_version and command.expected_version != record.version:
+            return self._expect(Status.STALE, record)
+        if record.state not in (State.ATTENDED, State.NO_SHOW):
+            return self._expect(Status.WRONG_STATE, record)
+        if record.undo_until_ms <= self.now_ms:
+            return self._expect(Status.TOO_LATE, record)
+        record.undo_until_ms = 0
+        self._step(record, State.CONFIRMED)
+        self.blocks = [block for block in self.blocks if block[2] != record.id]
+        return self._expect(Status.CONFIRMED, record)
 
     def _reschedule(self, command: Reschedule) -> ExpectedOutcome:
         record = self.records.get(command.id)

@@ -38,6 +38,7 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
     Stay,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.lifecycle import State
@@ -208,6 +209,7 @@ class Walker:
             wait_list_max=self.choose((5, 2, 1, 0)),
             declines_max=self.choose((1, 3, 0)),
             decline_pause_ms=self.choose((8, 3, 1, 30)),
+            undo_window_ms=self.choose((20, 5, 60, 0)),
             jitter_seed=self.choose(("", "salt")),
         )
 
@@ -338,6 +340,10 @@ class Walker:
         record = self.record(State.CONFIRMED)
         return MarkNoShow(record.id, self.owner(record), self.version(record)) if record else MarkNoShow("r99")
 
+    def undo_attendance(self) -> Command:
+        record = self.record(State.ATTENDED, State.NO_SHOW)
+        return UndoAttendance(record.id, self.owner(record), self.version(record)) if record else UndoAttendance("r99")
+
     def reschedule(self) -> Command:
         record = self.record(State.HELD, State.CONFIRMED)
         if record is None:
@@ -429,6 +435,7 @@ APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.decline,) * 2,
     Walker.check_in,
     Walker.mark_no_show,
+    Walker.undo_attendance,
     Walker.prepare_move,
     Walker.stay,
     *(Walker.move_in,) * 2,

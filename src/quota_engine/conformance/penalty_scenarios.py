@@ -15,17 +15,22 @@ from quota_engine.conformance.world import (
     OPENS_AT_MS,
     PRIORITY,
     STARTS_AT_MS,
+    applicant,
     published,
     reserve,
 )
 from quota_engine.domain.commands import (
     Cancel,
+    CheckIn,
+    CloseDay,
     Confirm,
     Expire,
     MarkNoShow,
     MoveOut,
     Release,
+    RemoveApplicant,
     Reschedule,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.outcomes import Status as S
@@ -34,6 +39,7 @@ _DAY_MS = 86_400_000
 _LATE = HOLD_TTL_MS
 _START = STARTS_AT_MS - OPENS_AT_MS
 _OVER = _START + _DAY_MS // 2
+_UNDO_MS = 10 * 60_000
 
 ABANDONED_HOLDS: Final[dict[str, Any]] = {
     "abandoned_holds_max": 2,
@@ -61,6 +67,62 @@ PENALTY_SCENARIOS: Final[tuple[ConformanceScenario, ...]] = (
             Step(_START, reserve("e", ONLINE, "budi", day=NEXT_DAY), S.BLOCKED),
             Step(_START, reserve("f", ONLINE, "citra", "budi", day=NEXT_DAY), S.BLOCKED),
             Step(_OVER, Cancel("d"), S.WRONG_STATE),
+        ),
+    ),
+    ConformanceScenario(
+        "a check-in can be undone within the window",
+        (
+            Step(0, reserve("a", ONLINE, "ani", "budi"), S.HELD),
+            Step(0, UndoAttendance("a"), S.WRONG_STATE),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, UndoAttendance("a"), S.CONFIRMED, "replayed"),
+            Step(_START, CheckIn("a"), S.ATTENDED),
+            Step(_START, UndoAttendance("b"), S.NOT_FOUND),
+            Step(_START, UndoAttendance("a", owner=applicant("nobody")), S.NOT_OWNER),
+            Step(_START, UndoAttendance("a", expected_version=2), S.STALE),
+            Step(_START, RemoveApplicant("a", applicant=applicant("budi")), S.WRONG_STATE),
+            Step(_START + _UNDO_MS - 1, UndoAttendance("a", expected_version=3), S.CONFIRMED),
+            Step(_START + _UNDO_MS, UndoAttendance("a", expected_version=3), S.CONFIRMED, "replayed"),
+            Step(_START + _UNDO_MS, CheckIn("a"), S.ATTENDED),
+            Step(_START + _UNDO_MS, UndoAttendance("a", expected_version=3), S.STALE),
+            Step(_START + 2 * _UNDO_MS, UndoAttendance("a"), S.TOO_LATE),
+        ),
+    ),
+    ConformanceScenario(
+        "an undone no-show blocks nobody, also on a closed day",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, reserve("b", ONLINE, "budi"), S.HELD),
+            Step(0, Confirm("b"), S.CONFIRMED),
+            Step(_OVER, MarkNoShow("a"), S.NO_SHOW),
+            Step(_OVER, reserve("c", ONLINE, "ani", day=NEXT_DAY), S.BLOCKED),
+            Step(_OVER + 1, UndoAttendance("a"), S.CONFIRMED),  # the day is over: no check-in, but an undo
+            Step(_OVER + 1, reserve("c", ONLINE, "ani", day=NEXT_DAY), S.HELD),
+            Step(_OVER + 1, CheckIn("a"), S.DAY_OVER),
+            Step(_OVER + 1, MarkNoShow("b"), S.NO_SHOW),
+            Step(_OVER + 1, CloseDay(DAY), S.DONE),
+            Step(_OVER + 2, UndoAttendance("b"), S.CONFIRMED),
+            Step(_OVER + 2, reserve("d", ONLINE, "budi", day=NEXT_DAY), S.HELD),
+        ),
+    ),
+    ConformanceScenario(
+        "the undo of one no-show leaves the block of another",
+        (
+            Step(0, reserve("a", ONLINE, "ani"), S.HELD),
+            Step(0, Confirm("a"), S.CONFIRMED),
+            Step(0, reserve("b", ONLINE, "ani", day=NEXT_DAY), S.HELD),
+            Step(0, Confirm("b"), S.CONFIRMED),
+            Step(_START + _DAY_MS, MarkNoShow("a"), S.NO_SHOW),
+            Step(_START + _DAY_MS + 1, MarkNoShow("b"), S.NO_SHOW),
+            Step(_START + _DAY_MS + 2, UndoAttendance("b"), S.CONFIRMED),
+            Step(_START + _DAY_MS + 2, reserve("c", ONLINE, "ani", day=NEXT_DAY), S.BLOCKED),
+            Step(_START + _DAY_MS + 2, UndoAttendance("a"), S.CONFIRMED),
+            Step(_START + _DAY_MS + 3, MarkNoShow("b"), S.NO_SHOW),
+            Step(_START + _DAY_MS + _UNDO_MS, MarkNoShow("a"), S.NO_SHOW),
+            Step(_START + _DAY_MS + _UNDO_MS + 3, UndoAttendance("b"), S.TOO_LATE),
+            Step(_START + _DAY_MS + _UNDO_MS + 3, UndoAttendance("a"), S.CONFIRMED),
+            Step(_START + _DAY_MS + _UNDO_MS + 3, reserve("c", ONLINE, "ani", day=NEXT_DAY), S.BLOCKED),
         ),
     ),
     ConformanceScenario(

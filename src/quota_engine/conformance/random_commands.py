@@ -61,6 +61,7 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
     Stay,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.model import GuardScope, QuotaTerms
@@ -126,6 +127,7 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (2, lambda r: UndoMove(ids.any(), expected_version=r.choice((0, 0, 1, 2)))),
         (2, lambda r: CheckIn(ids.any())),
         (2, lambda r: MarkNoShow(ids.any())),
+        (2, lambda r: UndoAttendance(ids.any(), _owner(r), r.choice((0, 0, 0, 3)))),
         (3, lambda r: Expire(r.choice(_DAYS), r.randint(1, 3))),
         (4, lambda r: SetCapacity(r.choice(_DAYS), r.choice(_QUOTAS), r.randint(0, 4), r.choice((0, 0, 1, 2)))),
         (1, lambda r: CloseDay(r.choice(_DAYS))),
@@ -202,6 +204,7 @@ def _set_rules(rng: random.Random) -> SetRules:
             wait_list_max=rng.choice((2, 4, 8)),
             declines_max=rng.choice((0, 1, 3)),
             decline_pause_ms=rng.choice((1, 1000, HOLD_TTL_MS)),
+            undo_window_ms=rng.choice((0, 1000, HOLD_TTL_MS, _HOUR_MS)),
         )
     )
 

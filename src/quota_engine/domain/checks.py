@@ -17,6 +17,7 @@ __all__ = [
     "refuse_transition",
     "session_not_over",
     "started",
+    "undo_in_time",
 ]
 
 from collections.abc import Callable, Sequence
@@ -61,6 +62,11 @@ def session_not_over(day: Day, record: Reservation, now_ms: int) -> Status | Non
 def started(day: Day, record: Reservation, now_ms: int) -> Status | None:
     """Refuse a step on a day that has not started."""
     return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None
+
+
+def undo_in_time(day: Day, record: Reservation, now_ms: int) -> Status | None:
+    """Refuse to undo a check-in or no-show after its undo window."""
+    return Status.TOO_LATE if record.undo_until_ms <= now_ms else None
 
 
 def owned_reservation(ledger: Ledger, command: Any, now_ms: int) -> Reservation | Outcome:

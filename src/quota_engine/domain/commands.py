@@ -37,6 +37,7 @@ __all__ = [
     "SetCapacity",
     "SetRules",
     "Stay",
+    "UndoAttendance",
     "UndoMove",
 ]
 
@@ -235,6 +236,14 @@ class CheckIn(_OnReservation, frozen=True, gc=False):
 
 class MarkNoShow(_OnReservation, frozen=True, gc=False):
     """Record that the party has not come. Possible from the day's start on."""
+
+
+class UndoAttendance(_OnReservation, frozen=True, gc=False):
+    """Undo a check-in or no-show that was recorded in error. The party is confirmed again, and not blocked for it.
+
+    Possible until the record's ``undo_until_ms``. Give ``expected_version``: a late copy of the command must not undo a
+    check-in that followed.
+    """
 
 
 class Reschedule(msgspec.Struct, frozen=True):
@@ -442,6 +451,7 @@ Command = (
     | Cancel
     | CheckIn
     | MarkNoShow
+    | UndoAttendance
     | Reschedule
     | Stay
     | PrepareMove

@@ -62,7 +62,7 @@ from quota_engine.domain.model import (
     find_session,
 )
 from quota_engine.domain.outcomes import AbandonedHolds
-from quota_engine.domain.penalties import PenaltyRecord, is_outdated, updated
+from quota_engine.domain.penalties import PenaltyRecord, update_penalties
 from quota_engine.domain.wait_list import WaitQueues
 
 _HELD: Final = State.HELD
@@ -420,18 +420,21 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
     elif event.verb in _PARTY_CHANGES:
         _party_changed(ledger, day, old, event)
         return
+    if old.state is State.NO_SHOW:  # undone, also on a closed day: the no-show counted before the office closed it
+        _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, event.at_ms)
+        return
     if old_day.closed:  # the office has ended the reservation: no step counts against the applicants
         if old.state in _CONSUMING and old.state is not _HELD and (old_day is not day or new.state not in _CONSUMING):
             old_day.departed += units
         return
     if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
-        _update_penalties(ledger, new.applicants, event.verb, event.at_ms, event.at_ms)
+        _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, event.at_ms)
     elif old.state is _HELD and event.verb in _ABANDONING:
         _count_abandoned_hold(ledger, event.verb)
         if ledger.rules.abandoned_holds_max:
-            _update_penalties(ledger, new.applicants, event.verb, event.at_ms, ended_at_ms)
+            _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, ended_at_ms)
     elif event.verb is Verb.REACQUIRE and ledger.rules.abandoned_holds_max:
-        _update_penalties(ledger, new.applicants, event.verb, event.at_ms, old.deadline_at_ms)
+        _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, old.deadline_at_ms)
 
 
 def _party_changed(ledger: Ledger, day: Day, old: Reservation, event: ReservationChanged) -> None:
@@ -444,9 +447,9 @@ def _party_changed(ledger: Ledger, day: Day, old: Reservation, event: Reservatio
     if day.closed:
         day.departed += len(leaving) if old.state is State.CONFIRMED else 0
     elif old.state is State.CONFIRMED:
-        _update_penalties(ledger, leaving, Verb.CANCEL, at_ms, at_ms)
+        _update_penalties(ledger, new, leaving, Verb.CANCEL, at_ms, at_ms)
     elif old.state is _HELD and ledger.rules.abandoned_holds_max:
-        _update_penalties(ledger, leaving, Verb.RELEASE, at_ms, at_ms)
+        _update_penalties(ledger, new, leaving, Verb.RELEASE, at_ms, at_ms)
 
 
 def _count_abandoned_hold(ledger: Ledger, verb: Verb) -> None:
@@ -457,21 +460,12 @@ def _count_abandoned_hold(ledger: Ledger, verb: Verb) -> None:
         ledger.abandoned = replace(counts, expired=counts.expired + 1)
 
 
-def _update_penalties(ledger: Ledger, applicants: Sequence[str], verb: Verb, at_ms: int, ended_at_ms: int) -> None:
-    rules, penalties = ledger.rules, ledger.penalties
-    for applicant in applicants:
-        old = penalties.pop(applicant, PenaltyRecord())
-        new = updated(old, verb, at_ms, ended_at_ms, rules)
-        if new.blocked_until_ms > old.blocked_until_ms and verb in _ABANDONING:
-            ledger.abandoned = replace(ledger.abandoned, blocks=ledger.abandoned.blocks + 1)
-        if new.blocked_until_ms > at_ms or new.cancelled_at_ms or new.abandoned_at_ms:
-            penalties[applicant] = new
-    # The dictionary is in order of the last change. Two removals per written entry keep outdated entries bounded.
-    for _ in range(2 * len(applicants)):
-        applicant = next(iter(penalties), "")
-        if applicant not in penalties or not is_outdated(penalties[applicant], at_ms, rules):
-            break
-        del penalties[applicant]
+def _update_penalties(
+    ledger: Ledger, record: Reservation, applicants: Sequence[str], verb: Verb, at_ms: int, ended_at_ms: int
+) -> None:
+    blocks = update_penalties(ledger.penalties, record, applicants, verb, at_ms, ended_at_ms, ledger.rules)
+    if blocks and verb in _ABANDONING:
+        ledger.abandoned = replace(ledger.abandoned, blocks=ledger.abandoned.blocks + blocks)
 
 
 def _rules_set(ledger: Ledger, event: RulesSet) -> None:
@@ -622,7 +616,8 @@ def _time_corrected(ledger: Ledger, event: TimeCorrected) -> None:
         day = ledger.days.get(old.day)
         if day is None:
             continue
-        new = replace(old, created_at_ms=min(old.created_at_ms, event.at_ms))
+        undo_until_ms = min(old.undo_until_ms, event.at_ms + ledger.rules.undo_window_ms)
+        new = replace(old, created_at_ms=min(old.created_at_ms, event.at_ms), undo_until_ms=undo_until_ms)
         if old.state is _HELD:
             was_made_later = old.created_at_ms > event.at_ms
             length_ms = old.deadline_at_ms - old.created_at_ms if was_made_later else longest_ms

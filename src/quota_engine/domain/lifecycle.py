@@ -53,6 +53,7 @@ class Verb(enum.StrEnum):
     RESCHEDULE = "reschedule"
     CHECK_IN = "check_in"
     MARK_NO_SHOW = "mark_no_show"
+    UNDO_ATTENDANCE = "undo_attendance"
     STAY = "stay"
     MOVE_IN = "move_in"
     MOVE_IN_CONFIRMED = "move_in_confirmed"
@@ -87,6 +88,8 @@ TRANSITIONS: Final[dict[tuple[State | None, Verb], State]] = {
     (State.CONFIRMED, Verb.CANCEL): State.CANCELLED,
     (State.CONFIRMED, Verb.CHECK_IN): State.ATTENDED,
     (State.CONFIRMED, Verb.MARK_NO_SHOW): State.NO_SHOW,
+    (State.ATTENDED, Verb.UNDO_ATTENDANCE): State.CONFIRMED,
+    (State.NO_SHOW, Verb.UNDO_ATTENDANCE): State.CONFIRMED,
     (State.EXPIRED, Verb.REACQUIRE): State.CONFIRMED,
 }
 """Every permitted step, as (state, verb) to the next state. The state ``None`` means that there is no reservation yet.

@@ -235,6 +235,10 @@ EXTENSIONS_MAX: Final = 100
 """The highest ``extensions_max`` that an office may set."""
 
 
+UNDO_WINDOW_MS_MAX: Final = 86_400_000
+"""The highest ``undo_window_ms`` that an office may set, a day."""
+
+
 CLAIMS_MAX: Final = 100
 """The most active reservations of an applicant at an office, even if its rules set no identity limit."""
 
@@ -267,6 +271,7 @@ class Rules(msgspec.Struct, frozen=True):
         party_max: the most applicants in a party, 1 to 100.
         identity_limits: at most 8 limits.
         no_show_block_ms: how long a no-show blocks the applicant; 0 means no block.
+        undo_window_ms: how long a check-in or no-show can be undone, at most :data:`UNDO_WINDOW_MS_MAX`; 0 means never.
         cancellations_max: cancellations allowed in ``cancellations_window_ms``; the next one blocks the applicant. 0 to
             100, and 0 means no limit.
         cancellations_window_ms: the window in which cancellations count.
@@ -290,6 +295,7 @@ class Rules(msgspec.Struct, frozen=True):
     party_max: int = 5
     identity_limits: tuple[IdentityLimit, ...] = (IdentityLimit(1, 1),)
     no_show_block_ms: int = 0
+    undo_window_ms: int = 10 * 60_000
     cancellations_max: int = 0
     cancellations_window_ms: int = 30 * 86_400_000
     cancellations_block_ms: int = 0
@@ -315,6 +321,7 @@ class Rules(msgspec.Struct, frozen=True):
         check_integer(self.wait_list_max, "wait_list_max", 0, CAPACITY_MAX)
         check_integer(self.declines_max, "declines_max", 0, 1000)
         check_integer(self.decline_pause_ms, "decline_pause_ms", 1, DURATION_MS_MAX)
+        check_integer(self.undo_window_ms, "undo_window_ms", 0, UNDO_WINDOW_MS_MAX)
         for field in (
             "no_show_block_ms",
             "cancellations_window_ms",
@@ -386,6 +393,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
             0 if it never waited, or if it was rescheduled since.
         declines: how many offers of the wait list it has declined.
         paused_until_ms: the wait list passes over it until then, because it has declined an offer; 0 if it has not.
+        undo_until_ms: when its check-in or no-show can no longer be undone; 0 in other states.
         former_applicants: keyed hashes of those who have left the party, in the order in which they left, the last
             :data:`FORMER_APPLICANTS_MAX`.
         queue_offsets: what to add to ``queue_number`` for each applicant; empty if the numbers are consecutive.
@@ -408,6 +416,7 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     wait_list_number: int = 0
     declines: int = 0
     paused_until_ms: int = 0
+    undo_until_ms: int = 0
     former_applicants: tuple[str, ...] = ()
     queue_offsets: tuple[int, ...] = ()
 

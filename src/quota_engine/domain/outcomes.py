@@ -61,7 +61,7 @@ class Status(enum.StrEnum):
     TOO_EARLY = "TOO_EARLY"
     """The day has not started, so there is no check-in and no no-show yet."""
     TOO_LATE = "TOO_LATE"
-    """The last moment for a reschedule has passed."""
+    """The last moment for a reschedule, or for the undo of a check-in or no-show, has passed."""
     MOVES_EXCEEDED = "MOVES_EXCEEDED"
     """The reservation has been moved as often as the office allows."""
     EXTENSIONS_EXCEEDED = "EXTENSIONS_EXCEEDED"

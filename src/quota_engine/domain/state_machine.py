@@ -16,8 +16,8 @@ phases, like a transaction:
    line may refuse or raise.
 
 **Transitions.** :data:`~quota_engine.domain.lifecycle.TRANSITIONS` lists every permitted step of a reservation. The
-steps on one reservation and day (confirm, release, cancel, check-in, no-show, move-out, undo-move) share one handler,
-:func:`_step`. They differ only in the data at the end of this file.
+steps on one reservation and day (confirm, release, cancel, check-in, no-show and their undo, move-out, undo-move) share
+one handler, :func:`_step`. They differ only in the data at the end of this file.
 
 **Time.** Time is an argument and never runs backwards: a time before the ledger's last event counts as that event's
 time. Deadlines decide, not the sweeper. A handler first *settles* the day it works on: it expires overdue holds,
@@ -54,6 +54,7 @@ from quota_engine.domain.checks import (
     refuse_transition,
     session_not_over,
     started,
+    undo_in_time,
 )
 from quota_engine.domain.commands import (
     Cancel,
@@ -80,6 +81,7 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
     Stay,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.events import (
@@ -87,7 +89,6 @@ from quota_engine.domain.events import (
     DayClosed,
     DayForgotten,
     DayOpened,
-    DayPublished,
     ParkedReleased,
     ReservationChanged,
     RulesSet,
@@ -109,13 +110,13 @@ from quota_engine.domain.ledger import (
     evolve,
     known_reservation,
     purge,
-    renamed_quotas,
 )
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
-from quota_engine.domain.model import Choice, DayTerms, Reservation
+from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.offers import has_room_for_demand, note_join, served_by_wait_list
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.party_changes import remove_applicant, replace_applicant
+from quota_engine.domain.publication import publish
 
 PURGE_MAX: Final = 64
 """The most records of forgotten days whose memory one command frees."""
@@ -125,6 +126,7 @@ _HELD: Final = State.HELD
 _STATUS_HELD: Final = Status.HELD
 _VERB_RESERVE: Final = Verb.RESERVE
 _RETURNS_UNITS: Final = frozenset({Verb.RELEASE, Verb.DECLINE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
+_RECORDS_ATTENDANCE: Final = frozenset({Verb.CHECK_IN, Verb.MARK_NO_SHOW})
 _SOLD_OUT: Final = REFUSED[Status.SOLD_OUT]
 
 
@@ -424,7 +426,8 @@ def _after_step(ledger: Ledger, day: Day, record: Reservation, verb: Verb, goal:
             declines=record.declines + 1,
             paused_until_ms=now_ms + ledger.rules.decline_pause_ms,
         )
-    return replace(record, state=goal, version=record.version + 1)
+    undo_until_ms = now_ms + ledger.rules.undo_window_ms if verb in _RECORDS_ATTENDANCE else 0
+    return replace(record, state=goal, version=record.version + 1, undo_until_ms=undo_until_ms)
 
 
 def _reacquire(ledger: Ledger, record: Reservation, command: Confirm, now_ms: int) -> Outcome:
@@ -628,65 +631,6 @@ def _set_rules(ledger: Ledger, command: SetRules, now_ms: int) -> Outcome:
     return Outcome(Status.DONE)
 
 
-def _publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:
-    if command.terms.forget_at_ms <= now_ms or command.day <= ledger.forgotten_day_max:
-        return REFUSED[Status.DAY_OVER]
-    day = ledger.days.get(command.day)
-    if day is not None:
-        settle(ledger, day, now_ms)
-        if _is_published(day, command.terms):
-            return Outcome(Status.DONE, replayed=True)
-        people = _people_on_lacking_quotas(ledger, day, command.terms)
-        if people:
-            return Outcome(Status.QUOTA_IN_USE, units=people)
-        overbooked_before = _overbooked(day)
-
-    # From here on it must succeed.
-    evolve(ledger, DayPublished(now_ms, command.day, command.terms))
-    if day is None:
-        return Outcome(Status.DONE)
-    overbooked = max(0, _overbooked(day) - overbooked_before)
-    distribute_free_units(ledger, day, now_ms)
-    return Outcome(Status.DONE, overbooked=overbooked)
-
-
-def _people_on_lacking_quotas(ledger: Ledger, day: Day, terms: DayTerms) -> int:
-    """Return the units of people on quotas that ``terms`` neither have nor rename: held, confirmed and waiting."""
-    kept = {quota.name for quota in terms.quotas} | renamed_quotas(day, terms).keys()
-    lacking = day.quotas.keys() - kept
-    if not lacking:
-        return 0
-    people = sum(day.quotas[name].held + day.quotas[name].confirmed for name in lacking)
-    for reservation_id in day.waiting:
-        record = ledger.reservations[reservation_id]
-        named = {name for option in record.choice.options for name in option}
-        people += record.units * len(named & lacking)
-    return people
-
-
-def _overbooked(day: Day) -> int:
-    return sum(max(0, -quota.free) for quota in day.quotas.values())
-
-
-def _is_published(day: Day, terms: DayTerms) -> bool:
-    """Return True if publishing ``terms`` would change nothing. Capacities do not count: operators may set them."""
-    if _times_of(terms) != _times_of(day.terms):
-        return False
-    for new in terms.quotas:
-        quota = day.quotas.get(new.name)
-        if quota is None or (new.re_release, new.reallocation, new.guard) != (
-            quota.re_release,
-            quota.reallocation,
-            quota.guard,
-        ):
-            return False
-    return len(day.quotas) == len(terms.quotas)
-
-
-def _times_of(terms: DayTerms) -> tuple[object, ...]:
-    return terms.opens_at_ms, terms.starts_at_ms, terms.ends_at_ms, terms.forget_at_ms, terms.sessions
-
-
 def _done(day: Day, *, replayed: bool = False, units: int = 0, overbooked: int = 0) -> Outcome:
     return Outcome(Status.DONE, replayed=replayed, units=units, overbooked=overbooked, revision=day.revision)
 
@@ -797,6 +741,7 @@ HANDLERS.update(
         Cancel: _step(Verb.CANCEL, State.CANCELLED, not_over_unless_closed),
         CheckIn: _step(Verb.CHECK_IN, State.ATTENDED, not_over, started),
         MarkNoShow: _step(Verb.MARK_NO_SHOW, State.NO_SHOW, not_closed, started),
+        UndoAttendance: _step(Verb.UNDO_ATTENDANCE, State.CONFIRMED, undo_in_time),
         Reschedule: _reschedule,
         Stay: _stay,
         PrepareMove: _prepare_move,
@@ -805,7 +750,7 @@ HANDLERS.update(
         UndoMove: _step(Verb.UNDO_MOVE, State.RELEASED),
         Expire: _expire,
         SetRules: _set_rules,
-        Publish: _publish,
+        Publish: publish,
         SetCapacity: _with_quota(_set_capacity),
         CloseDay: _set_closed(DayClosed),
         OpenDay: _set_closed(DayOpened),

@@ -27,6 +27,7 @@ from quota_engine.domain.commands import (
     Reserve,
     SetCapacity,
     Stay,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.events import ReservationChanged
@@ -46,6 +47,7 @@ _NAMES: Final[dict[type, str]] = {
     Reschedule: "reschedule",
     CheckIn: "check_in",
     MarkNoShow: "mark_no_show",
+    UndoAttendance: "undo_attendance",
     RemoveApplicant: "remove_applicant",
     ReplaceApplicant: "replace_applicant",
     Stay: "stay",
@@ -101,6 +103,7 @@ def state_of_record(record: Reservation) -> ReservationState:
         tuple(record.quotas),
         record.deadline_at_ms,
         tuple(record.queue_numbers),
+        record.undo_until_ms,
     )
 
 

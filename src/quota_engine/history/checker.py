@@ -32,6 +32,7 @@ NAMES_OF_VERB: Final[dict[str, tuple[str, ...]]] = {
     "reschedule": ("reschedule",),
     "check_in": ("check_in",),
     "mark_no_show": ("mark_no_show",),
+    "undo_attendance": ("undo_attendance",),
     "remove_applicant": ("remove_applicant",),
     "replace_applicant": ("replace_applicant",),
     "stay": ("stay",),
@@ -45,9 +46,10 @@ NAMES_OF_KIND: Final = {"CapacitySet": "set_capacity", "DayClosed": "close_day",
 SUCCESSES: Final = frozenset(
     {"HELD", "WAITING", "CONFIRMED", "ATTENDED", "NO_SHOW", "RELEASED", "CANCELLED", "MOVED", "DONE"}
 )
-_REPLAYED_FOREVER: Final = frozenset({"reserve", "confirm", "release", "cancel", "check_in", "mark_no_show", "extend"})
+_REPLAYED_FOREVER: Final = frozenset({"reserve", "confirm", "release", "cancel", "extend"})
 """Calls whose effect nothing undoes but a later step, so that most refusals prove that no attempt took effect."""
-_MAY_REPEAT: Final = frozenset({"decline", "stay", "reschedule", "replace_applicant", *NAMES_OF_KIND.values()})
+_ATTENDANCE: Final = frozenset({"check_in", "mark_no_show", "undo_attendance"})
+_MAY_REPEAT: Final = _ATTENDANCE | {"decline", "stay", "reschedule", "replace_applicant", *NAMES_OF_KIND.values()}
 """Calls that may take effect once with each attempt, if other calls undo the effect in between."""
 _ENDED: Final = ("RELEASED", "EXPIRED", "CANCELLED", "MOVED")
 _FOREVER_MS: Final = 2**53

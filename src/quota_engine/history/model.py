@@ -34,6 +34,7 @@ LIFE_CYCLE: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "reschedule": (("HELD", "CONFIRMED"), ""),
     "check_in": (("CONFIRMED",), "ATTENDED"),
     "mark_no_show": (("CONFIRMED",), "NO_SHOW"),
+    "undo_attendance": (("ATTENDED", "NO_SHOW"), "CONFIRMED"),
     "stay": (("CONFIRMED",), "CONFIRMED"),
     "move_out": (("HELD", "CONFIRMED"), "MOVED"),
     "undo_move": (("HELD", "CONFIRMED"), "RELEASED"),
@@ -66,6 +67,7 @@ class ReservationState:
         quotas: the quotas of which it has units.
         deadline_at_ms: the end of its latest hold.
         queue_numbers: its queue numbers.
+        undo_until_ms: when its check-in or no-show can no longer be undone; 0 in other states.
     """
 
     id: str
@@ -76,6 +78,7 @@ class ReservationState:
     quotas: tuple[str, ...]
     deadline_at_ms: int
     queue_numbers: tuple[int, ...]
+    undo_until_ms: int = 0
 
     @property
     def uses_units(self) -> bool:
@@ -219,6 +222,8 @@ class OfficeModel:
                 yield f"{name} comes after the deadline {old.deadline_at_ms}"
             if verb == "expire" and not is_overdue:
                 yield f"{name} comes before the deadline {old.deadline_at_ms}"
+        if verb == "undo_attendance" and old is not None and old.undo_until_ms <= at_ms:
+            yield f"{name} comes after the undo window, which ended at {old.undo_until_ms}"
         if new.state == "HELD" and verb in ("reserve", "offer", "move_in", "extend") and new.deadline_at_ms <= at_ms:
             yield f"{name} has the deadline {new.deadline_at_ms}"
         keeps = verb in ("confirm", "reschedule", "replace_applicant", "remove_applicant")
@@ -376,4 +381,5 @@ def place_of(record: Mapping[str, Any]) -> ReservationState:
         tuple(record["quotas"]),
         record["deadline_at_ms"],
         tuple(numbers),
+        record.get("undo_until_ms", 0),
     )

@@ -13,7 +13,14 @@ from quota_engine.conformance.world import ONLINE
 from quota_engine.domain.commands import DAY_MAX, Confirm, Publish, Reschedule, Reserve, SetRules
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
-from quota_engine.stores.redis.codecs.office import applicant_of_text, encode, text_of_applicant
+from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
+from quota_engine.stores.redis.codecs.office import (
+    applicant_of_text,
+    encode,
+    penalty_of_text,
+    text_of_applicant,
+    text_of_penalty,
+)
 from tests.stores.redis.test_differential import check_steps
 from tests.support.command_source import Step
 from tests.support.servers import Server
@@ -33,6 +40,15 @@ def test_applicants_survive_encoding(applicant: str) -> None:
     assert applicant_of_text(text) == applicant
     assert "," not in text
     assert "\t" not in text
+
+
+@pytest.mark.parametrize("abandoned_at_ms", [(), (7, 8)])
+@pytest.mark.parametrize(
+    "blocks", [(), (NoShowBlock("a-1", 20, 90),), (NoShowBlock("a", 20, 90), NoShowBlock("b", 1, 2))]
+)
+def test_penalties_survive_encoding(abandoned_at_ms: tuple[int, ...], blocks: tuple[NoShowBlock, ...]) -> None:
+    penalty = PenaltyRecord((1, 2), 90, abandoned_at_ms, blocks, 5 if blocks else 0)
+    assert penalty_of_text(text_of_penalty(penalty)) == penalty
 
 
 def test_a_keyed_hash_takes_22_characters() -> None:

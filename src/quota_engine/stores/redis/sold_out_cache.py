@@ -27,7 +27,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from quota_engine.admission.guarded_command import GuardedCommand, GuardedOutcome
-from quota_engine.domain.commands import CheckIn, Confirm, Expire, Extend, MarkNoShow, PrepareMove, Reserve, Stay
+from quota_engine.domain.commands import (
+    CheckIn,
+    Confirm,
+    Expire,
+    Extend,
+    MarkNoShow,
+    PrepareMove,
+    Reserve,
+    Stay,
+    UndoAttendance,
+)
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.forks import call_in_child
@@ -62,7 +72,7 @@ class CacheLimits(msgspec.Struct, frozen=True):
 
 _SOLD_OUT: Final = Outcome(Status.SOLD_OUT)
 _STATUS_SOLD_OUT: Final = Status.SOLD_OUT
-_NOT_RETURNING: Final = (Reserve, Confirm, CheckIn, Extend, MarkNoShow, Stay, PrepareMove)
+_NOT_RETURNING: Final = (Reserve, Confirm, CheckIn, Extend, MarkNoShow, UndoAttendance, Stay, PrepareMove)
 """Commands that return no units. After any other command, what was sold out may have become free."""
 
 _MARKS: Final = tuple(sum(1 << bit for bit in bits) for bits in islice(cycle(combinations(range(8), 3)), 64))

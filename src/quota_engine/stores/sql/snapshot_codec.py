@@ -24,7 +24,7 @@ from quota_engine.domain.ledger import Day, Quota, guards_of
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import DayTerms, GuardScope, QuotaTerms, Reallocation, ReRelease, Reservation, Rules
 from quota_engine.domain.outcomes import AbandonedHolds
-from quota_engine.domain.penalties import PenaltyRecord
+from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
 from quota_engine.draws.ledger import DrawConfig, DrawLedger, FrozenInputs, StoredApplication
 from quota_engine.draws.lottery import Preference
 from quota_engine.stores.sql.entry_codec import DamagedLedger, encode, open_part, seal_part
@@ -115,11 +115,21 @@ def _freeze_office(ledger: GuardedLedger) -> Iterator[_Section]:
         yield from _chunks("claims", shared_claims)
         yield from _chunks(
             "penalties",
-            ((key, one.cancelled_at_ms, one.blocked_until_ms, one.abandoned_at_ms) for key, one in penalties),
+            (
+                (key, one.cancelled_at_ms, one.blocked_until_ms, one.abandoned_at_ms, *_undoable(one))
+                for key, one in penalties
+            ),
         )
         yield from _bucket_sections(admission_ms, not_full)
 
     return sections()
+
+
+def _undoable(penalty: PenaltyRecord) -> _Section:
+    if not penalty.no_show_blocks:
+        return ()
+    blocks = [(one.reservation_id, one.undo_until_ms, one.until_ms) for one in penalty.no_show_blocks]
+    return blocks, penalty.other_block_until_ms
 
 
 def _day_row(day: Day) -> _Section:
@@ -268,9 +278,15 @@ class _OfficeReader:
                 self._ledger.claims[applicant] = tuple(ids) if len(ids) > 1 else ids[0]
 
     def penalties(self, rows: list[Any]) -> None:
-        for applicant, cancelled_at_ms, blocked_until_ms, abandoned_at_ms in rows:
-            record = PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, tuple(abandoned_at_ms))
-            self._ledger.penalties[applicant] = record
+        for applicant, cancelled_at_ms, blocked_until_ms, abandoned_at_ms, *undoable in rows:
+            blocks, other_until_ms = undoable or ((), 0)
+            self._ledger.penalties[applicant] = PenaltyRecord(
+                tuple(cancelled_at_ms),
+                blocked_until_ms,
+                tuple(abandoned_at_ms),
+                tuple(NoShowBlock(*block) for block in blocks),
+                other_until_ms,
+            )
 
     def buckets(self, now_ms: int, rows: list[Any]) -> None:
         _restore_buckets(self._ledger.admission, now_ms, rows)

@@ -68,6 +68,7 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
     Stay,
+    UndoAttendance,
     UndoMove,
 )
 from quota_engine.domain.consumer_groups import ConsumerGroup, Lease
@@ -88,7 +89,7 @@ from quota_engine.domain.events import (
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, DayTerms, GuardScope, IdentityLimit, Reservation, Rules, SessionTerms
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status, WaitListPosition
-from quota_engine.domain.penalties import PenaltyRecord
+from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
 from quota_engine.domain.validation import is_name
 from quota_engine.ports import Lookup, ReadAbandonedHolds, ReadWaitListPosition, View
 from quota_engine.stores.redis.codecs.buckets import text_of_guards
@@ -129,6 +130,7 @@ VERB_OF_LETTER: Final = {
     "M": Verb.RESCHEDULE,
     "A": Verb.CHECK_IN,
     "N": Verb.MARK_NO_SHOW,
+    "V": Verb.UNDO_ATTENDANCE,
     "Y": Verb.STAY,
     "I": Verb.MOVE_IN,
     "J": Verb.MOVE_IN_CONFIRMED,
@@ -218,6 +220,7 @@ def text_of_rules(rules: Rules) -> str:
         rules.wait_list_max,
         rules.declines_max,
         rules.decline_pause_ms,
+        rules.undo_window_ms,
     )
     return "\t".join((*map(str, numbers), limits, rules.jitter_seed))
 
@@ -241,6 +244,7 @@ def rules_of_text(text: str) -> Rules:
         waiting,
         declines,
         pause,
+        undo,
     ) = map(int, numbers)
     pairs = (limit.split(":") for limit in limits.split(",") if limit)
     return Rules(
@@ -262,6 +266,7 @@ def rules_of_text(text: str) -> Rules:
         wait_list_max=waiting,
         declines_max=declines,
         decline_pause_ms=pause,
+        undo_window_ms=undo,
         jitter_seed=seed,
     )
 
@@ -340,6 +345,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Cancel: _step("cancel"),
     CheckIn: _step("check_in"),
     MarkNoShow: _step("mark_no_show"),
+    UndoAttendance: _step("undo_attendance"),
     Reschedule: lambda one: (
         f"reschedule\t{one.id}\t{one.day}\t{text_of_applicant(one.owner)}\t{one.expected_version}\t{text_of_choice(one.choice)}"
     ),
@@ -451,6 +457,7 @@ class OfficeDecoder:
         """Return a reservation from its stored fields; ``lua/office/codec.lua`` describes them."""
         head, day, created, ttl, index_and_option, party = fields[:6]
         created_at_ms, option = int(created, 36), index_and_option[-1]
+        version, _, undo = head[1:].partition(".")
         return Reservation(
             self._office,
             reservation_id,
@@ -459,7 +466,7 @@ class OfficeDecoder:
             choice,
             () if option.isdigit() else choice.options[ord(option) - ord("a")],
             STATE_OF_LETTER[head[0]],
-            int(head[1:]),
+            int(version),
             created_at_ms,
             created_at_ms + int(ttl, 36) if ttl else 0,
             int(fields[6]) if len(fields) > 6 else 0,
@@ -469,6 +476,7 @@ class OfficeDecoder:
             int(fields[10]) if len(fields) > 10 else 0,
             int(fields[11]) if len(fields) > 11 else 0,
             int(fields[12]) if len(fields) > 12 else 0,
+            created_at_ms + int(undo, 36) if undo else 0,
             tuple(map(applicant_of_text, fields[13].split(","))) if len(fields) > 13 else (),
             tuple(map(int, fields[14].split(","))) if len(fields) > 14 else (),
         )
@@ -585,14 +593,24 @@ def _announced(outcome: Outcome, numbers: list[str]) -> Outcome:
 def text_of_penalty(penalty: PenaltyRecord) -> str:
     """Return a penalty record as text; ``lua/office/penalties.lua`` describes it."""
     ends = ",".join(map(str, penalty.abandoned_at_ms))
-    return ",".join(map(str, (penalty.blocked_until_ms, *penalty.cancelled_at_ms))) + (f";{ends}" if ends else "")
+    text = ",".join(map(str, (penalty.blocked_until_ms, *penalty.cancelled_at_ms))) + (f";{ends}" if ends else "")
+    if not penalty.no_show_blocks:
+        return text
+    blocks = (f"{one.reservation_id},{one.undo_until_ms},{one.until_ms}" for one in penalty.no_show_blocks)
+    return f"{text}{'' if ends else ';'};{penalty.other_block_until_ms},{','.join(blocks)}"
 
 
 def penalty_of_text(text: str) -> PenaltyRecord:
     """Return a penalty record from its text."""
-    first, _, ends = text.partition(";")
+    first, ends, undoable, *_ = (*text.split(";"), "", "")
     blocked_until_ms, *cancelled_at_ms = map(int, first.split(","))
-    return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, tuple(map(int, ends.split(","))) if ends else ())
+    abandoned_at_ms = tuple(map(int, ends.split(","))) if ends else ()
+    if not undoable:
+        return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms)
+    other_until_ms, *rest = undoable.split(",")
+    triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    blocks = tuple(NoShowBlock(key, int(undo_until), int(until)) for key, undo_until, until in triples)
+    return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms, blocks, int(other_until_ms))
 
 
 def abandoned_of_text(text: str) -> AbandonedHolds:
@@ -640,8 +658,9 @@ def _short(number: int) -> str:
 def text_of_record(record: Reservation, choice_index: str) -> str:
     """Return a reservation as text; ``lua/office/codec.lua`` describes it."""
     option = chr(ord("a") + record.choice.options.index(record.quotas)) if record.quotas else ""
+    undo = f".{_short(record.undo_until_ms - record.created_at_ms)}" if record.undo_until_ms else ""
     fields = [
-        f"{_LETTER_OF_STATE[record.state]}{record.version}",
+        f"{_LETTER_OF_STATE[record.state]}{record.version}{undo}",
         str(record.day),
         _short(record.created_at_ms),
         _short(record.deadline_at_ms - record.created_at_ms) if record.deadline_at_ms else "",

@@ -6,11 +6,11 @@
 -- An office has up to a million records and events, so their texts are short. A state or a verb is a letter, times are in
 -- base 36, and no field follows from another. Applicants arrive in a short form; the scripts only compare them.
 --
---   record   state and version, day, created_at_ms, deadline_at_ms, index of the choice and letter of the option,
---            applicants. Then the queue number, the moves, the forced moves, the extensions, the number on the wait list, the
---            declined offers and paused_until_ms. Then the former applicants and the queue offsets. Zeros and empty texts at
---            the end are left out. The deadline is the time since
---            created_at_ms, "" if the record never was a hold. Without quotas the option has no letter.
+--   record   state and version (behind a dot undo_until_ms, if it has one), day, created_at_ms, deadline_at_ms, index of the
+--            choice and letter of the option, applicants. Then the queue number, the moves, the forced moves, the extensions,
+--            the number on the wait list, the declined offers and paused_until_ms. Then the former applicants and the queue
+--            offsets. Zeros and empty texts at the end are left out. The deadline and undo_until_ms are times since
+--            created_at_ms; the deadline is "" if the record never was a hold. Without quotas the option has no letter.
 --   event    of a reservation: letter of the verb and time since created_at_ms ("" if none), id, record
 --            of anything else: its name, its time in decimal, its fields
 
@@ -50,12 +50,12 @@ local function choice_of_text(text)
   return { text = text, service = fields[1], service_unit = fields[2], session = fields[3], options = options }
 end
 
-local RECORD = "^(%u)(%d+)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
+local RECORD = "^(%u)(%d+)%.?(%w*)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
 local MORE = "^\t(%d+)" .. string.rep("\t?(%d*)", 6) .. "\t?([^\t]*)\t?([%d,]*)$"
 
 -- Return a record without its quotas, which follow from its choice. The id is the field that the record is stored under.
 local function record_without_quotas(id, text)
-  local letter, version, day, created, ttl, choice, option, party, more = string.match(text, RECORD)
+  local letter, version, undo, day, created, ttl, choice, option, party, more = string.match(text, RECORD)
   local queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms, former, queue_offsets
   if more ~= "" then
     queue_number, moves, forced_moves, extensions, wait_list_number, declines, paused_until_ms, former, queue_offsets =
@@ -76,6 +76,7 @@ local function record_without_quotas(id, text)
     wait_list_number = tonumber(wait_list_number) or 0,
     declines = tonumber(declines) or 0,
     paused_until_ms = tonumber(paused_until_ms) or 0,
+    undo_until_ms = undo ~= "" and created_at_ms + tonumber(undo, 36) or 0,
     former = former or "",
     queue_offsets = queue_offsets or "",
     choice = choice,
@@ -87,8 +88,10 @@ local function record_without_quotas(id, text)
 end
 
 local function text_of_record(record)
+  local head = LETTER_OF_STATE[record.state] .. int(record.version)
+  if record.undo_until_ms > 0 then head = head .. "." .. short(record.undo_until_ms - record.created_at_ms) end
   local text = concat({
-    LETTER_OF_STATE[record.state] .. int(record.version), int(record.day), short(record.created_at_ms),
+    head, int(record.day), short(record.created_at_ms),
     record.deadline_at_ms > 0 and short(record.deadline_at_ms - record.created_at_ms) or "", record.choice .. record.option, record.party,
   }, TAB)
   if record.former ~= "" then
@@ -268,13 +271,13 @@ end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,
 -- cancellations_block_ms, abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max, declines_max, decline_pause_ms,
--- identity_limits ("places:days" each), jitter_seed
-local RULES = "^" .. string.rep("(%d+)\t", 17) .. "([^\t]*)\t(.*)$"
+-- undo_window_ms, identity_limits ("places:days" each), jitter_seed
+local RULES = "^" .. string.rep("(%d+)\t", 18) .. "([^\t]*)\t(.*)$"
 
 local function rules_of_text(text)
   local hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms, cancellations_block_ms,
     abandoned_holds_max, abandoned_holds_window_ms, abandoned_holds_block_ms, reschedules_max, reschedule_before_ms, wait_list_max,
-    declines_max, decline_pause_ms, limits_text, jitter_seed = string.match(text, RULES)
+    declines_max, decline_pause_ms, undo_window_ms, limits_text, jitter_seed = string.match(text, RULES)
   local limits = {}
   for places, span in string.gmatch(limits_text, "(%d+):(%d+)") do
     limits[#limits + 1] = { places_max = tonumber(places), span_days = tonumber(span) }
@@ -298,6 +301,7 @@ local function rules_of_text(text)
     wait_list_max = tonumber(wait_list_max),
     declines_max = tonumber(declines_max),
     decline_pause_ms = tonumber(decline_pause_ms),
+    undo_window_ms = tonumber(undo_window_ms),
     identity_limits = limits,
     jitter_seed = jitter_seed,
   }

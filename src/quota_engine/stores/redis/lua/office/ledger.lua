@@ -512,7 +512,9 @@ local function reservation_changed(verb, old, new, at_ms)
     party_changed(verb, old, new, at_ms)
     return
   end
-  if old_day and old_day.closed then -- the office has ended the reservation: no step counts
+  if old and old.state == "NO_SHOW" then -- undone, also on a closed day: the no-show counted before the office closed it
+    penalties().update(new, verb, at_ms, at_ms)
+  elseif old_day and old_day.closed then -- the office has ended the reservation: no step counts
     if old_bucket == "confirmed" and (old_day ~= day or not new_bucket) then old_day.departed = old_day.departed + old.units end
   elseif old and TOUCHES_PENALTIES[verb] then
     penalties().apply_step(verb, old, new, at_ms)

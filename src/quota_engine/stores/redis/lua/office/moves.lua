@@ -72,7 +72,7 @@ local function move_in(fields, now_ms)
   local record = {
     id = id, day = number, version = 1, state = confirmed and "CONFIRMED" or "HELD", created_at_ms = now_ms,
     deadline_at_ms = deadline_at_ms, queue_number = confirmed and day.last_queue_number + 1 or 0, moves = moves,
-    forced_moves = tonumber(fields[8]), extensions = tonumber(fields[9]), wait_list_number = 0, declines = 0, paused_until_ms = 0, former = "", queue_offsets = "",
+    forced_moves = tonumber(fields[8]), extensions = tonumber(fields[9]), wait_list_number = 0, declines = 0, paused_until_ms = 0, undo_until_ms = 0, former = "", queue_offsets = "",
     choice = index_of(choice, number), option = option.letter, quotas = option.text, party = party, applicants = applicants,
     units = #applicants,
   }

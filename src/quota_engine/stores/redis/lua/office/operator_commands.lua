@@ -117,6 +117,11 @@ local function expire_overdue(fields, now_ms)
   return outcome("DONE", nil, { units = settle(day, now_ms, tonumber(fields[3])) })
 end
 
+function GUARDS.undo_attendance(_, now_ms, record)
+  if record.undo_until_ms <= now_ms then return "TOO_LATE" end
+end
+
+handlers.undo_attendance, forms.undo_attendance = step, STEP
 handlers.set_rules, handlers.set_capacity = set_rules, set_capacity
 handlers.close_day, handlers.open_day = set_closed(true, "day_closed"), set_closed(false, "day_opened")
 handlers.reallocate_unused, handlers.release_parked, handlers.expire = reallocate_unused, release_parked, expire_overdue
@@ -125,7 +130,7 @@ function handlers.publish(fields, now_ms)
   return publish(fields, now_ms)
 end
 
-forms.set_rules = string.rep(NUMBER .. "\t", 17) .. "[%d:,]*\t[%w_%-]*"
+forms.set_rules = string.rep(NUMBER .. "\t", 18) .. "[%d:,]*\t[%w_%-]*"
 forms.publish = NUMBER .. "\t[^\t\n]+\t[%w_:,%-]*\t[^\t\n]+"
 forms.set_capacity = concat({ NUMBER, NAME, NUMBER, NUMBER }, TAB)
 forms.close_day, forms.open_day = NUMBER .. "\t" .. NUMBER, NUMBER .. "\t" .. NUMBER

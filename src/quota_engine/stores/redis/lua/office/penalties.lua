@@ -2,7 +2,9 @@
 -- Body of load_penalties(), so that the functions are created only when one of them is needed; see state_machine.lua.
 --
 -- A penalty is text: blocked_until_ms and the times of the cancellations, separated by commas. If holds were abandoned, a
--- semicolon and the ends of them follow, ascending and separated by commas.
+-- semicolon and the ends of them follow, ascending and separated by commas. If no-shows block the applicant and can still
+-- be undone, another semicolon follows, and the end of the block without them. Then come three fields for each of them: the
+-- id of the reservation, undo_until_ms and the end of its block.
 --
 -- The loader defines CANCELLATIONS_MAX and ABANDONED_HOLDS_MAX.
 
@@ -14,11 +16,35 @@ local function numbers_of(text)
   return numbers
 end
 
--- Return the end of the block, the times of cancellations, and the ends of abandoned holds.
+-- Return the end of the block, the times of cancellations, the ends of abandoned holds, and what follows them.
 local function penalty_of(applicant)
-  local first, ends = string.match(penalty_text(applicant) or "0", "^([%d,]+);?([%d,]*)$")
+  local first, ends, undoable = string.match(penalty_text(applicant) or "0", "^([%d,]+);?([%d,]*);?(.*)$")
   local cancelled = numbers_of(first)
-  return table.remove(cancelled, 1), cancelled, numbers_of(ends)
+  return table.remove(cancelled, 1), cancelled, numbers_of(ends), undoable
+end
+
+-- Return the end of the block without no-shows that may still be undone, and the blocks of these.
+local function blocks_of(blocked_until_ms, undoable)
+  local fields, blocks = names(undoable), {}
+  for at = 2, #fields, 3 do
+    blocks[#blocks + 1] = { id = fields[at], undo_until_ms = tonumber(fields[at + 1]), until_ms = tonumber(fields[at + 2]) }
+  end
+  return tonumber(fields[1]) or blocked_until_ms, blocks
+end
+
+-- Return the end of the block, and the text of its no-shows that may still be undone at at_ms, or "".
+local function join_blocks(other_until_ms, blocks, at_ms)
+  local blocked_until_ms, texts = 0, {}
+  for _, block in ipairs(blocks) do
+    if block.undo_until_ms <= at_ms then
+      other_until_ms = math.max(other_until_ms, block.until_ms)
+    else
+      blocked_until_ms = math.max(blocked_until_ms, block.until_ms)
+      texts[#texts + 1] = concat({ block.id, int(block.undo_until_ms), int(block.until_ms) }, COMMA)
+    end
+  end
+  if #texts == 0 then return other_until_ms, "" end
+  return math.max(other_until_ms, blocked_until_ms), int(other_until_ms) .. COMMA .. concat(texts, COMMA)
 end
 
 local function numbers_after(numbers, from_ms)
@@ -74,8 +100,8 @@ end
 local function update(record, verb, at_ms, ended_at_ms)
   local rules = ledger.rules
   for order, applicant in ipairs(record.applicants) do
-    local before_ms, cancelled, ends = penalty_of(applicant)
-    local blocked_until_ms = before_ms
+    local before_ms, cancelled, ends, undoable = penalty_of(applicant)
+    local other_until_ms, blocks = blocks_of(before_ms, undoable)
     if verb == "cancel" or verb == "mark_no_show" then
       cancelled = numbers_after(cancelled, at_ms - rules.cancellations_window_ms)
     end
@@ -83,10 +109,16 @@ local function update(record, verb, at_ms, ended_at_ms)
       cancelled[#cancelled + 1] = at_ms
       if #cancelled > CANCELLATIONS_MAX + 1 then table.remove(cancelled, 1) end
       if rules.cancellations_max > 0 and #cancelled > rules.cancellations_max then
-        blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.cancellations_block_ms)
+        other_until_ms = math.max(other_until_ms, at_ms + rules.cancellations_block_ms)
       end
     elseif verb == "mark_no_show" then
-      if rules.no_show_block_ms > 0 then blocked_until_ms = math.max(blocked_until_ms, at_ms + rules.no_show_block_ms) end
+      if rules.no_show_block_ms > 0 then
+        blocks[#blocks + 1] = { id = record.id, undo_until_ms = record.undo_until_ms, until_ms = at_ms + rules.no_show_block_ms }
+      end
+    elseif verb == "undo_attendance" then
+      for index = #blocks, 1, -1 do
+        if blocks[index].id == record.id then table.remove(blocks, index) end
+      end
     elseif verb == "reacquire" then
       for index = 1, #ends do
         if ends[index] == ended_at_ms then
@@ -99,13 +131,16 @@ local function update(record, verb, at_ms, ended_at_ms)
       ends[#ends + 1] = ended_at_ms
       sort(ends, function(one, other) return one < other end)
       if #ends > ABANDONED_HOLDS_MAX + 1 then table.remove(ends, 1) end
-      blocked_until_ms = math.max(blocked_until_ms, abandonment_block_ms(ends, ended_at_ms))
-      if blocked_until_ms > before_ms then count_abandoned(0, 0, 1) end
+      other_until_ms = math.max(other_until_ms, abandonment_block_ms(ends, ended_at_ms))
+      if other_until_ms > before_ms then count_abandoned(0, 0, 1) end
     end
+    local blocked_until_ms
+    blocked_until_ms, undoable = join_blocks(other_until_ms, blocks, at_ms)
     if blocked_until_ms > at_ms or #cancelled > 0 or #ends > 0 then
       table.insert(cancelled, 1, blocked_until_ms)
       local text = text_of_numbers(cancelled)
-      if #ends > 0 then text = text .. ";" .. text_of_numbers(ends) end
+      if #ends > 0 or undoable ~= "" then text = text .. ";" .. text_of_numbers(ends) end
+      if undoable ~= "" then text = text .. ";" .. undoable end
       ledger.has_penalties, ledger.penalties[applicant] = true, text
       call("HSET", PENALTIES, applicant, text)
       call("ZADD", UPDATED, ledger.number * 128 + order, applicant)

@@ -1,5 +1,5 @@
--- publication: publishes a day, and changes the quotas of a day that is booked already. Mirrors _publish() of
--- domain/state_machine.py and _replace_quotas() of domain/ledger.py. The body of load_publication(); see state_machine.lua.
+-- publication: publishes a day, and changes the quotas of a day that is booked already. Mirrors
+-- domain/publication.py and _replace_quotas() of domain/ledger.py. The body of load_publication(); see state_machine.lua.
 
 -- Return true if publishing the day again changes nothing. Capacities do not count, because operators may set them.
 local function is_published(day, new)
@@ -60,7 +60,7 @@ local function visit_records(day, visit)
     cursor = scanned[1]
     for index = 1, #scanned[2], 2 do
       local id, text = scanned[2][index], scanned[2][index + 1]
-      if not seen[id] and string.match(text, "^%u%d+\t(%d+)\t") == day.text then
+      if not seen[id] and string.match(text, "^%u%d+%.?%w*\t(%d+)\t") == day.text then
         seen[id] = text
       end
     end

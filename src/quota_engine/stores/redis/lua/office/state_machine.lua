@@ -8,13 +8,13 @@
 local NOTHING = {}
 local RESULT_OF_VERB = {
   confirm = "CONFIRMED", release = "RELEASED", cancel = "CANCELLED", check_in = "ATTENDED", mark_no_show = "NO_SHOW",
-  move_out = "MOVED", undo_move = "RELEASED", decline = "WAITING",
+  move_out = "MOVED", undo_move = "RELEASED", decline = "WAITING", undo_attendance = "CONFIRMED",
 }
 local FROM = { -- the life cycle: which states a verb leads out of
   confirm = { HELD = true }, extend = { HELD = true },
   remove_applicant = { WAITING = true, HELD = true, CONFIRMED = true },
   replace_applicant = { WAITING = true, HELD = true, CONFIRMED = true }, release = { HELD = true, WAITING = true }, cancel = { CONFIRMED = true },
-  check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, reschedule = { HELD = true, CONFIRMED = true },
+  check_in = { CONFIRMED = true }, mark_no_show = { CONFIRMED = true }, undo_attendance = { ATTENDED = true, NO_SHOW = true }, reschedule = { HELD = true, CONFIRMED = true },
   move_out = { HELD = true, CONFIRMED = true }, undo_move = { HELD = true, CONFIRMED = true }, decline = { HELD = true }, stay = { CONFIRMED = true },
 }
 local GIVING_BACK = { release = true, decline = true, cancel = true, move_out = true, undo_move = true }
@@ -189,7 +189,7 @@ local function reserve(fields, now_ms, now)
   if not option then
     local waiting = {
       id = id, day = day_number, version = 1, state = "WAITING", created_at_ms = now_ms, deadline_at_ms = 0, queue_number = 0,
-      moves = 0, forced_moves = 0, extensions = 0, wait_list_number = day.last_wait_list_number + 1, declines = 0, paused_until_ms = 0,
+      moves = 0, forced_moves = 0, extensions = 0, wait_list_number = day.last_wait_list_number + 1, declines = 0, paused_until_ms = 0, undo_until_ms = 0,
       former = "", queue_offsets = "",
       choice = index_of(choice, day_number), option = "", quotas = "", party = party, applicants = applicants, units = units,
     }
@@ -309,6 +309,7 @@ local function step(fields, now_ms)
     after.quotas, after.option, after.deadline_at_ms, after.extensions = "", "", 0, 0
     after.declines, after.paused_until_ms = record.declines + 1, now_ms + ledger.rules.decline_pause_ms
   end
+  after.undo_until_ms = (verb == "check_in" or verb == "mark_no_show") and now_ms + ledger.rules.undo_window_ms or 0
   reservation_changed(verb, record, after, now_ms)
   if GIVING_BACK[verb] then distribute_free_units(day, now_ms) end
   local result = outcome(goal, after)
