@@ -29,6 +29,7 @@ from quota_engine import (
 from quota_engine.catalog import catalog_from, day_terms
 from quota_engine.catalog.schema import Hours
 from quota_engine.clocks import ManualClock, SystemClock
+from quota_engine.domain.model import Rules
 from quota_engine.ports import Describe, RecordedEvent
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows.request_builder import RequestBuilder
@@ -77,6 +78,10 @@ def test_from_hold_to_attendance(engine: QuotaEngine, clock: ManualClock) -> Non
     clock.set_ms(engine.availability("surabaya", DAY)[0].starts_at_ms)
     assert engine.check_in(held.reference).status is Status.ATTENDED
     assert engine.mark_no_show(held.reference).status is Status.WRONG_STATE
+    assert engine.undo_attendance(held.reference, expected_version=3).status is Status.CONFIRMED
+    assert engine.mark_no_show(held.reference).status is Status.NO_SHOW
+    clock.advance_ms(Rules().undo_window_ms)
+    assert engine.undo_attendance(held.reference).status is Status.TOO_LATE
     assert engine.audit().ok
 
 
@@ -514,6 +519,7 @@ def one_call_of_each_method(catalog: Catalog) -> list[tuple[str, tuple[Any, ...]
         ("cancel", ("surabaya~made-up-0",), {}),
         ("check_in", ("surabaya~made-up-0",), {}),
         ("mark_no_show", ("surabaya~pair",), {}),
+        ("undo_attendance", ("surabaya~pair",), {"expected_version": 3}),
         ("availability", ("surabaya", DAY, "2026-12-11"), {}),
         ("set_capacity", ("surabaya", DAY, "online", 5), {}),
         ("close_day", ("surabaya", DAY), {}),

@@ -132,7 +132,7 @@ class Run:
             await self.api("POST", f"/v1/reservations/{party}/remove-applicant", body, Role.SERVICE)
         replaced = {"applicant": NIKS[2], "replacement": NIKS[5]}
         await self.api("POST", f"/v1/reservations/{party}/replace-applicant", replaced)
-        for step in ("extend", "confirm", "check-in", "no-show", "cancel", "release", "decline"):
+        for step in ("extend", "confirm", "check-in", "no-show", "undo-attendance", "cancel", "release", "decline"):
             await self.api("POST", f"/v1/reservations/{party}/{step}", {"extension": 1} if step == "extend" else {})
 
     async def wait_list(self) -> None:
@@ -298,6 +298,7 @@ class Run:
                     "queue/find",
                     "queue/check-in",
                     "queue/no-show",
+                    "queue/undo",
                     "queue/cancel",
                     "queue/replace",
                     "reservation/move",

@@ -278,6 +278,7 @@ async def _reservations(recorder: Recorder) -> None:
     await recorder.cancel(moved.reference, owner="eka")
     await recorder.check_in(held.reference)
     await recorder.mark_no_show(held.reference)
+    await recorder.undo_attendance(held.reference)
     await recorder.list_reservations("sby", MONDAY)
 
 
@@ -424,7 +425,14 @@ async def _the_day(recorder: Recorder, clock: ManualClock) -> None:
     await recorder.confirm(gone.reference)
     clock.set_ms(int(datetime.datetime(2026, 12, 8, 3, tzinfo=datetime.UTC).timestamp() * 1000))
     await recorder.check_in(come.reference)
+    await recorder.undo_attendance(come.reference, owner="hadi")
+    await recorder.undo_attendance(come.reference, owner="gita", expected_version=3)
+    await recorder.undo_attendance(come.reference)
+    await recorder.check_in(come.reference)
     await recorder.mark_no_show(gone.reference, owner="hadi")
+    await recorder.lookup(gone.reference)
+    clock.advance_ms(600_000)
+    await recorder.undo_attendance(gone.reference, expected_version=3)
     await recorder.cancel(come.reference)
     await recorder.list_reservations("sby", TUESDAY)
     await recorder.audit()

@@ -140,6 +140,8 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     ``wait_list_number`` is its number on the wait list, or 0. A ``HELD`` one with such a number is an offer of the list
     and can be declined. After ``declines`` declined offers, the list passes over it until ``paused_until_ms``.
 
+    A check-in or no-show can be undone until ``undo_until_ms``, which is 0 in other states.
+
     A lookup adds ``wait_list_position`` to a reservation that is ``WAITING``, ``moved_to`` to one that is ``MOVED``,
     and ``extensions_left`` to one that is ``HELD``, if its office extends holds.
     """
@@ -165,6 +167,7 @@ class ReservationBody(ResponseBody, frozen=True, kw_only=True):
     wait_list_number: int = 0
     declines: int = 0
     paused_until_ms: int = 0
+    undo_until_ms: int = 0
     extensions_left: int | UnsetType = UNSET
     wait_list_position: WaitListPositionBody | UnsetType = UNSET
     moved_to: str | UnsetType = UNSET
@@ -238,6 +241,7 @@ def reservation_body(reservation: Reservation) -> ReservationBody:
         wait_list_number=reservation.wait_list_number,
         declines=reservation.declines,
         paused_until_ms=reservation.paused_until_ms,
+        undo_until_ms=reservation.undo_until_ms,
     )
 
 

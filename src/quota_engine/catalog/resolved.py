@@ -257,6 +257,7 @@ def _rules(settings: RuleSettings) -> Rules:
         if limits is None
         else tuple(IdentityLimit(limit.places_max, limit.span_days) for limit in limits),
         no_show_block_ms=_scaled(settings.no_show_block_days, _DAY_MS, default.no_show_block_ms),
+        undo_window_ms=_scaled(settings.undo_window_s, _SECOND_MS, default.undo_window_ms),
         cancellations_max=_scaled(settings.cancellations_max, 1, default.cancellations_max),
         cancellations_window_ms=_scaled(settings.cancellations_window_days, _DAY_MS, default.cancellations_window_ms),
         cancellations_block_ms=_scaled(settings.cancellations_block_days, _DAY_MS, default.cancellations_block_ms),

@@ -50,7 +50,7 @@ from msgspec import Meta
 
 from quota_engine.domain.identity_format import STRIP_LENGTH_MAX
 from quota_engine.domain.identity_pattern import PATTERN_LENGTH_MAX
-from quota_engine.domain.model import EXTENSIONS_MAX, ReReleaseRule
+from quota_engine.domain.model import EXTENSIONS_MAX, UNDO_WINDOW_MS_MAX, ReReleaseRule
 from quota_engine.domain.validation import APPLICANTS_MAX, CAPACITY_MAX, OPTIONS_MAX, QUOTAS_MAX
 
 OFFICES_MAX: Final = 10_000
@@ -323,6 +323,7 @@ class RuleSettings(_CatalogTable, frozen=True, kw_only=True):
     party_max: Annotated[int, Meta(ge=1, le=APPLICANTS_MAX)] | None = None
     identity_limits: Annotated[tuple[IdentityLimitSettings, ...], Meta(max_length=8)] | None = None
     no_show_block_days: Days | None = None
+    undo_window_s: Annotated[int, Meta(ge=0, le=UNDO_WINDOW_MS_MAX // 1000)] | None = None
     cancellations_max: Annotated[int, Meta(ge=0, le=100)] | None = None
     cancellations_window_days: Days | None = None
     cancellations_block_days: Days | None = None

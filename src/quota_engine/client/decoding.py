@@ -105,6 +105,7 @@ def reservation_of(body: ReservationBody) -> Reservation:
         wait_list_number=body.wait_list_number,
         declines=body.declines,
         paused_until_ms=body.paused_until_ms,
+        undo_until_ms=body.undo_until_ms,
     )
 
 

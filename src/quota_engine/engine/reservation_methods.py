@@ -6,7 +6,7 @@ __all__ = ["ReservationMethods"]
 
 from quota_engine.admission.policy import Caller
 from quota_engine.catalog import Selection
-from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Decline, Extend, MarkNoShow, Release
+from quota_engine.domain.commands import Cancel, CheckIn, Confirm, Decline, Extend, MarkNoShow, Release, UndoAttendance
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, WaitListPosition
 from quota_engine.generators import Request
@@ -190,6 +190,23 @@ class ReservationMethods:
             ``NO_SHOW``, or a refusal as for :meth:`confirm`.
         """
         return self.requests.reservation_command(MarkNoShow, reference, owner, expected_version)
+
+    def undo_attendance(self, reference: str, *, owner: str | None = None, expected_version: int = 0) -> Apply[Outcome]:
+        """Undo a check-in or no-show that was recorded in error: the party is confirmed again.
+
+        The record's ``undo_until_ms`` is the last moment; the office's rules set it. A no-show that is undone blocks
+        no applicant.
+
+        Args:
+            reference: as for :meth:`confirm`.
+            owner: as for :meth:`confirm`.
+            expected_version: as for :meth:`confirm`. Give the version after the check-in, so that a late copy of the
+                call cannot undo another one.
+
+        Returns:
+            ``CONFIRMED``, or a refusal as for :meth:`confirm`. ``TOO_LATE`` after ``undo_until_ms``.
+        """
+        return self.requests.reservation_command(UndoAttendance, reference, owner, expected_version)
 
     def reschedule(
         self,

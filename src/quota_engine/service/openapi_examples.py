@@ -50,6 +50,7 @@ BODY_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "reschedule": {"day": "2026-12-08", **_SELECTION, "owner": _NIK},
     "check-in": {"expected_version": 2},
     "no-show": {"expected_version": 2},
+    "undo-attendance": {"expected_version": 3},
     "set-capacity": {"capacity": 80, "expected_revision": 3},
     "close-day": {"expected_revision": 3},
     "open-day": {"expected_revision": 4},

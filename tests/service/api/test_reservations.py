@@ -191,6 +191,25 @@ async def test_no_show_blocks_the_applicant(client: Client) -> None:
     assert int(response.headers["retry-after"]) == 7 * 86_400
 
 
+async def test_undone_no_show_blocks_the_applicant_no_longer(client: Client) -> None:
+    reference = (await client.reserve()).json()["reservation"]["reference"]
+    await client.step(reference, "confirm")
+    days = (await client.call("GET", f"/v1/offices/surabaya/availability?first_day={DAY}")).json()["days"]
+    client.clock.set_ms(days[0]["starts_at_ms"])
+    marked = (await client.step(reference, "no-show", Role.OFFICE)).json()["reservation"]
+    assert marked["undo_until_ms"] == days[0]["starts_at_ms"] + 600_000
+    client.clock.set_ms(marked["undo_until_ms"] - 1)
+    undone = await client.step(reference, "undo-attendance", Role.OFFICE, expected_version=marked["version"])
+    assert (undone.json()["status"], undone.json()["reservation"]["undo_until_ms"]) == ("CONFIRMED", 0)
+    again = (await client.step(reference, "undo-attendance", Role.OFFICE, expected_version=marked["version"])).json()
+    assert (again["status"], again["replayed"]) == ("CONFIRMED", True)
+    refused = await client.reserve(path=DAY_PATH.replace(str(DAY), str(TUESDAY)))
+    problem(refused, 409, "identity-limit")  # by the confirmed place, and not by a block
+    await client.step(reference, "check-in", Role.OFFICE)
+    client.clock.advance_ms(600_000)
+    problem(await client.step(reference, "undo-attendance", Role.OFFICE), 409, "too-late")
+
+
 @pytest.mark.parametrize("status", [status for status in Status if status not in SUCCESSES])
 def test_every_refusal_has_a_problem_type(status: Status) -> None:
     """The HTTP status says if the caller or the service has to act."""

@@ -167,20 +167,20 @@ async def steps(client: Client) -> None:
         await client.step(confirmed, "extend", extension=extension)
     for reference in (confirmed, moved):
         await client.step(reference, "confirm")
-    for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show"):
+    for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show", "undo-attendance"):
         await client.step(released if step == "confirm" else confirmed, step, expected_version=7)
     await client.step(confirmed, "reschedule", expected_version=7, **move)
     await client.step(confirmed, "release")
     await client.step(confirmed, "extend", extension=1)
     await party_changes(client, await held(nik(20)))
-    for step in ("decline", "cancel", "check-in", "no-show"):
+    for step in ("decline", "cancel", "check-in", "no-show", "undo-attendance"):
         await client.step(released, step)
     await client.step(released, "release")
     await client.step(released, "confirm")
     await client.step(released, "reschedule", **move)
     await client.step(moved, "reschedule", **move)
     client.clock.set_ms(start_ms + 900_000)
-    for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show"):
+    for step in ("confirm", "release", "decline", "cancel", "check-in", "no-show", "undo-attendance"):
         await client.step(expired, step)
     await client.step(expired, "extend", extension=1)
     await client.step(expired, "remove-applicant", applicant=nik(0))
@@ -194,6 +194,9 @@ async def steps(client: Client) -> None:
     await client.step(gone, "confirm")
     await client.step(confirmed, "check-in")
     await client.step(gone, "no-show")
+    await client.step(gone, "undo-attendance", expected_version=7)
+    client.clock.advance_ms(600_000)
+    await client.step(gone, "undo-attendance")
     # A repeated key, a sold-out quota, a reallocation, and a past day.
     await client.reserve(nik(6), key="again", path=path[wednesday])
     await client.reserve(nik(6), key="again", path=path[wednesday])

@@ -130,6 +130,12 @@ class ReservationCalls(CallBase):
         """See :meth:`quota_engine.QuotaEngine.mark_no_show`."""
         return self._step("no-show", reference, owner, expected_version)
 
+    def undo_attendance(
+        self, reference: str, *, owner: str | None = None, expected_version: int = 0
+    ) -> CallFlow[Outcome]:
+        """See :meth:`quota_engine.QuotaEngine.undo_attendance`."""
+        return self._step("undo-attendance", reference, owner, expected_version)
+
     def reschedule(
         self,
         reference: str,

@@ -43,6 +43,36 @@ async def test_the_list_has_queue_numbers_and_no_identities(browser: OperatorBro
     assert NIK not in page
 
 
+def _undo_values(page: str) -> list[str]:
+    """Return the values of the buttons that undo a check-in or no-show."""
+    return re.findall(r'form="row-undo" name="number" value="([^"]+)"', page)
+
+
+async def test_check_in_and_no_show_can_be_undone_for_some_minutes(browser: OperatorBrowser, client: Client) -> None:
+    first, second = await _confirmed(client, NIK, OTHER)
+    await _start_day(client)
+    await browser.sign_in(Role.OFFICE)
+    assert _undo_values(await browser.get(f"/operator/queue?day={DAY}")) == []
+    checked_in = await browser.submit("queue/check-in", number="1")
+    assert _undo_values(checked_in.text) == [f"{first}@3", f"{first}@3"], "one beside the message, one in the row"
+    undone = await browser.submit("queue/undo", number=f"{first}@3")
+    assert operator_text("done_undone", number=1) in undone.text
+    assert _undo_values(undone.text) == []
+    assert f'value="{first}"' in undone.text, "the party can be checked in again"
+    again = await browser.submit("queue/undo", number=f"{first}@3")
+    assert operator_text("number_state", number=1, state=operator_text("state_CONFIRMED")) in html.unescape(again.text)
+    marked = await browser.submit("queue/no-show", number=second, confirm="yes")
+    assert f"{second}@3" in _undo_values(marked.text)
+    page = await browser.get(f"/operator/reservation?day={DAY}&number={second}")
+    assert _undo_values(page) == [f"{second}@3"]
+    client.clock.advance_ms(600_000)
+    assert _undo_values(await browser.get(f"/operator/queue?day={DAY}")) == []
+    assert _undo_values(await browser.get(f"/operator/reservation?day={DAY}&number={second}")) == []
+    late = await browser.submit("queue/undo", number=f"{second}@3")
+    assert operator_text("why_TOO_LATE") in html.unescape(late.text)
+    assert (await browser.submit("queue/undo", number="surabaya~nobody@3")).status_code == 404
+
+
 async def test_check_in_and_no_show_are_listed_and_exported(browser: OperatorBrowser, client: Client) -> None:
     first, second, third = await _confirmed(client, NIK, OTHER, nik(1))
     await client.step(third, "cancel")
@@ -53,6 +83,7 @@ async def test_check_in_and_no_show_are_listed_and_exported(browser: OperatorBro
     question = html.unescape((await browser.http.get(f"/operator/queue/no-show?day={DAY}&number={second}")).text)
     assert operator_text("no_show_question", number=2) in question
     assert operator_text("no_show_block", count=7) in question
+    assert operator_text("no_show_undo", time=operator_text("minutes", count=10)) in question
     unconfirmed = await browser.submit("queue/no-show", number=second)
     assert operator_text("no_show_question", number=2) in html.unescape(unconfirmed.text)
     marked = await browser.submit("queue/no-show", number=second, confirm="yes")

@@ -18,7 +18,7 @@ from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.csv_export import people_csv
-from quota_engine.service.pages.operator.fields import queue_number, refusal_reason
+from quota_engine.service.pages.operator.fields import is_count, queue_number, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
 from quota_engine.service.pages.operator.reservation_lookup import (
     SEARCH_LENGTH_MAX,
@@ -177,6 +177,7 @@ class QueueListPages:
             session=session_names(request).get(reservation.choice.session, reservation.choice.session),
             service=service_names(request).get(reservation.choice.service, reservation.choice.service),
             block_days=-(-request.office.rules.no_show_block_ms // 86_400_000),
+            undo_time=request.translator.duration(request.office.rules.undo_window_ms),
         )
 
     async def no_show(self, request: OperatorRequest) -> Response:
@@ -189,6 +190,18 @@ class QueueListPages:
             return await self.ask_no_show(request)
         outcome = await self._pages.service.engine.mark_no_show(reservation.reference)
         return await self._finish(request, day, reservation, outcome, "no-show", "")
+
+    async def undo(self, request: OperatorRequest) -> Response:
+        """Undo a check-in or no-show. The number of the button is ``REFERENCE@VERSION``, as the page has shown it."""
+        day = self._pages.day(request)
+        number, _, version = request.field("number").partition("@")
+        reservation = await self._find(request, day, number)
+        if reservation is None:
+            raise PageError(404, "number_unknown")
+        outcome = await self._pages.service.engine.undo_attendance(
+            reservation.reference, expected_version=int(version) if is_count(version) else 0
+        )
+        return await self._finish(request, day, reservation, outcome, "undone", "")
 
     async def ask_replace(self, request: OperatorRequest) -> Response:
         """Ask the operator who leaves the party of a reservation, and who takes their place."""
@@ -291,7 +304,9 @@ class QueueListPages:
         start = queue_number(request.fields.get("from", "")) or 0
         end = start + rows
         today = pages.today(request.office)
-        done, number = request.done("check-in", "no-show", "canceled"), request.fields.get("number", "")
+        done, number = request.done("check-in", "no-show", "undone", "canceled"), request.fields.get("number", "")
+        now_ms = pages.service.now_ms()
+        chosen = queue_number(number) if done else None
         return pages.render(
             request,
             template,
@@ -307,7 +322,7 @@ class QueueListPages:
             count=len(listed),
             ended_count=len(reservations) - len(active),
             query=request.query(*(("day", "show", "session") if request.is_post else _LIST_FIELDS)),
-            updated_at=pages.updated_at(request, pages.service.now_ms()),
+            updated_at=pages.updated_at(request, now_ms),
             people={state: sum(one.units for one in of_session if one.state is state) for state in _FILTERS.values()},
             filters=list(_FILTERS.items()),
             show=show if show in _FILTERS and not search else "",
@@ -318,7 +333,9 @@ class QueueListPages:
             groups={one.id: one.display_name(translator.language) for one in pages.service.catalog.groups.values()},
             can_check_in=day == today,
             can_mark=day <= today,
-            number=number if done and queue_number(number) is not None else "",
+            number=number if chosen is not None else "",
+            now_ms=now_ms,
+            recorded=next((one for one in active if chosen in one.queue_numbers and one.undo_until_ms > now_ms), None),
             error=error,
             done=done,
             format_code=format_code,

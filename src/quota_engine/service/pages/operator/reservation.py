@@ -226,6 +226,7 @@ class RegistrationPages:
             extensions_left=extensions_left(pages.service.catalog, found) if is_held else 0,
             can_check_in=is_confirmed and day == today,
             can_mark=is_confirmed and day <= today,
+            can_undo=found.undo_until_ms > now_ms,
             can_move=found.state in _MOVABLE,
             is_changeable=found.state in _CHANGEABLE,
             error=error,

@@ -100,6 +100,7 @@ def operator_routes(pages: OperatorPages) -> list[Route]:
         ("/queue/check-in", queue.check_in),
         ("/queue/find", queue.find_person),
         ("/queue/no-show", queue.no_show),
+        ("/queue/undo", queue.undo),
         ("/walk-in", walk_in.book),
         ("/call", calling.call),
     ]
