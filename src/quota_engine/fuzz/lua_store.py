@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar
 
 from lupa import lua51  # type: ignore[import-untyped]
 
-from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.queries import sort_reservations
@@ -53,7 +52,7 @@ from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import format_of, office_script_of
 from quota_engine.stores.redis.office_requests import OfficeRequests
-from quota_engine.stores.redis.retrying_calls import Attempt, Call, RetryPolicy, Router
+from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, RetryPolicy, Router
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import (
     CONSUMER_GROUPS,
@@ -61,7 +60,9 @@ from quota_engine.stores.redis.scripts import (
     OFFICE_COMMANDS,
     OFFICE_EVENTS,
     OFFICE_GUARDED_COMMANDS,
+    OFFICE_PARTS,
     OFFICE_QUERIES,
+    OFFICE_STATE,
     RECONCILE,
     TAKE_OVER_BUCKETS,
     TAKE_OVER_DRAW,
@@ -79,6 +80,8 @@ _REQUEST_SCRIPTS: Final = (
     CONSUMER_GROUPS,
     RECONCILE,
     OFFICE_EVENTS,
+    OFFICE_PARTS,
+    OFFICE_STATE,
     TAKE_OVER_BUCKETS,
     TAKE_OVER_DRAW,
     TAKE_OVER_REGISTRY,
@@ -582,6 +585,7 @@ class LuaStore:
                 | DeleteConsumerGroup()
                 | ListConsumerGroups()
                 | Reconcile()
+                | Audit()
             ):
                 return self._drive(self._requests().execute(request))
             case CheckIdentityKey(fingerprint):
@@ -589,9 +593,6 @@ class LuaStore:
                 return self._key_fingerprint
             case ListOffices():
                 return sorted(self._offices)
-            case Audit(office):
-                ledger, number = self.read_ledger(office)
-                return audit(ledger, from_events=len(ledger.events) == number)
             case Describe(place):
                 return kind_of(place).describe(self.read_ledger(place)[0])
         raise TypeError(f"no answer to a {type(request).__name__}")
@@ -606,6 +607,10 @@ class LuaStore:
         try:
             step = next(steps)
             while True:
+                if isinstance(step, BlockingWork):
+                    step.run()
+                    step = steps.send([])
+                    continue
                 assert isinstance(step, Attempt)
                 (name, *rest) = map(str, step.requests(None)[0])
                 if name == "TIME":

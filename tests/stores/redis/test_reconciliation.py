@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,24 +12,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quota_engine.clocks import ManualClock
-from quota_engine.domain.commands import Confirm
+from quota_engine.conformance.world import DAY, published
+from quota_engine.domain.audit import audit
+from quota_engine.domain.commands import Confirm, SetRules
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Rules
 from quota_engine.domain.reconcile import recompute
 from quota_engine.domain.state_machine import apply
+from quota_engine.engine.store_discovery import store_factory
 from quota_engine.fuzz.lua_store import LuaServer, LuaStore, Refused
-from quota_engine.ports import Audit, Describe, ReadEvents, Reconcile, RecordedEvent, TrimEvents
-from quota_engine.stores.redis import reconciliation
+from quota_engine.ports import (
+    Audit,
+    Describe,
+    ListDay,
+    ReadEvents,
+    Reconcile,
+    RecordedEvent,
+    StoreRequest,
+    TrimEvents,
+)
+from quota_engine.stores.redis import office_requests, reconciliation
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES
 from quota_engine.stores.redis.ledger_formats import OFFICE as KIND
 from quota_engine.stores.redis.office_reader import ENTRIES_MAX, OfficeReader
 from quota_engine.stores.redis.repair import writes_between
-from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, RECONCILE
+from quota_engine.stores.redis.script_runner import READINGS_MAX
+from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_PARTS, OFFICE_STATE, RECONCILE, Script
+from tests.support.answering import answers_during
 from tests.support.command_source import Step
 from tests.support.effort import examples
 from tests.support.random_walks import walk
+from tests.support.servers import Server
 
 OFFICE = "SBY"
 SEEDS = st.integers(0, 10**6)
@@ -293,6 +310,71 @@ def test_office_is_read_in_parts() -> None:
     assert state_of(walked)[2] == records
     assert len(sizes) == 4  # three parts, and leaving
     assert all(size <= 2 * ENTRIES_MAX for size in sizes)  # a field and its value
+
+
+class Parts:
+    """The calls of the scripts that read a large office, and a change of the office before some of them."""
+
+    def __init__(self, walked: Walked, changes: int = 0) -> None:
+        records = walked.value("records")
+        records.update({f"more{number}": records[known_ids(walked)[0]] for number in range(2 * ENTRIES_MAX)})
+        self.sizes: list[int] = []
+        self.scripts: list[Script] = []
+        self._walked, self._changes, self._run = walked, changes, walked.backend.store.run
+        walked.backend.store._scan_max = 10**6
+        walked.backend.store.run = self.run  # type: ignore[method-assign, assignment]
+
+    def run(self, script: Script, keys: Sequence[str], words: Sequence[str]) -> Any:
+        """Run a script. Before the second part of a reading, the office changes as often as it may."""
+        if script is OFFICE_PARTS and words[1] and self._changes:
+            self._changes -= 1
+            line = encode(SetRules(Rules(hold_ttl_ms=1 + self._changes)))
+            self._run(OFFICE_COMMANDS, keys, [str(self._walked.clock.now_ms()), line])
+        reply = self._run(script, keys, words)
+        if script in (OFFICE_PARTS, OFFICE_STATE):
+            self.scripts.append(script)
+        if script is OFFICE_PARTS:
+            self.sizes.append(sum(len(part) for part in reply[4::2]))
+        return reply
+
+
+def test_audit_reads_an_office_in_parts() -> None:
+    walked = Walked(4)
+    parts = Parts(walked)
+    found = walked.backend.execute(Audit(OFFICE))
+    assert parts.scripts == [OFFICE_PARTS] * 3
+    assert all(size <= 2 * ENTRIES_MAX for size in parts.sizes)
+    assert found == audit(walked.backend.read_ledger(OFFICE)[0])
+    assert found
+
+
+@pytest.mark.parametrize("changes", [1, READINGS_MAX])
+def test_audit_begins_again_when_the_office_changes(changes: int) -> None:
+    """An office that changes in each reading is read in one script at last."""
+    walked = Walked(4)
+    parts = Parts(walked, changes)
+    found = walked.backend.execute(Audit(OFFICE))
+    rest = [OFFICE_PARTS] * 3 if changes < READINGS_MAX else [OFFICE_STATE]
+    assert parts.scripts == [*[OFFICE_PARTS] * 2 * changes, *rest]
+    assert found == audit(walked.backend.read_ledger(OFFICE)[0])
+
+
+@pytest.mark.parametrize(
+    ("long", "computed_in"),
+    [
+        (Audit(OFFICE), (office_requests, "audit")),
+        (Reconcile(OFFICE), (reconciliation, "examine")),
+    ],
+    ids=["audit", "reconcile"],
+)
+async def test_event_loop_answers_while_an_office_is_computed(
+    valkey_server: Server, long: StoreRequest[Any], computed_in: tuple[ModuleType, str]
+) -> None:
+    store = await store_factory(valkey_server.url).open_async_store(valkey_server.url, None)
+    for command in published():
+        await store.apply(OFFICE, command)
+    assert await answers_during(store, long, computed_in, ListDay(OFFICE, DAY)) == [[]]
+    await store.close()
 
 
 def test_reading_ends_when_the_office_or_the_server_changes() -> None:

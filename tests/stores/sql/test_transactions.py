@@ -17,24 +17,28 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, pub
 from quota_engine.domain.commands import Confirm, SetCapacity
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
+from quota_engine.engine.store_discovery import store_factory
 from quota_engine.ports import (
     ApplyMany,
     Audit,
     Describe,
+    ListDay,
     ListOffices,
     Lookup,
     Query,
     ReadEvents,
     Reconcile,
     RecordedEvent,
+    StoreRequest,
     TrimEvents,
     View,
 )
-from quota_engine.stores.sql import transactions
+from quota_engine.stores.sql import requests, transactions
 from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip
 from quota_engine.stores.sql.sync_store import SqlStore
 from quota_engine.stores.sql.transactions import Attempts
 from quota_engine.waiting_room.machine import ViewRoom
+from tests.support.answering import answers_during
 from tests.support.sql_faults import FaultyConnections
 
 QUICK = Attempts(budget_ms=60, pause_ms=1, pause_ms_max=5)
@@ -359,3 +363,20 @@ def test_an_unknown_office_leaves_no_row(world: World) -> None:
     world.store.execute(TrimEvents("nowhere", 5))
     assert world.query("SELECT address FROM ledgers") == [(OFFICE,)]
     assert world.store.execute(ListOffices()) == [OFFICE]
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+@pytest.mark.parametrize(
+    ("long", "function"), [(Audit(OFFICE), "audit"), (Reconcile(OFFICE), "recompute")], ids=["audit", "reconcile"]
+)
+async def test_event_loop_answers_while_an_office_is_computed(
+    request: pytest.FixtureRequest, tmp_path: Path, backend: str, long: StoreRequest[Any], function: str
+) -> None:
+    url = f"sqlite://{tmp_path}/quota.db"
+    if backend == "postgresql":
+        url = request.getfixturevalue("postgresql").url(schema=request.getfixturevalue("schema"))
+    store = await store_factory(url).open_async_store(url, ManualClock(OPENS_AT_MS))
+    for command in published():
+        await store.apply(OFFICE, command)
+    assert await answers_during(store, long, (requests, function), ListDay(OFFICE, DAY)) == [[]]
+    await store.close()

@@ -54,6 +54,7 @@ class LedgerFormat(NamedTuple):
         hash_indexes: Indexes of the replies of ``state`` that are hashes.
         decode_ledger: Makes the pure state from an address and the replies of ``state``, each hash as a dictionary.
         overloaded: The outcome of a command when the ledger's queue is full.
+        parts: The script that reads everything in parts; ``None`` if ``state`` is quick enough.
         head: Index of the key that has the fence.
         take_over: The script that opens a ledger after a failover; ``None`` for offices, which are reconciled.
     """
@@ -67,6 +68,7 @@ class LedgerFormat(NamedTuple):
     hash_indexes: frozenset[int]
     decode_ledger: Callable[[str, list[Any]], Any]
     overloaded: Any
+    parts: Script | None = None
     head: int = 0
     take_over: Script | None = None
 
@@ -102,6 +104,7 @@ OFFICE: Final = LedgerFormat(
     hash_indexes=HASH_INDEXES,
     decode_ledger=ledger_of_state,
     overloaded=Outcome(Status.OVERLOADED),
+    parts=scripts.OFFICE_PARTS,
 )
 
 ROOM: Final = LedgerFormat(

@@ -41,7 +41,7 @@ from quota_engine.ports import (
 from quota_engine.stores.redis.codecs.office import encode, event_of_text, group_of_text
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_formats import office_script_of
-from quota_engine.stores.redis.retrying_calls import Call
+from quota_engine.stores.redis.retrying_calls import Call, run_blocking
 from quota_engine.stores.redis.script_runner import pairs
 from quota_engine.stores.redis.scripts import (
     CONSUMER_GROUPS,
@@ -263,13 +263,19 @@ class OfficeRequests:
         handle = self._executor.handle(office)
         state = yield from self._runner.read_state(handle)
         self._executor.check_not_behind(handle, state[0])
-        ledger = handle.format.decode_ledger(office, state)
-        return audit(ledger, from_events=len(ledger.events) == int(state[0].get("number", 0)))
+        number = int(state[0].get("number", 0))
+
+        def compute() -> list[str]:
+            ledger = handle.format.decode_ledger(office, state)
+            return audit(ledger, from_events=len(ledger.events) == number)
+
+        return (yield from run_blocking(compute))
 
     def _describe(self, address: str) -> Call[dict[str, Any]]:
         handle = self._executor.handle(address)
         state = yield from self._runner.read_state(handle)
-        return kind_of(address).describe(handle.format.decode_ledger(address, state))
+        describe, decode = kind_of(address).describe, handle.format.decode_ledger
+        return (yield from run_blocking(lambda: describe(decode(address, state))))
 
 
 def _script_of(commands: tuple[Command, ...]) -> Script:

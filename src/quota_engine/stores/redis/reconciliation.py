@@ -11,16 +11,18 @@ __all__ = ["Reconciler"]
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.reconcile import Reconciliation, correct_time, examine, restore_events
 from quota_engine.ports import RecordedEvent
 from quota_engine.stores.redis.fencing import ledger_name
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_reader import OfficeReader
 from quota_engine.stores.redis.repair import Write, writes_between
-from quota_engine.stores.redis.retrying_calls import Call, RetryPause
+from quota_engine.stores.redis.retrying_calls import Call, RetryPause, run_blocking
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import RECONCILE, Script
 
@@ -92,7 +94,6 @@ class Reconciler:
     def _reconcile(
         self, handle: LedgerHandle, force: bool, events: tuple[RecordedEvent, ...]
     ) -> Call[Reconciliation | None]:
-        ledger_format = handle.format
         findings: list[str] | None = None
         repaired = 0
         for turn in range(ROUNDS_MAX):
@@ -102,12 +103,9 @@ class Reconciler:
             state = yield from self._read(handle, reply)
             if state is None:
                 return None
-            ledger = ledger_format.decode_ledger(handle.address, state[:-2])
             number = int(state[0]["number"])
-            from_events = len(ledger.events) == number
-            found_now, wanted = examine(ledger, from_events=from_events)
+            found_now, ledger, wanted, writes = yield from run_blocking(partial(_decide, handle, state, number))
             findings = found_now if findings is None else findings
-            writes = writes_between(state, wanted, number, (), ledger)
             if writes and turn < ROUNDS_MAX - 1:
                 for start in range(0, len(writes), WRITES_MAX):
                     part = writes[start : start + WRITES_MAX]
@@ -122,7 +120,8 @@ class Reconciler:
             if added:
                 # All in one script: a part of an event would be new damage.
                 new = wanted.events[len(wanted.events) - added :]
-                if not (yield from self._write(handle, number, writes_between(state, wanted, number, new, ledger))):
+                writes = yield from run_blocking(partial(writes_between, state, wanted, number, new, ledger))
+                if not (yield from self._write(handle, number, writes)):
                     return None
             status, *reply = yield from self._step(handle, "open", number + added, str(handle.seen))
             if status != "OK":
@@ -181,6 +180,16 @@ class Reconciler:
     def _step(self, handle: LedgerHandle, name: str, *words: str | int) -> Call[list[Any]]:
         arguments = [str(int(word)) if isinstance(word, bool) else str(word) for word in words]
         return self._runner.run(RECONCILE, handle.keys, [name, self._token, *arguments], writes=True)
+
+
+def _decide(handle: LedgerHandle, state: list[Any], number: int) -> tuple[list[str], Ledger, Ledger, list[Write]]:
+    """Return the findings, the ledger as it is and as it should be, and the writes between them.
+
+    It takes about 70 µs for each reservation, so it runs beside an event loop, and not in it.
+    """
+    ledger = handle.format.decode_ledger(handle.address, state[:-2])
+    findings, wanted = examine(ledger, from_events=len(ledger.events) == number)
+    return findings, ledger, wanted, writes_between(state, wanted, number, (), ledger)
 
 
 def _not_begun(handle: LedgerHandle, status: str, reply: list[Any]) -> Reconciliation | None:

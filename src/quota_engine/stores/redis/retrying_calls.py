@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "call_plain",
     "call_script",
+    "run_blocking",
     "send_to",
 ]
 
@@ -199,6 +200,13 @@ Step = Attempt | RetryPause | BlockingWork
 
 Call = Generator[Step, list[Any], T]
 """The steps of a call, which a driver runs; returns a ``T``."""
+
+
+def run_blocking(work: Callable[[], T]) -> Call[T]:
+    """Run a function that may take seconds beside the event loop; returns its result, or raises its error."""
+    results: list[T] = []
+    yield BlockingWork(lambda: results.append(work()))
+    return results[0]
 
 
 class Router:

@@ -13,12 +13,15 @@ from quota_engine.clocks import monotonic_ms
 from quota_engine.ports import Clock
 from quota_engine.stores.redis.keys import identity_key_key, offices_key
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
+from quota_engine.stores.redis.office_reader import OfficeReader
 from quota_engine.stores.redis.retrying_calls import Call, Header, RetryPolicy, Router, call_plain, call_script
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.server_clock import ServerClocks
 
 HANDLES_MAX: Final = 10_000
 """As many ledgers as a catalog may have offices."""
+READINGS_MAX: Final = 3
+"""Readings of an office in parts. A busy and large office changes during each of them."""
 
 
 class ScriptRunner:
@@ -111,12 +114,34 @@ class ScriptRunner:
         )
 
     def read_state(self, handle: LedgerHandle) -> Call[list[Any]]:
-        """Read all that is stored of a ledger; returns the replies of its state script, hashes as dictionaries."""
+        """Read all that is stored of a ledger; returns the replies of its state script, hashes as dictionaries.
+
+        An office is read in parts, so that the server answers others in between. If the office changes meanwhile, the
+        reading begins again, a limited number of times. Then, one script reads the whole office.
+        """
         ledger_format = handle.format
+        if ledger_format.parts is not None:
+            for _ in range(READINGS_MAX):
+                state = yield from self._read_in_parts(handle, ledger_format.parts)
+                if state is not None:
+                    return state
         replies = yield from call_script(
             ledger_format.state, handle.keys, Header(), (), self.policy, self._router, self._clocks, writes=False
         )
         return [pairs(one) if index in ledger_format.hash_indexes else one for index, one in enumerate(replies)]
+
+    def _read_in_parts(self, handle: LedgerHandle, script: Script) -> Call[list[Any] | None]:
+        """Read an office in parts; returns ``None`` if it has changed meanwhile."""
+        reader, revision = OfficeReader(), ""
+        while reader.cursor is not None:
+            words = [revision, *reader.cursor]
+            revision, *part = yield from call_script(
+                script, handle.keys, Header(), words, self.policy, self._router, self._clocks, writes=False
+            )
+            if not part:
+                return None
+            reader.add(part)
+        return reader.state()[:-2]
 
     def run_plain(
         self, *commands: Sequence[str | int], key: str, attempts_max: int = 0, waits: bool = False

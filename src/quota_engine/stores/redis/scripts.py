@@ -24,6 +24,7 @@ __all__ = [
     "OFFICE_EVENTS",
     "OFFICE_FREEING_COMMANDS",
     "OFFICE_GUARDED_COMMANDS",
+    "OFFICE_PARTS",
     "OFFICE_QUERIES",
     "OFFICE_STATE",
     "RECONCILE",
@@ -337,7 +338,10 @@ OFFICE_EVENTS: Final = _script("no-writes", *_CALL, OFFICE_FENCE, "office/events
 """Reads events."""
 
 OFFICE_STATE: Final = _script("no-writes", "office/state.lua")
-"""Reads everything, for audits."""
+"""Reads everything at one moment, for audits of an office that does not hold still."""
+
+OFFICE_PARTS: Final = _script("no-writes", "shared/text.lua", "office/snapshot.lua", "office/parts.lua")
+"""Reads everything in parts, for audits."""
 
 CONSUMER_GROUPS: Final = _script("allow-oom", *_CALL, OFFICE_FENCE, "office/consumer_groups.lua")
 """Reads, acknowledges and trims events. Runs when memory is out, because trimming frees memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["FINGERPRINT_NAME", "Call", "Requests", "as_call", "command_call"]
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ from quota_engine.domain.commands import Reserve
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup, ConsumerGroupView, Lease
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import Event
-from quota_engine.domain.ledger import describe
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.queries import (
     abandoned_holds,
     hold_remaining_histogram,
@@ -335,7 +336,8 @@ class Requests:
         complete = not row.trimmed_event_number and row.first_number == 1
         wrong_snapshot = False
         if row.snapshot_number and row.first_number == 1:
-            problem = yield from self._compare_snapshot(office, describe(ledger.state.state))
+            expected = yield from _in_thread(partial(describe, ledger.state.state))
+            problem = yield from self._compare_snapshot(office, expected)
             wrong_snapshot = bool(problem)
             findings += problem
         if not complete:
@@ -343,7 +345,7 @@ class Requests:
             kept = yield from self._events(office, row.id, row.trimmed_event_number + 1, _ALL_EVENTS)
             events = [one.event for one in kept if one.number <= ledger.event_number]
         ledger.state.state.events = events
-        findings += audit(ledger.state.state, from_events=complete)
+        findings += yield from _in_thread(partial(audit, ledger.state.state, from_events=complete))
         return _Audited(ledger, findings, complete, wrong_snapshot)
 
     def _compare_snapshot(self, office: str, expected: dict[str, Any]) -> Steps[list[str]]:
@@ -352,7 +354,7 @@ class Requests:
             loaded = yield from self._loader.load(office)
         except DamagedLedger as error:
             return [f"office {office}: {error}"]
-        if loaded is None or describe(loaded[0].state.state) == expected:
+        if loaded is None or (yield from _in_thread(partial(describe, loaded[0].state.state))) == expected:
             return []
         return [f"office {office}: the snapshot differs from the entries"]
 
@@ -383,9 +385,7 @@ class Requests:
             return (yield from _roll_back(Reconciliation(address, 0)))
         ledger, findings, complete, wrong_snapshot = yield from self._audited(address)
         damaged = ledger.state.state
-        repaired = recompute(damaged, from_events=complete)
-        repaired.events = list(damaged.events)
-        is_wrong = describe(repaired) != describe(damaged)
+        repaired, is_wrong = yield from _in_thread(partial(_recomputed, damaged, complete))
         numbered = [(one.number, one.event) for one in events]
         restored = restore_events(repaired, row.last_event_number, numbered)
         now_ms = yield from self._transactions.read_time(row)
@@ -473,6 +473,20 @@ def _nothing() -> Steps[list[Any]]:
 def _roll_back(result: T) -> Steps[T]:
     yield RoundTrip((), end="rollback")
     return result
+
+
+def _in_thread(work: Callable[[], T]) -> Steps[T]:
+    """Run a function that takes long for a large office. Under asyncio, the event loop serves others meanwhile."""
+    results: list[T] = []
+    yield ThreadWork(lambda: results.append(work()))
+    return results[0]
+
+
+def _recomputed(damaged: Ledger, complete: bool) -> tuple[Ledger, bool]:
+    """Return an office's ledger as it should be, and True if it differs."""
+    repaired = recompute(damaged, from_events=complete)
+    repaired.events = list(damaged.events)
+    return repaired, describe(repaired) != describe(damaged)
 
 
 def _write(statement: Statement) -> Steps[None]:

@@ -100,7 +100,9 @@ class Pause(Request[list[Rows]], frozen=True):
 
 
 class ThreadWork(Request[list[Rows]], frozen=True):
-    """Work that takes long, without a connection. The store runs it; under asyncio in a thread. The answer is empty.
+    """Work that takes long and does not use the database. The store runs it; under asyncio in a thread.
+
+    The answer is empty.
 
     Attributes:
         run: Does the work.

@@ -1,5 +1,5 @@
--- state: reads a whole office at one moment, for audits and descriptions. A script instead of a transaction, because a
--- server without free memory refuses transactions, and that is when an operator needs to read.
+-- state: reads a whole office at one moment, if it changes too often to be read in parts (parts.lua). A script instead of a
+-- transaction, because a server without free memory refuses transactions, and that is when an operator needs to read.
 --
 -- KEYS  see ledger.lua
 -- reply head, days, records, claims, penalties (hashes, fields and values alternating), cooling, waiting, updated
