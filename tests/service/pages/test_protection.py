@@ -90,16 +90,18 @@ async def test_text_of_an_address_or_form_is_never_code(client: Client) -> None:
 
 
 async def test_every_cookie_is_for_the_server_and_the_own_site_only() -> None:
-    """Over https it is secure. The language is no secret: the script of a page may read it."""
+    """Over https it is secure. The language is no secret: the script of a page may read it.
+
+    A cookie is deleted with the attributes and the path with which it was set.
+    """
     seen: dict[str, str] = {}
+    deleted: dict[str, str] = {}
     async with running(public_origins=("https://service",)) as client:
         citizen, operator = CitizenBrowser(client), OperatorBrowser(client)
 
         async def keep(response: object) -> None:
             for line in response.headers.get_list("set-cookie"):  # type: ignore[attr-defined]
-                if "Max-Age=0" in line:  # deleted
-                    continue
-                seen[line.partition("=")[0]] = line
+                (deleted if "Max-Age=0" in line else seen)[line.partition("=")[0]] = line
 
         async with citizen.http, operator.http:
             for browser in (citizen.http, operator.http):
@@ -110,10 +112,14 @@ async def test_every_cookie_is_for_the_server_and_the_own_site_only() -> None:
             await citizen.submit("/reservation/confirm", DECLARED)
             await operator.sign_in(Role.OPERATOR)
             await operator.get(f"/operator/queue?day={DAY}")
+            await citizen.submit("/finish")
+            await operator.submit("logout")
+    assert {"operator", "operator-login", "reservation"} <= set(deleted)
     assert {"lang", "operator", "operator-login"} < set(seen)
     assert len(seen) >= 4
-    for name, line in seen.items():
+    for name, line in (*seen.items(), *deleted.items()):
         (cookie,) = SimpleCookie(line).values()
+        assert cookie["path"] == ("/operator" if name.startswith("operator") else "/"), line
         assert cookie["secure"], line
         assert cookie["samesite"].lower() == ("strict" if name.startswith("operator") else "lax"), line
         assert bool(cookie["httponly"]) or name == "lang", line

@@ -89,7 +89,7 @@ class LoginPages:
         if not self._sessions.is_own_form(request, fields):
             return self.login_page(request, 403, "form_expired")
         response = RedirectResponse(_START, 303)
-        self._sessions.end(response)
+        self._sessions.end(request, response)
         return response
 
 

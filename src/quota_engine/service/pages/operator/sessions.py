@@ -86,11 +86,11 @@ class OperatorSessions:
         text = f"{random_id()}:{self._fingerprint(grant)}"
         value = self._signer.sign(text, self._service.now_ms() + _SESSION_MS)
         self._set_cookie(request, response, _SESSION_COOKIE, value, _SESSION_MS)
-        response.delete_cookie(_LOGIN_COOKIE, path=_PATH)
+        self._delete_cookie(request, response, _LOGIN_COOKIE)
 
-    def end(self, response: Response) -> None:
+    def end(self, request: Request, response: Response) -> None:
         """Delete the session cookie, and the pages that the browser has stored."""
-        response.delete_cookie(_SESSION_COOKIE, path=_PATH)
+        self._delete_cookie(request, response, _SESSION_COOKIE)
         response.headers["clear-site-data"] = '"cache"'
 
     def grant(self, request: Request) -> Grant | None:
@@ -140,6 +140,12 @@ class OperatorSessions:
             secure=request.scope["scheme"] == "https",
             path=_PATH,
         )
+
+    @staticmethod
+    def _delete_cookie(request: Request, response: Response, name: str) -> None:
+        """Delete a cookie, with the attributes that it was set with: browsers refuse some changes without them."""
+        is_secure = request.scope["scheme"] == "https"
+        response.delete_cookie(name, path=_PATH, secure=is_secure, httponly=True, samesite="strict")
 
 
 def _warn_of_attempts(address: str, proxy: str) -> None:
