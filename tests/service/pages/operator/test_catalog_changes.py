@@ -91,6 +91,7 @@ async def test_wrong_days_and_roles_are_refused(browser: OperatorBrowser) -> Non
     for reason in (NIK, f"for {NIK[:4]} {NIK[4:8]}-{NIK[8:]}"):
         wrong = await browser.submit("catalog", **{**CLOSURE, "reason": reason})
         assert (wrong.status_code, NIK in wrong.text, 'id="closure-reason-error"' in wrong.text) == (422, False, True)
+        assert reason not in (await browser.submit("catalog", **{**CLOSURE, "first": "x", "reason": reason})).text
     assert (await browser.submit("catalog", kind="nix")).status_code == 400
     assert (await browser.submit("catalog", kind="closure", first="2026-12-12")).status_code == 422, "a Saturday"
     await browser.sign_in(Role.AUDITOR)
@@ -98,6 +99,17 @@ async def test_wrong_days_and_roles_are_refused(browser: OperatorBrowser) -> Non
     assert (await browser.submit("catalog", **CLOSURE, confirm="yes")).status_code == 403
     await browser.sign_in(Role.OFFICE)
     assert (await browser.http.get("/operator/catalog")).status_code == 403
+
+
+async def test_a_wrong_form_keeps_what_was_typed(browser: OperatorBrowser) -> None:
+    await browser.sign_in(Role.OPERATOR)
+    page = (await browser.submit("catalog", **{**CLOSURE, "last": "2026-01-01"})).text
+    for typed in (f'value="{DAY}"', 'value="2026-01-01"', 'value="moving &lt;house&gt;"'):
+        assert page.count(typed) == 1, typed
+    fields = {"kind": "capacities", "capacity-priority": "x", "capacity-online": "77", "published": "yes"}
+    page = (await browser.submit("catalog", **fields)).text
+    assert 'value="77"' in page
+    assert 'name="published" value="yes" checked' in page
 
 
 async def test_changes_outlive_the_service_and_reach_other_workers(tmp_path: Path) -> None:

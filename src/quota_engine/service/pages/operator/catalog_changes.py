@@ -24,6 +24,7 @@ from quota_engine.service.pages.operator.request import FieldError, OperatorRequ
 _PATH: Final = "/operator/catalog"
 _FIELD: Final = "capacity-"
 _DAYS_MAX: Final = 370
+_DAYS_LISTED_MAX: Final = 60
 _REASON_LENGTH_MAX: Final = 200
 _has_long_number: Final = re.compile(r"(?:[0-9][ .-]?){10}").search
 """Ten digits may be an identity, which the file and the page must not keep."""
@@ -68,7 +69,7 @@ class CatalogPages:
         removal = CatalogChange(
             os.urandom(8).hex(), found.office, found.kind, request.grant.name, now_ms, removes=found.id
         )
-        return await self._preview_or_do(request, removal)
+        return await self._preview_or_do(request, removal, found)
 
     # --- Parts ---
 
@@ -118,7 +119,9 @@ class CatalogPages:
             reason,
         )
 
-    async def _preview_or_do(self, request: OperatorRequest, change: CatalogChange) -> Response:
+    async def _preview_or_do(
+        self, request: OperatorRequest, change: CatalogChange, removed: CatalogChange | None = None
+    ) -> Response:
         service, office = self._pages.service, request.office
         changes = service.catalog_overlay.changes()
         kept = tuple(one for one in changes if one.id != change.removes)
@@ -133,6 +136,8 @@ class CatalogPages:
                 "catalog",
                 preview=preview,
                 change=change,
+                subject=removed or change,
+                days_max=_DAYS_LISTED_MAX,
                 fields={name: value for name, value in request.fields.items() if _is_kept(name)},
                 names=self._names(request),
             )
@@ -205,6 +210,7 @@ class CatalogPages:
         pages, office, translator = self._pages, request.office, request.translator
         today = pages.today(office)
         last = today + datetime.timedelta(days=_DAYS_MAX - 1)
+        holidays = [day for day in office.calendar.holidays if today <= day <= last]
         return pages.render(
             request,
             "catalog.html",
@@ -212,13 +218,14 @@ class CatalogPages:
             status,
             changes=self._changes(request),
             moment=lambda at_ms: translator.moment(pages.local_time(at_ms, office)),
-            date=lambda text: translator.date(datetime.date.fromisoformat(text)),
-            holidays=sorted(day for day in office.calendar.holidays if today <= day <= last),
-            closures=[(start, end) for start, end in office.calendar.closures if end >= today],
+            has_holidays=bool(holidays),
+            days_off=sorted(
+                [*((day, day) for day in holidays), *(one for one in office.calendar.closures if one[1] >= today)]
+            ),
             capacities=list(_capacities(office).items()),
             names=self._names(request),
             is_kept=pages.service.config.operator_folder is not None,
-            fields=request.fields,
+            typed=_typed(request) if error else {},
             error=error,
             done=request.done("change", "change-removed"),
         )
@@ -228,6 +235,12 @@ def _capacities(office: ResolvedOffice) -> dict[str, int]:
     """Return the capacities by quota, those of the allotments first."""
     found = {one.id: one.capacity for one in office.allotments}
     return found | {one.id: one.capacity for one in office.quotas}
+
+
+def _typed(request: OperatorRequest) -> dict[str, str]:
+    """Return what the operator has typed, for the form with the error; a reason never with an identity."""
+    fields = {name: value for name, value in request.fields.items() if _is_kept(name)}
+    return {**fields, "reason": ""} if _has_long_number(fields.get("reason", "")) else fields
 
 
 def _is_kept(name: str) -> bool:

@@ -30,6 +30,7 @@ class _Row(NamedTuple):
     subject: str
     result: str
     is_done: bool
+    zone: str
 
 
 class CommandPages:
@@ -91,6 +92,7 @@ class CommandPages:
             subject=" ".join(f"{name}={value}" for name, value in command.subject.items() if name != "request"),
             result=translator("command_done" if command.is_done else "command_refused", result=command.result),
             is_done=command.is_done,
+            zone=moment.tzname() or "",
         )
 
 

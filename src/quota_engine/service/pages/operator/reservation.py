@@ -258,7 +258,7 @@ class RegistrationPages:
             [
                 (translator(name), before.get(name, ""), text)
                 for name, text in after.items()
-                if before.get(name) != text
+                if before.get(name, "–") != text
             ],
         )
 
