@@ -342,7 +342,9 @@ class Walker:
 
     def undo_attendance(self) -> Command:
         record = self.record(State.ATTENDED, State.NO_SHOW)
-        return UndoAttendance(record.id, self.owner(record), self.version(record)) if record else UndoAttendance("r99")
+        if record is None or (not record.undo_until_ms and not self.one_in(4)):
+            return self.check_in() if self.one_in(2) else self.mark_no_show()
+        return UndoAttendance(record.id, self.owner(record), self.version(record))
 
     def reschedule(self) -> Command:
         record = self.record(State.HELD, State.CONFIRMED)
@@ -435,7 +437,7 @@ APPLICANT_COMMANDS: Final[tuple[Callable[[Walker], Command], ...]] = (
     *(Walker.decline,) * 2,
     Walker.check_in,
     Walker.mark_no_show,
-    Walker.undo_attendance,
+    *(Walker.undo_attendance,) * 3,
     Walker.prepare_move,
     Walker.stay,
     *(Walker.move_in,) * 2,

@@ -127,7 +127,6 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (2, lambda r: UndoMove(ids.any(), expected_version=r.choice((0, 0, 1, 2)))),
         (2, lambda r: CheckIn(ids.any())),
         (2, lambda r: MarkNoShow(ids.any())),
-        (2, lambda r: UndoAttendance(ids.any(), _owner(r), r.choice((0, 0, 0, 3)))),
         (3, lambda r: Expire(r.choice(_DAYS), r.randint(1, 3))),
         (4, lambda r: SetCapacity(r.choice(_DAYS), r.choice(_QUOTAS), r.randint(0, 4), r.choice((0, 0, 1, 2)))),
         (1, lambda r: CloseDay(r.choice(_DAYS))),
@@ -138,9 +137,35 @@ def random_commands(seed: int, count: int) -> Iterator[tuple[int, Command]]:
         (4, _publish),
     ]
     weights = list(accumulate(weight for weight, _ in makers))
+    attendance = _Attendance(seed)
     for _ in range(count):
         now_ms = _next_time(rng, now_ms)
-        yield now_ms, rng.choices(makers, cum_weights=weights)[0][1](rng)
+        yield now_ms, attendance.change(rng.choices(makers, cum_weights=weights)[0][1](rng))
+
+
+class _Attendance:
+    """Puts check-ins, no-shows and their undo in the place of some commands.
+
+    They concern the reservations that were confirmed last, and half of the published days have begun. It draws from
+    a stream of its own, so that the other commands of a seed do not depend on it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(f"attendance {seed}")
+        self._confirmed = ["r1"]
+
+    def change(self, command: Command) -> Command:
+        rng = self._rng
+        if type(command) is Publish and rng.random() < 0.5:
+            return Publish(command.day, replace(command.terms, starts_at_ms=OPENS_AT_MS))
+        if type(command) is SetRules:
+            return SetRules(replace(command.rules, undo_window_ms=rng.choice((0, 1000, HOLD_TTL_MS))))
+        if type(command) is Confirm:
+            self._confirmed = [command.id, *self._confirmed[:2]]
+        elif rng.random() < 0.1:
+            kind = rng.choice((CheckIn, MarkNoShow, UndoAttendance, UndoAttendance))
+            return kind(rng.choice(self._confirmed), expected_version=rng.choice((0, 0, 0, 3)))
+        return command
 
 
 def _next_time(rng: random.Random, now_ms: int) -> int:
@@ -204,7 +229,6 @@ def _set_rules(rng: random.Random) -> SetRules:
             wait_list_max=rng.choice((2, 4, 8)),
             declines_max=rng.choice((0, 1, 3)),
             decline_pause_ms=rng.choice((1, 1000, HOLD_TTL_MS)),
-            undo_window_ms=rng.choice((0, 1000, HOLD_TTL_MS, _HOUR_MS)),
         )
     )
 

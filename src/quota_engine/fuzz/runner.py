@@ -266,7 +266,9 @@ class _Run:
             if call is not None:
                 call.is_unknown = False
         except asyncio.CancelledError:
-            if client.is_dead:
+            current = asyncio.current_task()
+            # A caller may also give up a call that came while its process was dead: that caller does not come back.
+            if client.is_dead and current is not None and current.cancelling():
                 if call is not None:
                     call.ended_at_ms = int(self._loop.now_ms()) + _SETTLES_MS + 2 * LATE_MS_MAX
                 raise
