@@ -283,6 +283,7 @@ class CheckIdentityKey(StoreRequest[str], frozen=True, gc=False):
 
     A store that has none stores this one in the same atomic step. It never replaces one, so a repeated or delayed
     request is harmless. Each namespace of a server has a separate fingerprint, without an expiry.
+    An empty fingerprint stores nothing; the result is then ``""`` for a store that has none.
     """
 
     fingerprint: str

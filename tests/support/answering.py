@@ -18,7 +18,7 @@ _TIMEOUT_S = 20
 async def answers_during(
     store: AsyncStore, long: StoreRequest[Any], computed_in: tuple[ModuleType, str], question: StoreRequest[Any]
 ) -> list[Any]:
-    """Carry out a long request, and return the answers to a question that is asked in the middle of its computation.
+    """Carry out a long request, and return the answers to a question in the middle of its computation.
 
     Args:
         store: The store.

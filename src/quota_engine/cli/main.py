@@ -27,7 +27,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "day": ("quota_engine.cli.day:app", "Close a day and move its people to other days."),
     "reservation": ("quota_engine.cli.reservation:app", "Show and change a single reservation."),
     "status": ("quota_engine.cli.status:status", "Show the counters of a store by office and day."),
-    "store": ("quota_engine.cli.store:app", "Make, show and vacuum the tables of a PostgreSQL store."),
+    "store": (
+        "quota_engine.cli.store:app",
+        "Make the tables of a PostgreSQL store, and compare keys.",
+    ),
     "watch": ("quota_engine.cli.watch:watch", "Show counters, waiting rooms and draws, and refresh them."),
     "audit": ("quota_engine.cli.audit:audit", "Recompute the counters of a store, and report differences."),
     "fuzz": ("quota_engine.cli.fuzz:fuzz", "Simulate faults of clients, network and stores from seeds."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Access", "ReservationClient", "open_access", "split_store"]
+__all__ = ["Access", "ReservationClient", "find_key", "open_access", "split_store"]
 
 import contextlib
 import os
@@ -123,7 +123,7 @@ def open_access(
     if config is not None:
         store, key, found = _configured(config, store, found)
     elif changes:
-        key = decode_identity_key(os.environ.get(_KEY_VARIABLE, ""), f"{_KEY_VARIABLE} (or --config FILE)")
+        key = _key_of_environment()
         if found is None:
             expected = f"the catalog of this store, in --catalog, {_CATALOG_VARIABLE} or --config FILE"
             raise InvalidRequest("--catalog", "missing", expected)
@@ -132,6 +132,27 @@ def open_access(
             run(check_identity_key(key), opened)
         # A command that only reads hashes no identity, so any key does.
         yield Access(QuotaEngine(opened, RequestBuilder(key or os.urandom(32), found)), found)
+
+
+def find_key(store: str, config: pathlib.Path | None) -> tuple[str, IdentityKey]:
+    """Return the store and the identity key of a configuration file, or those of the arguments and the environment.
+
+    Args:
+        store: URL of a store; ``""`` for that of the configuration file, or for none.
+        config: configuration file of the services; ``None`` takes the key from the environment.
+
+    Raises:
+        InvalidRequest: the key is missing or unusable.
+        BackendUnavailable: the configuration file needs the extra ``service``.
+    """
+    if config is None:
+        return store, _key_of_environment()
+    store, key, _ = _configured(config, store, None)
+    return store, key
+
+
+def _key_of_environment() -> IdentityKey:
+    return decode_identity_key(os.environ.get(_KEY_VARIABLE, ""), f"{_KEY_VARIABLE} (or --config FILE)")
 
 
 def _catalog(name: str) -> Catalog | None:

@@ -1,20 +1,40 @@
-"""``quota-engine store init|status|vacuum``: the tables of a PostgreSQL store."""
+"""``quota-engine store init|status|vacuum|key``: the tables of a PostgreSQL store, and the identity key of a store."""
 
 from __future__ import annotations
 
 __all__ = ["app"]
 
 import os
+import pathlib
 import sys
 from typing import Final
 
+import msgspec
 from cyclopts import App
 
-from quota_engine.cli.output import DONE, AsJson, print_json
-from quota_engine.cli.store_access import STORE_VARIABLE
+from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json
+from quota_engine.cli.reservation_access import find_key
+from quota_engine.cli.store_access import STORE_VARIABLE, open_store
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.identity_key import fingerprint_of, source_of
 
-app: Final = App(name="store", help="Make, show and vacuum the tables of a PostgreSQL store.")
+app: Final = App(name="store", help="Make the tables of a PostgreSQL store, and compare keys.")
+
+
+class KeyComparison(msgspec.Struct, frozen=True):
+    """Result of ``store key``.
+
+    Attributes:
+        source: where the identity key came from.
+        fingerprint: the fingerprint of this key.
+        stored_fingerprint: the fingerprint that the store keeps; ``""`` if no engine has opened it.
+        matches: False if they differ.
+    """
+
+    source: str
+    fingerprint: str
+    stored_fingerprint: str
+    matches: bool
 
 
 @app.command
@@ -93,6 +113,36 @@ def vacuum(backend: str = "", *, as_json: AsJson = False) -> int:
     else:
         sys.stdout.write(_sizes(sizes) + "\n")
     return DONE
+
+
+@app.command
+def key(backend: str = "", *, config: pathlib.Path | None = None, as_json: AsJson = False) -> int:
+    """Compare the identity key with the one that the store was first opened with.
+
+    It shows fingerprints, from which no key follows, and stores none. Exit code 0: the key is right, or the store has
+    none yet; 1: the store has another key.
+
+    Example:  quota-engine store key valkey://db/0?namespace=2027 --config quota.toml
+
+    Args:
+        backend: URL of the store; default: that of --config, or the variable QUOTA_ENGINE_BACKEND.
+        config: configuration file of the services, with store and key; default: QUOTA_ENGINE_IDENTITY_KEY has the key.
+        as_json: print the result as JSON, and nothing else.
+    """
+    from quota_engine.ports import CheckIdentityKey
+
+    backend, secret = find_key(backend, config)
+    fingerprint = fingerprint_of(secret)
+    with open_store(backend) as opened:
+        stored = opened.execute(CheckIdentityKey(""))
+    found = KeyComparison(source_of(secret), fingerprint, stored, stored in ("", fingerprint))
+    if as_json:
+        print_json(found)
+    else:
+        said = "the same" if found.matches else "another key: do not start a service with this one"
+        said = said if stored else "none: the first opening sets it"
+        sys.stdout.write(f"{found.source}: {fingerprint}\nstore: {stored or '-'} ({said})\n")
+    return DONE if found.matches else BAD_FINDING
 
 
 def _url(backend: str) -> str:

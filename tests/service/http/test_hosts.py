@@ -100,3 +100,14 @@ async def test_every_redirect_of_the_pages_is_relative() -> None:
             await browser.get("/operator/login")
     assert len(locations) >= 6
     assert all(location.startswith("/") and not location.startswith("//") for location in locations), locations
+
+
+@pytest.mark.parametrize(("site", "is_own"), [("cross-site", False), ("same-site", False), ("same-origin", True)])
+async def test_a_form_without_an_origin_is_accepted_from_the_own_site_only(site: str, is_own: bool) -> None:
+    """A filter on the way may remove ``Origin`` and leave ``Sec-Fetch-Site``."""
+    async with running() as client:
+        browser = CitizenBrowser(client)
+        async with browser.http:
+            sent = await browser.http.post("/finish", headers={"sec-fetch-site": site}, follow_redirects=False)
+            assert sent.headers["location"] == ("/finished" if is_own else "/")
+            assert ("set-cookie" in sent.headers) == is_own

@@ -35,13 +35,15 @@ async def read_form(request: Request) -> list[tuple[str, str]] | None:
 
 
 def is_same_origin(request: Request) -> bool:
-    """Return True unless the ``Origin`` header names another site. Some browsers send none.
+    """Return True unless the ``Origin`` or ``Sec-Fetch-Site`` header names another site. Some browsers send neither.
 
     Without a configured public origin the host decides alone, because a proxy may hide the scheme.
     """
     origin = request.headers.get("origin", "")
     own = request.scope.get(ORIGIN_KEY)
-    if not origin or own is not None:
-        return origin in ("", own)
+    if not origin:
+        return request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+    if own is not None:
+        return bool(origin == own)
     scheme, _, host = origin.partition("://")
     return scheme in ("http", "https") and host == request.headers.get("host", "").lower()

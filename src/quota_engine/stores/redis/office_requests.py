@@ -252,12 +252,12 @@ class OfficeRequests:
     def _check_identity_key(self, fingerprint: str) -> Call[str]:
         key = self._runner.identity_key_key
         (stored,) = yield from self._runner.run_plain(("HGET", key, "fingerprint"), key=key)
-        if stored is None:
+        if stored is None and fingerprint:
             # Read first, so that a store whose memory is full can be opened. HSETNX keeps the first of several
             # openings at the same time, and each of them reads the one that was kept.
             write = ("HSETNX", key, "fingerprint", fingerprint)
             _, stored = yield from self._runner.run_plain(write, ("HGET", key, "fingerprint"), key=key, waits=True)
-        return str(stored)
+        return "" if stored is None else str(stored)
 
     def _audit(self, office: str) -> Call[list[str]]:
         handle = self._executor.handle(office)

@@ -306,9 +306,9 @@ class Requests:
     def _check_identity_key(self, fingerprint: str) -> Steps[str]:
         read = Statement("read_meta", (FINGERPRINT_NAME,))
         (rows,) = yield RoundTrip((read,))  # read first, so that a store whose disk is full can be opened
-        if not rows:
+        if not rows and fingerprint:
             _, rows = yield RoundTrip((Statement("insert_meta", (FINGERPRINT_NAME, fingerprint)), read))
-        return str(rows[0][0])
+        return str(rows[0][0]) if rows else ""
 
     def _list_offices(self) -> Steps[list[str]]:
         (rows,) = yield RoundTrip((Statement("list_addresses", (OFFICE.prefix,)),))
