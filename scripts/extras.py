@@ -80,7 +80,9 @@ PROMISES: Final[dict[str, str]] = {
     "postgresql-embedded": 'assert is_unreachable("postgresql://nobody@127.0.0.1:1/none")',
     "redis": 'assert is_unreachable("redis://127.0.0.1:1")',
     "service": 'os.environ["QUOTA_ENGINE_IDENTITY_KEY"] = "c2l4dGVlbiByYW5kb20gYnl0ZXM="\n'
-    'run("serve", "--check-config", "--backend", "sqlite:///data.db")',
+    'run("serve", "--check-config", "--backend", "sqlite:///data.db")\n'
+    "from quota_engine.cli.main import main\n"
+    'assert main(("serve", "--check-config", "--backend", "redis://127.0.0.1")) == 3',
     "telemetry": "from quota_engine.service.observability.tracing import tracing_from_environment\n"
     'assert tracing_from_environment({"QUOTA_ENGINE_TELEMETRY": "opentelemetry"}, {}) is not None',
     "testing": 'subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "quota_engine.conformance.plugin",'

@@ -78,6 +78,7 @@ def main() -> int:
     is_bad = False
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
+        root.chmod(0o755)  # as root, an embedded PostgreSQL runs as the user postgres, who must read its wheel
         _, wheel = build_release(root / "dist")
         oldest = root / "oldest.txt"
         for extra in chosen:
@@ -85,6 +86,7 @@ def main() -> int:
             versions: dict[str, dict[str, str]] = {}
             for label, constraints in (("oldest", oldest), ("newest", None)):
                 with tempfile.TemporaryDirectory(dir=root) as folder:
+                    Path(folder).chmod(0o755)
                     error = try_extra(wheel, extra, constraints, Path(folder))
                     if not error:
                         versions[label] = installed_versions(Path(folder), extra)

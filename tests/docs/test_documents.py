@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,6 +39,21 @@ def test_the_example_of_the_readme_prints_a_result_today(capsys: pytest.CaptureF
     *tries, last = capsys.readouterr().out.splitlines()
     assert last == "queue number 1" or not tries or tries[-1].endswith(" NOT_OPEN")
     assert all(line.split()[1] in Status.__members__ for line in tries)
+
+
+@pytest.mark.slow
+def test_commands_of_the_readme_make_a_wheel_that_pip_finds(tmp_path: Path) -> None:
+    """The packages of the build are those of this environment, because a test has no network."""
+    (commands,) = re.findall(
+        r"```sh\n(python3 -m pip wheel .*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    commands = commands.replace("python3", sys.executable).replace(" dist .", f" dist --no-build-isolation {ROOT}")
+    find = f"{sys.executable} -m pip download --no-index --no-deps --dest found 'quota-engine[cli]'"
+    done = subprocess.run(
+        ["/bin/bash", "-euc", commands + find], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.glob("found/quota_engine-*.whl"))) == 1
 
 
 def test_the_python_page_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from scripts.extras import (
     GUARD_VARIABLE,
@@ -68,3 +70,13 @@ def test_results_of_other_extras_stay(tmp_path: Path) -> None:
     extras = json.loads(path.read_text(encoding="utf-8"))["extras"]
     assert list(extras) == ["client", "yaml"]
     assert extras == {"client": client, "yaml": {"oldest": {"msgspec": "oldest"}, "newest": {"msgspec": "later"}}}
+
+
+def test_published_versions_begin_at_the_lower_bounds() -> None:
+    """If this fails after a change of a bound, run ``make package-matrix MATRIX_ARGUMENTS='--docs docs'``."""
+    results = json.loads((ROOT / "docs" / "data" / "packages.json").read_text(encoding="utf-8"))["extras"]
+    assert set(results) == set(PROMISES)
+    for extra, versions in results.items():
+        for pin in oldest_versions(extra):
+            name, _, bound = pin.partition("==")
+            assert Version(versions["oldest"][canonicalize_name(Requirement(name).name)]) == Version(bound), pin

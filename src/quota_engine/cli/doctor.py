@@ -148,7 +148,9 @@ def _configuration(config: pathlib.Path) -> tuple[Check, str]:
     if "tokens" in settings.generated:
         remedy = "add [[tokens]], or each start generates other ones"
         return Check(name, "note", f"{config} has no tokens", remedy), settings.backend
-    return Check(name, "ok", f"{config}: {settings.catalog_name}, {len(settings.grants)} tokens"), settings.backend
+    number = len(settings.grants)
+    tokens = f"{number} token{'' if number == 1 else 's'}"
+    return Check(name, "ok", f"{config}: {settings.catalog_name}, {tokens}"), settings.backend
 
 
 def _store(url: str) -> Iterator[Check]:
@@ -171,9 +173,9 @@ def _store(url: str) -> Iterator[Check]:
         # An opening checks version, rights and durability of the server.
         store = store_factory(url).open_store(url, None)
     except (BackendUnavailable, OutcomeUnknown) as error:
-        yield Check(
-            "store", "wrong", f"{shown}: {error}", "start the server, or correct the URL, its user and its rights"
-        )
+        problem, _, package = str(error).partition(": pip install ")
+        remedy = "start the server, or correct the URL, its user and its rights"
+        yield Check("store", "wrong", f"{shown}: {problem}", f"pip install {package}" if package else remedy)
         return
     except QuotaEngineError as error:
         yield Check("store", "wrong", f"{shown}: {error}", "correct the URL, see docs/backends.md")

