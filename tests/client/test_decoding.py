@@ -20,7 +20,7 @@ from tests.service.background.test_room_supervisor import HOUR_MS, ROOM, ROOMS
 from tests.service.test_runner import served
 from tests.support import client_booking
 from tests.support.client_parity import in_process
-from tests.support.concurrent_bookers import open_day
+from tests.support.concurrent_bookers import open_day, write_catalog
 from tests.support.identities import nik
 from tests.support.in_process_service import DAY, NIK, TOKENS, Client, listening, running
 
@@ -139,7 +139,7 @@ def test_a_missing_extra_is_named() -> None:
 
 @pytest.fixture
 def service(tmp_path: Any) -> Iterator[tuple[str, str]]:
-    with served(tmp_path, "--backend", "memory://") as running:
+    with served(tmp_path, "--backend", "memory://", "--catalog", str(write_catalog(tmp_path))) as running:
         yield running.url, running.token("operator")["authorization"].removeprefix("Bearer ")
 
 

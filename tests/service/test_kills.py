@@ -19,7 +19,7 @@ import pytest
 
 from quota_engine.client import ServiceClient
 from tests.service.test_runner import Served, served
-from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places
+from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places, write_catalog
 from tests.support.servers import Server, until, valkey_server_binary
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
@@ -43,7 +43,8 @@ def serving(folder: Path, store: Server, *options: str) -> Iterator[Served]:
         "QUOTA_ENGINE_BACKEND": f"{store.url}?durability=fsync&attempts_max=4&timeout_ms=1000",
         "QUOTA_ENGINE_IDENTITY_KEY": KEY,
     }
-    with served(folder, "--workers", "2", *options, **environment) as service:
+    options = ("--workers", "2", "--catalog", str(write_catalog(folder)), *options)
+    with served(folder, *options, **environment) as service:
         until(lambda: "quota_engine_workers 2.0\n" in httpx.get(f"{service.url}/metrics").text, "two workers")
         yield service
 

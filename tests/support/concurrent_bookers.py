@@ -8,11 +8,14 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import resources
+from pathlib import Path
 from typing import NamedTuple
 
 from quota_engine import BackendUnavailable, Outcome, OutcomeUnknown, Status
 from quota_engine.client import Retries, ServiceClient
+from quota_engine.domain.outcomes import DayView
 from tests.support.identities import nik
 
 OFFICE = "surabaya"
@@ -142,21 +145,41 @@ class BookerThreads(BookingRecord):
             time.sleep(0.02)
 
 
+def write_catalog(folder: Path) -> Path:
+    """Write a catalog in which a morning can be booked at any time, and return its path.
+
+    With the shipped catalog none can from ten minutes before noon on a Friday, the week's last morning, until the next
+    week opens at 14:00. Here each week opens a week earlier.
+    """
+    shipped = (resources.files("quota_engine.catalog.data") / "surabaya.toml").read_text(encoding="utf-8")
+    assert shipped.count("weeks_ahead = 1\n") == 1
+    path = folder / "two_weeks_ahead.toml"
+    path.write_text(shipped.replace("weeks_ahead = 1\n", "weeks_ahead = 2\n"), encoding="utf-8")
+    return path
+
+
 def open_day(client: ServiceClient) -> datetime.date:
     """Return a day whose morning session can be booked for at least ten more minutes.
 
-    The tests use the real time. Today's morning may be over while the day itself is still open.
+    The tests use the real time. The service must use :func:`write_catalog`.
     """
     now = datetime.datetime.now(datetime.UTC)
-    now_ms = now.timestamp() * 1000
     days = client.availability(OFFICE, now.date(), now.date() + datetime.timedelta(days=14))
-    day = next(
-        one.day
-        for one in days
-        for session in one.sessions
-        if session.name == "morning" and one.opens_at_ms < now_ms < session.book_until_ms - 600_000
-    )
-    return datetime.date.fromordinal(day)
+    day = first_open_morning(days, int(now.timestamp() * 1000))
+    assert day is not None, now
+    return day
+
+
+def first_open_morning(days: Iterable[DayView], now_ms: int) -> datetime.date | None:
+    """Return the first day whose morning session can be booked for at least ten more minutes.
+
+    Today's morning may be over while the day itself is still open.
+    """
+    for one in days:
+        for session in one.sessions:
+            if session.name == "morning" and one.opens_at_ms < now_ms < session.book_until_ms - 600_000:
+                return datetime.date.fromordinal(one.day)
+    return None
 
 
 def set_places(client: ServiceClient, day: datetime.date, places: int) -> None:
