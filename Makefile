@@ -7,6 +7,8 @@ ENGINE_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
 # Neighboring tests share servers, so each worker takes a run of them, and steals from the other at the end.
 WORKERS ?= -n 3 --dist worksteal
+# Tests without a server wait for nothing, so a third worker on two cores would only collect all tests once more.
+FAST_WORKERS ?= -n 2 --dist worksteal
 FUZZ_ARGUMENTS ?=
 FUZZ_INPUT_ARGUMENTS ?=
 CHAOS_ARGUMENTS ?=
@@ -42,7 +44,7 @@ test: $(READY) ## Run all tests, and list the skipped ones with their remedy.
 	$(BIN)/python -m pytest $(WORKERS) -q $(TEST_ARGUMENTS)
 
 test-fast: $(READY) ## Run the tests that need no server and no browser and are not slow, in about a minute.
-	$(BIN)/python -m pytest $(WORKERS) -q -m "not store and not browser and not slow" $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest $(FAST_WORKERS) -q -m "not store and not browser and not slow" $(TEST_ARGUMENTS)
 
 test-thorough: export HYPOTHESIS_PROFILE = thorough
 test-thorough: test ## Run all tests, with more random examples and seeds; see tests/README.md.

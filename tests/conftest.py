@@ -68,9 +68,10 @@ _POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_p
 """Fixtures that start a PostgreSQL."""
 
 
-_FURTHER_TOPOLOGIES = frozenset({"on_redis", "on_valkey_cluster", "on_redis_sentinels"})
-_FURTHER_SEEDS_FROM = 3
-"""In the gate, further topologies and asyncio take the seeds below this one of the conformance suite."""
+_FURTHER_TOPOLOGIES = ("on_redis", "on_valkey_cluster", "on_redis_sentinels")
+"""In the gate, each scenario runs on one Valkey and on one of these, which a hash of its name chooses."""
+_FURTHER_SEEDS_FROM = 2
+"""In the gate, further topologies and batched calls take the seeds below this one of the conformance suite."""
 
 
 _KILLS_ON_EACH_SERVER = frozenset({("redis", "test_kills.py"), ("redis", "test_multi_office.py")})
@@ -80,7 +81,7 @@ _KILLS_ON_EACH_SERVER = frozenset({("redis", "test_kills.py"), ("redis", "test_m
 def _is_for_thorough_runs(item: pytest.Item) -> bool:
     """Return True if the gate leaves this test to ``make test-thorough``.
 
-    In the gate, each seed and each scenario runs on one form of a store that has two; both forms run the memory store's
+    In the gate, each seed and each scenario runs on one form of a SQL store; both forms run the memory store's
     scenarios. Even seeds are for the synchronous form.
     """
     parameters = getattr(getattr(item, "callspec", None), "params", {})
@@ -90,8 +91,11 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
         return "redis" in parameters.values()
     if PROFILE != "gate" or suite != "quota_engine.conformance.test_backend":
         return False
+    name_hash = 0 if scenario is None else zlib.crc32(scenario.name.encode())
+    if scenario is not None and store in _FURTHER_TOPOLOGIES:
+        return name_hash % len(_FURTHER_TOPOLOGIES) != _FURTHER_TOPOLOGIES.index(store)
     if scenario is not None and "sql" in item.path.parts:
-        seed = zlib.crc32(scenario.name.encode())
+        seed = name_hash
     if not isinstance(seed, int):
         return False
     if store in ("sync", "async"):
@@ -99,16 +103,21 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
     return bool((store in _FURTHER_TOPOLOGIES or item.path.name == "test_batching.py") and seed >= _FURTHER_SEEDS_FROM)
 
 
-_SUITES_WITH_FILES = frozenset({("sql", "test_conformance.py"), ("docs", "test_contributing.py")})
+_SUITES_WITH_FILES = frozenset(
+    {("sql", "test_conformance.py"), ("docs", "test_contributing.py"), ("examples", "test_third_party.py")}
+)
 """Runs of the conformance suite in which each of hundreds of tests makes a file."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests with ``store`` that use a server's fixture, or a parameter that names a server."""
-    left = [item for item in items if _is_for_thorough_runs(item)]
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        (left if _is_for_thorough_runs(item) else kept).append(item)
     if left:
         config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if not _is_for_thorough_runs(item)]
+        items[:] = kept
     for item in items:
         if item.path.parts[-2:] in _SUITES_WITH_FILES:
             item.add_marker("slow")

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 import pathlib
+import shutil
 import stat
 from random import Random
 from typing import Any
@@ -25,9 +26,10 @@ def run(*words: object) -> int:
     return main.main(["draw", *map(str, words)])
 
 
-@pytest.fixture
-def folder(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> pathlib.Path:
-    """A draw that has been carried out: two days of Surabaya, 300 applications."""
+@pytest.fixture(scope="module")
+def carried_out(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A draw that has been carried out: two days of Surabaya, 300 applications. Tests change a copy."""
+    tmp_path = tmp_path_factory.mktemp("draw")
     days = ("--first-day", "2026-12-07", "--last-day", "2026-12-08")
     capacities = tmp_path / "offered.json"
     assert run("capacities", "surabaya", "--draw", "dec", *days, "--group", "priority", "--out", capacities) == 0
@@ -44,6 +46,13 @@ def folder(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> pathli
     key = ("--key-file", tmp_path / "key")
     assert run("freeze", tmp_path / "received.csv", "--capacities", capacities, "--out", published, *key) == 0
     assert run_it(tmp_path) == 0
+    return tmp_path
+
+
+@pytest.fixture
+def folder(carried_out: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> pathlib.Path:
+    """A copy of the draw that has been carried out."""
+    shutil.copytree(carried_out, tmp_path, dirs_exist_ok=True)
     capsys.readouterr()
     return tmp_path
 

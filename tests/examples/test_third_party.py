@@ -44,11 +44,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def on_path(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the entry point and the examples importable."""
-    for folder in (installed, EXAMPLES):
-        monkeypatch.syspath_prepend(str(folder))
+@pytest.fixture(scope="module")
+def on_path(installed: Path) -> Iterator[None]:
+    """Make the entry point and the examples importable for all tests of this file: a change of the path is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in (installed, EXAMPLES):
+            patch.syspath_prepend(str(folder))
+        yield
 
 
 def journal_url(folder: Path) -> str:

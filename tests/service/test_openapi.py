@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from jsonschema_rs import Draft202012Validator
-from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from quota_engine.service.api import API_SECTIONS, ENDPOINTS
 from quota_engine.service.http.endpoint import Endpoint
@@ -29,6 +28,8 @@ def is_valid(value: object, schema: dict[str, Any]) -> bool:
 
 async def test_document_is_valid_openapi_and_served(client: Client) -> None:
     """The document validates against OpenAPI 3.1's schema and refers to nothing outside."""
+    from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR  # slow to import
+
     OPENAPI_31_VALIDATOR.validate(DOCUMENT)
     served = await client.http.get("/openapi.json")
     assert served.json() == json.loads(json.dumps(DOCUMENT))

@@ -367,7 +367,7 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
 def test_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Outcome, ledger and buckets are the same in Lua as in Python, for any passes and charges."""
     statuses, refused = set(), set()
-    shadows, chosen = 0, seeds(50, 250)
+    shadows, chosen = 0, seeds(30, 250)
     for seed in chosen:
         steps = guarded_steps(seed)
         for (_, command), answer in zip(steps, check_guarded(without_server, steps), strict=True):
@@ -394,7 +394,7 @@ def test_guarded_commands_without_a_server(without_server: Opened) -> None:
 @pytest.mark.slow
 def test_batches_of_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Together with other commands in one call they have the same outcomes as one after the other."""
-    for seed in seeds(25, 150):
+    for seed in seeds(15, 150):
         check_guarded(without_server, guarded_steps(1000 + seed), Random(seed))
 
 

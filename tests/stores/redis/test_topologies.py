@@ -407,6 +407,7 @@ def opened(url: str, *, is_async: bool) -> Iterator[Sends]:
         face.close()
 
 
+@pytest.mark.store
 class TestTls:
     """Over TLS. Only Debian's Redis has it here."""
 
