@@ -13,7 +13,7 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import schemathesis
@@ -153,7 +153,7 @@ class Caller(ASGIClient):
     """The session of all requests. A new one for each would search the environment for proxies a fifth of the time."""
 
     def __init__(self) -> None:
-        super().__init__(STAGE, max_stream_events=1)
+        super().__init__(cast("Any", STAGE), max_stream_events=1)
         self.trust_env = False
 
     def request(self, *arguments: Any, **keywords: Any) -> Any:
