@@ -141,11 +141,19 @@ def test_scenario_errors_are_printed_one_a_line(tmp_path: pathlib.Path, capsys: 
 
 
 def test_an_oversell_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A terminal shows the defect and the next step in red."""
     monkeypatch.setattr("quota_engine.engine.quota_engine.QuotaEngine", LyingEngine)
     assert main.main(["simulate", "--applicants", "300"]) == 1
     shown = capsys.readouterr().out
     assert "above capacity" in shown
     assert "Next: this must never happen: report it with the output of --json." in shown
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert main.main(["simulate", "--applicants", "300"]) == 1
+    colored = capsys.readouterr().out
+    for shown in ("FINDING: ", "Next: this must never happen"):
+        assert f"\x1b[1;31m{shown}" in colored, shown
 
 
 def test_an_oversell_of_the_baseline_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,6 +212,16 @@ def test_colors_work_on_light_and_dark_terminals() -> None:
     assert len(output.getvalue().splitlines()) <= 40
 
 
+def test_times_are_local_and_name_their_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_ms = 1_765_000_000_000
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Jakarta")
+        time.tzset()
+        shown = watch._time(at_ms)
+    time.tzset()
+    assert shown == "2025-12-06 12:46 WIB"
+
+
 def test_watch_survives_an_outage_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last snapshot stays on the screen, below the problem."""
     evening = Evening()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from typing import Any
 
@@ -23,6 +24,13 @@ ENTROPY = "IHSG 7,123.45"
 def catalog(rule: str = "next_draw", drawn: int = 3) -> Catalog:
     """Return a catalog of two offices, each with ``drawn`` places a day for the draw and one for the counter."""
     return catalog_from(settings(rule, drawn), "small country")
+
+
+def catalog_with_draw() -> Catalog:
+    """Return :func:`catalog` with the draw ``dec`` at the first office."""
+    made = catalog()
+    office = dataclasses.replace(made.offices["sby"], draw="dec", draw_channel="draw")
+    return dataclasses.replace(made, offices={**made.offices, "sby": office})
 
 
 def settings(rule: str = "next_draw", drawn: int = 3, of_session: int = 2) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Typed text survives an opening, a reload and another language: in one browser on the test's clock."""
+"""Typed text survives an opening, a reload and another language, and a stranger changes nothing.
+
+All in one browser on the test's clock.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ from typing import Any, Final
 
 import pytest
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
+from tests.service.api.test_draws import DRAW, TERMS
 from tests.support.browser import NIK, PhoneBrowser
 from tests.support.browser_service import BrowserService, browser_service
+from tests.support.draw_runs import MONDAY, NOW_MS, OPENS_AT_MS, catalog_with_draw
 from tests.support.in_process_service import DAY, OTHER
 from tests.support.page_texts import citizen_text
 
@@ -21,6 +27,7 @@ SLOW: Final = citizen_text("still_sending", "en")
 START: Final = "/?lang=en&service=new"
 BEFORE_MS: Final = 60_000
 WEEK_MS: Final = 7 * 86_400_000
+THIRD: Final = "3578012345678903"
 NEWS: Final = "document.querySelector('[data-news]').textContent === arguments[0]"
 
 
@@ -151,3 +158,58 @@ def test_typed_text_survives_the_next_opening_and_is_forgotten_with_the_place(
     phone.press("form[action='/reserve'] button.large")
     phone.wait_for_heading(citizen_text("held_heading", "en"))
     assert phone.driver.execute_script("return sessionStorage.getItem('typed')") is None
+
+
+def test_a_stranger_with_the_number_needs_the_code_to_give_a_place_up(
+    service: BrowserService, phone: PhoneBrowser
+) -> None:
+    """The owner is asked once before a place is lost. Another browser sees the place, and no way to lose it."""
+    service.advance_ms(BEFORE_MS)
+    release = "form[action='/reservation/release'] button"
+    _book_as(phone, THIRD, "held_heading")
+    code = phone.find(".note .together").text
+    assert not phone.find(release).is_displayed()
+    phone.press("details:has([action='/reservation/release']) summary")
+    assert citizen_text("release_warning", "en") in phone.find("main").text
+    _book_as(phone, THIRD, "held_heading")  # as a stranger
+    assert phone.driver.execute_script("return document.querySelector(arguments[0])", release) is None
+    assert code not in phone.driver.page_source
+    for entered, shown in (("ZZZZ-ZZZ2", "#errors"), (code.lower(), release)):
+        phone.fill("#code", entered)
+        phone.press("form[action='/reservation/code'] button")
+        phone.find(shown)
+
+
+def test_a_draw_takes_an_application_and_shows_its_receipt(phone: PhoneBrowser) -> None:
+    """An error has the focus; form and receipt are accessible and fit a window of 320 pixels."""
+    apply = "form[action='/draw/apply'] button.large"
+    with browser_service(catalog=catalog_with_draw(), office="sby", day=MONDAY) as service:
+        service.client.clock.set_ms(NOW_MS)
+        assert service.run(service.client.operate("PUT", DRAW, TERMS)).status_code == 201
+        service.client.clock.set_ms(OPENS_AT_MS)
+        phone.driver.get(f"{service.url}/draw?office=sby&lang=en")
+        phone.wait_for_heading(citizen_text("draw_heading_OPEN", "en"))
+        phone.press(apply)
+        phone.wait_until("document.activeElement.id === 'errors'")
+        assert citizen_text("draw_error_choice", "en") in phone.find("#errors").text
+        phone.check_accessibility()
+        Select(phone.find("#choice1")).select_by_index(1)
+        phone.fill("#nik", THIRD)
+        phone.press(apply)
+        assert phone.find("section:has(#receipt) .number strong").text == "1"
+        phone.check_accessibility()
+        phone.resize(320)
+        assert phone.driver.execute_script("return document.documentElement.scrollWidth") <= 320
+        phone.resize()
+
+
+def _book_as(phone: PhoneBrowser, nik: str, heading: str) -> None:
+    """Reserve the first free slot in a browser that has seen nothing before."""
+    phone.driver.delete_all_cookies()
+    phone.open(START)
+    phone.driver.execute_script("sessionStorage.clear()")
+    phone.open(START)
+    phone.press(".slot.open input:not(:disabled)")
+    phone.fill("#nik", nik)
+    phone.press("form[action='/reserve'] button.large")
+    phone.wait_for_heading(citizen_text(heading, "en"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -11,7 +10,7 @@ import pytest
 
 from quota_engine.service.pages.i18n import LANGUAGES
 from tests.service.api.test_draws import DRAW, TERMS
-from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, NOW_MS, OPENS_AT_MS, SEED, TUESDAY, catalog
+from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, NOW_MS, OPENS_AT_MS, SEED, TUESDAY, catalog_with_draw
 from tests.support.form_browser import CitizenBrowser, heading
 from tests.support.in_process_service import Client, running
 from tests.support.page_texts import citizen_text
@@ -24,10 +23,7 @@ SECOND: Final = f"{TUESDAY}|am"
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     """A service whose office has a draw that opens in an hour. It offers three places a day."""
-    made = catalog()
-    office = dataclasses.replace(made.offices["sby"], draw="dec", draw_channel="draw")
-    made = dataclasses.replace(made, offices={"sby": office, "mlg": made.offices["mlg"]})
-    async with running(catalog=made, office="sby", day=MONDAY) as client:
+    async with running(catalog=catalog_with_draw(), office="sby", day=MONDAY) as client:
         client.clock.set_ms(NOW_MS)
         assert (await client.operate("PUT", DRAW, TERMS)).status_code == 201
         yield client
