@@ -163,7 +163,7 @@ def test_typed_text_survives_the_next_opening_and_is_forgotten_with_the_place(
 def test_a_stranger_with_the_number_needs_the_code_to_give_a_place_up(
     service: BrowserService, phone: PhoneBrowser
 ) -> None:
-    """The owner is asked once before a place is lost. Another browser sees the place, and no way to lose it."""
+    """Giving a place up takes a second press. Another browser sees the place, and no way to lose it."""
     service.advance_ms(BEFORE_MS)
     release = "form[action='/reservation/release'] button"
     _book_as(phone, THIRD, "held_heading")
