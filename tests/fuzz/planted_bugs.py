@@ -211,6 +211,14 @@ BUGS: Final = (
         "    return None",
     ),
     Bug(
+        "undo-without-end",
+        "machine",
+        "a check-in or no-show can be undone after its window",
+        "domain/checks.py",
+        "    return Status.TOO_LATE if record.undo_until_ms <= now_ms else None",
+        "    return None",
+    ),
+    Bug(
         "capacity-raised-marks-overbooked",
         "machine",
         "a raised capacity frees nothing (BC Parks #167)",

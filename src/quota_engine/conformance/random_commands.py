@@ -147,7 +147,7 @@ class _Attendance:
     """Puts check-ins, no-shows and their undo in the place of some commands.
 
     They concern the reservations that were confirmed last, and half of the published days have begun. It draws from
-    a stream of its own, so that the other commands of a seed do not depend on it.
+    a separate stream, so that the other commands of a seed do not depend on it.
     """
 
     def __init__(self, seed: int) -> None:

@@ -97,7 +97,9 @@ A step that is not listed is refused with ``WRONG_STATE``.
 """
 
 FINAL: Final = frozenset({State.ATTENDED, State.NO_SHOW, State.RELEASED, State.EXPIRED, State.CANCELLED, State.MOVED})
-"""States that time alone does not end. A late confirm may still reacquire an expired hold."""
+"""States that time alone does not end. A late confirm may still reacquire an expired hold, and the staff may undo a
+check-in or no-show.
+"""
 
 ACTIVE: Final = frozenset({State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 """States that count against the identity limits."""

@@ -34,7 +34,7 @@ _HISTORIES_MAX: Final = 256
 _HISTORY_TTL_MS: Final = 60_000
 _PEOPLE_MAX: Final = 10_000
 _ENDED_TTL_MS: Final = 600_000
-"""Time that the people of an ended day are kept, because only check-ins and no-shows change them."""
+"""Time that the people of an ended day are kept, because only check-ins, no-shows and their undo change them."""
 
 
 class DashboardCache:

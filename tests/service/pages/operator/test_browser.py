@@ -99,6 +99,7 @@ async def test_the_operators_pages_are_accessible_and_live(tmp_path: Path) -> No
                 _errors_and_questions_take_the_focus(window)
                 _figures_are_live(window, reserve)
                 _a_scanner_checks_in(window)
+                _a_check_in_is_undone(window)
                 _a_camera_checks_in(window)
 
         await asyncio.to_thread(check)
@@ -180,6 +181,18 @@ def _a_camera_checks_in(window: OperatorWindow) -> None:
     assert done in window.find("main").text
     window.driver.execute_script("sessionStorage.removeItem('scans')")
     window.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def _a_check_in_is_undone(window: OperatorWindow) -> None:
+    """The message has the button, and the row gets its other buttons back."""
+    window.open(f"/operator/queue?day={TODAY}&show=expected")
+    row_button = window.find('button[id^="in-"]').get_attribute("id")
+    window.press(f"#{row_button}")
+    window.find("#undo-now")
+    window.check("queue-undo", "en")
+    window.press("#undo-now")
+    window.wait_for(lambda: not window.driver.find_elements("css selector", "#undo-now"))
+    assert window.find(f"#{row_button}").is_displayed()
 
 
 def _a_scanner_checks_in(window: OperatorWindow) -> None:
