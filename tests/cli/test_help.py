@@ -83,6 +83,17 @@ def test_help_takes_little_processor_time() -> None:
     raise AssertionError(taken)
 
 
+WITHOUT_REPORT = {("serve",), ("init",), ("completion",), ("manual",), ("store", "init")}
+"""Commands that print no report. ``serve --print-config`` is in JSON."""
+
+
+def test_every_command_that_reports_prints_json() -> None:
+    for words in ALL.keys() - WITHOUT_REPORT:
+        found = read_help(COMMANDS[words[0]][0], words[1:])
+        assert isinstance(found, CommandHelp)
+        assert "--json" in {one.name for one in found.options}, words
+
+
 @pytest.mark.parametrize("words", ALL, ids=IDS)
 def test_help_has_what_the_command_accepts(words: tuple[str, ...]) -> None:
     """The help is read from the source, and the command line is assembled from the imported functions."""

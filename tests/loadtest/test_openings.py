@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from quota_engine.cli.main import main
-from quota_engine.loadtest import locustfiles, openings
+from quota_engine.loadtest import capacity, locustfiles, openings
 from quota_engine.loadtest.openings import OPENING_PRESETS
 from quota_engine.simulation.scenario import load_scenario
 
@@ -43,3 +45,39 @@ def test_missing_locust_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setitem(sys.modules, "quota_engine.loadtest.openings", None)
     assert main(["loadtest", "cleanup", "--host", "http://127.0.0.1:9"]) == 3
     assert "pip install 'quota-engine[loadtest]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("exit_code", "report"), [(0, {"findings": []}), (1, None)])
+def test_json_of_a_run_is_the_only_output(
+    exit_code: int,
+    report: dict[str, object] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A program in place of Locust prints a table, and writes a report or ends before it. An old report is there."""
+    file = tmp_path / "loadtest-surabaya.json"
+    file.write_text('{"findings": ["of an earlier run"]}', encoding="utf-8")
+    write = f"pathlib.Path({str(file)!r}).write_text({json.dumps(report)!r})" if report else ""
+    program = f"import pathlib, sys; print('a table'); {write}; sys.exit({exit_code})".replace("; ;", ";")
+    monkeypatch.setattr(openings, "_locust_command", lambda *_: [sys.executable, "-c", program])
+    options = ["--host", "http://127.0.0.1:9", "--only", "surabaya", "--keep", "--out", str(tmp_path), "--json"]
+    assert main(["loadtest", "run", *options]) == exit_code
+    printed = capfd.readouterr()
+    assert json.loads(printed.out) == {"ok": exit_code == 0, "openings": {"surabaya": report}}
+    assert "a table" in printed.err
+
+
+def test_json_of_a_measurement_is_the_only_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(step_s: float, first_per_s: float, say: Callable[[str], None]) -> dict[str, float]:
+        say("a rate")
+        return {"first_per_s": first_per_s}
+
+    monkeypatch.setattr(capacity, "measure", measure)
+    out = tmp_path / "figures.json"
+    assert main(["loadtest", "measure", "--first-per-s", "7", "--out", str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads(out.read_text(encoding="utf-8")) == {"first_per_s": 7.0}
+    assert printed.err.startswith("a rate\nmeasured in ")

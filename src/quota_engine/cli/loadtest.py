@@ -35,6 +35,7 @@ def run(
     keep: bool = False,
     force: bool = False,
     remote: bool = False,
+    as_json: AsJson = False,
 ) -> int:
     """Replay openings, check the responses, and write reports.
 
@@ -57,6 +58,7 @@ def run(
         keep: keep the bookings on --host after the test.
         force: also on a host that does not say that it is a staging service.
         remote: allow a host on another machine.
+        as_json: print the reports as JSON, and everything else on standard error.
     """
     openings = _imported("openings")
     options = openings.RunOptions(
@@ -72,6 +74,7 @@ def run(
         keep=keep,
         force=force,
         remote=remote,
+        as_json=as_json,
         locust_arguments=locust_arguments,
     )
     return int(openings.run_openings(options))
@@ -103,6 +106,7 @@ def measure(
     first_per_s: float = 1_000.0,
     out: pathlib.Path = pathlib.Path("build/loadtest-capacity.json"),
     docs: pathlib.Path | None = None,
+    as_json: AsJson = False,
 ) -> int:
     """Find the highest rate that a service on this machine answers in time, and load it beyond that.
 
@@ -113,8 +117,9 @@ def measure(
         first_per_s: the first rate to try, in requests a second.
         out: JSON file for the figures.
         docs: the repository's docs folder, to update its data, pictures and tables.
+        as_json: print the figures as JSON, and everything else on standard error.
     """
-    _imported("capacity").measure_to_files(step_s, first_per_s, out, docs)
+    _imported("capacity").measure_to_files(step_s, first_per_s, out, docs, as_json=as_json)
     return 0
 
 

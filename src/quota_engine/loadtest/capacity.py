@@ -19,7 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TextIO
 
 from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
 from quota_engine.loadtest.capacity_plots import plots
@@ -285,9 +285,14 @@ def _old_application(people: int) -> dict[str, Any]:
     }
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _say_on(output: TextIO) -> Callable[[str], None]:
+    """Return a function that writes a line of the progress."""
+
+    def say(line: str) -> None:
+        output.write(line + "\n")
+        output.flush()
+
+    return say
 
 
 def write_documents(found: dict[str, Any], docs: pathlib.Path) -> None:
@@ -298,7 +303,9 @@ def write_documents(found: dict[str, Any], docs: pathlib.Path) -> None:
     subprocess.run([sys.executable, str(docs / "generate.py")], check=True)  # noqa: S603 - our own
 
 
-def measure_to_files(step_s: float, first_per_s: float, out: pathlib.Path, docs: pathlib.Path | None) -> None:
+def measure_to_files(
+    step_s: float, first_per_s: float, out: pathlib.Path, docs: pathlib.Path | None, *, as_json: bool = False
+) -> None:
     """Measure, and write the figures as JSON and, for ``docs``, into the documents.
 
     Args:
@@ -306,11 +313,15 @@ def measure_to_files(step_s: float, first_per_s: float, out: pathlib.Path, docs:
         first_per_s: the first rate to try, in requests a second.
         out: JSON file for the figures.
         docs: the repository's docs folder, or ``None``.
+        as_json: print the figures as JSON, and the progress on standard error.
     """
     began_s = time.monotonic()
-    found = measure(step_s, first_per_s, _say)
+    say = _say_on(sys.stderr if as_json else sys.stdout)
+    found = measure(step_s, first_per_s, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     if docs is not None:
         write_documents(found, docs)
-    _say(f"measured in {time.monotonic() - began_s:.0f} s")
+    say(f"measured in {time.monotonic() - began_s:.0f} s")
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final, Literal, NamedTuple, NoReturn
+from typing import Any, Final, Literal, NamedTuple, NoReturn
 
 import msgspec
 
@@ -36,6 +36,7 @@ _START_S: Final = 9.0
 """Time from Locust's start to its first request: it starts the service and the store, and draws the people."""
 _LEAD_S: Final = 6.0
 _MARGIN_S: Final = 90.0
+_STANDARD_ERROR: Final = 2
 
 
 class ExitCode(enum.IntEnum):
@@ -95,6 +96,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     """True keeps the bookings on ``host`` after the test."""
     force: bool = False
     remote: bool = False
+    as_json: bool = False
+    """True prints the reports as one JSON object on standard output, and all other lines on standard error."""
     locust_arguments: tuple[str, ...] = ()
 
 
@@ -106,10 +109,17 @@ def run_openings(options: RunOptions) -> ExitCode:
         TargetError: the target is no staging service, or does not answer.
     """
     worst = ExitCode.DONE
+    reports: dict[str, Any] = {}
     with _terminable():
         for preset in OPENING_PRESETS:
             if options.only == preset.name or not (options.only or preset.only_by_name):
+                # A report of an earlier run must not pass for one of this run.
+                _report_file(options, preset).unlink(missing_ok=True)
                 worst = max(worst, _run_opening(options, preset))
+                if options.as_json:
+                    reports[preset.name] = _report(options, preset)
+    if options.as_json:
+        sys.stdout.write(json.dumps({"ok": worst is ExitCode.DONE, "openings": reports}, indent=2) + "\n")
     return worst
 
 
@@ -131,6 +141,18 @@ def clean_up_target(host: str, token: str, run: str, *, force: bool, remote: boo
     return ExitCode.FOUND if report.refused else ExitCode.DONE
 
 
+def _report_file(options: RunOptions, preset: OpeningPreset) -> Path:
+    return options.out / f"loadtest-{preset.name}.json"
+
+
+def _report(options: RunOptions, preset: OpeningPreset) -> Any:
+    """Return the report of an opening, or ``None`` if the load test ended before it."""
+    try:
+        return json.loads(_report_file(options, preset).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that cleanup code ends the started processes."""
@@ -148,10 +170,12 @@ def _terminable() -> Iterator[None]:
 def _run_opening(options: RunOptions, preset: OpeningPreset) -> ExitCode:
     run = f"{preset.name}-{time.strftime('%H%M%S', time.gmtime())}"
     if options.host:
-        code = _run_locust(_locust_command(options, preset, run, options.host), _environment(options.token), preset)
+        command = _locust_command(options, preset, run, options.host)
+        code = _run_locust(options, command, _environment(options.token), preset)
         if not options.keep and code is not ExitCode.BAD_USE:
             with TargetClient(options.host, options.token) as target:
-                sys.stdout.write(f"cleaned up: {clean_up(target, run).sentence()}\n")
+                notes = sys.stderr if options.as_json else sys.stdout
+                notes.write(f"cleaned up: {clean_up(target, run).sentence()}\n")
         return code
     with staging_server(
         preset.catalog or preset.scenario,
@@ -162,7 +186,7 @@ def _run_opening(options: RunOptions, preset: OpeningPreset) -> ExitCode:
         settings=_WAITING_ROOMS if options.waiting_room else "",
     ) as staging:
         command = [*_locust_command(options, preset, run, staging.url), "--catalog", staging.catalog]
-        return _run_locust(command, _environment(staging.token, staging), preset)
+        return _run_locust(options, command, _environment(staging.token, staging), preset)
 
 
 def _locust_command(options: RunOptions, preset: OpeningPreset, run: str, url: str) -> list[str]:
@@ -187,9 +211,12 @@ def _environment(token: str, staging: StagingServer | None = None) -> dict[str, 
     return environment
 
 
-def _run_locust(command: Sequence[str], environment: dict[str, str], preset: OpeningPreset) -> ExitCode:
+def _run_locust(
+    options: RunOptions, command: Sequence[str], environment: dict[str, str], preset: OpeningPreset
+) -> ExitCode:
     limit_s = 2 * _START_S + preset.window_s + _MARGIN_S
-    process = subprocess.Popen(command, env=environment)  # noqa: S603 - Locust, with our own file
+    output = _STANDARD_ERROR if options.as_json else None
+    process = subprocess.Popen(command, env=environment, stdout=output)  # noqa: S603 - Locust, with our own file
     try:
         code = process.wait(limit_s)
     except subprocess.TimeoutExpired:
