@@ -40,6 +40,7 @@ async def test_the_plan_comes_first_and_the_table_at_the_end(browser: OperatorBr
     plan = await browser.http.get(f"/operator/day/relocate?office=surabaya&day={DAY}&targets={NEXT}")
     assert operator_text("relocate_planned", moved=2, left=1) in html.unescape(plan.text)
     assert [row[0] for row in _table(plan)] == ["1", "2", "3"]
+    assert _table(plan)[0][1:4] == ["1 orang", "Pagi", "Selasa, 8 Desember 2026 · Pagi"]
     assert operator_text("relocate_stays", why=operator_text("why_SOLD_OUT")) in _table(plan)[2][3]
     unconfirmed = await browser.submit("day/relocate", targets=str(NEXT))
     assert operator_text("relocate_planned", moved=2, left=1) in html.unescape(unconfirmed.text)

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from starlette.responses import Response
 
+from quota_engine.catalog import name_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
 from quota_engine.service.pages.operator.base import OperatorPages
@@ -119,9 +120,11 @@ class RelocationPages:
         if target is None:
             goes_to = translator("relocate_stays", why=refusal_reason(translator, party.status))
         else:
-            texts: list[Any] = [translator.date(datetime.date.fromordinal(target.day)), party.target_session]
+            session = name_of(offices[target.office].sessions, party.target_session, translator.language)
+            texts: list[Any] = [translator.date(datetime.date.fromordinal(target.day)), session]
             if target.office != request.office.id:
                 texts.insert(0, offices[target.office].name)
             goes_to = " · ".join(text for text in texts if text)
         new_number = str(party.target_queue_number or "")
-        return _Row(party.queue_number, party.units, party.session, goes_to, new_number, target is None)
+        session = name_of(request.office.sessions, party.session, translator.language)
+        return _Row(party.queue_number, party.units, session, goes_to, new_number, target is None)
