@@ -184,7 +184,8 @@ def _store(url: str) -> Iterator[Check]:
         started_s = time.perf_counter()
         offices = store.execute(ListOffices())
         took_ms = (time.perf_counter() - started_s) * 1_000
-        text = f"{shown}: {len(offices)} offices, answers in {took_ms:.1f} ms"
+        number = f"{len(offices)} office{'' if len(offices) == 1 else 's'}"
+        text = f"{shown}: {number}, answers in {took_ms:.1f} ms"
         if took_ms > _SLOW_MS:
             yield Check("store", "note", text, "move the processes nearer to the store, or look at its load")
         else:
