@@ -16,6 +16,7 @@ __all__ = [
 
 import contextlib
 import datetime
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,12 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+_elapsed_ns: Callable[[], int] = (
+    functools.partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time_ns
+)
+"""The time since a fixed moment in nanoseconds, read for each attempt at a server."""
+
+
 class SteadyClock:
     """The wall clock at the creation of this object, and the time that has passed since.
 
@@ -77,10 +84,6 @@ class SteadyClock:
     def now_ms(self) -> int:
         """Return the time in milliseconds since 1970 (UTC)."""
         return (self._began_ns + _elapsed_ns()) // 1_000_000
-
-
-def _elapsed_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time_ns()
 
 
 class ManualClock:

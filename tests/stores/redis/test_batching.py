@@ -700,6 +700,28 @@ def test_interrupted_sender_leaves_no_thread_waiting(opened: Opened, monkeypatch
     assert backend.apply(OFFICE, reserve("later", ONLINE)).status is Status.HELD
 
 
+def test_interrupted_lone_call_lets_the_waiting_calls_go(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls that came while it was in flight are sent, and it does not count as in flight any more."""
+    backend = opened.sync(BatchLimits(batch_max=10, in_flight_max=1))
+    drive, gate = backend._drive, threading.Event()
+
+    def interrupt(*_: Any) -> None:
+        monkeypatch.setattr(backend, "_drive", drive)
+        assert gate.wait(WAIT_S)
+        raise Interrupted
+
+    monkeypatch.setattr(backend, "_drive", interrupt)
+    first = calling(backend, reserve("first", ONLINE))
+    until(lambda: in_flight(backend) == 1, "a call under way")
+    others = calling(backend, *reserves(5))
+    until(lambda: waiting(backend) == 5, "five that wait")
+    gate.set()
+    assert joined(first + others)
+    assert isinstance(first[0].error, Interrupted)
+    assert [caller.error for caller in others] == [None] * 5
+    assert (waiting(backend), in_flight(backend), backend._calls) == (0, 0, 0)
+
+
 def test_only_the_sender_is_interrupted(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt is raised in its own thread only. The other callers of the batch get ``OutcomeUnknown``."""
     _, callers, _ = interrupted(opened, Interrupted(), monkeypatch)

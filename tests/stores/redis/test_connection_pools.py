@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from quota_engine.clocks import monotonic_ms
 from quota_engine.stores.redis.async_connections import AsyncConnectionPool
-from quota_engine.stores.redis.ending_connections import EndingConnectionPool, set_end
+from quota_engine.stores.redis.ending_connections import EndingConnectionPool, read_reply, send, set_end
 from quota_engine.stores.redis.request_packing import pack_requests
 from tests.support.servers import Server
 
@@ -47,8 +48,8 @@ async def async_pool(valkey_server: Server) -> AsyncIterator[AsyncConnectionPool
 
 
 def ping(connection: Any) -> str:
-    connection.send_packed_command(PING)
-    return str(connection.read_response())
+    send(connection, PING[0])
+    return str(read_reply(connection))
 
 
 async def ping_async(connection: Any) -> str:
@@ -79,6 +80,39 @@ def test_a_connection_that_the_server_closed_is_opened_again(
     assert pool.get_connection() is connection
     assert ping(connection) == "PONG"
     pool.release(connection)
+
+
+@pytest.mark.parametrize("has_reader", [True, False])
+def test_replies_are_read_as_by_the_client_library(pool: EndingConnectionPool, has_reader: bool) -> None:
+    """With hiredis and without it: several replies of one write, one of many reads, and error replies."""
+    connection = pool.get_connection()
+    if not has_reader:
+        connection.reply_reader = None
+    text = "é" * 200_000
+    send(connection, pack_requests([("ECHO", text), ("EVALSHA", "ab" * 20, "0"), ("LPUSH",), ("PING",)]))
+    assert read_reply(connection) == text
+    assert isinstance(read_reply(connection), NoScriptError)
+    error = read_reply(connection)
+    assert isinstance(error, ResponseError)
+    assert "wrong number of arguments" in str(error)
+    assert read_reply(connection) == "PONG"
+
+
+@pytest.mark.parametrize("has_reader", [True, False])
+def test_a_rejected_or_closed_connection_is_an_error(
+    pool: EndingConnectionPool, valkey_server: Server, has_reader: bool
+) -> None:
+    connection = pool.get_connection()
+    if not has_reader:
+        connection.reply_reader = None
+    send(connection, pack_requests([("AUTH", "someone", "wrong")]))
+    with pytest.raises(AuthenticationError):
+        read_reply(connection)
+    connection.disconnect()
+    connection = pool.get_connection()
+    valkey_server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with pytest.raises((RedisConnectionError, OSError)):
+        read_reply(connection)
 
 
 def test_a_caller_waits_for_a_connection_and_gets_the_next_one(pool: EndingConnectionPool) -> None:

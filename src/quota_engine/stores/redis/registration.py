@@ -28,7 +28,7 @@ class OfficeList:
 
     def must_register(self, office: str, command: Any) -> bool:
         """Return True if the command may be an office's first one, or makes its ledger last much longer."""
-        if not isinstance(command, Publish | SetRules):
+        if not isinstance(command, (Publish, SetRules)):  # each call would make a union
             return False
         known_until_ms = self._known_until_ms.get(office)
         return known_until_ms is None or _forget_at_ms(command) > known_until_ms + RENEWED_MS

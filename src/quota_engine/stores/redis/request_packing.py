@@ -26,15 +26,12 @@ def pack_requests(requests: Requests) -> bytes:
         parts.append(b"*%d\r\n" % len(words))
         if constant:
             parts.append(_pack_prefix(tuple(words[:constant])))
-        parts += [_pack_word(word) for word in words[constant:]]
+        for word in words[constant:]:  # without a function for each: nearly all words are lines
+            data = word.encode() if isinstance(word, str) else b"%d" % word
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
 
 
 @lru_cache(_PREFIXES_MAX)
 def _pack_prefix(words: tuple[str | int, ...]) -> bytes:
-    return b"".join(map(_pack_word, words))
-
-
-def _pack_word(word: str | int) -> bytes:
-    data = word.encode() if isinstance(word, str) else b"%d" % word
-    return b"$%d\r\n%b\r\n" % (len(data), data)
+    return b"".join(b"$%d\r\n%b\r\n" % (len(data), data) for data in (str(word).encode() for word in words))

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redis.connection import Connection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from quota_engine.clocks import MARGIN_MS
 from quota_engine.domain.commands import Reserve
@@ -20,7 +19,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
-from quota_engine.stores.redis.ending_connections import limit_socket, set_end
+from quota_engine.stores.redis.ending_connections import limit_socket, read_reply, send, set_end
 from quota_engine.stores.redis.node_channel import WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.request_packing import pack_requests
@@ -110,25 +109,25 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             pool.disconnect()
 
     def _send(self, address: str, command: Any, end: CallEnd) -> Any:
-        self._begin_call()
-        try:
-            executor = self._executor
-            if executor.offices.must_register(address, command):
+        executor = self._executor
+        if executor.offices.must_register(address, command):
+            with self._call():
                 self._drive(executor.offices.register(address, command), end)
-            handle = executor.runner.handle(address)
-            key = handle, handle.format.script_of(command)
-            return self._enqueue(key, command, handle.format.encode(command), end)
-        finally:
-            self._end_call()
+        handle = executor.runner.handle(address)
+        return self._ask((handle, handle.format.script_of(command)), command, handle.format.encode(command), end)
 
     def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
         query = as_query(request)
+        if query is not None:
+            handle, question = self._executor.handle(query[0]), query[1]
+            return self._ask((handle, handle.format.queries), question, handle.format.encode(question), end)
         with self._call():
-            if query is not None:
-                handle = self._executor.handle(query[0])
-                key, question = (handle, handle.format.queries), query[1]
-                return self._enqueue(key, question, handle.format.encode(question), end)
             return self._drive(self._requests.execute(request), end)
+
+    def _send_one(self, key: QueueKey, request: Any, line: str, end: CallEnd | None) -> Any:
+        handle, script = key
+        (reply,) = self._drive(self._executor.run(script, handle, [line]), end)
+        return self._executor.decoder_of(handle, script)(request, reply)
 
     def _run_batch(self, key: QueueKey, end: BatchEnd[ThreadCall]) -> None:
         handle, script = key
@@ -250,11 +249,11 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
         try:
             requests = self._make_requests(attempt, end)
             limit_socket(connection, ends_at_ms - self._monotonic_ms())
-            connection.send_packed_command([pack_requests(requests)])
-            replies.append(_reply(connection))
+            send(connection, pack_requests(requests))
+            replies.append(read_reply(connection))
             for _ in requests[1:]:
                 limit_socket(connection, ends_at_ms - self._monotonic_ms())
-                replies.append(_reply(connection))
+                replies.append(read_reply(connection))
             return replies
         except REJECTIONS as error:
             connection.disconnect()
@@ -295,9 +294,9 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             with channel.lock:
                 packed = write.pack(self._make_requests)
             limit_socket(connection, ends_at_ms - self._monotonic_ms())
-            connection.send_packed_command([packed])
+            send(connection, packed)
             while True:
-                write.take_reply(_reply(connection))
+                write.take_reply(read_reply(connection))
                 if not write.awaits_reply():
                     break
                 limit_socket(connection, ends_at_ms - self._monotonic_ms())
@@ -323,11 +322,3 @@ def _new_pool_like(pool: Any) -> Any:
         connection_class=pool.connection_class,
         **pool.connection_kwargs,
     )
-
-
-def _reply(connection: Connection) -> Any:
-    """Read one reply; an error reply is returned, not raised."""
-    try:
-        return connection.read_response()
-    except ResponseError as error:
-        return error
