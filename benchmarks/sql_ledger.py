@@ -3,6 +3,9 @@
 Run it with ``python -m benchmarks.sql_ledger sqlite:///file`` or ``postgresql://…``. It reserves and confirms places of
 one office-day in batches of 500, and vacuums. A new process reads the ledger then. The file, or the schema of the URL,
 must be one that you can drop.
+
+The time to insert the same number of new keys into two empty dicts is printed as well, because the reading cannot be
+faster than that. It shows how slow the machine is at the moment.
 """
 
 from __future__ import annotations
@@ -81,6 +84,17 @@ def _read(url: str, reservations: int) -> None:
     size = (_resident_bytes() - before) / reservations
     print(f"read in {taken_s:.2f} s of processor time, {size:,.0f} bytes of the process for each")
     store.close()
+    print(f"two dicts of as many keys: {_dicts_s(reservations):.2f} s of processor time")
+
+
+def _dicts_s(count: int) -> float:
+    """Return the processor time that inserts new keys into two empty dicts, in seconds."""
+    names = [[_hash(f"{name} {number}", 11) for number in range(count)] for name in ("id", "applicant")]
+    began_s = time.process_time()
+    dicts: list[dict[str, str]] = [{}, {}]
+    for one, keys in zip(dicts, names, strict=True):
+        one.update(zip(keys, keys, strict=True))
+    return time.process_time() - began_s
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

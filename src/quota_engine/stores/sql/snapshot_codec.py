@@ -38,6 +38,8 @@ _STATE_CODES: Final = {state: code for code, state in enumerate(State)}
 _STATE_NAMES: Final = tuple(str(state) for state in State)
 _INTEGERS: Final = tuple(name for name in Reservation.__struct_fields__[7:] if name not in PARTY_FIELDS)
 """The fields of a record from its version to the party's, all of them integers."""
+_DEFAULTED: Final = {field.name for field in msgspec.structs.fields(Reservation) if not field.required}
+_REQUIRED_INTEGERS: Final = sum(name not in _DEFAULTED for name in _INTEGERS)
 _DAY_COUNTERS: Final = ("departed", "last_queue_number", "last_wait_list_number", "revision")
 _QUOTA_COUNTERS: Final = ("capacity", "free", "held", "confirmed", "cooling", "parked", "free_since_ms")
 _Section = tuple[Any, ...]
@@ -196,6 +198,19 @@ def _cells(column: list[int] | int) -> Iterable[int]:
     return repeat(column) if isinstance(column, int) else column
 
 
+def _chosen(values: Sequence[Any], indexes: Iterable[int]) -> Iterable[Any]:
+    """Return the value of each index."""
+    return map(values.__getitem__, indexes) if len(values) > 1 else repeat(values[0])
+
+
+def _cells_of(integers: dict[str, list[int] | int]) -> list[Iterable[int]]:
+    """Return the cells of the integer columns, without the last ones whose records all have the default, zero."""
+    columns = [integers.get(name, 0) for name in _INTEGERS]
+    while len(columns) > _REQUIRED_INTEGERS and columns[-1] == 0:
+        columns.pop()
+    return [_cells(column) for column in columns]
+
+
 class _OfficeReader:
     """Restores an office's ledger."""
 
@@ -237,6 +252,7 @@ class _OfficeReader:
         changed_parties: Iterable[tuple[int, list[str], list[int]]] = (),
     ) -> None:
         ledger, day = self._ledger, self._ledger.days[day_number]
+        codes = set(state_codes)
         records = list(
             map(
                 Reservation,
@@ -244,10 +260,10 @@ class _OfficeReader:
                 ids,
                 repeat(day_number),
                 zip(applicants, strict=True) if is_single else map(tuple, applicants),
-                map(self._table.choices(choice_rows).__getitem__, choice_indexes),
-                map(self._table.quotas(quota_rows).__getitem__, quota_indexes),
-                map(self._states.__getitem__, state_codes),
-                *[_cells(integers.get(name, 0)) for name in _INTEGERS],
+                _chosen(self._table.choices(choice_rows), choice_indexes),
+                _chosen(self._table.quotas(quota_rows), quota_indexes),
+                _chosen(self._states, state_codes) if len(codes) > 1 else repeat(self._states[state_codes[0]]),
+                *_cells_of(integers),
             )
         )
         for index, former, offsets in changed_parties:
@@ -255,18 +271,19 @@ class _OfficeReader:
             records[index] = replace(records[index], **party)
         ledger.reservations.update(zip(ids, records, strict=True))
         day.reservation_ids += ids
-        is_active = [self._active[code] for code in state_codes]
+        is_active: Iterable[bool] = (
+            [self._active[code] for code in state_codes] if len(codes) > 1 else repeat(self._active[state_codes[0]])
+        )
         if is_single:
             ledger.claims.update(compress(zip(applicants, ids, strict=True), is_active))
         else:
             for record in compress(records, is_active):
                 ledger.claims.update(zip(record.applicants, repeat(record.id)))
-        held = self._states.index(State.HELD)
-        if held in state_codes:
+        if self._states.index(State.HELD) in codes:
             for record in records:
                 if record.state is State.HELD:
                     day.push_due(record)
-        if self._states.index(State.WAITING) in state_codes:
+        if self._states.index(State.WAITING) in codes:
             for record in records:
                 if record.state is State.WAITING:
                     day.waiting[record.id] = record.wait_list_number
