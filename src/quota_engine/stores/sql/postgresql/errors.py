@@ -48,6 +48,14 @@ _UNREACHED: Final = {
 }
 """Errors at the start of a connection, where another attempt may succeed."""
 
+_TLS: Final = {
+    "certificate verify failed": "the server's certificate is not of an authority in sslrootcert; correct sslrootcert",
+    "root certificate file": "the file with the trusted authorities cannot be read; correct sslrootcert",
+    "does not match host name": "the server's certificate is for another host; correct the host, or the certificate",
+    "server does not support SSL": "the server offers no TLS; set ssl=on there, or correct sslmode in the URL",
+}
+"""Parts of libpq's texts for a connection that TLS refuses, which another attempt meets again, and the next step."""
+
 
 class StatementFailed(Exception):
     """An error response of the server.
@@ -92,6 +100,9 @@ def classify(error: Exception, *, commit_sent: bool) -> Exception:
 
 def classify_connect(error: Exception) -> Exception:
     """Return the error of the port for an error of a new connection: nothing was done."""
+    refused = next((problem for part, problem in _TLS.items() if part in str(error)), None)
+    if refused is not None:
+        return BackendUnavailable(f"{refused} ({_one_line(error)})")
     state = getattr(error, "sqlstate", None) or _state_of_text(str(error))
     if state in _FINAL:
         return BackendUnavailable(f"{_FINAL[state]} ({_one_line(error)})")
