@@ -18,6 +18,7 @@ from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.postgresql.connections import Connections
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip, Statement
+from tests.support.alternating_proxy import AlternatingProxy
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.postgresql_servers import PostgresqlServer, running, wait_until
 from tests.support.postgresql_steps import ADDRESS, append_entry, create_ledger, opened, read_bodies
@@ -252,6 +253,32 @@ def test_url_that_leads_to_two_databases_is_refused(
                 connections.run(append_entry(b"two"))
             proxy._server = first
             assert connections.run(append_entry(b"two")) == 2
+
+
+def test_transactions_that_alternate_between_two_servers_are_refused(
+    postgresql: PostgresqlServer, postgresql_debian_process: PostgresqlServer, schema: str
+) -> None:
+    """A pooler that mixes two primaries keeps the connection, so each transaction looks whose tables it finds."""
+    other = running(postgresql_debian_process)
+    with opened(other, schema), AlternatingProxy((postgresql, other)) as proxy:
+        options = {"host": "127.0.0.1", "port": proxy.port, "prepare": "off", "sslmode": "disable"}
+        with opened(postgresql, schema, **options) as connections:
+            proxy.is_alternating = True
+            wrong = 0
+            for body in (b"one", b"two", b"three", b"four"):
+                with contextlib.suppress(BackendUnavailable):
+                    connections.run(append_entry(body))
+                    continue
+                wrong += 1
+            assert wrong == 2
+            proxy.is_alternating = False
+        assert read_all(postgresql, schema) == 2
+        assert read_all(other, schema) == 0
+
+
+def read_all(server: PostgresqlServer, schema: str) -> int:
+    """Return the number of entries."""
+    return int(server.query(f"SELECT count(*) FROM {schema}.entries")[0][0])
 
 
 def test_wrong_password_is_final(each_postgresql: PostgresqlServer) -> None:

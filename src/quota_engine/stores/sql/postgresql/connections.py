@@ -111,7 +111,8 @@ class _ConnectionsBase(Generic[ConnectionT]):
         self._statements = {name: Prepared(text) for name, text in texts.items()}
         self._writes = frozenset(name for name, text in texts.items() if not text.startswith("SELECT"))
         self._begin = (Prepared(begin_text()), ())
-        self._set_config = Prepared(set_config_text(settings))
+        self._set_config_first = Prepared(set_config_text(settings, reads_store_id=False))
+        self._set_config = Prepared(set_config_text(settings, reads_store_id=True))
         self._end = {"commit": (Prepared("COMMIT"), ()), "rollback": (Prepared("ROLLBACK"), ())}
         self._prepares = settings.prepare
         self._store_id = ""
@@ -123,7 +124,8 @@ class _ConnectionsBase(Generic[ConnectionT]):
         commands: list[tuple[Prepared, Sequence[Any]]] = []
         if step.begin:
             left_ms = math.inf if end is None else end.ends_at_ms - monotonic_ms() - _ANSWER_MS
-            commands += [self._begin, (self._set_config, time_outs(self.settings, left_ms))]
+            set_config = self._set_config if self._store_id else self._set_config_first
+            commands += [self._begin, (set_config, time_outs(self.settings, left_ms))]
         commands += [(self._statements[name], parameters) for name, parameters in step.statements]
         if step.end:
             commands.append(self._end[step.end])
@@ -145,7 +147,7 @@ class _ConnectionsBase(Generic[ConnectionT]):
             rows = yield from run(link.libpq, prepared_names, commands, one_by_one=not in_transaction)
             link.in_transaction = in_transaction and not step.end
             if step.begin:
-                self._check_standbys(rows[1])
+                self._check_server(rows[1])
                 del rows[:2]
         except Exception as error:
             yield from self._recover(link, names_before)
@@ -180,10 +182,16 @@ class _ConnectionsBase(Generic[ConnectionT]):
         if state in ("26000", "42P05", "25006", "0A000"):
             self._drop_idle()
 
-    def _check_standbys(self, rows: Rows) -> None:
-        """Check before a commit is sent that it will wait for enough standbys."""
+    def _check_server(self, rows: Rows) -> None:
+        """Check the server of a transaction before a commit is sent: its tables, and that a commit waits for standbys.
+
+        A pooler may lead the transactions of one connection to different servers.
+        """
+        standbys, store_id, *_ = rows[0]
+        if self._store_id:
+            opening.check_store_id(store_id, self._store_id)
         if self.settings.durability is CommitDurability.REPLICATED:
-            opening.check_standbys(rows[0][0], self.settings.replicas)
+            opening.check_standbys(standbys, self.settings.replicas)
 
     @contextlib.contextmanager
     def _closed_on_error(self) -> Iterator[None]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["PostgresqlDialect", "begin_text", "quoted", "set_config_text", "time_outs"]
+__all__ = [
+    "STORE_ID_NAME",
+    "PostgresqlDialect",
+    "begin_text",
+    "quoted",
+    "set_config_text",
+    "store_id_text",
+    "time_outs",
+]
 
 import math
 from collections.abc import Mapping
@@ -11,6 +19,8 @@ from typing import Final
 from quota_engine.stores.sql.postgresql import errors
 from quota_engine.stores.sql.postgresql.url import CommitDurability, Settings
 
+STORE_ID_NAME: Final = "store_id"
+"""The row of ``meta`` with a random id, which a standby and a restored backup share."""
 _ROW: Final = (
     "id, format, last_number, last_event_number, last_time_ms, trimmed_event_number, first_number, epoch, checksum,"
     " snapshot_number"
@@ -84,6 +94,11 @@ def quoted(schema: str) -> str:
     return f'"{schema}"'
 
 
+def store_id_text(schema: str) -> str:
+    """Return the query for the id of the tables in a schema, which no other tables have."""
+    return f"SELECT value FROM {quoted(schema)}.meta WHERE name = '{STORE_ID_NAME}'"
+
+
 def begin_text() -> str:
     """Return the statement that begins a transaction, independent of the default isolation of the server and the role.
 
@@ -92,12 +107,17 @@ def begin_text() -> str:
     return "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
-def set_config_text(settings: Settings) -> str:
+def set_config_text(settings: Settings, *, reads_store_id: bool) -> str:
     """Return the statement that sets time-outs and durability for one transaction.
 
-    Settings of a session would leak to other clients of a pooler. The row has ``synchronous_standby_names``. The
-    parameters are those of :func:`time_outs`.
+    Settings of a session would leak to other clients of a pooler. The row has ``synchronous_standby_names``, and the id
+    of the tables: a pooler may lead each transaction to another server. The parameters are those of :func:`time_outs`.
+
+    Args:
+        settings: The settings of the URL.
+        reads_store_id: False before the tables exist; the id in the row is ``None`` then.
     """
+    store_id = f"({store_id_text(settings.schema)})" if reads_store_id else "NULL::text"
     values = [
         "set_config('statement_timeout', $1, true)",
         "set_config('lock_timeout', $2, true)",
@@ -110,7 +130,7 @@ def set_config_text(settings: Settings) -> str:
     if settings.durability is not CommitDurability.MEMORY:
         stronger = "CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END"
         values.append(f"set_config('synchronous_commit', {stronger}, true)")
-    return f"SELECT current_setting('synchronous_standby_names'), {', '.join(values)}"
+    return f"SELECT current_setting('synchronous_standby_names'), {store_id}, {', '.join(values)}"
 
 
 def time_outs(settings: Settings, left_ms: float) -> tuple[int, int, int, int]:

@@ -4,7 +4,16 @@
 
 from __future__ import annotations
 
-__all__ = ["RoundTrips", "check_server", "check_server_step", "check_standbys", "final_errors", "open_tables", "texts"]
+__all__ = [
+    "RoundTrips",
+    "check_server",
+    "check_server_step",
+    "check_standbys",
+    "check_store_id",
+    "final_errors",
+    "open_tables",
+    "texts",
+]
 
 import contextlib
 import re
@@ -12,9 +21,8 @@ from collections.abc import Generator, Iterator
 from typing import Final, TypeVar
 
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.stores.sql.postgresql.dialect import quoted
+from quota_engine.stores.sql.postgresql.dialect import quoted, store_id_text
 from quota_engine.stores.sql.postgresql.schema import (
-    STORE_ID_NAME,
     VERSION,
     VERSION_NAME,
     advisory_lock_key,
@@ -38,7 +46,7 @@ def texts(schema: str) -> dict[str, str]:
         " current_setting('synchronous_standby_names')",
         "find_tables": f"SELECT to_regclass('{quoted(schema)}.meta') IS NOT NULL",
         "read_version": f"SELECT value FROM {quoted(schema)}.meta WHERE name = '{VERSION_NAME}'",
-        "read_store_id": f"SELECT value FROM {quoted(schema)}.meta WHERE name = '{STORE_ID_NAME}'",
+        "read_store_id": store_id_text(schema),
         "lock_tables": f"SELECT pg_advisory_xact_lock({advisory_lock_key(schema)})",
         **{f"create_{number}": text for number, text in enumerate(creations)},
     }
@@ -60,12 +68,8 @@ def check_server(rows: list[Rows], settings: Settings, store_id: str) -> None:
         BackendUnavailable: The server is too old, or does not have the durability of the URL, or its tables are not
             those that this process has opened.
     """
-    if store_id and rows[1] != [(store_id,)]:
-        raise BackendUnavailable(
-            "the URL leads to two databases: the tables of a new connection are not those that this process has opened."
-            " Nothing was done. Name one database and its standbys in the URL; if the tables were made again, restart "
-            "every process"
-        )
+    if store_id:
+        check_store_id(rows[1][0][0] if rows[1] else None, store_id)
     version, fsync, standbys = rows[0][0]
     if version // 10_000 < SERVER_VERSION_MIN:
         raise BackendUnavailable(
@@ -78,6 +82,20 @@ def check_server(rows: list[Rows], settings: Settings, store_id: str) -> None:
         )
     if settings.durability is CommitDurability.REPLICATED:
         check_standbys(standbys, settings.replicas)
+
+
+def check_store_id(found: str | None, store_id: str) -> None:
+    """Compare the id of the tables that a connection or transaction has found with that of the opened ones.
+
+    Raises:
+        BackendUnavailable: They differ.
+    """
+    if found != store_id:
+        raise BackendUnavailable(
+            "the URL leads to two databases: the tables of this connection or transaction are not those that this "
+            "process has opened. Nothing was done. Name one database and its standbys in the URL; if the tables were "
+            "made again, restart every process"
+        )
 
 
 def check_standbys(names: str, replicas: int) -> None:

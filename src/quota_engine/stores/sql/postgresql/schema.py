@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 __all__ = [
-    "STORE_ID_NAME",
     "TABLES",
     "VERSION",
     "VERSION_NAME",
@@ -17,14 +16,12 @@ __all__ = [
 import hashlib
 from typing import Final
 
-from quota_engine.stores.sql.postgresql.dialect import quoted
+from quota_engine.stores.sql.postgresql.dialect import STORE_ID_NAME, quoted
 
 VERSION: Final = 1
 """Version of the tables. A program refuses tables of a newer version."""
 VERSION_NAME: Final = "schema_version"
 """The row of ``meta`` with the version."""
-STORE_ID_NAME: Final = "store_id"
-"""The row of ``meta`` with a random id, which a standby and a restored backup share."""
 
 _RIGHTS: Final = {
     "meta": "SELECT, INSERT",
