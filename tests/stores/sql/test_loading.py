@@ -12,7 +12,7 @@ from quota_engine.stores.sql import loading
 
 @pytest.fixture
 def many_objects() -> Iterator[list[list[int]]]:
-    """More new objects than the collector shall walk through at once; it is disabled during the test.
+    """More new objects than the collector may walk through at once; it is disabled during the test.
 
     The test run has frozen its modules, and does so again afterwards.
     """

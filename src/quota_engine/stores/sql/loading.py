@@ -20,7 +20,7 @@ ENTRIES_PAGE: Final = 256
 """Entries of one page."""
 _PARTS_PAGE: Final = 8
 _YOUNG_OBJECTS_MAX: Final = 10_000
-"""The garbage collector walks through so many objects in about a millisecond."""
+"""The garbage collector walks through this number of objects in about a millisecond."""
 _LOADS_MAX: Final = 4
 """Attempts to read a ledger while other processes replace its snapshot."""
 
