@@ -62,7 +62,7 @@ class World(NamedTuple):
         (command, *_) = re.findall(r"`((?:quota-engine|curl) [^`]*)`", TASKS[str(task)])
         done = subprocess.run(
             ["/bin/bash", "-euc", command],
-            cwd=self.folder, env=self.variables, input=given, capture_output=True, text=True, timeout=60, check=False,
+            cwd=self.folder, env=self.variables, input=given, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
