@@ -104,7 +104,7 @@ async def test_every_redirect_of_the_pages_is_relative() -> None:
 
 @pytest.mark.parametrize(("site", "is_own"), [("cross-site", False), ("same-site", False), ("same-origin", True)])
 async def test_a_form_without_an_origin_is_accepted_from_the_own_site_only(site: str, is_own: bool) -> None:
-    """A filter on the way may remove ``Origin`` and leave ``Sec-Fetch-Site``."""
+    """A proxy may remove ``Origin`` and leave ``Sec-Fetch-Site``."""
     async with running() as client:
         browser = CitizenBrowser(client)
         async with browser.http:

@@ -2,9 +2,7 @@
 -- part shows the office's revision, and a part of another revision is not read.
 --
 -- KEYS  see ledger.lua
--- ARGV  1 ""
---       2 the revision of the first part; "" to read that one
---       3 4 the part and the cursor, see snapshot.lua
+-- ARGV  1 "". 2 the revision of the first part, "" to read that one. 3 and 4 the part and the cursor, see snapshot.lua.
 -- reply the revision, and unless it differs, the next part of the snapshot
 
 -- Each event changes the number. Without an event, clients forget old records with their choices, and reconcile.
