@@ -37,6 +37,7 @@ CONSISTENT: Final = "no place is sold twice; the last moments before it may be l
 _REPLICATED: Final = "?durability=replicated&replicas=1&attempts_max=30"
 _SCHEMA: Final = "chaos"
 _PAUSE_S: Final = 1.0
+_STOPPED_S: Final = 2.0
 _DOWN_AFTER_MS: Final = 1_500
 """Longer than the second for which a Sentinel may not connect to a primary that was promoted just now."""
 
@@ -377,7 +378,8 @@ with Load(open_store(sys.argv[1]), prefix=sys.argv[2]) as load:
 """
 
 
-def _killed_client(url: str) -> Strike:
+def _other_client(url: str) -> subprocess.Popen[bytes]:
+    """Start another process that reserves; returns it in the middle of its calls."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))}
     client = subprocess.Popen(
         [sys.executable, "-c", _OTHER_CLIENT, url, f"p{next(_processes)}t"],
@@ -385,12 +387,29 @@ def _killed_client(url: str) -> Strike:
         env=environment,
         cwd=ROOT,
     )
-    with client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"begun\n"
-        time.sleep(_PAUSE_S)
+    assert client.stdout is not None
+    assert client.stdout.readline() == b"begun\n"
+    time.sleep(_PAUSE_S)
+    return client
+
+
+def _killed_client(url: str) -> Strike:
+    with _other_client(url) as client:
         client.send_signal(signal.SIGKILL)
     yield
+
+
+def _stopped_client(url: str) -> Strike:
+    """It stands still for longer than its requests are valid, and then sends on."""
+    with _other_client(url) as client:
+        client.send_signal(signal.SIGSTOP)
+        try:
+            yield
+            time.sleep(_STOPPED_S)
+            client.send_signal(signal.SIGCONT)
+            time.sleep(_PAUSE_S)
+        finally:
+            client.send_signal(signal.SIGKILL)
 
 
 @fault("another process that reserves on the same SQLite file is killed")
@@ -404,3 +423,9 @@ def killed_client_of_sqlite(stack: ExitStack) -> Case:
 def killed_client_of_postgresql(stack: ExitStack) -> Case:
     url = _postgresql(stack).url(schema=_SCHEMA)
     return Case(url, functools.partial(_killed_client, url))
+
+
+@fault("another process that reserves on the same Valkey stands still (SIGSTOP), and then sends on")
+def stopped_client_of_valkey(stack: ExitStack) -> Case:
+    server = stack.enter_context(Server(valkey_server_binary()))
+    return Case(server.url, functools.partial(_stopped_client, server.url))
