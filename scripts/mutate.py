@@ -15,6 +15,7 @@ __all__ = ["Mutant", "Result", "is_excluded", "main", "mutants_of", "page_of", "
 import argparse
 import ast
 import difflib
+import json
 import os
 import random
 import shutil
@@ -33,6 +34,8 @@ PAGE: Final = ROOT / "docs" / "mutants.md"
 PACKAGES: Final = ("domain", "admission", "waiting_room", "draws")
 _TIMEOUT_S: Final = 240
 _WITHOUT_SERVERS: Final = "not store and not browser"
+_PLUGINS: Final = ("pytest_asyncio.plugin", "_hypothesis_pytestplugin", "quota_engine.conformance.plugin")
+"""Those that the tests of these packages use. To load all that are installed takes longer than most tests."""
 _SAME_MEANING: Final = (("Eq", "Is"), ("NotEq", "IsNot"), ("Is", "Eq"), ("IsNot", "NotEq"))
 """Comparisons that mean the same for ``None``, members of enumerations and small integers."""
 
@@ -152,13 +155,15 @@ def _mutated(mutant: Mutant) -> tuple[str, str]:
 class _Copy:
     """A copy of the sources, in which one mutant is planted at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, only_fast: bool = False) -> None:
         self._folder = folder
+        self._only_fast = only_fast
         shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "PYTHONHASHSEED": "0",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         subprocess.run(  # noqa: S603
             [sys.executable, "-m", "compileall", "-q", str(folder / PACKAGE)], env=self._environment, check=True
@@ -170,23 +175,32 @@ class _Copy:
         """Run the tests of the mutant's package: those of its module first, and the slow ones last."""
         text, change = _mutated(mutant)
         package, _, module = mutant.path.partition("/")
-        tests = [ROOT / "tests" / package / f"test_{Path(module).stem}.py", ROOT / "tests" / package]
+        own, all_tests = ROOT / "tests" / package / f"test_{Path(module).stem}.py", ROOT / "tests" / package
+        runs = [(one, f"not slow and {_WITHOUT_SERVERS}") for one in (own, all_tests) if one.exists()]
+        if not self._only_fast:
+            runs.append((all_tests, f"slow and {_WITHOUT_SERVERS}"))
         path = self._folder / PACKAGE / mutant.path
         path.write_text(text, encoding="utf-8")
         try:
-            for marker in (f"not slow and {_WITHOUT_SERVERS}", f"slow and {_WITHOUT_SERVERS}"):
-                outcome = self._test([str(one) for one in tests if one.exists()], marker)
+            for tests, marker in runs:
+                outcome = self._test(tests, marker)
                 if outcome != "survived":
                     return Result(mutant, outcome, change)
             return Result(mutant, "survived", change)
         finally:
             shutil.copyfile(ROOT / PACKAGE / mutant.path, path)
 
-    def _test(self, paths: Sequence[str], marker: str) -> str:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", marker, *paths]
+    def _test(self, tests: Path, marker: str) -> str:
+        plugins = [word for name in _PLUGINS for word in ("-p", name)]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *plugins, "-m", marker]
         try:
             run = subprocess.run(  # noqa: S603
-                command, cwd=ROOT, env=self._environment, capture_output=True, timeout=_TIMEOUT_S, check=False
+                [*command, str(tests)],
+                cwd=ROOT,
+                env=self._environment,
+                capture_output=True,
+                timeout=_TIMEOUT_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             return "timeout"
@@ -233,6 +247,29 @@ def page_of(results: Sequence[Result], seed: int, total: int, reasons: dict[str,
     return "\n".join(lines) + "\n"
 
 
+class _Kept:
+    """The results of earlier runs in a file, so that a run can go on, or judge the survivors again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []
+        self._killed = {(*key, change) for *key, outcome, change in map(json.loads, lines) if outcome == "killed"}
+
+    def find(self, mutant: Mutant) -> Result | None:
+        """Return the result of a mutant that was killed; its line must still be the same."""
+        change = _mutated(mutant)[1]
+        is_killed = (mutant.path, mutant.operator, mutant.definition, change) in self._killed
+        return Result(mutant, "killed", change) if is_killed else None
+
+    def add(self, result: Result) -> None:
+        """Keep a result."""
+        if self._path is not None:
+            mutant = result.mutant
+            row = [mutant.path, mutant.operator, mutant.definition, result.outcome, result.change]
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sample, and write the page. Returns 1 if less than 92 percent are killed."""
     parser = argparse.ArgumentParser(prog="python -m scripts.mutate", description="Mutation testing by sample.")
@@ -240,15 +277,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="decides which mutants are drawn")
     parser.add_argument("--package", choices=PACKAGES, help="only this package; the page is not written")
     parser.add_argument("--minutes", type=float, default=0, help="end after this time; 0 for no end")
+    parser.add_argument("--only-fast", action="store_true", help="leave out the slow tests, which kill a few more")
+    parser.add_argument("--keep", type=Path, help="a file for the results: mutants that it names as killed do not run")
     options = parser.parse_args(arguments)
+    kept = _Kept(options.keep)
     chosen, total = sample(options.mutants, options.seed, (options.package,) if options.package else PACKAGES)
     began_s, results = time.monotonic(), []
     with tempfile.TemporaryDirectory() as name:
-        copy = _Copy(Path(name))
+        copy = _Copy(Path(name), only_fast=options.only_fast)
         for number, mutant in enumerate(chosen, 1):
             if options.minutes and time.monotonic() - began_s > 60 * options.minutes:
                 break
-            result = copy.run(mutant)
+            result = kept.find(mutant)
+            if result is None:
+                result = copy.run(mutant)
+                kept.add(result)
             results.append(result)
             place = f"{mutant.path}:{mutant.line}"
             sys.stdout.write(f"{number}: {result.outcome}: {place} {mutant.definition}: {result.change}\n")

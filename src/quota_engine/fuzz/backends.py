@@ -244,6 +244,7 @@ class SimulatedRedis(SimulatedStore):
             fence=self._fence,
             functions=random.random() < 0.5,
         )
+        self.network.attempt_valid_ms = self._policy.attempt_valid_ms
         self.sold_out_ms = random.choice((0, 0, 250))
         self._limits = BatchLimits(batch_max=random.choice((1, 4, 128)), in_flight_max=random.choice((1, 4)))
         self.network.timeout_ms = random.choice((150, 1_500))  # an attempt may run after the client has given it up
@@ -325,7 +326,7 @@ class SimulatedRedis(SimulatedStore):
 
     def set_clock(self, epoch_ms: int) -> None:
         """See :meth:`SimulatedStore.set_clock`."""
-        self.network.epoch_ms = epoch_ms
+        self.network.set_clock(epoch_ms)
 
     def set_down(self, *, is_down: bool) -> None:
         """See :meth:`SimulatedStore.set_down`."""

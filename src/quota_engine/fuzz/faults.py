@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["INCIDENTS", "LATE_MS_MAX", "NO_FAULTS", "FaultSource", "Faults", "late_delay_ms", "usual_delay_ms"]
+__all__ = [
+    "INCIDENTS",
+    "LATE_MS_MAX",
+    "NO_FAULTS",
+    "FaultSource",
+    "Faults",
+    "held_delay_ms",
+    "late_delay_ms",
+    "usual_delay_ms",
+]
 
 from collections import Counter
 from collections.abc import Collection
@@ -15,6 +24,8 @@ LATE_MS_MAX: Final = 6_000
 """The longest delay of a request or a reply: longer than a client waits, and than an attempt is valid."""
 _USUAL_MS_MAX: Final = 4
 _RATES: Final = (0.0, 0.0, 0.0, 0.01, 0.03, 0.1, 0.25)
+_LATE_COPY_RATES: Final = (0.0, 0.0, 0.05, 0.1, 0.25)
+_LATE_COPIES: Final = ("held_back", "copied_late")
 
 INCIDENTS: Final = (
     "client_died",
@@ -47,6 +58,8 @@ class Faults(msgspec.Struct, frozen=True):
         cancelled: the caller gives the call up before it has an answer.
         commit_late: a commit takes effect after its client has lost the connection.
         lock_lost: the database ends a transaction that waits or has just begun.
+        held_back: the requests arrive after the client has given them up, before or after their repetition.
+        copied_late: a copy of a request arrives once more, after its last moment and often after its answer.
     """
 
     refused: float = 0.0
@@ -62,16 +75,20 @@ class Faults(msgspec.Struct, frozen=True):
     cancelled: float = 0.0
     commit_late: float = 0.0
     lock_lost: float = 0.0
+    held_back: float = 0.0
+    copied_late: float = 0.0
 
     @classmethod
-    def draw(cls, random: Random, without: Collection[str] = ()) -> Faults:
+    def draw(cls, random: Random, late_copies: Random, without: Collection[str] = ()) -> Faults:
         """Draw the rates of a seed.
 
         Args:
-            random: decides.
+            random: decides about all rates but those of late copies.
+            late_copies: decides about those, so that the rest of a seed does not depend on them.
             without: faults that do not happen.
         """
-        rates = {one.name: random.choice(_RATES) for one in msgspec.structs.fields(cls)}
+        rates = {one.name: random.choice(_RATES) for one in msgspec.structs.fields(cls) if one.name not in _LATE_COPIES}
+        rates |= {name: late_copies.choice(_LATE_COPY_RATES) for name in _LATE_COPIES}
         if random.random() < 0.3:
             rates = dict.fromkeys(rates, 0.0)  # a calm seed is fast, and finds errors that no fault hides
         return cls(**{name: 0.0 if name in without else rate for name, rate in rates.items()})
@@ -111,6 +128,11 @@ class FaultSource:
 def usual_delay_ms(random: Random) -> float:
     """Draw the delay of a request or a reply without a fault."""
     return 0.1 + (_USUAL_MS_MAX - 0.1) * random.random()
+
+
+def held_delay_ms(random: Random, timeout_ms: int) -> float:
+    """Draw the delay of a request that arrives after its client has waited ``timeout_ms`` for the reply in vain."""
+    return timeout_ms + (LATE_MS_MAX - timeout_ms) * random.random() ** 2
 
 
 def late_delay_ms(random: Random) -> float:

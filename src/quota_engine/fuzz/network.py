@@ -2,8 +2,12 @@
 
 It allows what TCP allows. A request may arrive at any later time, also after its client has given the connection up
 and has sent the request again on another one. Requests of one connection keep their order, those of several do not. A
-request may arrive twice in a row, and the client gets the reply to the first copy. A proxy that sends a copy later, by
-itself, is not simulated: the protocol has no request numbers, so no client could be safe behind it.
+request may arrive twice in a row, and the client gets the reply to the first copy. A copy may also arrive after the
+last moment of the request. A proxy that sends a copy earlier, by itself, is not simulated: the protocol has no request
+numbers, so no client could be safe behind it.
+
+Last moments are times of the server's clock. If that is set back, they come later by as much, as ``docs/backends.md``
+says. So the network loses the late requests whose last moments may come later.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 __all__ = ["Client", "VirtualConnection", "VirtualNetwork", "VirtualPool"]
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +24,8 @@ from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
+from quota_engine.clocks import USABLE_MS
+from quota_engine.fuzz.faults import FaultSource, held_delay_ms, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.script_server import ScriptServer
 from quota_engine.fuzz.virtual_loop import VirtualLoop
 
@@ -44,8 +50,9 @@ class VirtualNetwork:
 
     Attributes:
         faults: decides about faults.
-        epoch_ms: the time of the server's clock at the virtual time 0; tests may set it.
+        epoch_ms: the time of the server's clock at the virtual time 0; :meth:`set_clock` sets it.
         timeout_ms: how long a client waits for a reply.
+        attempt_valid_ms: how long after its sending the server may accept a request.
         is_down: True while no connection is accepted and no request arrives.
     """
 
@@ -63,11 +70,19 @@ class VirtualNetwork:
         self.loop = loop
         self.faults = faults
         self.timeout_ms = timeout_ms
+        self.attempt_valid_ms = 1_000
         self.random = faults.random
         self.is_down = False
         self._server = server
         self._connections: list[VirtualConnection] = []
         self._sent = self._last_arrived = 0
+        self.epoch_ms = epoch_ms
+        self._set_back_at_ms = -math.inf
+
+    def set_clock(self, epoch_ms: int) -> None:
+        """Set the server's clock, which shows ``epoch_ms`` at the virtual time 0."""
+        if epoch_ms < self.epoch_ms:
+            self._set_back_at_ms = self.loop.now_ms()
         self.epoch_ms = epoch_ms
 
     def server_ms(self) -> int:
@@ -103,18 +118,39 @@ class VirtualNetwork:
         arrives_ms = sent_ms
         self._sent += 1
         for request, reply in zip(requests, replies, strict=True):
-            delay_ms = late_delay_ms(random) if self.faults.happens("request_late") else usual_delay_ms(random)
+            if self.faults.happens("held_back"):
+                delay_ms = held_delay_ms(random, self.timeout_ms)
+            else:
+                delay_ms = late_delay_ms(random) if self.faults.happens("request_late") else usual_delay_ms(random)
             arrives_ms = connection.request_arrives_ms = max(
                 arrives_ms, connection.request_arrives_ms, sent_ms + delay_ms
             )
-            self._at(arrives_ms, self._deliver, connection, request, reply, self._sent)
+            self._at(arrives_ms, self._deliver, connection, request, reply, self._sent, sent_ms)
+            if self.faults.happens("copied_late"):
+                copy_ms = sent_ms + self.attempt_valid_ms + 1 + late_delay_ms(random)
+                self._at(max(arrives_ms, copy_ms), self._deliver_copy, request, sent_ms)
         return replies
 
+    def _deliver_copy(self, request: Sequence[str | int], sent_ms: float) -> None:
+        """Let the server answer a copy that nobody waits for any more."""
+        if not self.is_down and not self._may_be_valid_for_longer(sent_ms):
+            self._server.answer(request, self.server_ms())
+
+    def _may_be_valid_for_longer(self, sent_ms: float) -> bool:
+        """Return True if a request is late, and the server's clock was set back after its client last asked for it."""
+        is_late = self.loop.now_ms() > sent_ms + self.attempt_valid_ms
+        return is_late and sent_ms <= self._set_back_at_ms + USABLE_MS
+
     def _deliver(
-        self, connection: VirtualConnection, request: Sequence[str | int], reply: asyncio.Future[Any], sent: int
+        self,
+        connection: VirtualConnection,
+        request: Sequence[str | int],
+        reply: asyncio.Future[Any],
+        sent: int,
+        sent_ms: float,
     ) -> None:
         """Let the server answer a request, and send the reply."""
-        if self.is_down:
+        if self.is_down or self._may_be_valid_for_longer(sent_ms):
             return
         if sent < self._last_arrived:
             self.faults.fired["reordered"] += 1

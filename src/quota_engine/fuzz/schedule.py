@@ -113,7 +113,7 @@ def draw_schedule(seed: int, *, store: str = "", without: Collection[str] = (), 
     random = Random(f"quota_engine fuzz {seed}")
     chosen = random.choice(("memory", "lua", "sql"))
     world = random.choice(("commands", "commands", "visits"))
-    faults = Faults.draw(random, without)
+    faults = Faults.draw(random, Random(f"quota_engine fuzz late copies {seed}"), without)
     count = size or random.choice((60, 200, 500, 900))
     if seed % _LOAD_SPIKE_EVERY == 3:
         world, operations = "load spike", _numbered_calls(random, _load_spike(random))
