@@ -240,14 +240,16 @@ class SimulatedRedis(SimulatedStore):
         self.loses_tails = self._fence is Fence.AUTO
         self._policy = RetryPolicy(
             attempts_max=random.randint(1, 6),
-            attempt_valid_ms=random.choice((100, 1000)),
+            attempt_valid_ms=random.choice((100, 1000, 1000)),
             fence=self._fence,
             functions=random.random() < 0.5,
         )
         self.network.attempt_valid_ms = self._policy.attempt_valid_ms
         self.sold_out_ms = random.choice((0, 0, 250))
         self._limits = BatchLimits(batch_max=random.choice((1, 4, 128)), in_flight_max=random.choice((1, 4)))
-        self.network.timeout_ms = random.choice((150, 1_500))  # an attempt may run after the client has given it up
+        self.network.timeout_ms = random.choice(
+            (150, 150, 1_500)
+        )  # an attempt may run after the client has given it up
         self._known: dict[tuple[str, str], Any] = {}
         self._addresses: dict[str, str] = {}
         self._repaired: set[str] = set()
