@@ -227,7 +227,44 @@ BUGS: Final = (
         "    quota.add_free(event.capacity - quota.capacity, event.at_ms)\n",
         "    quota.add_free(min(event.capacity - quota.capacity, 0), event.at_ms)\n",
     ),
+    Bug(
+        "expired-holds-keep-their-units",
+        "machine",
+        "an expired hold gives its units back to nobody (BC Parks)",
+        _LEDGER,
+        "        if returned:\n            _give_back(ledger, old_day, name, returned, new, ended_at_ms)\n",
+        "        if returned and event.verb is not Verb.EXPIRE:\n"
+        "            _give_back(ledger, old_day, name, returned, new, ended_at_ms)\n",
+    ),
+    Bug(
+        "name-swap",
+        "machine",
+        "a second reserve with the same key overwrites the names of a hold (BC Parks)",
+        _MACHINE,
+        "    if not is_party_of(record, command.applicants) or (\n",
+        "    if record.state is _HELD and len(record.applicants) == len(command.applicants):\n"
+        "        record = replace(record, applicants=command.applicants, version=record.version + 1)\n"
+        "        evolve(ledger, ReservationChanged(now_ms, Verb.REPLACE_APPLICANT, record))\n"
+        "    if (\n",
+    ),
+    Bug(
+        "closed-day-serves-the-wait-list",
+        "machine",
+        "units of a day that an operator has closed go to the wait list (pretix #1238)",
+        "domain/offers.py",
+        "    return not day.closed and day.terms.opens_at_ms <= now_ms",
+        "    return day.terms.opens_at_ms <= now_ms",
+    ),
     # ------------------------------------------------------------------ Lua
+    Bug(
+        "lua-sweep-looks-at-the-id-only",
+        "Lua",
+        "a sweep expires what its list names, also a place that was just confirmed (ZMS)",
+        _LUA + "ledger.lua",
+        '    if old.state == "HELD" then due_changes[due_member(old)] = false end\n',
+        "",
+        "lua",
+    ),
     Bug(
         "lua-deadline-off-by-one",
         "Lua",
