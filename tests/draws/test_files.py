@@ -25,7 +25,7 @@ from quota_engine.draws.files import (
     result_head,
     result_of_lines,
 )
-from quota_engine.draws.lottery import Application, Lot, allot, key_of, totals_of
+from quota_engine.draws.lottery import Application, Capacities, Lot, allot, key_of, totals_of
 from tests.support.draw_samples import COMMITMENT, DRAW, SEED, random_applications, random_capacities
 
 KEY_BYTES = bytes(range(16))
@@ -33,6 +33,13 @@ KEY_BYTES = bytes(range(16))
 
 def issues(caught: pytest.ExceptionInfo[CatalogError]) -> list[tuple[str, str]]:
     return [(one.key, one.value) for one in caught.value.issues]
+
+
+def test_capacities_file_does_not_change() -> None:
+    """Auditors compare the file's digest, so its indentation counts as well."""
+    lines = json_of_capacities(Capacities("d", {("surabaya", 1): {"online": 2}}, {})).split(b"\n")
+    assert lines[:3] == [b"{", b' "format": "quota-engine draw capacities 1",', b' "draw": "d",']
+    assert lines[-2:] == [b"}", b""]
 
 
 @given(st.integers(0, 10**6))

@@ -90,6 +90,14 @@ def test_random_walks_match_the_oracle(seed: int) -> None:
             check(answer.view)
 
 
+@pytest.mark.parametrize(("known", "seen", "then"), [(1, 0, 2), (1, 1, 2), (1, 7, 8), (7, 1, 8)])
+def test_next_epoch_follows_the_latest_that_was_seen(known: int, seen: int, then: int) -> None:
+    room = created()
+    room.epoch = known
+    assert apply(room, AdvanceEpoch(seen), OPENS_AT_MS).ok
+    assert room.epoch == then
+
+
 @pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=examples(70, 200), deadline=None)

@@ -1,0 +1,47 @@
+"""The smallest and the largest value of each integer field of a draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quota_engine.conformance.world import ONLINE
+from quota_engine.draws.ledger import (
+    DrawConfig,
+    FreezeDraw,
+    OfferDay,
+    ReadApplications,
+    RevealSeed,
+    SubmitApplication,
+    WithdrawApplication,
+)
+from quota_engine.draws.lottery import Preference
+from tests.support.bounds import Bounds, find_wrong_bounds
+
+DIGEST = "a" * 64
+DAY = (1, 3_652_059)
+EPOCH = (0, 2**31)
+
+MESSAGES: list[tuple[Any, Bounds]] = [
+    (DrawConfig(0, 1, 2**42, 400, 400, DIGEST), {"forget_at_ms": (None, 2**42)}),
+    (
+        DrawConfig(0, 1, 2, 400, 400, DIGEST),
+        {"party_max": (1, 100), "choices_max": (1, 50), "applications_max": (1, 10_000_000)},
+    ),
+    (OfferDay("surabaya", 1, ()), {"day": DAY}),
+    (WithdrawApplication("p", 1), {"expected_version": (1, 2**31), "expected_epoch": EPOCH}),
+    (FreezeDraw(1, DIGEST, DIGEST), {"applications": (0, 10_000_000), "epoch": EPOCH}),
+    (RevealSeed("d", DIGEST), {"epoch": EPOCH}),
+    (Preference("surabaya", 1, ONLINE), {"day": DAY}),
+    (
+        SubmitApplication(("p",), (Preference("surabaya", 1, ONLINE),)),
+        {"expected_version": (0, 2**31), "expected_epoch": EPOCH},
+    ),
+    (ReadApplications(0), {"after": (0, 10_000_000), "limit": (1, 2_000)}),
+]
+
+
+@pytest.mark.parametrize(("example", "bounds"), MESSAGES, ids=[type(one).__name__ for one, _ in MESSAGES])
+def test_integers_are_accepted_up_to_their_bounds(example: Any, bounds: Bounds) -> None:
+    assert find_wrong_bounds(example, bounds) == []

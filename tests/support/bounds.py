@@ -1,0 +1,51 @@
+"""The bounds of integer fields of a message."""
+
+from __future__ import annotations
+
+__all__ = ["Bounds", "find_wrong_bounds"]
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from quota_engine.domain.errors import InvalidRequest
+
+Bounds = Mapping[str, tuple[int | None, int | None]]
+"""By field, the smallest and the largest value that a message accepts; ``None`` if another field decides it."""
+
+
+def find_wrong_bounds(example: Any, bounds: Bounds) -> list[str]:
+    """Return a sentence for each bound that is not where it should be.
+
+    Args:
+        example: A valid message.
+        bounds: The bounds of some of its fields.
+    """
+    found = []
+    for field, (smallest, largest) in bounds.items():
+        for bound, step, expected in (
+            (smallest, -1, f"from {smallest} to \\d+"),
+            (largest, 1, f"from \\d+ to {largest}"),
+        ):
+            if bound is None:
+                continue
+            problem = _problem_with(example, field, bound)
+            if problem:
+                found.append(f"{field} {bound} is refused: {problem}")
+            problem = _problem_with(example, field, bound + step)
+            if not re.fullmatch(f".*\\b{field}: .*; expected an integer {expected}", problem):
+                found.append(f"{field} {bound + step} is not refused by its bounds: {problem!r}")
+    return found
+
+
+def _problem_with(example: Any, field: str, value: int) -> str:
+    fields = {one.name: getattr(example, one.name) for one in msgspec.structs.fields(example)}
+    try:
+        changed = type(example)(**{**fields, field: value})
+        if hasattr(changed, "check"):  # a message of the hot path is not checked when it is created
+            changed.check()
+    except InvalidRequest as error:
+        return str(error)
+    return ""
