@@ -248,7 +248,7 @@ def page_of(results: Sequence[Result], seed: int, total: int, reasons: dict[str,
 
 
 class _Kept:
-    """The results of earlier runs in a file, so that a run can go on, or judge the survivors again."""
+    """The results of earlier runs in a file. A run can continue an earlier one, or try its survivors again."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

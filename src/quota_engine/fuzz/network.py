@@ -132,7 +132,7 @@ class VirtualNetwork:
         return replies
 
     def _deliver_copy(self, request: Sequence[str | int], sent_ms: float) -> None:
-        """Let the server answer a copy that nobody waits for any more."""
+        """Let the server answer a copy for which no client waits any more."""
         if not self.is_down and not self._may_be_valid_for_longer(sent_ms):
             self._server.answer(request, self.server_ms())
 
