@@ -219,7 +219,9 @@ def _known_reasons() -> dict[str, str]:
     return {row.rpartition(" | ")[0]: row.rpartition(" | ")[2].removesuffix(" |") for row in rows if row[:3] == "| `"}
 
 
-def page_of(results: Sequence[Result], seed: int, total: int, reasons: dict[str, str]) -> str:
+def page_of(
+    results: Sequence[Result], seed: int, total: int, reasons: dict[str, str], *, only_fast: bool = False
+) -> str:
     """Return the page with the results of a sample, with the reasons that are known."""
     lines = [
         "# Mutants",
@@ -228,7 +230,7 @@ def page_of(results: Sequence[Result], seed: int, total: int, reasons: dict[str,
         "It is for engineers who change a rule or its tests.",
         f"The sample has {len(results)} of {total:,} mutants, drawn with the seed {seed}.",
         "`make mutate` makes this page; the reasons of the last column are written by hand, and kept.",
-        "Each mutant ran with the tests of its package only, without servers.",
+        f"Each mutant ran with the {'fast ' if only_fast else ''}tests of its package only, without servers.",
         "Annotations and options of classes are left out, because no behavior depends on them.",
         "",
         "| package | mutants | killed | share |",
@@ -299,7 +301,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     survivors = sum(one.outcome != "killed" for one in results)
     sys.stdout.write(f"{len(results)} of {total} mutants, {survivors} survivors\n")
     if not options.package:
-        PAGE.write_text(page_of(results, options.seed, total, _known_reasons()), encoding="utf-8")
+        page = page_of(results, options.seed, total, _known_reasons(), only_fast=options.only_fast)
+        PAGE.write_text(page, encoding="utf-8")
     return 1 if survivors > 0.08 * len(results) else 0
 
 

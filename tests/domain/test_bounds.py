@@ -1,4 +1,4 @@
-"""The smallest and the largest value of each integer field of commands and rules."""
+"""The default values, and the smallest and the largest value of each integer field of commands and rules."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ from quota_engine.domain.model import (
     Reallocation,
     ReRelease,
     ReReleaseRule,
+    Reservation,
     Rules,
     SessionTerms,
 )
-from tests.support.bounds import Bounds, find_wrong_bounds
+from quota_engine.domain.outcomes import Outcome
+from tests.support.bounds import Bounds, defaults_of, find_wrong_bounds
 
 TIME = (0, 2**42)
 DURATION = (0, 316_224_000_000)
@@ -112,3 +114,35 @@ MESSAGES: list[tuple[Any, Bounds]] = [
 )
 def test_integers_are_accepted_up_to_their_bounds(example: Any, bounds: Bounds) -> None:
     assert find_wrong_bounds(example, bounds) == []
+
+
+DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
+    *((one, {}) for one in (Reserve, Confirm, ReplaceApplicant, Reschedule, MoveIn, SetCapacity, CloseDay)),
+    *((one, {}) for one in (Claim, Drop, CloseMove, OpenMoves, Outcome, Reservation)),
+    (Extend, {"extension": 1}),
+    (Expire, {"limit": 100}),
+    (ReRelease, {"rule": ReReleaseRule.AT_ONCE}),
+    (
+        Rules,
+        {
+            "hold_ttl_ms": 900_000,
+            "offer_ttl_ms": 1_800_000,
+            "extension_ms": 300_000,
+            "party_max": 5,
+            "identity_limits": (IdentityLimit(1, 1),),
+            "cancellations_window_ms": 2_592_000_000,
+            "abandoned_holds_window_ms": 86_400_000,
+            "abandoned_holds_block_ms": 86_400_000,
+            "reschedules_max": 1,
+            "reschedule_before_ms": 86_400_000,
+            "wait_list_max": 1_000,
+            "declines_max": 3,
+            "decline_pause_ms": 3_600_000,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("message_type", "defaults"), DEFAULTS, ids=[one.__name__ for one, _ in DEFAULTS])
+def test_other_fields_are_zero_or_empty_unless_given(message_type: Any, defaults: dict[str, Any]) -> None:
+    assert defaults_of(message_type) == defaults

@@ -1,4 +1,4 @@
-"""The smallest and the largest value of each integer field of a draw."""
+"""The default values, and the smallest and the largest value of each integer field of a draw."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from quota_engine.conformance.world import ONLINE
 from quota_engine.draws.ledger import (
     DrawConfig,
+    DrawOutcome,
     FreezeDraw,
     OfferDay,
     ReadApplications,
@@ -17,7 +18,7 @@ from quota_engine.draws.ledger import (
     WithdrawApplication,
 )
 from quota_engine.draws.lottery import Preference
-from tests.support.bounds import Bounds, find_wrong_bounds
+from tests.support.bounds import Bounds, defaults_of, find_wrong_bounds
 
 DIGEST = "a" * 64
 DAY = (1, 3_652_059)
@@ -45,3 +46,15 @@ MESSAGES: list[tuple[Any, Bounds]] = [
 @pytest.mark.parametrize(("example", "bounds"), MESSAGES, ids=[type(one).__name__ for one, _ in MESSAGES])
 def test_integers_are_accepted_up_to_their_bounds(example: Any, bounds: Bounds) -> None:
     assert find_wrong_bounds(example, bounds) == []
+
+
+DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
+    *((one, {}) for one in (SubmitApplication, WithdrawApplication, FreezeDraw, RevealSeed, DrawOutcome)),
+    (ReadApplications, {"limit": 2_000}),
+    (DrawConfig, {"party_max": 5, "choices_max": 10, "applications_max": 1_000_000}),
+]
+
+
+@pytest.mark.parametrize(("message_type", "defaults"), DEFAULTS, ids=[one.__name__ for one, _ in DEFAULTS])
+def test_other_fields_are_zero_or_empty_unless_given(message_type: Any, defaults: dict[str, Any]) -> None:
+    assert defaults_of(message_type) == defaults

@@ -1,8 +1,8 @@
-"""The bounds of integer fields of a message."""
+"""The bounds of integer fields of a message, and its default values."""
 
 from __future__ import annotations
 
-__all__ = ["Bounds", "find_wrong_bounds"]
+__all__ = ["Bounds", "defaults_of", "find_wrong_bounds"]
 
 import re
 from collections.abc import Mapping
@@ -38,6 +38,19 @@ def find_wrong_bounds(example: Any, bounds: Bounds) -> list[str]:
             if not re.fullmatch(f".*\\b{field}: .*; expected an integer {expected}", problem):
                 found.append(f"{field} {bound + step} is not refused by its bounds: {problem!r}")
     return found
+
+
+def defaults_of(message_type: Any) -> dict[str, Any]:
+    """Return the default values of a message that are neither zero nor empty, by field.
+
+    Args:
+        message_type: The type of the message.
+    """
+    return {
+        one.name: one.default
+        for one in msgspec.structs.fields(message_type)
+        if one.default is not msgspec.NODEFAULT and one.default
+    }
 
 
 def _problem_with(example: Any, field: str, value: int) -> str:

@@ -1,4 +1,4 @@
-"""The smallest and the largest value of each integer field of a room."""
+"""The default values, and the smallest and the largest value of each integer field of a room."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from quota_engine.conformance.random_rooms import OPENS_AT_MS, SEED, terms
-from quota_engine.waiting_room.machine import CallTickets, JoinRoom, OpenRoom, SetPace
+from quota_engine.waiting_room.machine import CallTickets, JoinRoom, OpenRoom, RoomConfig, RoomResult, SetPace
 from quota_engine.waiting_room.transcript import TranscriptEpoch, TranscriptWindow
-from tests.support.bounds import Bounds, find_wrong_bounds
+from tests.support.bounds import Bounds, defaults_of, find_wrong_bounds
 
 CLOSES_AT_MS = OPENS_AT_MS + 3_600_000
 WEEK_MS = 7 * 86_400_000
@@ -54,3 +54,33 @@ MESSAGES: list[tuple[Any, Bounds]] = [
 @pytest.mark.parametrize(("example", "bounds"), MESSAGES, ids=[type(one).__name__ for one, _ in MESSAGES])
 def test_integers_are_accepted_up_to_their_bounds(example: Any, bounds: Bounds) -> None:
     assert find_wrong_bounds(example, bounds) == []
+
+
+DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
+    (JoinRoom, {"replaces_ticket": -1, "replaces_epoch": 1}),
+    (OpenRoom, {}),
+    (CallTickets, {"tickets_max": 1_000_000, "places_left": -1}),
+    (RoomResult, {"index": -1}),
+    (
+        RoomConfig,
+        {
+            "channel": "online",
+            "tickets_max": 100_000_000,
+            "window_ms": 10_000,
+            "step_ms": 1_000,
+            "turn_ms": 300_000,
+            "pass_grace_ms": 900_000,
+            "per_minute_min": 60,
+            "per_minute_max": 6_000,
+            "burst": 200,
+            "latency_max_ms": 200,
+            "calls_per_100_places": 150,
+            "units_max": 1,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("message_type", "defaults"), DEFAULTS, ids=[one.__name__ for one, _ in DEFAULTS])
+def test_other_fields_are_zero_or_empty_unless_given(message_type: Any, defaults: dict[str, Any]) -> None:
+    assert defaults_of(message_type) == defaults
