@@ -117,8 +117,19 @@ def test_integers_are_accepted_up_to_their_bounds(example: Any, bounds: Bounds) 
 
 
 DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
-    *((one, {}) for one in (Reserve, Confirm, ReplaceApplicant, Reschedule, MoveIn, SetCapacity, CloseDay)),
-    *((one, {}) for one in (Claim, Drop, CloseMove, OpenMoves, Outcome, Reservation)),
+    (Reserve, {}),
+    (Confirm, {}),
+    (ReplaceApplicant, {}),
+    (Reschedule, {}),
+    (MoveIn, {}),
+    (SetCapacity, {}),
+    (CloseDay, {}),
+    (Claim, {}),
+    (Drop, {}),
+    (CloseMove, {}),
+    (OpenMoves, {}),
+    (Outcome, {}),
+    (Reservation, {}),
     (Extend, {"extension": 1}),
     (Expire, {"limit": 100}),
     (ReRelease, {"rule": ReReleaseRule.AT_ONCE}),

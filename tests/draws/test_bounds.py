@@ -49,7 +49,11 @@ def test_integers_are_accepted_up_to_their_bounds(example: Any, bounds: Bounds) 
 
 
 DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
-    *((one, {}) for one in (SubmitApplication, WithdrawApplication, FreezeDraw, RevealSeed, DrawOutcome)),
+    (SubmitApplication, {}),
+    (WithdrawApplication, {}),
+    (FreezeDraw, {}),
+    (RevealSeed, {}),
+    (DrawOutcome, {}),
     (ReadApplications, {"limit": 2_000}),
     (DrawConfig, {"party_max": 5, "choices_max": 10, "applications_max": 1_000_000}),
 ]
