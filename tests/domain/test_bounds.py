@@ -71,6 +71,7 @@ MESSAGES: list[tuple[Any, Bounds]] = [
             "wait_list_max": (0, 10_000_000),
             "declines_max": (0, 1000),
             "decline_pause_ms": SOME_TIME,
+            "undo_window_ms": (0, 86_400_000),
         },
     ),
     (Reserve("r", 1, ("p",), ONLINE), {"day": DAY, "hold_ttl_ms": DURATION, "valid_until_ms": TIME}),
@@ -149,6 +150,7 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
             "wait_list_max": 1_000,
             "declines_max": 3,
             "decline_pause_ms": 3_600_000,
+            "undo_window_ms": 600_000,
         },
     ),
 ]
