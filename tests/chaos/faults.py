@@ -37,6 +37,7 @@ CONSISTENT: Final = "no place is sold twice; the last moments before it may be l
 _REPLICATED: Final = "?durability=replicated&replicas=1&attempts_max=30"
 _SCHEMA: Final = "chaos"
 _PAUSE_S: Final = 1.0
+_LAG_S: Final = 0.5
 _STOPPED_S: Final = 2.0
 _DOWN_AFTER_MS: Final = 1_500
 """Longer than the second for which a Sentinel may not connect to a primary that was promoted just now."""
@@ -231,6 +232,27 @@ def failover(stack: ExitStack) -> Case:
         group.wait_ready()
 
     return Case(group.url + _REPLICATED, strike)
+
+
+@fault("the primary behind Sentinels is killed while its replica is half a second behind; `fence=auto`", CONSISTENT)
+def failover_with_lag(stack: ExitStack) -> Case:
+    group = stack.enter_context(Sentinels(valkey_server_binary(), down_after_ms=_DOWN_AFTER_MS))
+
+    def strike() -> Strike:
+        old = group.primary
+        (replica,) = [one for one in group.data.members if one is not old]
+        replica.pause()
+        time.sleep(_LAG_S)
+        old.kill()
+        replica.resume()
+        yield
+        group.wait_failed_over(old)
+        old.start()
+        old.ask("REPLICAOF", HOST, group.primary.port)
+        until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
+        group.wait_ready()
+
+    return Case(f"{group.url}?fence=auto&attempts_max=30", strike)
 
 
 @fault("a replica is promoted while the old primary goes on acknowledging (split brain)", CONSISTENT, once=True)
@@ -429,3 +451,9 @@ def killed_client_of_postgresql(stack: ExitStack) -> Case:
 def stopped_client_of_valkey(stack: ExitStack) -> Case:
     server = stack.enter_context(Server(valkey_server_binary()))
     return Case(server.url, functools.partial(_stopped_client, server.url))
+
+
+@fault("another process that reserves on the same PostgreSQL stands still (SIGSTOP), and then sends on")
+def stopped_client_of_postgresql(stack: ExitStack) -> Case:
+    url = _postgresql(stack).url(schema=_SCHEMA)
+    return Case(url, functools.partial(_stopped_client, url))
