@@ -18,11 +18,12 @@ from quota_engine.conformance.world import (
     reserve,
 )
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Cancel, Command, Confirm, Release, SetCapacity
+from quota_engine.domain.commands import Cancel, Command, Confirm, Publish, Release, SetCapacity
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import DayClosed
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import State
+from quota_engine.domain.outcomes import Status
 from quota_engine.domain.reconcile import examine, recompute, restore_events
 from quota_engine.domain.state_machine import apply
 
@@ -86,6 +87,17 @@ def test_records_of_forgotten_days_are_dropped() -> None:
     ledger = sample_ledger()
     ledger.reservations["old"] = replace(ledger.reservations["ani"], id="old", day=1)
     assert "old" not in recompute(ledger, from_events=False).reservations
+
+
+def test_ended_records_may_name_quotas_that_the_day_no_longer_has() -> None:
+    """A day may be published without a quota that has no places taken."""
+    ledger = sample_ledger(Cancel("budi"), Release("ani"))
+    day = ledger.days[DAY].terms
+    kept = tuple(replace(quota, reallocation=None) for quota in day.quotas if quota.name != "online")
+    outcome = apply(ledger, Publish(DAY, replace(day, quotas=kept)), OPENS_AT_MS + 100)
+    assert outcome.status is Status.DONE
+    assert "online" in ledger.reservations["budi"].quotas
+    assert describe(recompute(ledger, from_events=False)) == describe(ledger)
 
 
 def test_an_office_without_days_forgets_nothing() -> None:

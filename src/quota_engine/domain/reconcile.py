@@ -155,11 +155,14 @@ def _day_from_records(day: Day, records: list[Reservation]) -> Day:
             mended.wait_queues.add(record)
     for record in records:
         mended.reservation_ids.append(record.id)
-        for name in record.quotas:
-            mended.quotas[name].held += record.units if record.state is State.HELD else 0
-            mended.quotas[name].confirmed += record.units if record.state in _CONFIRMED else 0
+        # An ended record may name a quota without which the day was published since.
         if record.state is State.HELD:
             mended.push_due(record)
+            for name in record.quotas:
+                mended.quotas[name].held += record.units
+        elif record.state in _CONFIRMED:
+            for name in record.quotas:
+                mended.quotas[name].confirmed += record.units
     for quota in mended.quotas.values():
         quota.free = quota.capacity - quota.held - quota.confirmed - quota.cooling
     return mended

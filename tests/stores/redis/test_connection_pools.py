@@ -17,7 +17,7 @@ from redis.retry import Retry
 
 from quota_engine.clocks import monotonic_ms
 from quota_engine.stores.redis.async_connections import AsyncConnectionPool
-from quota_engine.stores.redis.ending_connections import EndingConnectionPool, read_reply, send, set_end
+from quota_engine.stores.redis.ending_connections import EndingConnectionPool, read_reply, set_end, write_bytes
 from quota_engine.stores.redis.request_packing import pack_requests
 from tests.support.servers import Server
 
@@ -48,7 +48,7 @@ async def async_pool(valkey_server: Server) -> AsyncIterator[AsyncConnectionPool
 
 
 def ping(connection: Any) -> str:
-    send(connection, PING[0])
+    write_bytes(connection, PING[0])
     return str(read_reply(connection))
 
 
@@ -89,7 +89,7 @@ def test_replies_are_read_as_by_the_client_library(pool: EndingConnectionPool, h
     if not has_reader:
         connection.reply_reader = None
     text = "é" * 200_000
-    send(connection, pack_requests([("ECHO", text), ("EVALSHA", "ab" * 20, "0"), ("LPUSH",), ("PING",)]))
+    write_bytes(connection, pack_requests([("ECHO", text), ("EVALSHA", "ab" * 20, "0"), ("LPUSH",), ("PING",)]))
     assert read_reply(connection) == text
     assert isinstance(read_reply(connection), NoScriptError)
     error = read_reply(connection)
@@ -105,7 +105,7 @@ def test_a_rejected_or_closed_connection_is_an_error(
     connection = pool.get_connection()
     if not has_reader:
         connection.reply_reader = None
-    send(connection, pack_requests([("AUTH", "someone", "wrong")]))
+    write_bytes(connection, pack_requests([("AUTH", "someone", "wrong")]))
     with pytest.raises(AuthenticationError):
         read_reply(connection)
     connection.disconnect()

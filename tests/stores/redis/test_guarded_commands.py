@@ -367,7 +367,8 @@ def check_guarded(opened: Opened, steps: Sequence[tuple[int, Any]], batch: Rando
 def test_guarded_commands_without_a_server(without_server: Opened) -> None:
     """Outcome, ledger and buckets are the same in Lua as in Python, for any passes and charges."""
     statuses, refused = set(), set()
-    shadows, chosen = 0, seeds(30, 250)
+    # Seed 57 enters by a room again.
+    shadows, chosen = 0, sorted({*seeds(30, 250), 57})
     for seed in chosen:
         steps = guarded_steps(seed)
         for (_, command), answer in zip(steps, check_guarded(without_server, steps), strict=True):

@@ -7,7 +7,7 @@ A time-out of a socket costs a system call, so it is changed only if the end is 
 
 from __future__ import annotations
 
-__all__ = ["EndingConnectionPool", "limit_socket", "read_reply", "send", "set_end"]
+__all__ = ["EndingConnectionPool", "limit_socket", "read_reply", "set_end", "write_bytes"]
 
 import math
 import select
@@ -58,7 +58,7 @@ def limit_socket(connection: Any, left_ms: float) -> None:
         sock.settimeout(timeout_s)
 
 
-def send(connection: Any, data: bytes) -> None:
+def write_bytes(connection: Any, data: bytes) -> None:
     """Send bytes on a connection of any pool.
 
     Raises:

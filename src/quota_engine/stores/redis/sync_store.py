@@ -19,7 +19,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import drive
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
-from quota_engine.stores.redis.ending_connections import limit_socket, read_reply, send, set_end
+from quota_engine.stores.redis.ending_connections import limit_socket, read_reply, set_end, write_bytes
 from quota_engine.stores.redis.node_channel import WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.request_packing import pack_requests
@@ -249,7 +249,7 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
         try:
             requests = self._make_requests(attempt, end)
             limit_socket(connection, ends_at_ms - self._monotonic_ms())
-            send(connection, pack_requests(requests))
+            write_bytes(connection, pack_requests(requests))
             replies.append(read_reply(connection))
             for _ in requests[1:]:
                 limit_socket(connection, ends_at_ms - self._monotonic_ms())
@@ -294,7 +294,7 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
             with channel.lock:
                 packed = write.pack(self._make_requests)
             limit_socket(connection, ends_at_ms - self._monotonic_ms())
-            send(connection, packed)
+            write_bytes(connection, packed)
             while True:
                 write.take_reply(read_reply(connection))
                 if not write.awaits_reply():

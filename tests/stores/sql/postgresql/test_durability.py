@@ -5,19 +5,22 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from quota_engine.conformance.world import OFFICE, ONLINE, reserve
-from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.lifecycle import State
-from quota_engine.domain.outcomes import Status
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import Lookup
 from quota_engine.stores.sql.postgresql.connections import Connections
 from quota_engine.stores.sql.postgresql.url import parse_url
 from quota_engine.stores.sql.steps import CommitUnknown
 from tests.support.acknowledged_load import Load, check_acknowledged, open_office
+from tests.support.killing_proxy import KillingProxy
 from tests.support.postgresql_servers import (
     PostgresqlPair,
     PostgresqlServer,
@@ -51,6 +54,40 @@ def test_killed_server_loses_nothing_acknowledged(postgresql: PostgresqlServer, 
         load.wait_for(50)
     store.close()
     assert check_acknowledged(url, load.acknowledged) >= len(load.acknowledged)
+
+
+@pytest.mark.slow
+def test_kill_at_each_point_of_a_transaction_books_once(postgresql: PostgresqlServer, schema: str) -> None:
+    """Before and after each write of either side: the same key finds or makes one reservation."""
+    url, outcomes = postgresql.url(schema=schema), []
+    with KillingProxy(postgresql) as proxy:
+        store = open_office(postgresql.url(schema=schema, host="127.0.0.1", port=proxy.port))
+        while True:
+            key = f"point{len(outcomes)}"
+            store.apply(OFFICE, reserve(f"{key}-before", ONLINE))  # a connection that is ready
+            proxy.passes = len(outcomes)
+            outcomes.append(until_known(lambda key=key: store.apply(OFFICE, reserve(key, ONLINE))))
+            if proxy.passes is not None:
+                proxy.passes = None  # closing the store writes, too
+                break
+        store.close()
+    assert {one.status for one in outcomes} == {Status.HELD}
+    # The two round trips of a transaction are at least two writes of each side; the last one follows the commit.
+    assert len(outcomes) - 1 >= 4
+    keys = [f"point{number}{end}" for number in range(len(outcomes)) for end in ("", "-before")]
+    assert check_acknowledged(url, dict.fromkeys(keys, State.HELD)) == len(keys) + 1, "an event each, and the day's"
+
+
+def until_known(call: Callable[[], Outcome]) -> Outcome:
+    """Repeat a call under its key, as its caller does, for at most ten seconds."""
+    ends_s = time.monotonic() + 10
+    while True:
+        try:
+            return call()
+        except (BackendUnavailable, OutcomeUnknown):
+            if time.monotonic() > ends_s:
+                raise
+            time.sleep(0.02)
 
 
 @pytest.mark.slow
