@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -59,14 +60,15 @@ def test_killed_server_loses_nothing_acknowledged(postgresql: PostgresqlServer, 
 @pytest.mark.slow
 def test_kill_at_each_point_of_a_transaction_books_once(postgresql: PostgresqlServer, schema: str) -> None:
     """Before and after each write of either side: the same key finds or makes one reservation."""
-    url, outcomes = postgresql.url(schema=schema), []
+    url = postgresql.url(schema=schema)
+    outcomes: list[Outcome] = []
     with KillingProxy(postgresql) as proxy:
         store = open_office(postgresql.url(schema=schema, host="127.0.0.1", port=proxy.port))
         while True:
             key = f"point{len(outcomes)}"
             store.apply(OFFICE, reserve(f"{key}-before", ONLINE))  # a connection that is ready
             proxy.passes = len(outcomes)
-            outcomes.append(until_known(lambda key=key: store.apply(OFFICE, reserve(key, ONLINE))))
+            outcomes.append(until_known(functools.partial(store.apply, OFFICE, reserve(key, ONLINE))))
             if proxy.passes is not None:
                 proxy.passes = None  # closing the store writes, too
                 break
