@@ -12,10 +12,10 @@ from tests.support.postgresql_servers import PostgresqlServer
 
 
 class KillingProxy(LossyProxy):
-    """Kills a PostgreSQL server instead of passing one write on, and cuts the connection when it runs again.
+    """Kills a PostgreSQL server instead of forwarding one write, and cuts the connection when it runs again.
 
     Attributes:
-        passes: The writes of either side to pass on before the kill. None: the server lives.
+        passes: The writes of either side to forward before the kill. None: the server lives.
     """
 
     passes: int | None = None

@@ -477,7 +477,7 @@ class OfficeDecoder:
             int(fields[11]) if len(fields) > 11 else 0,
             int(fields[12]) if len(fields) > 12 else 0,
             created_at_ms + int(undo, 36) if undo else 0,
-            tuple(map(applicant_of_text, fields[13].split(","))) if len(fields) > 13 else (),
+            tuple(map(applicant_of_text, fields[13].split(","))) if fields[13:] and fields[13] else (),
             tuple(map(int, fields[14].split(","))) if len(fields) > 14 else (),
         )
 
@@ -605,9 +605,9 @@ def penalty_of_text(text: str) -> PenaltyRecord:
     first, ends, undoable, *_ = (*text.split(";"), "", "")
     blocked_until_ms, *cancelled_at_ms = map(int, first.split(","))
     abandoned_at_ms = tuple(map(int, ends.split(","))) if ends else ()
-    if not undoable:
-        return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms)
     other_until_ms, *rest = undoable.split(",")
+    if not rest:
+        return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms)
     triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
     blocks = tuple(NoShowBlock(key, int(undo_until), int(until)) for key, undo_until, until in triples)
     return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms, blocks, int(other_until_ms))
