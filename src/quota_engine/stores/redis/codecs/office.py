@@ -176,7 +176,7 @@ def applicant_of_text(text: str) -> str:
     """Return an applicant from its text."""
     if len(text) == _SHORT_LENGTH:
         return a2b_base64(f"{text.translate(_FROM_NAME)}==").hex()
-    return text.removeprefix(".")
+    return text[1:] if len(text) == _SHORT_LENGTH + 1 and text[0] == "." else text
 
 
 def _text_of_party(applicants: tuple[str, ...]) -> str:
