@@ -216,6 +216,15 @@ def late_requests(stack: ExitStack) -> Case:
     return Case(proxy.url, strike, server.url)
 
 
+def _follow_new_primary(group: Sentinels, old: Server) -> None:
+    """Wait for the failover, and let the old primary come back as a replica."""
+    group.wait_failed_over(old)
+    old.start()
+    old.ask("REPLICAOF", HOST, group.primary.port)
+    until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
+    group.wait_ready()
+
+
 @fault("the primary behind Sentinels is killed; `durability=replicated`")
 def failover(stack: ExitStack) -> Case:
     # A command is replicated if one replica has it, so a promoted replica needs another one to acknowledge any.
@@ -225,11 +234,7 @@ def failover(stack: ExitStack) -> Case:
         old = group.primary
         old.kill()
         yield
-        group.wait_failed_over(old)
-        old.start()
-        old.ask("REPLICAOF", HOST, group.primary.port)
-        until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
-        group.wait_ready()
+        _follow_new_primary(group, old)
 
     return Case(group.url + _REPLICATED, strike)
 
@@ -246,11 +251,7 @@ def failover_with_lag(stack: ExitStack) -> Case:
         old.kill()
         replica.resume()
         yield
-        group.wait_failed_over(old)
-        old.start()
-        old.ask("REPLICAOF", HOST, group.primary.port)
-        until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
-        group.wait_ready()
+        _follow_new_primary(group, old)
 
     return Case(f"{group.url}?fence=auto&attempts_max=30", strike)
 

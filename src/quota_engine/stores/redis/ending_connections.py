@@ -241,9 +241,8 @@ class _EndingConnection:
         if _HAS_POLL:
             self._input = select.poll()
             self._input.register(sock, select.POLLIN)
-        self.reply_reader = _new_reader(
-            self
-        )  # redis-py reads the greeting with its own one, which has nothing left then
+        # redis-py reads the greeting with its own reader, which has nothing left then.
+        self.reply_reader = _new_reader(self)
         return sock
 
     def has_input(self) -> bool:
