@@ -106,6 +106,7 @@ GOALS: Final = BenchSettings(
     offices=(10, 125, 10_000),
     reservations=(1_000, 1_000_000),
     rounds=5,
+    round_ms=500,
 )
 """Cases of the goals in ``docs/performance.md``; see :mod:`quota_engine.bench.goals`."""
 GOAL_URLS: Final = ("valkey+embedded://", "valkey+embedded://?durability=fsync")

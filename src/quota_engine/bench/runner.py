@@ -31,6 +31,8 @@ _OPERATIONS_MIN: Final = 64
 _OPERATIONS_MAX: Final = 200_000
 _WARM_UP: Final = 100
 _WARM_UP_SHARE: Final = 4
+_CALLS_OF_A_CALLER_MIN: Final = 4
+"""Calls that each caller makes in a round: in its first call nothing is in flight yet, and in the last one less."""
 
 
 class _Entry:
@@ -45,7 +47,8 @@ class _Entry:
 
     def warm_up(self, settings: BenchSettings) -> None:
         """Set the workload up, and find the number of operations that fill a round in two steps."""
-        floor = max(_OPERATIONS_MIN, self.case.concurrency * self.case.batch)
+        calls_min = self.case.concurrency * (1 if settings.quick else _CALLS_OF_A_CALLER_MIN)
+        floor = max(_OPERATIONS_MIN, calls_min * self.case.batch)
         self.count = max(floor, _WARM_UP)
         for share in (1,) if settings.quick else (_WARM_UP_SHARE, 1):
             wanted = self._once(self.count).ops_per_s * settings.round_ms / 1000 / share
