@@ -22,7 +22,7 @@ from quota_engine.cli.sizing import FIGURES
 from quota_engine.domain import lifecycle, outcomes
 from quota_engine.domain.lifecycle import ACTIVE, FINAL, TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES
-from quota_engine.draws import ledger
+from quota_engine.draws import outcomes as draw_outcomes
 from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
 
 DOCS = Path(__file__).parent
@@ -98,10 +98,10 @@ def answers() -> str:
 
 def draw_statuses() -> str:
     """Return the statuses of draws in order of precedence."""
-    docs = member_docs(ledger, "DrawStatus")
+    docs = member_docs(draw_outcomes, "DrawStatus")
     lines = ["| # | status | |", "| --- | --- | --- |"]
-    for number, status in enumerate(ledger.DrawStatus, 1):
-        refusal = "" if ledger.DrawOutcome(status).ok else " (refusal)"
+    for number, status in enumerate(draw_outcomes.DrawStatus, 1):
+        refusal = "" if draw_outcomes.DrawOutcome(status).ok else " (refusal)"
         lines.append(f"| {number} | `{status}`{refusal} | {docs[status.name]} |")
     return "\n".join(lines)
 

@@ -95,7 +95,9 @@ if TYPE_CHECKING:
     from quota_engine.domain.model import Reservation
     from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status
     from quota_engine.domain.reconcile import Reconciliation
-    from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
+    from quota_engine.draws.commands import DrawConfig
+    from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+    from quota_engine.draws.queries import DrawPhase, DrawView
     from quota_engine.engine.draws import AsyncDraw, Draw
     from quota_engine.engine.quota_engine import AsyncQuotaEngine, QuotaEngine
     from quota_engine.engine.token_buckets import AsyncTokenBuckets, TokenBuckets
@@ -136,7 +138,9 @@ _NAMES_BY_MODULE: Final = {
     "domain.model": ("Reservation",),
     "domain.outcomes": ("AbandonedHolds", "DayView", "Outcome", "QuotaView", "Status"),
     "domain.reconcile": ("Reconciliation",),
-    "draws.ledger": ("DrawConfig", "DrawOutcome", "DrawPhase", "DrawStatus", "DrawView"),
+    "draws.commands": ("DrawConfig",),
+    "draws.outcomes": ("DrawOutcome", "DrawStatus"),
+    "draws.queries": ("DrawPhase", "DrawView"),
     "engine.draws": ("AsyncDraw", "Draw"),
     "engine.quota_engine": ("AsyncQuotaEngine", "QuotaEngine"),
     "engine.token_buckets": ("AsyncTokenBuckets", "TokenBuckets"),

@@ -19,6 +19,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.validation import check_name
 from quota_engine.draws import ledger
+from quota_engine.draws.commands import DRAW_CREATING_COMMANDS
 from quota_engine.waiting_room import machine
 
 
@@ -60,7 +61,7 @@ DRAW: Final = LedgerKind(
     ledger.apply,
     ledger.answer_query,
     ledger.describe,
-    ledger.DRAW_CREATING_COMMANDS,
+    DRAW_CREATING_COMMANDS,
 )
 
 BUCKETS: Final = LedgerKind(

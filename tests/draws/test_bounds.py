@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from quota_engine.conformance.world import ONLINE
-from quota_engine.draws.ledger import (
+from quota_engine.draws.commands import (
     DrawConfig,
-    DrawOutcome,
     FreezeDraw,
     OfferDay,
-    ReadApplications,
     RevealSeed,
     SubmitApplication,
     WithdrawApplication,
 )
 from quota_engine.draws.lottery import Preference
+from quota_engine.draws.outcomes import DrawOutcome
+from quota_engine.draws.queries import ReadApplications
 from tests.support.bounds import Bounds, defaults_of, find_wrong_bounds
 
 DIGEST = "a" * 64

@@ -19,33 +19,30 @@ from quota_engine.conformance.random_draws import (
     walk,
 )
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.draws.ledger import (
+from quota_engine.draws.commands import (
     CloseDraw,
     CreateDraw,
     DrawCommand,
     DrawConfig,
-    DrawLedger,
-    DrawOutcome,
-    DrawPhase,
-    DrawStatus,
-    FindApplication,
-    FoundApplication,
     FreezeDraw,
     OfferDay,
+    RevealSeed,
+    SubmitApplication,
+    WithdrawApplication,
+)
+from quota_engine.draws.ledger import DrawLedger, address_of, answer_query, apply, describe
+from quota_engine.draws.lottery import commitment_of
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import (
+    DrawPhase,
+    FindApplication,
+    FoundApplication,
     ReadApplications,
     ReadDraw,
     ReadOfferedDays,
     ReadPreferences,
-    RevealSeed,
     StoredApplication,
-    SubmitApplication,
-    WithdrawApplication,
-    address_of,
-    answer_query,
-    apply,
-    describe,
 )
-from quota_engine.draws.lottery import commitment_of
 from quota_engine.ledger_kinds import kind_of
 from tests.support.draw_oracle import DrawOracle
 from tests.support.draw_samples import DAY, DRAW, SEED

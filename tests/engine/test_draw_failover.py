@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from quota_engine import Draw, DrawStatus, ManualClock, QuotaEngine
-from quota_engine.draws.ledger import DrawOutcome
+from quota_engine.draws.outcomes import DrawOutcome
 from quota_engine.draws.verify import contradictions
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.support.draw_runs import CLOSES_AT_MS, KEY, NOW_MS, SEED, announced, catalog, choice

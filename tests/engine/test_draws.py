@@ -23,7 +23,7 @@ from quota_engine import (
     UnknownName,
 )
 from quota_engine.admission import ConstantPolicy, deny
-from quota_engine.draws.ledger import StoredApplication
+from quota_engine.draws.queries import StoredApplication
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.workflows.request_builder import RequestBuilder

@@ -13,8 +13,9 @@ from quota_engine.catalog import day_terms
 from quota_engine.clocks import ManualClock
 from quota_engine.domain.commands import MoveIn, Reserve
 from quota_engine.domain.model import Choice
-from quota_engine.draws.ledger import DrawConfig, DrawStatus, SubmitApplication
+from quota_engine.draws.commands import DrawConfig, SubmitApplication
 from quota_engine.draws.lottery import Preference
+from quota_engine.draws.outcomes import DrawStatus
 from quota_engine.waiting_room.machine import RoomStatus
 from tests.support.identities import NIK, SPELLINGS, nik
 from tests.support.multi_office import DAY as NATION_DAY

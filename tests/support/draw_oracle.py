@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from quota_engine.domain.epochs import AdvanceEpoch
-from quota_engine.draws.ledger import (
+from quota_engine.draws.commands import (
     CloseDraw,
     CreateDraw,
     DrawCommand,

@@ -33,7 +33,7 @@ from starlette.types import Receive, Scope, Send
 from quota_engine.api_schema.headers import REQUEST_TIMEOUT_HEADER, REQUEST_TIMEOUT_PATTERN
 from quota_engine.catalog import day_terms, load_catalog
 from quota_engine.clocks import ManualClock
-from quota_engine.draws.ledger import DrawConfig
+from quota_engine.draws.commands import DrawConfig
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.api import ENDPOINTS
 from quota_engine.service.app import ServiceApp, create_app

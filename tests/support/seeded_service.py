@@ -13,7 +13,7 @@ from importlib import resources
 from zoneinfo import ZoneInfo
 
 from quota_engine.catalog import Catalog, catalog_from
-from quota_engine.draws.ledger import DrawConfig
+from quota_engine.draws.commands import DrawConfig
 from quota_engine.draws.lottery import commitment_of
 from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.waiting_room.releases import WaitingRoomSchedule

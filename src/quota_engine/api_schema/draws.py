@@ -47,8 +47,10 @@ from quota_engine.api_schema.base import (
 from quota_engine.domain.epochs import EPOCH_MAX
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import APPLICANTS_MAX
-from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawPhase, DrawStatus, DrawView
+from quota_engine.draws.commands import DrawConfig
 from quota_engine.draws.lottery import APPLICATIONS_MAX, CHOICES_MAX, Preference
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import DrawPhase, DrawView
 
 AWARDS_MAX = 10_000
 """Most winners in one call; the response has about 700 kB."""

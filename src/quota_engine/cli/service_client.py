@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.draws.ledger import DrawStatus
+from quota_engine.draws.outcomes import DrawStatus
 from quota_engine.draws.summary import DrawSummary
 from quota_engine.generators import drive
 from quota_engine.waiting_room.summary import RoomSummary

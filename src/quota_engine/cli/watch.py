@@ -24,7 +24,7 @@ from quota_engine.clocks import SystemClock
 from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.validation import check_integer, check_name
-from quota_engine.draws.ledger import DrawPhase
+from quota_engine.draws.queries import DrawPhase
 from quota_engine.draws.summary import DrawSummary
 from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN
 from quota_engine.waiting_room.summary import RoomPhase, RoomSummary

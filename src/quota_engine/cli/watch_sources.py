@@ -15,8 +15,8 @@ from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.day_summary import day_to_builtins
 from quota_engine.domain.errors import InvalidRequest, UnknownName
 from quota_engine.domain.outcomes import DayView
-from quota_engine.draws.ledger import DrawView, ReadDraw
 from quota_engine.draws.ledger import address_of as draw_address
+from quota_engine.draws.queries import DrawView, ReadDraw
 from quota_engine.draws.summary import DrawSummary, summarize_draw
 from quota_engine.ports import Audit, Query, Store, View
 from quota_engine.waiting_room.machine import RoomStatus, ViewRoom

@@ -41,8 +41,10 @@ from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import Choice, Reservation, SessionTerms
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView, Status
-from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, FrozenInputs
+from quota_engine.draws.commands import DrawConfig
 from quota_engine.draws.lottery import Preference
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import DrawView, FrozenInputs
 from quota_engine.ports import RecordedEvent
 from quota_engine.waiting_room.ticket_status import TicketStatus
 from quota_engine.workflows.draws import AwardReport

@@ -23,24 +23,26 @@ import msgspec
 
 from quota_engine.domain.epochs import AdvanceEpoch
 from quota_engine.domain.model import Choice
-from quota_engine.draws.ledger import (
+from quota_engine.draws.commands import (
     CloseDraw,
     CreateDraw,
     DrawCommand,
     DrawConfig,
-    DrawQuery,
-    FindApplication,
     FreezeDraw,
     OfferDay,
-    ReadApplications,
-    ReadDraw,
-    ReadOfferedDays,
-    ReadPreferences,
     RevealSeed,
     SubmitApplication,
     WithdrawApplication,
 )
 from quota_engine.draws.lottery import Preference, commitment_of
+from quota_engine.draws.queries import (
+    DrawQuery,
+    FindApplication,
+    ReadApplications,
+    ReadDraw,
+    ReadOfferedDays,
+    ReadPreferences,
+)
 
 DRAW = "dec-2026"
 SEED = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -19,33 +19,9 @@ even if another application has its number and version now.
 from __future__ import annotations
 
 __all__ = [
-    "DRAW_CREATING_COMMANDS",
     "OFFERED_DAYS_MAX",
-    "PAGE_MAX",
     "PREFIX",
-    "CloseDraw",
-    "CreateDraw",
-    "DrawCommand",
-    "DrawConfig",
     "DrawLedger",
-    "DrawOutcome",
-    "DrawPhase",
-    "DrawQuery",
-    "DrawStatus",
-    "DrawView",
-    "FindApplication",
-    "FoundApplication",
-    "FreezeDraw",
-    "FrozenInputs",
-    "OfferDay",
-    "ReadApplications",
-    "ReadDraw",
-    "ReadOfferedDays",
-    "ReadPreferences",
-    "RevealSeed",
-    "StoredApplication",
-    "SubmitApplication",
-    "WithdrawApplication",
     "address_of",
     "answer_query",
     "apply",
@@ -54,45 +30,41 @@ __all__ = [
     "outcome_of_receipt",
 ]
 
-import enum
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
-
-from quota_engine.domain.commands import DAY_MAX
-from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, AdvanceEpoch
-from quota_engine.domain.errors import InvalidRequest
-from quota_engine.domain.validation import (
-    APPLICANTS_MAX,
-    CAPACITY_MAX,
-    QUOTAS_MAX,
-    TIME_MS_MAX,
-    check_integer,
-    check_name,
+from quota_engine.domain.epochs import EPOCH_FIRST, AdvanceEpoch
+from quota_engine.domain.validation import check_name
+from quota_engine.draws.commands import (
+    CloseDraw,
+    CreateDraw,
+    DrawCommand,
+    DrawConfig,
+    FreezeDraw,
+    OfferDay,
+    RevealSeed,
+    Row,
+    SubmitApplication,
+    WithdrawApplication,
 )
-from quota_engine.draws.lottery import (
-    APPLICATIONS_MAX,
-    CHOICES_MAX,
-    PREFERENCES_MAX,
-    Preference,
-    check_entropy,
-    check_seed,
-    commitment_of,
+from quota_engine.draws.lottery import PREFERENCES_MAX, Preference
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import (
+    DrawPhase,
+    DrawQuery,
+    DrawView,
+    FindApplication,
+    FoundApplication,
+    FrozenInputs,
+    ReadApplications,
+    ReadDraw,
+    ReadOfferedDays,
+    ReadPreferences,
+    StoredApplication,
 )
 
 PREFIX: Final = "~draw"
-PAGE_MAX: Final = 2_000
-"""The most applications, preferences or days in one response."""
 OFFERED_DAYS_MAX: Final = 100_000
-DAYS_MAX: Final = 400
-VERSION_MAX: Final = 2**31
-
-_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
-
-Row = tuple[tuple[str, int], ...]
-"""Quotas and units of an office and day, in the order given."""
 
 
 def address_of(draw: str) -> str:
@@ -103,437 +75,6 @@ def address_of(draw: str) -> str:
     """
     check_name(draw, "draw")
     return f"{PREFIX}.{draw}"
-
-
-def check_digest(value: object, where: str) -> None:
-    """Reject a value that is not a SHA-256 in lower-case hex.
-
-    Args:
-        value: The value.
-        where: Name of the value for the error.
-
-    Raises:
-        InvalidRequest: The value has another form.
-    """
-    if not isinstance(value, str) or _is_digest(value) is None:
-        raise InvalidRequest(where, "not a SHA-256", "64 of the digits 0-9 a-f")
-
-
-class DrawConfig(msgspec.Struct, frozen=True):
-    """Settings of a draw. They are fixed when the draw is created.
-
-    Moments are in milliseconds since 1970 (UTC).
-
-    Attributes:
-        opens_at_ms: Time from which the draw accepts applications.
-        closes_at_ms: Time until which the draw accepts applications.
-        forget_at_ms: Time at which the store deletes the draw.
-        first_day: First day of the preferences (a date's ordinal).
-        last_day: Last day of the preferences (a date's ordinal). At most 400 days.
-        commitment: Commitment to the seed, in hex.
-        entropy_source: Public text that will be mixed into the seed, in words, such as "closing price of the index on
-            2026-12-01". ``""``: none.
-        party_max: The most applicants of one application (1 to 100).
-        choices_max: The most preferences of one application (1 to 50).
-        applications_max: The most applications (1 to 10,000,000).
-
-    Raises:
-        InvalidRequest: A value is out of its range.
-    """
-
-    opens_at_ms: int
-    closes_at_ms: int
-    forget_at_ms: int
-    first_day: int
-    last_day: int
-    commitment: str
-    entropy_source: str = ""
-    party_max: int = 5
-    choices_max: int = 10
-    applications_max: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        for field in ("opens_at_ms", "closes_at_ms", "forget_at_ms"):
-            check_integer(getattr(self, field), field, 0, TIME_MS_MAX)
-        if not self.opens_at_ms < self.closes_at_ms <= self.forget_at_ms:
-            raise InvalidRequest("draw", "the times are out of order", "opens < closes <= forget")
-        check_integer(self.first_day, "first_day", 1, DAY_MAX)
-        check_integer(self.last_day, "last_day", 1, DAY_MAX)
-        if not 0 <= self.last_day - self.first_day < DAYS_MAX:
-            raise InvalidRequest("first_day, last_day", "out of order or too many", f"1 to {DAYS_MAX} days")
-        check_digest(self.commitment, "commitment")
-        check_entropy(self.entropy_source)
-        check_integer(self.party_max, "party_max", 1, APPLICANTS_MAX)
-        check_integer(self.choices_max, "choices_max", 1, CHOICES_MAX)
-        check_integer(self.applications_max, "applications_max", 1, APPLICATIONS_MAX)
-
-
-# --- Commands ------------------------------------------------------------------------------------------------------
-
-
-class CreateDraw(msgspec.Struct, frozen=True):
-    """Create a draw. Replayed if it exists with the same settings."""
-
-    config: DrawConfig
-
-
-class SubmitApplication(msgspec.Struct, frozen=True, gc=False):
-    """Submit or change an application.
-
-    Attributes:
-        applicants: Keyed hashes of the applicants. The first one owns the application's number.
-        preferences: Preferences, the best one first.
-        expected_version: Version of the application that the sender saw. 0: they have none.
-        expected_epoch: Epoch of that version. 0: it is not known.
-    """
-
-    applicants: tuple[str, ...]
-    preferences: tuple[Preference, ...]
-    expected_version: int = 0
-    expected_epoch: int = 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.applicants) <= APPLICANTS_MAX:
-            raise InvalidRequest("applicants", f"{len(self.applicants)} applicants", f"1 to {APPLICANTS_MAX}")
-        for applicant in self.applicants:
-            check_name(applicant, "applicants")
-        if len(set(self.applicants)) != len(self.applicants):
-            raise InvalidRequest("applicants", "one applicant twice", "each applicant once")
-        if not 1 <= len(self.preferences) <= CHOICES_MAX:
-            raise InvalidRequest("choices", f"{len(self.preferences)} choices", f"1 to {CHOICES_MAX}")
-        if len(set(self.preferences)) != len(self.preferences):
-            raise InvalidRequest("choices", "one choice twice", "each choice once")
-        check_integer(self.expected_version, "expected_version", 0, VERSION_MAX)
-        check_integer(self.expected_epoch, "expected_epoch", 0, EPOCH_MAX)
-
-
-class WithdrawApplication(msgspec.Struct, frozen=True, gc=False):
-    """Withdraw an application. Each of its applicants can withdraw it.
-
-    Attributes:
-        applicant: Keyed hash of the applicant.
-        expected_version: Version of the application that the sender saw.
-        expected_epoch: Epoch of that version. 0: it is not known.
-    """
-
-    applicant: str
-    expected_version: int
-    expected_epoch: int = 0
-
-    def __post_init__(self) -> None:
-        check_name(self.applicant, "applicant")
-        check_integer(self.expected_version, "expected_version", 1, VERSION_MAX)
-        check_integer(self.expected_epoch, "expected_epoch", 0, EPOCH_MAX)
-
-
-class CloseDraw(msgspec.Struct, frozen=True, gc=False):
-    """Close the draw after its closing time, so that no clock that is set back can reopen it."""
-
-
-class OfferDay(msgspec.Struct, frozen=True):
-    """Record the units that the draw allots of an office and day. They cannot be changed.
-
-    Attributes:
-        office: Id of the office.
-        day: The day (a date's ordinal).
-        quotas: Quotas and units.
-    """
-
-    office: str
-    day: int
-    quotas: Row
-
-    def __post_init__(self) -> None:
-        check_name(self.office, "office")
-        check_integer(self.day, "day", 1, DAY_MAX)
-        if len(self.quotas) > QUOTAS_MAX or len(dict(self.quotas)) != len(self.quotas):
-            raise InvalidRequest("quotas", f"{len(self.quotas)} quotas", f"up to {QUOTAS_MAX}, each once")
-        for quota, units in self.quotas:
-            check_name(quota, "quotas")
-            check_integer(units, "units", 0, CAPACITY_MAX)
-
-
-class FreezeDraw(msgspec.Struct, frozen=True, gc=False):
-    """Freeze the inputs of the draw. The seed can be revealed after it.
-
-    Attributes:
-        applications: Applications of the draw.
-        applications_digest: Digest of the applications' canonical form, in hex.
-        capacities_digest: Digest of the capacities' canonical form, in hex.
-        epoch: Epoch of the draw that the sender has seen. 0: the first one.
-    """
-
-    applications: int
-    applications_digest: str
-    capacities_digest: str
-    epoch: int = 0
-
-    def __post_init__(self) -> None:
-        check_integer(self.applications, "applications", 0, APPLICATIONS_MAX)
-        check_digest(self.applications_digest, "applications_digest")
-        check_digest(self.capacities_digest, "capacities_digest")
-        check_integer(self.epoch, "epoch", 0, EPOCH_MAX)
-
-
-class RevealSeed(msgspec.Struct, frozen=True, gc=False):
-    """Reveal the seed.
-
-    Attributes:
-        draw: Id of the draw.
-        seed: The seed, in hex.
-        entropy: Public text from the entropy source, or ``""``.
-        epoch: Epoch of the draw that the sender has seen. 0: the first one.
-    """
-
-    draw: str
-    seed: str
-    entropy: str = ""
-    epoch: int = 0
-
-    def __post_init__(self) -> None:
-        check_name(self.draw, "draw")
-        check_integer(self.epoch, "epoch", 0, EPOCH_MAX)
-        check_seed(self.seed)
-        check_entropy(self.entropy)
-
-    @property
-    def commitment(self) -> str:
-        """Commitment to this seed, in hex."""
-        return commitment_of(self.draw, self.seed)
-
-
-DrawCommand = (
-    CreateDraw | SubmitApplication | WithdrawApplication | CloseDraw | OfferDay | FreezeDraw | RevealSeed | AdvanceEpoch
-)
-
-DRAW_CREATING_COMMANDS: Final = frozenset[type]({CreateDraw})
-
-
-# --- Results -------------------------------------------------------------------------------------------------------
-
-
-class DrawStatus(enum.StrEnum):
-    """Status of a command, in order of precedence: the first that applies."""
-
-    OVERLOADED = "OVERLOADED"
-    """The queue of calls for the store is full. The draw was not read."""
-    UNKNOWN_DRAW = "UNKNOWN_DRAW"
-    """The draw does not exist, or the store has deleted it."""
-    DRAW_OVER = "DRAW_OVER"
-    """The draw would be deleted at once."""
-    NOT_OPEN = "NOT_OPEN"
-    """Applications are accepted from ``retry_at_ms``."""
-    APPLICATIONS_CLOSED = "APPLICATIONS_CLOSED"
-    """The time to apply or withdraw is over."""
-    STILL_OPEN = "STILL_OPEN"
-    """Applications are accepted until ``retry_at_ms``."""
-    NOT_CLOSED = "NOT_CLOSED"
-    """The draw must be closed first."""
-    NOT_FROZEN = "NOT_FROZEN"
-    """The draw must be frozen before the seed is revealed."""
-    CONFLICT = "CONFLICT"
-    """An earlier command had other arguments, or the arguments do not match the commitment or the applications."""
-    EPOCH_CHANGED = "EPOCH_CHANGED"
-    """The draw's store has failed over, so an earlier close or run may be lost. The outcome has the epoch to name."""
-    FROZEN = "FROZEN"
-    """The draw is frozen, so its capacities cannot change."""
-    PARTY_TOO_LARGE = "PARTY_TOO_LARGE"
-    """The party has more applicants than ``party_max``."""
-    TOO_MANY_CHOICES = "TOO_MANY_CHOICES"
-    """The application has more preferences than ``choices_max``."""
-    NOT_IN_DRAW = "NOT_IN_DRAW"
-    """The day is not among those of the draw."""
-    NOT_FOUND = "NOT_FOUND"
-    """The applicant has no application."""
-    ALREADY_APPLIED = "ALREADY_APPLIED"
-    """An applicant is in another application."""
-    APPLICATION_LOST = "APPLICATION_LOST"
-    """The draw lost the expected version in a failover of its store. The outcome contains what the draw has."""
-    STALE = "STALE"
-    """The application has another version than the expected one. The outcome contains its version."""
-    DRAW_FULL = "DRAW_FULL"
-    """The draw has its most applications, or its most different preferences."""
-
-    APPLIED = "APPLIED"
-    """The application is stored under ``number`` and ``version``."""
-    WITHDRAWN = "WITHDRAWN"
-    """The application is withdrawn. Its number still belongs to its first applicant."""
-    DONE = "DONE"
-    """The operator's command was applied."""
-
-
-class DrawOutcome(msgspec.Struct, frozen=True, gc=False):
-    """Outcome of a command.
-
-    Attributes:
-        status: The status.
-        number: Number of the application, or 0.
-        version: Version of the application, or 0.
-        replayed: True if an earlier command had the same effect.
-        retry_at_ms: Time from which the command is possible, in milliseconds since 1970 (UTC), for ``NOT_OPEN`` and
-            ``STILL_OPEN``.
-        quotas: Quotas and units of the day that ``OfferDay`` names, as they are recorded.
-        tokens: Pseudonyms of the applicants in published files. The workflow adds them; the ledger does not know their
-            key.
-        epoch: Epoch of the draw in which the application got this version; for ``EPOCH_CHANGED`` the present epoch of
-            the draw; otherwise 0.
-    """
-
-    status: DrawStatus
-    number: int = 0
-    version: int = 0
-    replayed: bool = False
-    retry_at_ms: int = 0
-    quotas: Row = ()
-    tokens: tuple[str, ...] = ()
-    epoch: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """True if the command succeeded."""
-        return self.status in _SUCCESSES
-
-
-_SUCCESSES: Final = frozenset({DrawStatus.APPLIED, DrawStatus.WITHDRAWN, DrawStatus.DONE})
-
-
-class DrawPhase(enum.StrEnum):
-    """Phase of a draw, in order of time."""
-
-    ANNOUNCED = "announced"
-    """The draw accepts applications later."""
-    OPEN = "open"
-    """The draw accepts applications."""
-    CLOSED = "closed"
-    """The time to apply is over."""
-    FROZEN = "frozen"
-    """Applications and capacities are fixed. The seed is secret."""
-    REVEALED = "revealed"
-    """The seed is public."""
-
-
-class FrozenInputs(msgspec.Struct, frozen=True, gc=False):
-    """Inputs of a frozen draw; see :class:`FreezeDraw`."""
-
-    applications: int
-    applications_digest: str
-    capacities_digest: str
-
-
-class DrawView(msgspec.Struct, frozen=True):
-    """State of a draw at one moment.
-
-    Attributes:
-        draw: Id of the draw.
-        phase: Phase of the draw.
-        config: Settings of the draw.
-        applications: Applications that are not withdrawn.
-        applicants: Applicants of these applications.
-        last_number: Highest number of an application.
-        preferences: Different preferences of all applications.
-        offered_days: Offices and days whose capacities are recorded.
-        frozen: Inputs of the draw, once it is frozen.
-        seed: The seed in hex, once it is revealed.
-        entropy: The public entropy, once the seed is revealed.
-        epoch: Epoch of the draw, from 1. It grows when the draw may have lost its last changes.
-        frozen_epoch: Epoch in which the draw was frozen, or 0.
-        revealed_epoch: Epoch in which the seed was revealed, or 0.
-    """
-
-    draw: str
-    phase: DrawPhase
-    config: DrawConfig
-    applications: int
-    applicants: int
-    last_number: int
-    preferences: int
-    offered_days: int
-    frozen: FrozenInputs | None = None
-    seed: str = ""
-    entropy: str = ""
-    epoch: int = EPOCH_FIRST
-    frozen_epoch: int = 0
-    revealed_epoch: int = 0
-
-
-class StoredApplication(msgspec.Struct, frozen=True, gc=False):
-    """An application as the ledger stores it.
-
-    Attributes:
-        number: Number of the application.
-        version: Version of the application, from 1.
-        applicants: Keyed hashes of the applicants. Empty if it is withdrawn.
-        preferences: Numbers of the draw's preferences, from 1, the best one first. Empty if it is withdrawn.
-        epoch: Epoch of the draw in which the application got this version.
-    """
-
-    number: int
-    version: int
-    applicants: tuple[str, ...]
-    preferences: tuple[int, ...]
-    epoch: int = EPOCH_FIRST
-
-
-class FoundApplication(msgspec.Struct, frozen=True, gc=False):
-    """An application with its preferences, the best one first."""
-
-    application: StoredApplication
-    preferences: tuple[Preference, ...]
-
-
-# --- Queries -------------------------------------------------------------------------------------------------------
-
-
-class ReadDraw(msgspec.Struct, frozen=True, gc=False):
-    """Query the draw. Returns a :class:`DrawView`, or ``None`` if it does not exist."""
-
-
-class FindApplication(msgspec.Struct, frozen=True, gc=False):
-    """Query the application of an applicant, or the one that they withdrew.
-
-    Returns a :class:`FoundApplication`, or ``None``.
-    """
-
-    applicant: str
-
-    def __post_init__(self) -> None:
-        check_name(self.applicant, "applicant")
-
-
-class _Page(msgspec.Struct, frozen=True, gc=False):
-    after: int
-    limit: int = PAGE_MAX
-
-    def __post_init__(self) -> None:
-        check_integer(self.after, "after", 0, APPLICATIONS_MAX)
-        check_integer(self.limit, "limit", 1, PAGE_MAX)
-
-
-class ReadApplications(_Page, frozen=True, gc=False):
-    """Query the applications with the numbers ``after + 1`` to ``after + limit`` that are not withdrawn.
-
-    Returns a list of :class:`StoredApplication`.
-    """
-
-
-class ReadPreferences(_Page, frozen=True, gc=False):
-    """Query the preferences with the numbers ``after + 1`` to ``after + limit``.
-
-    Returns a list of :class:`Preference`.
-    """
-
-
-class ReadOfferedDays(_Page, frozen=True, gc=False):
-    """Query up to ``limit`` recorded capacities, without the first ``after`` of them.
-
-    Returns a list of :class:`OfferDay`.
-    """
-
-
-DrawQuery = ReadDraw | FindApplication | ReadApplications | ReadPreferences | ReadOfferedDays
-
-
-# --- State ---------------------------------------------------------------------------------------------------------
 
 
 class DrawLedger:

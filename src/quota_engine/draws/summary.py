@@ -8,7 +8,7 @@ import datetime
 
 import msgspec
 
-from quota_engine.draws.ledger import DrawPhase, DrawView
+from quota_engine.draws.queries import DrawPhase, DrawView
 
 
 class DrawSummary(msgspec.Struct, frozen=True):

@@ -6,8 +6,11 @@ __all__ = ["AsyncDraw", "Draw", "DrawMethods"]
 
 from collections.abc import Sequence
 
-from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawView, ReadDraw, address_of
+from quota_engine.draws.commands import DrawConfig
+from quota_engine.draws.ledger import address_of
 from quota_engine.draws.lottery import commitment_of
+from quota_engine.draws.outcomes import DrawOutcome
+from quota_engine.draws.queries import DrawView, ReadDraw
 from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Query, Store
 from quota_engine.workflows import draws

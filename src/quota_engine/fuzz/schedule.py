@@ -22,7 +22,7 @@ from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, reserve
 from quota_engine.domain.commands import Cancel, Confirm, MoveIn, Release, Reserve, SetCapacity
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, FindClaims, OpenMove, shards
-from quota_engine.draws.ledger import CreateDraw
+from quota_engine.draws.commands import CreateDraw
 from quota_engine.fuzz.faults import INCIDENTS, Faults
 from quota_engine.ports import Acknowledge, Lookup, Query, ReadConsumerGroup, View
 from quota_engine.waiting_room.machine import CallTickets, CreateRoom, JoinRoom, OpenRoom

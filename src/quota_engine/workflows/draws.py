@@ -47,6 +47,18 @@ from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.outcomes import DayView, Outcome, Status
 from quota_engine.domain.validation import DURATION_MS_MAX, check_integer
 from quota_engine.draws import lottery
+from quota_engine.draws.commands import (
+    VERSION_MAX,
+    CloseDraw,
+    CreateDraw,
+    DrawConfig,
+    FreezeDraw,
+    OfferDay,
+    RevealSeed,
+    Row,
+    SubmitApplication,
+    WithdrawApplication,
+)
 from quota_engine.draws.files import (
     ResultHead,
     digest_of,
@@ -56,32 +68,7 @@ from quota_engine.draws.files import (
     pseudonym_of,
     result_head,
 )
-from quota_engine.draws.ledger import (
-    PAGE_MAX,
-    VERSION_MAX,
-    CloseDraw,
-    CreateDraw,
-    DrawConfig,
-    DrawOutcome,
-    DrawQuery,
-    DrawStatus,
-    DrawView,
-    FindApplication,
-    FoundApplication,
-    FreezeDraw,
-    OfferDay,
-    ReadApplications,
-    ReadDraw,
-    ReadOfferedDays,
-    ReadPreferences,
-    RevealSeed,
-    Row,
-    StoredApplication,
-    SubmitApplication,
-    WithdrawApplication,
-    address_of,
-    outcome_of_receipt,
-)
+from quota_engine.draws.ledger import address_of, outcome_of_receipt
 from quota_engine.draws.lottery import (
     APPLICATIONS_MAX,
     Capacities,
@@ -91,6 +78,19 @@ from quota_engine.draws.lottery import (
     commitment_of,
     key_of,
     totals_of,
+)
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import (
+    PAGE_MAX,
+    DrawQuery,
+    DrawView,
+    FindApplication,
+    FoundApplication,
+    ReadApplications,
+    ReadDraw,
+    ReadOfferedDays,
+    ReadPreferences,
+    StoredApplication,
 )
 from quota_engine.ports import ApplyMany, Query, View
 from quota_engine.workflows.arguments import Applicants, Day

@@ -22,8 +22,9 @@ import pytest
 from quota_engine import DrawChoice
 from quota_engine.cli import main
 from quota_engine.client.calls import draws as client_calls
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus, RevealSeed
+from quota_engine.draws.commands import RevealSeed
 from quota_engine.draws.lottery import commitment_of
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
 from quota_engine.service.background.draw_publication import DrawFileCache
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.problems import DRAW_STATUS_PROBLEMS, PROBLEM_TYPES, Problem

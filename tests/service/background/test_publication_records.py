@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from quota_engine.conformance.random_draws import DRAW, SEED, TERMS
-from quota_engine.draws.ledger import DrawPhase, DrawView, FrozenInputs
+from quota_engine.draws.queries import DrawPhase, DrawView, FrozenInputs
 from quota_engine.service.background.publication_records import PublicationRecords
 from quota_engine.waiting_room.transcript import RoomTranscript, parse_transcript, verify
 from tests.waiting_room.test_transcript import AFTER, BEFORE, DURING, signed

@@ -32,7 +32,8 @@ from quota_engine.domain.commands import Command, Confirm, Release, SetCapacity
 from quota_engine.domain.cross_office_registry import Claim, FindClaims
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.outcomes import Status
-from quota_engine.draws.ledger import CreateDraw, ReadDraw
+from quota_engine.draws.commands import CreateDraw
+from quota_engine.draws.queries import ReadDraw
 from quota_engine.fuzz.faults import FaultSource
 from quota_engine.fuzz.lua_store import LuaServer
 from quota_engine.fuzz.network import VirtualNetwork

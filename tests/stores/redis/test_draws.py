@@ -18,28 +18,20 @@ from quota_engine import QuotaEngine
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.random_draws import CLOSES_AT_MS, OPENS_AT_MS, PREFERENCES, QUESTIONS, TERMS, walk
 from quota_engine.domain.validation import APPLICANTS_MAX
-from quota_engine.draws.ledger import (
-    OFFERED_DAYS_MAX,
+from quota_engine.draws.commands import (
     CloseDraw,
     CreateDraw,
     DrawCommand,
-    DrawLedger,
-    DrawOutcome,
-    DrawQuery,
-    DrawStatus,
     FreezeDraw,
     OfferDay,
-    ReadApplications,
-    ReadDraw,
     RevealSeed,
     SubmitApplication,
     WithdrawApplication,
-    address_of,
-    answer_query,
-    apply,
-    describe,
 )
+from quota_engine.draws.ledger import OFFERED_DAYS_MAX, DrawLedger, address_of, answer_query, apply, describe
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import DrawQuery, ReadApplications, ReadDraw
 from quota_engine.fuzz.lua_store import LuaServer, Refused
 from quota_engine.ports import AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (

@@ -18,7 +18,9 @@ from quota_engine.domain.commands import Confirm
 from quota_engine.domain.cross_office_registry import Claim, Drop, FindClaims
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.reconcile import Reconciliation
-from quota_engine.draws.ledger import CloseDraw, CreateDraw, DrawStatus, ReadDraw
+from quota_engine.draws.commands import CloseDraw, CreateDraw
+from quota_engine.draws.outcomes import DrawStatus
+from quota_engine.draws.queries import ReadDraw
 from quota_engine.ports import (
     ApplyMany,
     Audit,

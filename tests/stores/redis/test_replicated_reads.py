@@ -18,7 +18,8 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, pub
 from quota_engine.domain.commands import Confirm
 from quota_engine.domain.cross_office_registry import Claim, FindClaims
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.draws.ledger import CreateDraw, ReadDraw, SubmitApplication
+from quota_engine.draws.commands import CreateDraw, SubmitApplication
+from quota_engine.draws.queries import ReadDraw
 from quota_engine.ports import (
     ApplyMany,
     Audit,

@@ -22,9 +22,12 @@ from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import InvalidRequest, JobTimeout
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.validation import check_integer
+from quota_engine.draws.commands import DrawConfig
 from quota_engine.draws.files import applications_of_lines, capacities_of_json, result_of_lines
-from quota_engine.draws.ledger import DrawConfig, DrawOutcome, DrawStatus, DrawView, address_of
+from quota_engine.draws.ledger import address_of
 from quota_engine.draws.lottery import APPLICATIONS_MAX
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import DrawView
 from quota_engine.workflows.arguments import Applicants
 from quota_engine.workflows.draws import (
     NOTHING_AWARDED,

@@ -34,7 +34,8 @@ from quota_engine.api_schema.draws import (
     draw_outcome_body,
 )
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawView
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import DrawPhase, DrawView
 from quota_engine.service.api.common import OPERATORS, SERVICES, QueryParameters, get, post, put
 from quota_engine.service.background.draw_publication import (
     APPLICATIONS,

@@ -25,8 +25,8 @@ from typing import IO, Final, NamedTuple
 import msgspec
 
 from quota_engine.api_schema.draws import ApplicationResultBody, DrawChoiceBody, ProofBody, TotalsBody, choice_body
-from quota_engine.draws.ledger import DrawPhase, DrawView
 from quota_engine.draws.lottery import key_of, lot_of
+from quota_engine.draws.queries import DrawPhase, DrawView
 from quota_engine.engine.draws import AsyncDraw
 from quota_engine.service.http.etag import matches_etag
 from quota_engine.service.http.file_response import FileResponse

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from quota_engine.draws.ledger import DrawView
+from quota_engine.draws.queries import DrawView
 from quota_engine.waiting_room import transcript as room_transcript
 from quota_engine.waiting_room.transcript import RoomTranscript
 

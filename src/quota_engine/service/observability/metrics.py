@@ -17,7 +17,7 @@ from prometheus_client import ProcessCollector
 
 from quota_engine.admission import DecisionRecord
 from quota_engine.domain.outcomes import Status
-from quota_engine.draws.ledger import DrawStatus
+from quota_engine.draws.outcomes import DrawStatus
 from quota_engine.ports import Batch
 from quota_engine.service.observability.metric_families import (
     BATCH_SIZE_BOUNDS,

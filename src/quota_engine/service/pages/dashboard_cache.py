@@ -14,7 +14,7 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView
-from quota_engine.draws.ledger import DrawView
+from quota_engine.draws.queries import DrawView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.pages.opening_report import OpeningReport, read_opening
 from quota_engine.service.pages.reservation_history import ReservationHistory, read_history

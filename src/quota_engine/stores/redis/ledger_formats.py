@@ -25,7 +25,8 @@ from quota_engine.admission.token_bucket import TakeOutcome
 from quota_engine.domain.commands import Cancel, Decline, Expire, MoveOut, Release, RemoveApplicant, UndoMove
 from quota_engine.domain.cross_office_registry import PREFIX, CloseMove, Drop, RegistryResult, RegistryStatus
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus, WithdrawApplication
+from quota_engine.draws.commands import WithdrawApplication
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
 from quota_engine.stores.redis import keys, scripts
 from quota_engine.stores.redis.codecs import buckets, draws, office, registry, rooms
 from quota_engine.stores.redis.scripts import Script

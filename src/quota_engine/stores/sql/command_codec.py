@@ -14,7 +14,8 @@ import msgspec
 
 from quota_engine.admission.token_bucket import Buckets, ResetTokens, TakeOutcome, TakeTokens
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, OpenMove, Registry
-from quota_engine.draws.ledger import DrawCommand, DrawLedger
+from quota_engine.draws.commands import DrawCommand
+from quota_engine.draws.ledger import DrawLedger
 from quota_engine.stores.sql.entry_codec import DamagedLedger, decode, encode
 from quota_engine.stores.sql.office_codec import decode_charges, encode_charges
 from quota_engine.waiting_room.machine import RoomCommand, RoomState

@@ -25,8 +25,10 @@ from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import DayTerms, GuardScope, QuotaTerms, Reallocation, ReRelease, Reservation, Rules
 from quota_engine.domain.outcomes import AbandonedHolds
 from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
-from quota_engine.draws.ledger import DrawConfig, DrawLedger, FrozenInputs, StoredApplication
+from quota_engine.draws.commands import DrawConfig
+from quota_engine.draws.ledger import DrawLedger
 from quota_engine.draws.lottery import Preference
+from quota_engine.draws.queries import FrozenInputs, StoredApplication
 from quota_engine.stores.sql.entry_codec import DamagedLedger, encode, open_part, seal_part
 from quota_engine.stores.sql.office_codec import PARTY_FIELDS, ChoiceTable, choice_row
 from quota_engine.waiting_room.machine import RoomConfig, RoomState, TicketCall

@@ -13,7 +13,7 @@ from quota_engine.domain.commands import Reserve
 from quota_engine.domain.cross_office_registry import RegistryResult, RegistryStatus
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.draws.ledger import DrawOutcome, DrawStatus
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
 from quota_engine.ledger_kinds import BUCKETS, DRAW, OFFICE, REGISTRY, ROOM, kind_of
 from quota_engine.ports import Clock
 from quota_engine.stores.batching import BatchLimits

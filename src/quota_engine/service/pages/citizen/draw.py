@@ -19,7 +19,8 @@ from quota_engine.catalog import ResolvedOffice, Selection, choice_of, name_of, 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.identity import Pseudonyms
 from quota_engine.domain.model import Reservation
-from quota_engine.draws.ledger import DrawOutcome, DrawPhase, DrawStatus, DrawView
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import DrawPhase, DrawView
 from quota_engine.service.pages.citizen.base import CitizenPages
 from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.forms import read_form

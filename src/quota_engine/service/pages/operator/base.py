@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from quota_engine.catalog import ResolvedOffice
 from quota_engine.domain.errors import InvalidRequest, JobTimeout, OutcomeUnknown, QuotaEngineError
-from quota_engine.draws.ledger import DrawView
+from quota_engine.draws.queries import DrawView
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.observability.audit_log import recorded
 from quota_engine.service.pages.dashboard_cache import DashboardCache

@@ -12,32 +12,32 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from quota_engine.domain.epochs import EPOCH_FIRST, AdvanceEpoch
-from quota_engine.draws.ledger import (
+from quota_engine.draws.commands import (
     CloseDraw,
     CreateDraw,
     DrawConfig,
-    DrawLedger,
-    DrawOutcome,
+    FreezeDraw,
+    OfferDay,
+    RevealSeed,
+    Row,
+    SubmitApplication,
+    WithdrawApplication,
+)
+from quota_engine.draws.ledger import DrawLedger, phase_of
+from quota_engine.draws.lottery import Preference
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
+from quota_engine.draws.queries import (
     DrawQuery,
-    DrawStatus,
     DrawView,
     FindApplication,
     FoundApplication,
-    FreezeDraw,
     FrozenInputs,
-    OfferDay,
     ReadApplications,
     ReadDraw,
     ReadOfferedDays,
     ReadPreferences,
-    RevealSeed,
-    Row,
     StoredApplication,
-    SubmitApplication,
-    WithdrawApplication,
-    phase_of,
 )
-from quota_engine.draws.lottery import Preference
 from quota_engine.stores.redis.codecs.office import applicant_of_text, choice_of_text, text_of_applicant, text_of_choice
 
 _STATUS: Final = {str(status): status for status in DrawStatus}

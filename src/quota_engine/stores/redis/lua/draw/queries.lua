@@ -1,4 +1,4 @@
--- queries: reads one draw without changing it. Mirrors answer() of draws/ledger.py.
+-- queries: reads one draw without changing it. Mirrors answer_query() of draws/ledger.py.
 --
 -- KEYS  see ledger.lua
 -- ARGV  see shared/call.lua; each line is a question: its name and its fields, separated by tabs
