@@ -41,7 +41,7 @@ from quota_engine.ports import Query
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import ROOM
-from quota_engine.waiting_room.machine import CreateRoom, JoinRoom, ViewRoom
+from quota_engine.waiting_room.commands import CreateRoom, JoinRoom, ViewRoom
 from quota_engine.waiting_room.permutation import Permutation
 from quota_engine.waiting_room.ticket_status import POSITION_NONE
 from quota_engine.waiting_room.transcript import TranscriptWindow, verify

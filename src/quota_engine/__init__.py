@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from quota_engine.engine.token_buckets import AsyncTokenBuckets, TokenBuckets
     from quota_engine.engine.waiting_rooms import AsyncWaitingRoom, WaitingRoom
     from quota_engine.ports import RecordedEvent
-    from quota_engine.waiting_room.machine import RoomResult, RoomStatus
+    from quota_engine.waiting_room.results import RoomResult, RoomStatus
     from quota_engine.waiting_room.ticket_status import Chance, TicketPhase, TicketStatus
     from quota_engine.waiting_room.transcript import RoomTranscript
     from quota_engine.workflows.bucket_requests import LimitLevel, TakeResult
@@ -146,7 +146,7 @@ _NAMES_BY_MODULE: Final = {
     "engine.token_buckets": ("AsyncTokenBuckets", "TokenBuckets"),
     "engine.waiting_rooms": ("AsyncWaitingRoom", "WaitingRoom"),
     "ports": ("RecordedEvent",),
-    "waiting_room.machine": ("RoomResult", "RoomStatus"),
+    "waiting_room.results": ("RoomResult", "RoomStatus"),
     "waiting_room.ticket_status": ("Chance", "TicketPhase", "TicketStatus"),
     "waiting_room.transcript": ("RoomTranscript",),
     "workflows.bucket_requests": ("LimitLevel", "TakeResult"),

@@ -21,6 +21,7 @@ from quota_engine.domain.validation import check_name
 from quota_engine.draws import ledger
 from quota_engine.draws.commands import DRAW_CREATING_COMMANDS
 from quota_engine.waiting_room import machine
+from quota_engine.waiting_room.commands import CreateRoom
 
 
 class LedgerKind(NamedTuple):
@@ -52,7 +53,7 @@ OFFICE: Final = LedgerKind(
 )
 
 ROOM: Final = LedgerKind(
-    "~room", machine.RoomState, machine.apply, machine.answer_query, machine.describe, frozenset({machine.CreateRoom})
+    "~room", machine.RoomState, machine.apply, machine.answer_query, machine.describe, frozenset({CreateRoom})
 )
 
 DRAW: Final = LedgerKind(

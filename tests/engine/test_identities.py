@@ -16,7 +16,7 @@ from quota_engine.domain.model import Choice
 from quota_engine.draws.commands import DrawConfig, SubmitApplication
 from quota_engine.draws.lottery import Preference
 from quota_engine.draws.outcomes import DrawStatus
-from quota_engine.waiting_room.machine import RoomStatus
+from quota_engine.waiting_room.results import RoomStatus
 from tests.support.identities import NIK, SPELLINGS, nik
 from tests.support.multi_office import DAY as NATION_DAY
 from tests.support.multi_office import Nation

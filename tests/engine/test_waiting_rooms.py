@@ -32,7 +32,7 @@ from quota_engine.admission.tickets import RoomTickets, read_pass, read_ticket_i
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.ports import Query, StoreRequest
 from quota_engine.stores.memory import MemoryStore
-from quota_engine.waiting_room.machine import RoomView
+from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.transcript import position_of, verify
 from quota_engine.workflows.request_builder import RequestBuilder
 from quota_engine.workflows.room_view_cache import RoomViewCache

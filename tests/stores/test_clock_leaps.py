@@ -22,7 +22,7 @@ from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.sql.sqlite.connections import SqliteConnections
 from quota_engine.stores.sql.sync_store import SqlStore
-from quota_engine.waiting_room.machine import CreateRoom
+from quota_engine.waiting_room.commands import CreateRoom
 
 HOUR_MS = 3_600_000
 HALF_A_YEAR_MS = 182 * 24 * HOUR_MS

@@ -33,7 +33,7 @@ from quota_engine.catalog import catalog_from, day_terms
 from quota_engine.client import AsyncServiceClient, Retries, RoomChanged, ServiceClient
 from quota_engine.domain.model import Choice
 from quota_engine.service.http.auth import Role
-from quota_engine.waiting_room.machine import RoomView
+from quota_engine.waiting_room.results import RoomView
 from tests.support.draw_runs import (
     CLOSES_AT_MS,
     DAY_MS,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from quota_engine.conformance.random_rooms import OPENS_AT_MS, SEED, terms
-from quota_engine.waiting_room.machine import CallTickets, JoinRoom, OpenRoom, RoomConfig, RoomResult, SetPace
+from quota_engine.waiting_room.commands import CallTickets, JoinRoom, OpenRoom, RoomConfig, SetPace
+from quota_engine.waiting_room.results import RoomResult
 from quota_engine.waiting_room.transcript import TranscriptEpoch, TranscriptWindow
 from tests.support.bounds import Bounds, defaults_of, find_wrong_bounds
 

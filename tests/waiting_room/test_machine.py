@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms, walk
 from quota_engine.domain.epochs import AdvanceEpoch, epoch_of
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     ACTIVE_CALLS_MAX,
     TICKETS_PER_CALL_MAX,
     CallTickets,
@@ -23,15 +23,10 @@ from quota_engine.waiting_room.machine import (
     CreateRoom,
     JoinRoom,
     OpenRoom,
-    RoomState,
-    RoomStatus,
-    RoomView,
     ViewRoom,
-    answer_query,
-    apply,
-    describe,
-    tickets_ordered,
 )
+from quota_engine.waiting_room.machine import RoomState, answer_query, apply, describe, tickets_ordered
+from quota_engine.waiting_room.results import RoomStatus, RoomView
 from tests.support import room_oracle
 from tests.support.effort import examples
 

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms
-from quota_engine.waiting_room.machine import INDEX_NONE, RoomView, TicketCall
+from quota_engine.waiting_room.commands import INDEX_NONE
 from quota_engine.waiting_room.polling import POLL_MS_MAX, POLLS_PER_S, room_poll_after_ms, ticket_poll_after_ms
+from quota_engine.waiting_room.results import RoomView, TicketCall
 from quota_engine.waiting_room.ticket_status import TicketPhase, ticket_status
 
 HOUR_MS = 3_600_000

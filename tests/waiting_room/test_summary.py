@@ -9,7 +9,7 @@ import pytest
 from quota_engine import ManualClock, QuotaEngine, load_catalog
 from quota_engine.catalog import day_terms
 from quota_engine.domain.outcomes import DayView
-from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN
+from quota_engine.waiting_room.commands import PLACES_LEFT_UNKNOWN
 from quota_engine.waiting_room.summary import RoomPhase, RoomSummary, room_opening_times, summarize_room
 from quota_engine.workflows.room_config import RoomSettings
 

@@ -10,7 +10,7 @@ import pytest
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView, QuotaView
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     PLACES_LEFT_UNKNOWN,
     TICKETS_PER_CALL_MAX,
     CallTickets,
@@ -18,14 +18,12 @@ from quota_engine.waiting_room.machine import (
     CreateRoom,
     JoinRoom,
     OpenRoom,
-    RoomState,
-    RoomView,
     ViewRoom,
-    answer_query,
-    apply,
 )
+from quota_engine.waiting_room.machine import RoomState, answer_query, apply
 from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.pacing import count_places_left, next_pace
+from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.ticket_status import (
     Chance,
     TicketPhase,

@@ -10,16 +10,8 @@ import pytest
 
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEED, terms
 from quota_engine.domain.errors import InvalidRequest
-from quota_engine.waiting_room.machine import (
-    CloseRoom,
-    CreateRoom,
-    JoinRoom,
-    OpenRoom,
-    RoomState,
-    ViewRoom,
-    answer_query,
-    apply,
-)
+from quota_engine.waiting_room.commands import CloseRoom, CreateRoom, JoinRoom, OpenRoom, ViewRoom
+from quota_engine.waiting_room.machine import RoomState, answer_query, apply
 from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.transcript import (
     RoomTranscript,

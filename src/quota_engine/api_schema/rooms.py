@@ -24,15 +24,15 @@ from msgspec import Meta
 from quota_engine.api_schema.base import Id, Identity, OptionalId, RequestBody, ResponseBody, TimeMs
 from quota_engine.api_schema.tickets import PollAfter, TicketStatusBody
 from quota_engine.domain.epochs import EPOCH_MAX
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     OPEN_MS_MAX,
     PER_MINUTE_MAX,
     RETENTION_MS_MAX,
     TICKETS_MAX,
     TICKETS_PER_CALL_MAX,
-    RoomView,
 )
 from quota_engine.waiting_room.polling import room_poll_after_ms
+from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.summary import RoomPhase, room_phase
 from quota_engine.workflows.room_config import RoomSettings
 

@@ -9,8 +9,8 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from quota_engine.api_schema.base import ResponseBody
-from quota_engine.waiting_room.machine import RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
+from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.ticket_status import Chance, TicketPhase, TicketStatus
 
 _MINUTE_MS: Final = 60_000

@@ -18,7 +18,7 @@ from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json
 from quota_engine.cli.room_control import close_room, open_room, pace_room
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_integer
-from quota_engine.waiting_room.machine import TICKETS_MAX
+from quota_engine.waiting_room.commands import TICKETS_MAX
 from quota_engine.waiting_room.transcript import RoomTranscript, Verification, parse_transcript, position_of
 from quota_engine.waiting_room.transcript import verify as verify_transcript
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from quota_engine.cli.output import BAD_FINDING, DONE, AsJson, print_json
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
-from quota_engine.waiting_room.machine import RoomStatus
+from quota_engine.waiting_room.results import RoomStatus
 
 _REASONS = {
     RoomStatus.ROOM_CLOSED: "the room is closed",

@@ -26,7 +26,7 @@ from quota_engine.domain.errors import InvalidRequest, QuotaEngineError
 from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.draws.queries import DrawPhase
 from quota_engine.draws.summary import DrawSummary
-from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN
+from quota_engine.waiting_room.commands import PLACES_LEFT_UNKNOWN
 from quota_engine.waiting_room.summary import RoomPhase, RoomSummary
 
 if TYPE_CHECKING:

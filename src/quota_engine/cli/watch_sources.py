@@ -19,8 +19,9 @@ from quota_engine.draws.ledger import address_of as draw_address
 from quota_engine.draws.queries import DrawView, ReadDraw
 from quota_engine.draws.summary import DrawSummary, summarize_draw
 from quota_engine.ports import Audit, Query, Store, View
-from quota_engine.waiting_room.machine import RoomStatus, ViewRoom
+from quota_engine.waiting_room.commands import ViewRoom
 from quota_engine.waiting_room.releases import room_id
+from quota_engine.waiting_room.results import RoomStatus
 from quota_engine.waiting_room.summary import RoomSummary, room_opening_times, summarize_room
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.domain.epochs import AdvanceEpoch
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     CallTickets,
     CloseRoom,
     CreateRoom,

@@ -100,7 +100,8 @@ from quota_engine.ports import (
     TrimEvents,
     View,
 )
-from quota_engine.waiting_room.machine import CreateRoom, RoomState
+from quota_engine.waiting_room.commands import CreateRoom
+from quota_engine.waiting_room.machine import RoomState
 from quota_engine.waiting_room.machine import answer_query as answer_room_query
 from quota_engine.waiting_room.machine import apply as apply_to_room
 from quota_engine.waiting_room.machine import describe as describe_room

@@ -12,7 +12,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.generators import Answer, Request, drive, drive_async
 from quota_engine.method_binding import AsyncBound, SyncBound, async_method, sync_method
 from quota_engine.ports import AsyncStore, Store
-from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
+from quota_engine.waiting_room.results import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.ticket_status import TicketStatus
 from quota_engine.waiting_room.transcript import RoomTranscript, transcript_of
 from quota_engine.workflows import waiting_rooms

@@ -25,7 +25,7 @@ from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, Fi
 from quota_engine.draws.commands import CreateDraw
 from quota_engine.fuzz.faults import INCIDENTS, Faults
 from quota_engine.ports import Acknowledge, Lookup, Query, ReadConsumerGroup, View
-from quota_engine.waiting_room.machine import CallTickets, CreateRoom, JoinRoom, OpenRoom
+from quota_engine.waiting_room.commands import CallTickets, CreateRoom, JoinRoom, OpenRoom
 
 BEGINS_AT_MS: Final = OPENS_AT_MS - 130_000
 """The store's clock at the beginning of a run with commands, in milliseconds since 1970."""

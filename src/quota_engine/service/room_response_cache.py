@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from quota_engine.api_schema.rooms import room_body
 from quota_engine.service.http.responses import ApiResponse, etag_response
 from quota_engine.service.shared_cache import SharedCache
-from quota_engine.waiting_room.machine import RoomView
+from quota_engine.waiting_room.results import RoomView
 
 _ROOMS_MAX: Final = 1_000
 

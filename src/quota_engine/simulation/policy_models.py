@@ -21,6 +21,8 @@ from quota_engine.simulation.rng import SEED_PREFIX, stream
 from quota_engine.simulation.scenario import PolicyName, Scenario
 from quota_engine.simulation.supply import Supply
 from quota_engine.waiting_room import machine, order, pacing
+from quota_engine.waiting_room.commands import CallTickets, CloseRoom, CreateRoom, JoinRoom, OpenRoom, RoomConfig
+from quota_engine.waiting_room.results import RoomStatus
 
 ADMIT: Final = -1
 """The request goes on to the engine."""
@@ -264,7 +266,7 @@ class _WaitingRoomModel(_ImmediateModel):
         commitment = order.commitment_of(self._seed)
         closes_ms = opens_ms + _ROOM_OPEN_H * 3_600_000
         turn_ms = round(settings.turn_s * 1000)
-        room_config = machine.RoomConfig(
+        room_config = RoomConfig(
             office=supply.office_days[0].office,
             first_day=min(each.day for each in supply.office_days),
             last_day=max(each.day for each in supply.office_days),
@@ -281,7 +283,7 @@ class _WaitingRoomModel(_ImmediateModel):
             burst=settings.per_s,
         )
         self._state = machine.RoomState()
-        machine.apply(self._state, machine.CreateRoom(room_config), supply.opening_ms + now_us // 1000)
+        machine.apply(self._state, CreateRoom(room_config), supply.opening_ms + now_us // 1000)
         self._orders = order.RoomOrder(f"sim-{number}", commitment, "", self._seed, self._late_seed)
         self._is_open = True
         self._agent_of_ticket, self._joined_us = [], {}
@@ -294,10 +296,10 @@ class _WaitingRoomModel(_ImmediateModel):
         if not self._is_open or self._admitted[index]:
             return ADMIT
         now_ms = self._opening.supply.opening_ms + now_us // 1000
-        result = machine.apply(self._state, machine.JoinRoom(f"p{index}"), now_ms)
-        if result.status is machine.RoomStatus.NOT_OPEN:
+        result = machine.apply(self._state, JoinRoom(f"p{index}"), now_ms)
+        if result.status is RoomStatus.NOT_OPEN:
             return NOT_OPEN
-        if result.status is not machine.RoomStatus.JOINED:
+        if result.status is not RoomStatus.JOINED:
             return SOLD_OUT
         if not result.replayed:
             self._agent_of_ticket.append(index)
@@ -309,7 +311,7 @@ class _WaitingRoomModel(_ImmediateModel):
         opening, state, opening_ms = self._opening, self._state, self._opening.supply.opening_ms
         now_ms = opening_ms + now_us // 1000
         if not state.seed:
-            machine.apply(state, machine.OpenRoom(self._seed), now_ms)
+            machine.apply(state, OpenRoom(self._seed), now_ms)
         places_left, places_coming = opening.count_places()
         if state.called_count < state.tickets:
             self._busy_us = now_us
@@ -318,7 +320,7 @@ class _WaitingRoomModel(_ImmediateModel):
             self._close(now_ms, now_us)
             return -1
         pace = pacing.next_pace(machine.view_of(state, now_ms), places_left, _STORE_LATENCY_MS)
-        machine.apply(state, machine.CallTickets(pace.per_minute, pace.tickets_max, places_left), now_ms)
+        machine.apply(state, CallTickets(pace.per_minute, pace.tickets_max, places_left), now_ms)
         self._append_ordered(now_ms)
         while self._called < min(state.called_count, len(self._ordered_agents)):
             index = self._ordered_agents[self._called]
@@ -345,7 +347,7 @@ class _WaitingRoomModel(_ImmediateModel):
         self._ordered = ordered
 
     def _close(self, now_ms: int, now_us: int) -> None:
-        machine.apply(self._state, machine.CloseRoom(self._late_seed), now_ms)
+        machine.apply(self._state, CloseRoom(self._late_seed), now_ms)
         self._is_open = False
         for index in self._agent_of_ticket:
             if not self._admitted[index]:

@@ -22,28 +22,7 @@ states the rules.
 from __future__ import annotations
 
 __all__ = [
-    "ACTIVE_CALLS_MAX",
-    "INDEX_NONE",
-    "OPEN_MS_MAX",
-    "PLACES_LEFT_UNKNOWN",
-    "TICKETS_MAX",
-    "TICKETS_PER_CALL_MAX",
-    "CallTickets",
-    "CloseRoom",
-    "CreateRoom",
-    "FindTicket",
-    "JoinRoom",
-    "OpenRoom",
-    "RoomCommand",
-    "RoomConfig",
-    "RoomQuery",
-    "RoomResult",
     "RoomState",
-    "RoomStatus",
-    "RoomView",
-    "SetPace",
-    "TicketCall",
-    "ViewRoom",
     "answer_query",
     "apply",
     "describe",
@@ -52,373 +31,28 @@ __all__ = [
     "window_at",
 ]
 
-import enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
-from quota_engine.domain.commands import DAY_MAX
-from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, AdvanceEpoch, EpochStart, add_epoch, epoch_of
-from quota_engine.domain.validation import CAPACITY_MAX, TIME_MS_MAX, check_integer, check_name
-from quota_engine.waiting_room.order import check_entropy, check_seed, commitment_of, seed_of
-from quota_engine.waiting_room.permutation import SIZE_MAX
-
-TICKETS_MAX: Final = SIZE_MAX
-OPEN_MS_MAX: Final = 7 * 86_400_000
-"""The longest time from the opening to the close."""
-WINDOWS_MAX: Final = 4096
-WINDOW_MS_MIN: Final = 1_000
-ACTIVE_CALLS_MAX: Final = 512
-"""The most calls whose turns have not ended: the upper bound of ``turn_ms / step_ms``."""
-PER_MINUTE_MAX: Final = 6_000_000
-TICKETS_PER_CALL_MAX: Final = 1_000_000
-DAYS_MAX: Final = 62
-RETENTION_MS_MAX: Final = 366 * 86_400_000
-PLACES_LEFT_MAX: Final = CAPACITY_MAX * DAYS_MAX
-PLACES_LEFT_UNKNOWN: Final = -1
-INDEX_NONE: Final = -1
-_MINUTE_MS: Final = 60_000
-
-
-class RoomConfig(msgspec.Struct, frozen=True):
-    """Settings of a room. They are fixed when the room is created.
-
-    Moments are in milliseconds since 1970 (UTC).
-
-    Attributes:
-        office: Id of the office that the room serves.
-        first_day: First day that the room serves (a date's ordinal).
-        last_day: Last day that the room serves (a date's ordinal). At most 62 days from the first.
-        join_opens_at_ms: Time from which the room gives tickets.
-        opens_at_ms: Time at which the room opens.
-        closes_at_ms: Time at which the room closes. At most 7 days after the opening.
-        forget_at_ms: Time at which the store deletes the room.
-        commitment: Hash that commits to both seeds; see :mod:`quota_engine.waiting_room.order`.
-        key_id: Id of the secret from which the seeds are derived.
-        nonce: Id from which the seeds are derived. It follows from the settings that are public.
-        entropy_source: Public source of entropy. The room opens only with a text from it. ``""``: no entropy is used.
-        channel: Channel of the places that the room is for.
-        group: Applicant group of the places that the room is for. ``""``: all applicants.
-        tickets_max: The most tickets that the room gives.
-        window_ms: Length of the windows into which tickets fall after the opening, in milliseconds.
-        step_ms: The shortest time between two calls, in milliseconds (100 to 60,000).
-        turn_ms: Length of a turn, in milliseconds.
-        pass_grace_ms: Time for which a pass stays valid after its turn, in milliseconds.
-        per_minute_min: Lowest pace, in tickets a minute.
-        per_minute_max: Highest pace, in tickets a minute.
-        burst: The most tickets of one call.
-        latency_max_ms: Response time of the store above which the pace falls, in milliseconds.
-        calls_per_100_places: Called tickets without a place that are allowed for 100 places left.
-        units_max: The most places that one ticket can take (1 to 100).
-
-    Raises:
-        InvalidRequest: A value is out of its range.
-    """
-
-    office: str
-    first_day: int
-    last_day: int
-    join_opens_at_ms: int
-    opens_at_ms: int
-    closes_at_ms: int
-    forget_at_ms: int
-    commitment: str
-    key_id: str
-    nonce: str
-    entropy_source: str = ""
-    channel: str = "online"
-    group: str = ""
-    tickets_max: int = TICKETS_MAX
-    window_ms: int = 10_000
-    step_ms: int = 1_000
-    turn_ms: int = 300_000
-    pass_grace_ms: int = 900_000
-    per_minute_min: int = 60
-    per_minute_max: int = 6_000
-    burst: int = 200
-    latency_max_ms: int = 200
-    calls_per_100_places: int = 150
-    units_max: int = 1
-
-    def __post_init__(self) -> None:
-        check_name(self.office, "office")
-        check_integer(self.first_day, "first_day", 1, DAY_MAX)
-        check_integer(self.last_day, "last_day", self.first_day, self.first_day + DAYS_MAX - 1)
-        check_integer(self.join_opens_at_ms, "join_opens_at_ms", 0, TIME_MS_MAX)
-        check_integer(self.opens_at_ms, "opens_at_ms", self.join_opens_at_ms, TIME_MS_MAX)
-        check_integer(self.closes_at_ms, "closes_at_ms", self.opens_at_ms + 1, self.opens_at_ms + OPEN_MS_MAX)
-        check_seed(self.commitment, "commitment")
-        check_name(self.key_id, "key_id")
-        check_name(self.nonce, "nonce")
-        check_entropy(self.entropy_source, "entropy_source")
-        check_name(self.channel, "channel")
-        if self.group:
-            check_name(self.group, "group")
-        check_integer(self.tickets_max, "tickets_max", 1, TICKETS_MAX)
-        window_ms_min = max(WINDOW_MS_MIN, -(-(self.closes_at_ms - self.opens_at_ms) // WINDOWS_MAX))
-        check_integer(self.window_ms, "window_ms", window_ms_min, OPEN_MS_MAX)
-        check_integer(self.step_ms, "step_ms", 100, 60_000)
-        check_integer(self.turn_ms, "turn_ms", self.step_ms, self.step_ms * ACTIVE_CALLS_MAX)
-        check_integer(self.pass_grace_ms, "pass_grace_ms", 1_000, OPEN_MS_MAX)
-        check_integer(
-            self.forget_at_ms,
-            "forget_at_ms",
-            self.closes_at_ms + self.turn_ms + self.pass_grace_ms,
-            self.closes_at_ms + RETENTION_MS_MAX,
-        )
-        check_integer(self.per_minute_min, "per_minute_min", 1, PER_MINUTE_MAX)
-        check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
-        # A smaller burst could not keep up the highest pace from step to step.
-        check_integer(self.burst, "burst", -(-self.per_minute_max * self.step_ms // _MINUTE_MS), TICKETS_PER_CALL_MAX)
-        check_integer(self.latency_max_ms, "latency_max_ms", 1, 60_000)
-        check_integer(self.calls_per_100_places, "calls_per_100_places", 1, 100_000)
-        check_integer(self.units_max, "units_max", 1, 100)
-
-
-# --- Commands, the query and results -------------------------------------------------------------------------------
-
-
-class CreateRoom(msgspec.Struct, frozen=True):
-    """Create the room. Replayed if it exists with the same settings."""
-
-    config: RoomConfig
-
-
-class JoinRoom(msgspec.Struct, frozen=True, gc=False):
-    """Take a ticket. An applicant who has one gets the same ticket again.
-
-    Attributes:
-        applicant: Keyed hash of the applicant.
-        replaces_ticket: Index of a ticket that missed its turn, to get a new one behind. ``INDEX_NONE`` otherwise.
-        replaces_epoch: Epoch of that ticket.
-    """
-
-    applicant: str
-    replaces_ticket: int = INDEX_NONE
-    replaces_epoch: int = EPOCH_FIRST
-
-    def __post_init__(self) -> None:
-        check_name(self.applicant, "applicant")
-        if self.replaces_ticket != INDEX_NONE:
-            check_integer(self.replaces_ticket, "replaces_ticket", 0, TICKETS_MAX - 1)
-            check_integer(self.replaces_epoch, "replaces_epoch", EPOCH_FIRST, EPOCH_MAX)
-
-
-class OpenRoom(msgspec.Struct, frozen=True):
-    """Open the room by revealing its seed.
-
-    Attributes:
-        seed: The seed, in hex.
-        entropy: Text from the entropy source. ``""`` if the room uses none.
-        epoch: Epoch of the room that the sender has seen. 0: the first one.
-    """
-
-    seed: str
-    entropy: str = ""
-    epoch: int = 0
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed, "seed")
-        check_entropy(self.entropy, "entropy")
-        check_integer(self.epoch, "epoch", 0, EPOCH_MAX)
-
-
-class CallTickets(msgspec.Struct, frozen=True, gc=False):
-    """Call the next tickets and set the pace, if ``step_ms`` has passed since the last step.
-
-    The pace up to now decides how many tickets are called.
-
-    Attributes:
-        per_minute: Pace from now on, in tickets a minute. The room's bounds limit it.
-        tickets_max: The most tickets to call.
-        places_left: Places left, or ``PLACES_LEFT_UNKNOWN``.
-    """
-
-    per_minute: int
-    tickets_max: int = TICKETS_PER_CALL_MAX
-    places_left: int = PLACES_LEFT_UNKNOWN
-
-    def __post_init__(self) -> None:
-        check_integer(self.per_minute, "per_minute", 0, PER_MINUTE_MAX)
-        check_integer(self.tickets_max, "tickets_max", 0, TICKETS_PER_CALL_MAX)
-        if self.places_left != PLACES_LEFT_UNKNOWN:
-            check_integer(self.places_left, "places_left", 0, PLACES_LEFT_MAX)
-
-
-class CloseRoom(msgspec.Struct, frozen=True):
-    """Close the room and reveal its closing seed, in hex."""
-
-    closing_seed: str
-
-    def __post_init__(self) -> None:
-        check_seed(self.closing_seed, "closing_seed")
-
-
-class SetPace(msgspec.Struct, frozen=True, gc=False):
-    """Replace the bounds of the pace, in tickets a minute. They take precedence over the room's settings."""
-
-    per_minute_min: int
-    per_minute_max: int
-
-    def __post_init__(self) -> None:
-        check_integer(self.per_minute_min, "per_minute_min", 1, PER_MINUTE_MAX)
-        check_integer(self.per_minute_max, "per_minute_max", self.per_minute_min, PER_MINUTE_MAX)
-
-
-RoomCommand = CreateRoom | JoinRoom | OpenRoom | CallTickets | CloseRoom | SetPace | AdvanceEpoch
-
-
-class ViewRoom(msgspec.Struct, frozen=True, gc=False):
-    """Query the state of the room."""
-
-
-class FindTicket(msgspec.Struct, frozen=True, gc=False):
-    """Query the ticket that the room has of an applicant, and the epoch of the room.
-
-    Attributes:
-        applicant: Keyed hash of the applicant.
-    """
-
-    applicant: str
-
-    def __post_init__(self) -> None:
-        check_name(self.applicant, "applicant")
-
-
-RoomQuery = ViewRoom | FindTicket
-
-
-class RoomStatus(enum.StrEnum):
-    """Status of a result, in order of precedence: the first that applies."""
-
-    __hash__ = str.__hash__
-
-    OVERLOADED = "OVERLOADED"
-    """The queue of calls for this room's store is full. The room was not read."""
-    NOT_FOUND = "NOT_FOUND"
-    """The room does not exist, or the store has deleted it."""
-    CONFLICT = "CONFLICT"
-    """The room exists with other settings, the seed does not match the commitment, or the entropy differs."""
-    ROOM_CLOSED = "ROOM_CLOSED"
-    """The room has closed."""
-    NOT_OPEN = "NOT_OPEN"
-    """The command is possible from ``retry_at_ms``."""
-    EPOCH_CHANGED = "EPOCH_CHANGED"
-    """The room's store has failed over, so an earlier opening may be lost. Open the room with the entropy of that
-    opening, and name the present epoch."""
-    FULL = "FULL"
-    """The room has given all its tickets."""
-    NOT_JOINED = "NOT_JOINED"
-    """The applicant has no ticket."""
-    JOINED = "JOINED"
-    """The applicant has the ticket ``index`` of ``epoch``."""
-    DONE = "DONE"
-    """The command was carried out, or the query answered."""
-
-
-class TicketCall(NamedTuple):
-    """One call: the time, the called count after it, and the places left then (or ``PLACES_LEFT_UNKNOWN``)."""
-
-    at_ms: int
-    called_count: int
-    places_left: int
-
-
-class RoomView(msgspec.Struct, frozen=True):
-    """State of a room at one moment. All polls of the room are answered from one view.
-
-    Moments are in milliseconds since 1970 (UTC), and 0 if they have not come. Seeds are ``""`` until they are revealed.
-
-    Attributes:
-        now_ms: Time of the view.
-        changed_at_ms: Time of the room's last change. No later change can have an earlier time.
-        config: Settings of the room.
-        tickets: Tickets given so far.
-        windows: Number and first ticket index of each window that has tickets.
-        seed: Seed that orders the tickets of window 0.
-        entropy: Text from the entropy source.
-        opened_at_ms: Time at which the room opened.
-        called_count: Tickets called so far.
-        turns_ended: Called tickets whose turn had ended at the last step.
-        calls: Calls whose turns had not ended at the last step.
-        tokens: Unused pace from before the last step, in 1/60,000 of a ticket.
-        per_minute: Pace, in tickets a minute.
-        last_step_at_ms: Time of the last ``CallTickets`` that took effect.
-        places_left: Places left, or ``PLACES_LEFT_UNKNOWN``.
-        closed_at_ms: Time at which the room was closed.
-        closing_seed: Seed that orders the tickets of later windows.
-        pace_min: Lowest pace that an operator set, or 0.
-        pace_max: Highest pace that an operator set, or 0.
-        epoch: Epoch of the room, from 1. It grows when the room may have lost its last changes.
-        epoch_starts: Each epoch above 1, and the number of tickets at its start; without epochs that gave no ticket.
-    """
-
-    now_ms: int
-    changed_at_ms: int
-    config: RoomConfig
-    tickets: int
-    windows: tuple[tuple[int, int], ...]
-    seed: str
-    entropy: str
-    opened_at_ms: int
-    called_count: int
-    turns_ended: int
-    calls: tuple[TicketCall, ...]
-    tokens: int
-    per_minute: int
-    last_step_at_ms: int
-    places_left: int
-    closed_at_ms: int
-    closing_seed: str
-    pace_min: int = 0
-    pace_max: int = 0
-    epoch: int = EPOCH_FIRST
-    epoch_starts: tuple[EpochStart, ...] = ()
-
-    @property
-    def per_minute_min(self) -> int:
-        """Lowest pace that is allowed, in tickets a minute."""
-        return self.pace_min or self.config.per_minute_min
-
-    @property
-    def per_minute_max(self) -> int:
-        """Highest pace that is allowed, in tickets a minute."""
-        return self.pace_max or self.config.per_minute_max
-
-    @property
-    def is_closed(self) -> bool:
-        """True if the room was closed, or if its closing time has passed."""
-        return bool(self.closed_at_ms) or self.now_ms >= self.config.closes_at_ms
-
-
-class RoomResult(msgspec.Struct, frozen=True, gc=False):
-    """Result of a command or query.
-
-    Attributes:
-        status: The status.
-        index: Index of the ticket, for ``JOINED``.
-        replayed: True if an earlier command had the same effect.
-        retry_at_ms: Time from which the command is possible, for ``NOT_OPEN``.
-        view: The room after the command, for ``DONE``.
-        epoch: Epoch in which the room gave the ticket, for ``JOINED``; otherwise 0.
-        room_epoch: Epoch of the room, for ``FindTicket`` and ``EPOCH_CHANGED``; otherwise 0.
-    """
-
-    status: RoomStatus
-    index: int = INDEX_NONE
-    replayed: bool = False
-    retry_at_ms: int = 0
-    view: RoomView | None = None
-    epoch: int = 0
-    room_epoch: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """True if the command or query succeeded."""
-        return self.status in (RoomStatus.JOINED, RoomStatus.DONE)
-
-
-# --- State ---------------------------------------------------------------------------------------------------------
+from quota_engine.domain.epochs import EPOCH_FIRST, AdvanceEpoch, EpochStart, add_epoch, epoch_of
+from quota_engine.waiting_room.commands import (
+    INDEX_NONE,
+    MINUTE_MS,
+    PLACES_LEFT_UNKNOWN,
+    CallTickets,
+    CloseRoom,
+    CreateRoom,
+    JoinRoom,
+    OpenRoom,
+    RoomCommand,
+    RoomConfig,
+    RoomQuery,
+    SetPace,
+    ViewRoom,
+)
+from quota_engine.waiting_room.order import commitment_of, seed_of
+from quota_engine.waiting_room.results import RoomResult, RoomStatus, RoomView, TicketCall
 
 
 class RoomState:
@@ -675,9 +309,9 @@ def _call_tickets(state: RoomState, config: RoomConfig, command: CallTickets, no
 
     # From here on it must succeed.
     pace_min, pace_max = state.pace_min or config.per_minute_min, state.pace_max or config.per_minute_max
-    tokens = min(_burst(config, pace_max) * _MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
-    count = min(tokens // _MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.tickets_max)
-    state.tokens = tokens - count * _MINUTE_MS
+    tokens = min(_burst(config, pace_max) * MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
+    count = min(tokens // MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.tickets_max)
+    state.tokens = tokens - count * MINUTE_MS
     state.per_minute = min(max(command.per_minute, pace_min), pace_max)
     state.last_step_at_ms = state.now_ms = now_ms
     if command.places_left != PLACES_LEFT_UNKNOWN:
@@ -696,7 +330,7 @@ def _call_tickets(state: RoomState, config: RoomConfig, command: CallTickets, no
 
 def _burst(config: RoomConfig, per_minute_max: int) -> int:
     """Return the most tickets of one call. An operator may raise the highest pace above what ``burst`` allows."""
-    return max(config.burst, -(-per_minute_max * config.step_ms // _MINUTE_MS))
+    return max(config.burst, -(-per_minute_max * config.step_ms // MINUTE_MS))
 
 
 def _set_pace(state: RoomState, config: RoomConfig, command: SetPace, now_ms: int) -> RoomResult:
@@ -708,7 +342,7 @@ def _set_pace(state: RoomState, config: RoomConfig, command: SetPace, now_ms: in
 
     # From here on it must succeed.
     state.pace_min, state.pace_max, state.now_ms = pace_min, pace_max, now_ms
-    state.tokens = min(state.tokens, _burst(config, pace_max) * _MINUTE_MS)
+    state.tokens = min(state.tokens, _burst(config, pace_max) * MINUTE_MS)
     if state.seed:
         state.per_minute = min(max(state.per_minute, pace_min), pace_max)
     return _done(state, now_ms)

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import DayView
-from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, TICKETS_PER_CALL_MAX, RoomView
+from quota_engine.waiting_room.commands import PLACES_LEFT_UNKNOWN, TICKETS_PER_CALL_MAX
+from quota_engine.waiting_room.results import RoomView
 
 _RAISES_TO_MAX: Final = 16
 """Steps in which the pace rises from its lower to its upper bound."""

@@ -20,7 +20,7 @@ __all__ = ["POLLS_PER_S", "POLL_MS_MAX", "room_poll_after_ms", "ticket_poll_afte
 from bisect import bisect_right
 from typing import Final
 
-from quota_engine.waiting_room.machine import RoomView
+from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
 POLLS_PER_S: Final = 5_000

@@ -15,7 +15,8 @@ from typing import Final
 import msgspec
 
 from quota_engine.domain.outcomes import DayView
-from quota_engine.waiting_room.machine import OPEN_MS_MAX, RoomView
+from quota_engine.waiting_room.commands import OPEN_MS_MAX
+from quota_engine.waiting_room.results import RoomView
 
 _MINUTE_MS: Final = 60_000
 

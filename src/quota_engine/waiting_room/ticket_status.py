@@ -24,8 +24,10 @@ from typing import Final
 import msgspec
 
 from quota_engine.domain.epochs import EPOCH_FIRST, epoch_of
-from quota_engine.waiting_room.machine import PLACES_LEFT_UNKNOWN, RoomView, TicketCall, tickets_ordered
+from quota_engine.waiting_room.commands import PLACES_LEFT_UNKNOWN
+from quota_engine.waiting_room.machine import tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder
+from quota_engine.waiting_room.results import RoomView, TicketCall
 
 POSITION_NONE: Final = -1
 POSITION_LOST: Final = -2

@@ -36,17 +36,11 @@ import msgspec
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, epoch_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
-from quota_engine.waiting_room.machine import (
-    DAYS_MAX,
-    OPEN_MS_MAX,
-    TICKETS_MAX,
-    WINDOW_MS_MIN,
-    WINDOWS_MAX,
-    RoomView,
-    tickets_ordered,
-)
+from quota_engine.waiting_room.commands import DAYS_MAX, OPEN_MS_MAX, TICKETS_MAX, WINDOW_MS_MIN, WINDOWS_MAX
+from quota_engine.waiting_room.machine import tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder, check_entropy, check_seed, commitment_of, seed_of
 from quota_engine.waiting_room.permutation import CONSTRUCTION
+from quota_engine.waiting_room.results import RoomView
 
 FORMAT: Final = "quota_engine room 1"
 _PROGRESS_TICKETS: Final = 10_000

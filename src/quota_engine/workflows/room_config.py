@@ -13,7 +13,7 @@ from quota_engine.catalog import Catalog, Selection, choice_of, get_office
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
-from quota_engine.waiting_room.machine import TICKETS_MAX, RoomConfig
+from quota_engine.waiting_room.commands import TICKETS_MAX, RoomConfig
 from quota_engine.waiting_room.order import commitment_of, seed_of
 from quota_engine.workflows.arguments import Day, Moment, day_number, moment_ms
 from quota_engine.workflows.request_builder import RequestBuilder

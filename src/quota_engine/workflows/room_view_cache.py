@@ -16,8 +16,10 @@ from quota_engine.domain.errors import UnknownName
 from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.forks import call_in_child
-from quota_engine.waiting_room.machine import RoomConfig, RoomView, tickets_ordered
+from quota_engine.waiting_room.commands import RoomConfig
+from quota_engine.waiting_room.machine import tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder
+from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.ticket_status import (
     POSITION_LOST,
     POSITION_NONE,

@@ -26,7 +26,7 @@ import msgspec
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError
 from quota_engine.generators import Request
 from quota_engine.ports import Query, View
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     PLACES_LEFT_UNKNOWN,
     TICKETS_PER_CALL_MAX,
     CallTickets,
@@ -36,14 +36,12 @@ from quota_engine.waiting_room.machine import (
     JoinRoom,
     OpenRoom,
     RoomConfig,
-    RoomResult,
-    RoomStatus,
-    RoomView,
     SetPace,
     ViewRoom,
 )
 from quota_engine.waiting_room.order import seed_of
 from quota_engine.waiting_room.pacing import count_places_left, next_pace
+from quota_engine.waiting_room.results import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 from quota_engine.workflows.generator_drivers import Apply, Workflow
 from quota_engine.workflows.room_config import RoomArguments, build_room_config

@@ -17,7 +17,8 @@ from quota_engine.ports import Describe
 from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.problems import PROBLEM_TYPES, ROOM_STATUS_PROBLEMS, Problem
-from quota_engine.waiting_room.machine import ACTIVE_CALLS_MAX, OpenRoom, RoomStatus
+from quota_engine.waiting_room.commands import ACTIVE_CALLS_MAX, OpenRoom
+from quota_engine.waiting_room.results import RoomStatus
 from quota_engine.waiting_room.transcript import parse_transcript, verify
 from quota_engine.workflows.room_config import RoomSettings
 from tests.service.api.test_reservations import problem

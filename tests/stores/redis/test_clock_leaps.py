@@ -43,7 +43,7 @@ from quota_engine.ports import ApplyMany, Audit, Describe, Lookup, Query, ReadEv
 from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.retrying_calls import RetryPolicy
-from quota_engine.waiting_room.machine import CreateRoom, ViewRoom
+from quota_engine.waiting_room.commands import CreateRoom, ViewRoom
 from tests.support.servers import Server
 
 MINUTES_MS = 300_000

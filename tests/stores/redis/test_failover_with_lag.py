@@ -11,7 +11,7 @@ import pytest
 from quota_engine import ManualClock, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.draws.outcomes import DrawStatus
-from quota_engine.waiting_room.machine import RoomStatus
+from quota_engine.waiting_room.results import RoomStatus
 from tests.support.draw_runs import KEY, announced, catalog, choice
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Replicated

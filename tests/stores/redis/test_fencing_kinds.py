@@ -42,7 +42,8 @@ from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import format_of
 from quota_engine.stores.redis.scripts import RECONCILE
 from quota_engine.stores.redis.sync_store import RedisStore
-from quota_engine.waiting_room.machine import CreateRoom, JoinRoom, RoomStatus, ViewRoom
+from quota_engine.waiting_room.commands import CreateRoom, JoinRoom, ViewRoom
+from quota_engine.waiting_room.results import RoomStatus
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Replicated, Server
 

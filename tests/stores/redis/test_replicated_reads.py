@@ -35,7 +35,7 @@ from quota_engine.ports import (
 )
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.sync_store import RedisStore
-from quota_engine.waiting_room.machine import CreateRoom, JoinRoom, ViewRoom
+from quota_engine.waiting_room.commands import CreateRoom, JoinRoom, ViewRoom
 from tests.support.servers import Replicated
 
 PATIENT = "?durability=replicated&replicas=1&attempts_max=30"

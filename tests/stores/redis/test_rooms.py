@@ -21,7 +21,7 @@ from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.ledger_formats import ROOM
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     CallTickets,
     CloseRoom,
     CreateRoom,
@@ -29,14 +29,10 @@ from quota_engine.waiting_room.machine import (
     OpenRoom,
     RoomCommand,
     RoomQuery,
-    RoomResult,
-    RoomState,
-    RoomStatus,
     ViewRoom,
-    answer_query,
-    apply,
-    describe,
 )
+from quota_engine.waiting_room.machine import RoomState, answer_query, apply, describe
+from quota_engine.waiting_room.results import RoomResult, RoomStatus
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.support.effort import examples
 from tests.support.paths import DOCS

@@ -37,7 +37,7 @@ from quota_engine.stores.sql import requests, transactions
 from quota_engine.stores.sql.steps import CommitUnknown, NotStarted, RolledBack, RoundTrip
 from quota_engine.stores.sql.sync_store import SqlStore
 from quota_engine.stores.sql.transactions import Attempts
-from quota_engine.waiting_room.machine import ViewRoom
+from quota_engine.waiting_room.commands import ViewRoom
 from tests.support.answering import answers_during
 from tests.support.sql_faults import FaultyConnections
 

@@ -18,7 +18,7 @@ from quota_engine.client.call_protocol import CallBase, CallFlow, Retries, segme
 from quota_engine.client.calls.common import day_text
 from quota_engine.client.decoding import ServiceTicketStatus, ticket_status_of
 from quota_engine.client.service_clock import ServiceClock
-from quota_engine.waiting_room.machine import RoomStatus
+from quota_engine.waiting_room.results import RoomStatus
 from quota_engine.waiting_room.ticket_status import TicketPhase
 from quota_engine.waiting_room.transcript import RoomTranscript
 from quota_engine.workflows.arguments import Day, Moment, moment_ms

@@ -34,8 +34,8 @@ from quota_engine.service.http.request import ApiRequest
 from quota_engine.service.http.responses import ApiResponse, etag_response
 from quota_engine.service.http.sse import EventStream, StreamEvent
 from quota_engine.service.room_response_cache import RoomStreamState
-from quota_engine.waiting_room.machine import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.polling import ticket_poll_after_ms
+from quota_engine.waiting_room.results import RoomResult, RoomStatus, RoomView
 from quota_engine.waiting_room.summary import RoomSummary, summarize_room
 from quota_engine.waiting_room.transcript import RoomTranscript
 

@@ -15,8 +15,8 @@ from quota_engine.domain.errors import QuotaEngineError, UnknownName
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
 from quota_engine.service.background.periodic_task import PeriodicTask
 from quota_engine.service.background.publication_records import PublicationRecords
-from quota_engine.waiting_room.machine import RoomStatus
 from quota_engine.waiting_room.releases import CHANNEL, CLOCK_MARGIN_MS, Releases, ScheduledRelease
+from quota_engine.waiting_room.results import RoomStatus
 from quota_engine.waiting_room.transcript import transcript_of
 from quota_engine.workflows.room_config import RoomSettings
 

@@ -38,7 +38,7 @@ from quota_engine.admission.token_bucket import AMOUNT_MAX, CHARGES_MAX, Limit, 
 from quota_engine.catalog import Catalog
 from quota_engine.domain.errors import InvalidRequest, ValidationIssue
 from quota_engine.domain.identity_key import SECRET_EXPECTED, decode_secret
-from quota_engine.waiting_room.machine import OPEN_MS_MAX, CreateRoom
+from quota_engine.waiting_room.commands import OPEN_MS_MAX, CreateRoom
 from quota_engine.waiting_room.releases import (
     CHANNEL,
     ROOM_POLICY,

@@ -19,7 +19,7 @@ from quota_engine.api_schema.problems import FieldProblem
 from quota_engine.api_schema.tickets import TicketStatusBody
 from quota_engine.domain.outcomes import SUCCESSES, Outcome, Status
 from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
-from quota_engine.waiting_room.machine import RoomStatus
+from quota_engine.waiting_room.results import RoomStatus
 from quota_engine.waiting_room.ticket_status import TicketPhase
 
 TYPE_PREFIX: Final = "urn:quota-engine:problem:"

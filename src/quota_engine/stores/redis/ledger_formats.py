@@ -31,7 +31,7 @@ from quota_engine.stores.redis import keys, scripts
 from quota_engine.stores.redis.codecs import buckets, draws, office, registry, rooms
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.state_decoder import HASH_INDEXES, ledger_of_state
-from quota_engine.waiting_room.machine import RoomResult, RoomStatus
+from quota_engine.waiting_room.results import RoomResult, RoomStatus
 
 
 class ReplyDecoder(Protocol):

@@ -81,7 +81,7 @@ from quota_engine.stores.redis.keys import (
     FenceFields,
 )
 from quota_engine.stores.redis.office_reader import ENTRIES_MAX
-from quota_engine.waiting_room.machine import RoomConfig
+from quota_engine.waiting_room.commands import RoomConfig
 
 _Value = int | str | Mapping[str, str] | Mapping[str, bool] | tuple[str, ...]
 

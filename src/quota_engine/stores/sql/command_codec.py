@@ -18,7 +18,8 @@ from quota_engine.draws.commands import DrawCommand
 from quota_engine.draws.ledger import DrawLedger
 from quota_engine.stores.sql.entry_codec import DamagedLedger, decode, encode
 from quota_engine.stores.sql.office_codec import decode_charges, encode_charges
-from quota_engine.waiting_room.machine import RoomCommand, RoomState
+from quota_engine.waiting_room.commands import RoomCommand
+from quota_engine.waiting_room.machine import RoomState
 
 TimedCommand = tuple[int, Any]
 """A time in milliseconds since 1970 (UTC), and a command."""

@@ -31,7 +31,9 @@ from quota_engine.draws.lottery import Preference
 from quota_engine.draws.queries import FrozenInputs, StoredApplication
 from quota_engine.stores.sql.entry_codec import DamagedLedger, encode, open_part, seal_part
 from quota_engine.stores.sql.office_codec import PARTY_FIELDS, ChoiceTable, choice_row
-from quota_engine.waiting_room.machine import RoomConfig, RoomState, TicketCall
+from quota_engine.waiting_room.commands import RoomConfig
+from quota_engine.waiting_room.machine import RoomState
+from quota_engine.waiting_room.results import TicketCall
 
 PART_ITEMS: Final = 10_000
 """Items of one part, such as reservations: about a megabyte."""

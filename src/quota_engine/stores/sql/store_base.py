@@ -23,7 +23,7 @@ from quota_engine.stores.sql.ledger_cache import CACHE_BYTES_MAX, LedgerCache
 from quota_engine.stores.sql.requests import Call, Requests
 from quota_engine.stores.sql.steps import Steps
 from quota_engine.stores.sql.transactions import Attempts, Failure, Results, Transactions
-from quota_engine.waiting_room.machine import RoomResult, RoomStatus
+from quota_engine.waiting_room.results import RoomResult, RoomStatus
 
 DEFAULT_LIMITS: Final = BatchLimits(batch_max=1024, in_flight_max=1)
 """One batch of a ledger is in flight at a time, because the database runs them one after the other in any case."""

@@ -32,7 +32,7 @@ from quota_engine.service.pages.i18n import CITIZEN_TEXTS, Translator
 from quota_engine.service.pages.rendering import PageRenderer, path_with_query
 from quota_engine.service.pages.signed_cookies import CookieSigner
 from quota_engine.service.shared_cache import SharedCache
-from quota_engine.waiting_room.machine import RoomView
+from quota_engine.waiting_room.results import RoomView
 
 if TYPE_CHECKING:
     from quota_engine.service.context import ServiceContext

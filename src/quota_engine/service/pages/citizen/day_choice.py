@@ -19,7 +19,8 @@ from quota_engine.service.pages.citizen.selection import BookingSelection
 from quota_engine.service.pages.citizen.slots import Slot, SlotState, group_by_day, list_slots, wait_list_sessions
 from quota_engine.service.pages.i18n import Translator
 from quota_engine.service.pages.registration_codes import new_code
-from quota_engine.waiting_room.machine import RoomConfig, RoomView
+from quota_engine.waiting_room.commands import RoomConfig
+from quota_engine.waiting_room.results import RoomView
 
 _DAYS_EXPANDED: Final = 5
 """Days that the page shows at first. A collapsed part has the rest."""

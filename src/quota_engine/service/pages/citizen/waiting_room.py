@@ -28,7 +28,7 @@ from quota_engine.service.pages.citizen.status_texts import ticket_texts
 from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
 from quota_engine.service.pages.registration_codes import code_of
-from quota_engine.waiting_room.machine import RoomStatus, RoomView
+from quota_engine.waiting_room.results import RoomStatus, RoomView
 from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatus
 
 TURN_CODES_MAX: Final = 2

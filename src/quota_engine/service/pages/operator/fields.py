@@ -8,7 +8,7 @@ import re
 
 from quota_engine.domain.outcomes import Status
 from quota_engine.service.pages.i18n import Translator
-from quota_engine.waiting_room.machine import RoomStatus
+from quota_engine.waiting_room.results import RoomStatus
 
 _QUEUE_NUMBER_DIGITS_MAX = 8
 is_count = re.compile(r"[0-9]{1,8}").fullmatch

@@ -12,7 +12,8 @@ from quota_engine.domain.errors import InvalidRequest
 from quota_engine.service.pages.operator.base import OperatorPages
 from quota_engine.service.pages.operator.fields import is_count, refusal_reason
 from quota_engine.service.pages.operator.request import FieldError, OperatorRequest, PageError
-from quota_engine.waiting_room.machine import PER_MINUTE_MAX, RoomResult, RoomStatus
+from quota_engine.waiting_room.commands import PER_MINUTE_MAX
+from quota_engine.waiting_room.results import RoomResult, RoomStatus
 from quota_engine.waiting_room.summary import RoomPhase, RoomSummary
 
 _ENTROPY_SHOWN_MAX = 300

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from quota_engine.domain.epochs import EPOCH_FIRST, AdvanceEpoch, EpochStart, add_epoch
-from quota_engine.waiting_room.machine import (
+from quota_engine.waiting_room.commands import (
     INDEX_NONE,
     PLACES_LEFT_UNKNOWN,
     CallTickets,
@@ -21,15 +21,12 @@ from quota_engine.waiting_room.machine import (
     RoomCommand,
     RoomConfig,
     RoomQuery,
-    RoomResult,
-    RoomState,
-    RoomStatus,
-    RoomView,
     SetPace,
-    TicketCall,
     ViewRoom,
 )
+from quota_engine.waiting_room.machine import RoomState
 from quota_engine.waiting_room.order import commitment_of, seed_of
+from quota_engine.waiting_room.results import RoomResult, RoomStatus, RoomView, TicketCall
 
 _CONFIG_FIELDS: Final = tuple((field.name, field.type) for field in msgspec.structs.fields(RoomConfig))
 _STATUS: Final = {str(status): status for status in RoomStatus}
