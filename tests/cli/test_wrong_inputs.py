@@ -58,7 +58,7 @@ WRONG = [
     ("day relocate surabaya monday --host http://x", f"DAY: 'monday' is no date; {_ISO} 2026-12-14"),
     ("day relocate surabaya 2026-12-07", "--host: missing; expected the address of a service"),
     ("store status redis://x", "backend: not the URL of a PostgreSQL store; expected postgresql://…"),
-    ("serve --port 99999", "--port: port: 99999; expected an integer from 0 to 65535"),
+    ("serve --port 99999", "--port: 99999; expected an integer from 0 to 65535"),
     (
         "serve --config bad.toml",
         "bad.toml: workers: 3 with the backend memory://; expected 1, or a store that processes",

@@ -74,8 +74,8 @@ class ValidationIssue:
     """One problem in a catalog or scenario file.
 
     Attributes:
-        file: the name of the file.
-        key: the path of the key, such as ``"offices[1].time_zone"``.
+        file: the name of the file, or of the option or variable that has the value.
+        key: the path of the key, such as ``"offices[1].time_zone"``; ``""`` if ``file`` alone names the value.
         value: the value as it is shown, at most 60 characters.
         expected: a valid value, in words.
     """
@@ -86,7 +86,8 @@ class ValidationIssue:
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}: {self.value}; expected {self.expected}"
+        place = f"{self.file}: {self.key}" if self.key else self.file
+        return f"{place}: {self.value}; expected {self.expected}"
 
 
 class CatalogError(QuotaEngineError, ValueError):

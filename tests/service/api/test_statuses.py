@@ -197,6 +197,9 @@ async def steps(client: Client) -> None:
     await client.step(gone, "undo-attendance", expected_version=7)
     client.clock.advance_ms(600_000)
     await client.step(gone, "undo-attendance")
+    await client.operate("POST", f"{path[tuesday]}/close")
+    await client.step(gone, "no-show")
+    await client.operate("POST", f"{path[tuesday]}/open")
     # A repeated key, a sold-out quota, a reallocation, and a past day.
     await client.reserve(nik(6), key="again", path=path[wednesday])
     await client.reserve(nik(6), key="again", path=path[wednesday])

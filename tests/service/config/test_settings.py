@@ -288,8 +288,12 @@ def test_admission_config_can_be_pickled(tmp_path: Path) -> None:
 
 
 def test_errors_name_the_variable_or_option(tmp_path: Path) -> None:
-    found = mistakes(tmp_path, environment={"QUOTA_ENGINE_PORT": "many"}, backend="memory://", workers=1000)
-    assert found == ["QUOTA_ENGINE_PORT: port", "--workers: workers"]
+    with pytest.raises(CatalogError) as error:
+        configured(tmp_path, "", {"QUOTA_ENGINE_PORT": "many"}, backend="memory://", workers=1000)
+    assert str(error.value).splitlines() == [
+        "QUOTA_ENGINE_PORT: 'many'; expected an integer from 0 to 65535",
+        "--workers: 1000; expected an integer from 1 to 64",
+    ]
 
 
 def test_repeated_tokens_and_unknown_offices_are_errors(tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ RESERVATIONS: Final = (
     _step_endpoint(
         "check-in", "Mark the party as attended.", _step("check_in"), STAFF, S.DAY_OVER, S.TOO_EARLY,
     ),
-    _step_endpoint("no-show", "Mark the party as a no-show.", _step("mark_no_show"), STAFF, S.TOO_EARLY),
+    _step_endpoint("no-show", "Mark the party as a no-show.", _step("mark_no_show"), STAFF, S.TOO_EARLY, S.DAY_CLOSED),
     _step_endpoint(
         "undo-attendance", "Undo a check-in or no-show that was recorded in error.", _step("undo_attendance"), STAFF,
         S.TOO_LATE,

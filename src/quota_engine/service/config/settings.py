@@ -54,6 +54,7 @@ ENVIRONMENT: Final = {
     "FORWARDED_ALLOW_IPS": "trusted_proxies",  # uvicorn's name: addresses with commas
 }
 """Environment variables, and the settings that they override."""
+_VARIABLES: Final = {name: variable for variable, name in ENVIRONMENT.items()}
 _KEY_VARIABLE: Final = "QUOTA_ENGINE_IDENTITY_KEY"
 _NOT_SHOWN: Final = "(not-shown)"
 _EMBEDDED: Final = "valkey+embedded://"
@@ -261,13 +262,19 @@ def _read_settings(
     settings = _override(settings, variables, "env", issues)
     given = {name: value for name, value in options.items() if value is not None}
     settings = _override(settings, given, "option", issues)
-    return settings, [_without_secret(issue) for issue in issues]
+    return settings, [_without_repetition(_without_secret(issue)) for issue in issues]
 
 
 def _without_secret(issue: ValidationIssue) -> ValidationIssue:
     """Return the issue without the value of a secret, which may be almost the right one."""
     is_secret = issue.key == "identity_key" or issue.key.startswith("ticket_keys.secrets")
     return dataclasses.replace(issue, value="not text") if is_secret else issue
+
+
+def _without_repetition(issue: ValidationIssue) -> ValidationIssue:
+    """Return the issue without its key if the name of the option or variable says the same."""
+    repeats = issue.file in (f"--{issue.key.replace('_', '-')}", _VARIABLES.get(issue.key))
+    return dataclasses.replace(issue, key="") if repeats else issue
 
 
 def _backend(settings: ServiceSettings, source: str, issues: list[ValidationIssue]) -> str:
@@ -319,9 +326,8 @@ def _override(
     settings: ServiceSettings, given: Mapping[str, Any], source: str, issues: list[ValidationIssue]
 ) -> ServiceSettings:
     """Return the settings with the values of the environment or the command line, each checked as the file's are."""
-    variables = {name: variable for variable, name in ENVIRONMENT.items()}
     for name, value in given.items():
-        label = variables[name] if source == "env" else f"--{name.replace('_', '-')}"
+        label = _VARIABLES[name] if source == "env" else f"--{name.replace('_', '-')}"
         if isinstance(value, str) and isinstance(getattr(settings, name), int):
             value = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value
         elif isinstance(value, str) and isinstance(getattr(settings, name), tuple):
