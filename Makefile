@@ -22,7 +22,7 @@ export LOADTEST_TOKEN := $(TOKEN)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom fuzz fuzz-inputs mutate bench bench-check generate format lock chaos soak clean
+.PHONY: help simulate loadtest test test-fast test-thorough collect check coverage docs package package-matrix sbom advisories fuzz fuzz-inputs mutate bench bench-check generate format lock chaos soak clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ package: $(READY) ## Build the sdist and the wheel in dist/, check them, and use
 
 sbom: $(READY) ## Write build/sbom.json, the locked distributions with hashes and licenses; fail if one lacks them.
 	$(BIN)/python -m scripts.sbom
+
+advisories: $(READY) ## Compare the locked distributions with a copy of an OSV database: ADVISORIES=folder.
+	@$(BIN)/python -m scripts.advisories $(ADVISORIES)
 
 package-matrix: $(READY) ## Try each extra alone, with the oldest and the newest dependencies; takes minutes.
 	@$(BIN)/python -m scripts.package_matrix $(MATRIX_ARGUMENTS)
