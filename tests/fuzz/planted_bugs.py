@@ -1,16 +1,17 @@
 """Bugs that are planted to prove that the simulation finds such bugs. They exist in tests only.
 
-A bug is a piece of text in a file of the package, and the text that replaces it. A copy of the package with the bug
-runs in a separate process, seed by seed, until a check objects::
+A bug is a piece of text in a file of the package, and the text that replaces it (:mod:`tests.fuzz.bugs`). A copy of the
+package with the bug runs in a separate process, seed by seed, until a check objects::
 
     python -m tests.fuzz.planted_bugs                   # every bug, and docs/planted-bugs.md
     python -m tests.fuzz.planted_bugs --from-page       # the same; the seeds of the page come first
     python -m tests.fuzz.planted_bugs --only NAME       # one bug, with what the check says
+    python -m tests.fuzz.planted_bugs --section         # no bug: the page's list of faults that were fixed
 """
 
 from __future__ import annotations
 
-__all__ = ["BUGS", "SEEDS_MAX", "Bug", "Finding", "hunt", "plant"]
+__all__ = ["PACKAGE", "ROOT", "SEEDS_MAX", "TABLE", "Finding", "hunt", "plant"]
 
 import argparse
 import json
@@ -22,33 +23,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.fuzz.bugs import BUGS, Bug
+from tests.fuzz.fixed_faults import section_of_fixed_faults
+
 ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = "src/quota_engine"
 TABLE: Final = ROOT / "docs" / "planted-bugs.md"
 SEEDS_MAX: Final = 1000
 _RUN: Final = "from tests.fuzz.planted_bugs import search; search({store!r}, {first}, {seeds})"
-
-
-class Bug(NamedTuple):
-    """A planted bug.
-
-    Attributes:
-        name: its name.
-        area: the part of the system.
-        what: the effect, in a few words.
-        path: the file, below the package.
-        right: the text that is there, once.
-        wrong: the text that replaces it.
-        store: the store of the seeds; ``""`` lets each seed choose.
-    """
-
-    name: str
-    area: str
-    what: str
-    path: str
-    right: str
-    wrong: str
-    store: str = "memory"
 
 
 class Finding(NamedTuple):
@@ -63,499 +45,6 @@ class Finding(NamedTuple):
     seed: int | None
     check: str
     text: str
-
-
-_MACHINE: Final = "domain/state_machine.py"
-_INVENTORY: Final = "domain/inventory.py"
-_LEDGER: Final = "domain/ledger.py"
-_LUA: Final = "stores/redis/lua/office/"
-_SQL: Final = "stores/sql/transactions.py"
-_MOVES: Final = "workflows/office_moves.py"
-_CLAIMS: Final = "workflows/national_claims.py"
-
-BUGS: Final = (
-    # ------------------------------------------------------------------ the machine
-    Bug(
-        "overdue-too-late",
-        "machine",
-        "a hold is overdue one millisecond late, so its units are missing at its deadline",
-        "domain/due_queue.py",
-        "        if deadline_ms is None or deadline_ms > now_ms:\n            return None\n",
-        "        if deadline_ms is None or deadline_ms >= now_ms:\n            return None\n",
-    ),
-    Bug(
-        "oversell-by-one",
-        "machine",
-        "a reserve finds a unit when one is missing",
-        _INVENTORY,
-        "            if quotas[name].free < units and name not in kept:",
-        "            if quotas[name].free < units - 1 and name not in kept:",
-    ),
-    Bug(
-        "units-lost-at-release",
-        "machine",
-        "a removed applicant returns one unit too few",
-        _LEDGER,
-        "        returned = old_units - units if name in kept else old_units\n",
-        "        returned = old_units - units if name in kept else old_units - (old_units > 1)\n",
-    ),
-    Bug(
-        "day-opens-early",
-        "machine",
-        "a day takes bookings before the server's clock says so (BC Parks #414)",
-        _MACHINE,
-        "    if now_ms < terms.opens_at_ms:\n",
-        "    if now_ms < terms.opens_at_ms - 2:\n",
-    ),
-    Bug(
-        "closed-day-sells",
-        "machine",
-        "a day that an operator has closed takes bookings",
-        _MACHINE,
-        "    if day.closed:\n        return REFUSED[Status.DAY_CLOSED]\n",
-        "",
-    ),
-    Bug(
-        "double-click",
-        "machine",
-        "the same party gets a second hold on the same day (ZMS)",
-        _MACHINE,
-        "            and is_same_party(record.applicants, command.applicants)\n        ):\n            return record",
-        "            and record.id == command.id\n        ):\n            return record",
-    ),
-    Bug(
-        "identity-not-checked-at-hold",
-        "machine",
-        "a hold is given although the applicant has reached the limit (ZMS, BC Parks)",
-        _MACHINE,
-        "    return _refuse_identity(ledger, command.applicants, command.day, now_ms)\n\n\ndef _refuse_identity",
-        "    return None\n\n\ndef _refuse_identity",
-    ),
-    Bug(
-        "key-reused-with-another-body",
-        "machine",
-        "a key answers another party with a stranger's record",
-        _MACHINE,
-        "    if not is_party_of(record, command.applicants) or (",
-        "    if (",
-    ),
-    Bug(
-        "late-confirm-checks-no-limit",
-        "machine",
-        "a late confirm does not ask whether the party has another place meanwhile",
-        _MACHINE,
-        "        and conflicting_claim(ledger, record.applicants, record.day, now_ms) is None\n    ):\n",
-        "    ):\n",
-    ),
-    Bug(
-        "queue-number-twice",
-        "machine",
-        "two parties get the same queue number",
-        _MACHINE,
-        "version=record.version + 1, queue_number=day.last_queue_number + 1)\n    if verb is Verb.DECLINE",
-        "version=record.version + 1, queue_number=max(day.last_queue_number, 1))\n    if verb is Verb.DECLINE",
-    ),
-    Bug(
-        "moves-without-end",
-        "machine",
-        "the limit of moves counts one move too few",
-        _MACHINE,
-        "record.moves - record.forced_moves >= rules.reschedules_max",
-        "record.moves - record.forced_moves > rules.reschedules_max",
-    ),
-    Bug(
-        "stale-version-accepted",
-        "machine",
-        "an expected version is not compared",
-        "domain/checks.py",
-        "    if expected_version and expected_version != record.version:\n",
-        "    if expected_version and expected_version > record.version:\n",
-    ),
-    Bug(
-        "cooling-forgotten",
-        "machine",
-        "cooled units never become free",
-        _INVENTORY,
-        "    if not cooling_due or cooling_due[0][0] > now_ms:\n",
-        "    if not cooling_due or cooling_due[0][0] >= 0:\n",
-    ),
-    Bug(
-        "reallocation-keeps-units",
-        "machine",
-        "units that move to another quota stay in the first one, too",
-        _LEDGER,
-        "    for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):\n",
-        "    for name, units in ((event.to_quota, event.units),):\n",
-    ),
-    Bug(
-        "move-overtakes-the-wait-list",
-        "machine",
-        "a newcomer takes what the wait list could use",
-        _INVENTORY,
-        "    if day.waiting:\n        return _find_option_behind_wait_list",
-        "    if day.waiting and now_ms < 0:\n        return _find_option_behind_wait_list",
-    ),
-    Bug(
-        "sweep-forgets-the-wait-list",
-        "machine",
-        "units of expired holds are not offered to the wait list",
-        _INVENTORY,
-        "    if day.waiting:\n        serve_wait_list(ledger, day, now_ms)\n",
-        "",
-    ),
-    Bug(
-        "no-show-too-early",
-        "machine",
-        "a party is a no-show before the day has begun",
-        "domain/checks.py",
-        "    return Status.TOO_EARLY if now_ms < day.terms.starts_at_ms else None",
-        "    return None",
-    ),
-    Bug(
-        "undo-without-end",
-        "machine",
-        "a check-in or no-show can be undone after its window",
-        "domain/checks.py",
-        "    return Status.TOO_LATE if record.undo_until_ms <= now_ms else None",
-        "    return None",
-    ),
-    Bug(
-        "capacity-raised-marks-overbooked",
-        "machine",
-        "a raised capacity frees nothing (BC Parks #167)",
-        _LEDGER,
-        "    quota.add_free(event.capacity - quota.capacity, event.at_ms)\n",
-        "    quota.add_free(min(event.capacity - quota.capacity, 0), event.at_ms)\n",
-    ),
-    Bug(
-        "expired-holds-keep-their-units",
-        "machine",
-        "an expired hold gives its units back to nobody (BC Parks)",
-        _LEDGER,
-        "        if returned:\n            _give_back(ledger, old_day, name, returned, new, ended_at_ms)\n",
-        "        if returned and event.verb is not Verb.EXPIRE:\n"
-        "            _give_back(ledger, old_day, name, returned, new, ended_at_ms)\n",
-    ),
-    Bug(
-        "name-swap",
-        "machine",
-        "a second reserve with the same key overwrites the names of a hold (BC Parks)",
-        _MACHINE,
-        "    if not is_party_of(record, command.applicants) or (\n",
-        "    if record.state is _HELD and len(record.applicants) == len(command.applicants):\n"
-        "        record = replace(record, applicants=command.applicants, version=record.version + 1)\n"
-        "        evolve(ledger, ReservationChanged(now_ms, Verb.REPLACE_APPLICANT, record))\n"
-        "    if (\n",
-    ),
-    Bug(
-        "closed-day-serves-the-wait-list",
-        "machine",
-        "units of a day that an operator has closed go to the wait list (pretix #1238)",
-        "domain/offers.py",
-        "    return not day.closed and day.terms.opens_at_ms <= now_ms",
-        "    return day.terms.opens_at_ms <= now_ms",
-    ),
-    # ------------------------------------------------------------------ Lua
-    Bug(
-        "lua-sweep-looks-at-the-id-only",
-        "Lua",
-        "a sweep expires what its list names, also a place that was just confirmed (ZMS)",
-        _LUA + "ledger.lua",
-        '    if old.state == "HELD" then due_changes[due_member(old)] = false end\n',
-        "",
-        "lua",
-    ),
-    Bug(
-        "lua-deadline-off-by-one",
-        "Lua",
-        "the script expires a hold one millisecond late",
-        _LUA + "inventory.lua",
-        "due_holds(day, quotas, padded(now_ms + 1),",
-        "due_holds(day, quotas, padded(now_ms),",
-        "lua",
-    ),
-    Bug(
-        "lua-party-too-large",
-        "Lua",
-        "the script accepts a party of one applicant more",
-        _LUA + "state_machine.lua",
-        "if units > rules.party_max then",
-        "if units > rules.party_max + 1 then",
-        "lua",
-    ),
-    Bug(
-        "lua-late-copies-run",
-        "Lua",
-        "a copy that the network delivers after its last moment is carried out",
-        "stores/redis/lua/shared/call.lua",
-        'if valid_until_ms ~= "" and server_ms > tonumber(valid_until_ms) then',
-        'if valid_until_ms ~= "" and server_ms > tonumber(valid_until_ms) + 60000 then',
-        "lua",
-    ),
-    Bug(
-        "lua-cancel-after-the-day",
-        "Lua",
-        "the script cancels a place of a day that is over",
-        _LUA + "state_machine.lua",
-        'if now_ms >= day.ends_at_ms and not day.closed then return "DAY_OVER" end',
-        "",
-        "lua",
-    ),
-    Bug(
-        "lua-reallocation-leaks",
-        "Lua",
-        "the script moves units to another quota and keeps them",
-        _LUA + "inventory.lua",
-        "quota.capacity, quota.free = quota.capacity - units, quota.free - units",
-        "quota.free = quota.free - units",
-        "lua",
-    ),
-    Bug(
-        "lua-identity-limit-of-others",
-        "Lua",
-        "the script shows a stranger the record that reaches their limit",
-        _LUA + "state_machine.lua",
-        'return outcome("IDENTITY_LIMIT", same_party(conflicting, command) and conflicting or nil)',
-        'return outcome("IDENTITY_LIMIT", conflicting)',
-        "lua",
-    ),
-    Bug(
-        "lua-wait-list-number-skips",
-        "Lua",
-        "the script leaves numbers of the wait list out",
-        _LUA + "state_machine.lua",
-        "wait_list_number = day.last_wait_list_number + 1,",
-        "wait_list_number = day.last_wait_list_number + 2,",
-        "lua",
-    ),
-    Bug(
-        "lua-stale-version-accepted",
-        "Lua",
-        "the script does not compare an expected version",
-        _LUA + "state_machine.lua",
-        '  if version > 0 and version ~= record.version then return outcome("STALE", record) end\n',
-        "",
-        "lua",
-    ),
-    # ------------------------------------------------------------------ passes and buckets
-    Bug(
-        "pass-used-twice",
-        "passes",
-        "a used pass is not remembered",
-        _LUA + "guarded_command.lua",
-        "  if usable and has_succeeded(result) then\n",
-        '  if usable and has_succeeded(result) and fields.pass == "" then\n',
-        "lua",
-    ),
-    Bug(
-        "pass-after-its-end",
-        "passes",
-        "a pass is accepted at the moment at which it ends",
-        _LUA + "guarded_command.lua",
-        "usable = gate_ms < fields.pass_until_ms and",
-        "usable = gate_ms <= fields.pass_until_ms and",
-        "lua",
-    ),
-    Bug(
-        "bucket-refills-twice",
-        "buckets",
-        "a charge takes half of its tokens",
-        "stores/redis/lua/buckets/token_bucket.lua",
-        "local ticks = charge.cost * charge.per_ms",
-        "local ticks = math.ceil(charge.cost / 2) * charge.per_ms",
-        "lua",
-    ),
-    # ------------------------------------------------------------------ rooms
-    Bug(
-        "room-opens-early",
-        "room",
-        "a room opens before the server's clock says so",
-        "stores/redis/lua/waiting_room/apply_commands.lua",
-        "  if now_ms < config.opens_at_ms then return",
-        "  if now_ms < config.opens_at_ms - 600000 then return",
-        "lua",
-    ),
-    Bug(
-        "room-jams",
-        "room",
-        "turns never end, so abandoned tickets jam the room (AWS #154)",
-        "stores/redis/lua/waiting_room/apply_commands.lua",
-        "if tonumber(at_ms) + config.turn_ms <= now_ms then",
-        "if tonumber(at_ms) + config.turn_ms < 0 then",
-        "lua",
-    ),
-    Bug(
-        "room-second-ticket",
-        "room",
-        "an applicant who joins again gets a second ticket",
-        "stores/redis/lua/waiting_room/apply_commands.lua",
-        '    if known and known_ticket ~= replaces_ticket then return known_ticket .. "p" end\n',
-        "",
-        "lua",
-    ),
-    # ------------------------------------------------------------------ draws
-    Bug(
-        "draw-accepts-late-applications",
-        "draw",
-        "an application is accepted after the draw has closed",
-        "stores/redis/lua/draw/apply_commands.lua",
-        'if now_ms >= config.closes_at_ms then return outcome("APPLICATIONS_CLOSED") end',
-        'if now_ms >= config.closes_at_ms + 5000 then return outcome("APPLICATIONS_CLOSED") end',
-        "lua",
-    ),
-    # ------------------------------------------------------------------ the registry and moves
-    Bug(
-        "claim-of-another-reservation",
-        "registry",
-        "a claim is dropped by a call that holds an older one",
-        "stores/redis/lua/registry/apply_commands.lua",
-        '  if not may_drop then return result("TAKEN", known, now_ms) end\n',
-        "",
-        "lua",
-    ),
-    Bug(
-        "completed-move-reopened",
-        "registry",
-        "a completed move is undone by a late cancellation",
-        "stores/redis/lua/registry/apply_commands.lua",
-        '  if known.done then return result(done and "DONE" or "TAKEN", known, now_ms) end\n',
-        "",
-        "lua",
-    ),
-    Bug(
-        "move-keeps-both-places",
-        "workflows",
-        "a move does not release the old place",
-        _MOVES,
-        "    released: Outcome = yield Apply(office, MoveOut(source_id, expected_version=version))\n",
-        "    released: Outcome = yield Apply(office, PrepareMove(source_id, expected_version=version))\n"
-        "    released = replace(released, status=Status.MOVED)\n",
-    ),
-    Bug(
-        "move-loses-both-places",
-        "workflows",
-        "a move releases the old place before it has the new one",
-        _MOVES,
-        "    if not moved.ok or moved.reservation is None:\n        yield from _forget_attempt",
-        "    if not moved.ok or moved.reservation is None:\n"
-        '        yield Apply(record.office, MoveOut(source.partition("~")[2]))\n'
-        "        yield from _forget_attempt",
-    ),
-    Bug(
-        "broken-moves-are-not-finished",
-        "workflows",
-        "moves whose client died stay half done",
-        _MOVES,
-        "            if (yield from _finish(requests, move)):\n",
-        "            if move.done:\n",
-    ),
-    # ------------------------------------------------------------------ the SQL stores
-    Bug(
-        "sql-lost-answer-applied-again",
-        "SQL",
-        "a commit whose answer was lost is applied a second time",
-        _SQL,
-        "            if not rows or bytes(rows[0][0]) == checksum:\n",
-        "            if not rows:\n",
-        "sql",
-    ),
-    Bug(
-        "sql-cache-survives-a-rollback",
-        "SQL",
-        "a ledger in memory keeps what its transaction did not commit",
-        _SQL,
-        "            except BaseException:\n                self.cache.drop(address)\n                raise\n"
-        '        raise RolledBack("the ledger',
-        '            except BaseException:\n                raise\n        raise RolledBack("the ledger',
-        "sql",
-    ),
-    Bug(
-        "sql-stale-cache",
-        "SQL",
-        "a process does not read what others have committed since",
-        _SQL,
-        "        return ledger.is_of(row) and self.loader.add(ledger, row, entry_rows) and ledger.number "
-        "== row.last_number\n",
-        "        return ledger.is_of(row)\n",
-        "sql",
-    ),
-    Bug(
-        "sql-settles-with-the-wrong-results",
-        "SQL",
-        "after a lost answer each caller gets the results of the first attempt, whether it was committed or not",
-        _SQL,
-        "        if row is not None and row.last_number >= number:\n",
-        "        if row is not None:\n            return results\n"
-        "        if row is not None and row.last_number >= number:\n",
-        "sql",
-    ),
-    # ------------------------------------------------------------------ batching and calls
-    Bug(
-        "batch-answers-swapped",
-        "batching",
-        "callers of one batch get each other's answers",
-        "stores/redis/store_base.py",
-        "        for call, reply in zip(batch, replies, strict=True):\n            if not call.is_done():",
-        "        for call, reply in zip(batch, [*replies[1:], *replies[:1]], strict=True):\n"
-        "            if not call.is_done():",
-        "lua",
-    ),
-    Bug(
-        "call-does-not-wait",
-        "batching",
-        "a call ends, or sends another copy, while one may still run",
-        "stores/redis/server_clock.py",
-        "    def wait_ms(self) -> int:\n",
-        "    def wait_ms(self) -> int:\n        return 0\n\n    def _wait_ms(self) -> int:\n",
-        "lua",
-    ),
-    Bug(
-        "attempt-valid-for-an-hour",
-        "batching",
-        "the last moment of an attempt ignores attempt_valid_ms, and the call does not wait for it",
-        "stores/redis/server_clock.py",
-        "self.clocks.of(node).at(now_ms) + max(valid_ms, -USABLE_MS)",
-        "self.clocks.of(node).at(now_ms) + 3_600_000",
-        "lua",
-    ),
-    Bug(
-        "attempt-outlives-its-call",
-        "batching",
-        "the last moment of an attempt is later than the end of its call",
-        "stores/redis/server_clock.py",
-        "            valid_ms = min(valid_ms, end.ends_at_ms - now_ms - MARGIN_MS)\n",
-        "",
-        "lua",
-    ),
-    Bug(
-        "retry-before-the-last-moment",
-        "batching",
-        "a call forgets its lost attempts: it retries and ends while they may still run",
-        "stores/redis/server_clock.py",
-        "self.lost_until_ms = max(self.lost_until_ms, self._passes_at_ms + MARGIN_MS)",
-        "self.lost_until_ms = max(self.lost_until_ms, self.clocks.now_ms())",
-        "lua",
-    ),
-    Bug(
-        "unknown-called-unavailable",
-        "batching",
-        "a lost reply is reported as if nothing had been done",
-        "stores/redis/retrying_calls.py",
-        "    if unknown is not None:\n        raise OutcomeUnknown(_explain_unknown(unknown, reason)) from reason\n",
-        "",
-        "lua",
-    ),
-    # ------------------------------------------------------------------ the sold-out cache
-    Bug(
-        "sold-out-flag-stays",
-        "sold-out cache",
-        "a sold-out answer is remembered for a minute (miaosha)",
-        "stores/redis/sold_out_cache.py",
-        "self._bound_s = bound_ms / 1000",
-        "self._bound_s = bound_ms and 60.0",
-        "lua",
-    ),
-)
 
 
 def plant(bug: Bug, folder: Path) -> None:
@@ -634,6 +123,7 @@ def table_of(findings: dict[str, Finding]) -> str:
         "This page shows that the simulation notices bugs.",
         "It is for engineers who change a rule, a store or the simulation.",
         "Each row is a bug that a test plants in a copy of the package, and a seed that shows it.",
+        "The second table lists the faults that were found and fixed here, with what shows each of them.",
         "`python -m tests.fuzz.planted_bugs` makes this page ([reliability.md](reliability.md)).",
         "",
         "| bug | part | effect | store | seed | check |",
@@ -643,7 +133,7 @@ def table_of(findings: dict[str, Finding]) -> str:
         found = findings[bug.name]
         seed = "not found" if found.seed is None else str(found.seed)
         lines.append(f"| {bug.name} | {bug.area} | {bug.what} | {bug.store} | {seed} | {found.check} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n" + section_of_fixed_faults()
 
 
 def main() -> int:
@@ -652,7 +142,13 @@ def main() -> int:
     parser.add_argument("--only", help="the name of one bug; the page is not written")
     parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="the most seeds of a bug")
     parser.add_argument("--from-page", action="store_true", help="run the seed that the page names first")
+    parser.add_argument("--section", action="store_true", help="hunt nothing; renew the list of fixed faults")
     options = parser.parse_args()
+    if options.section:
+        section = section_of_fixed_faults()
+        above = TABLE.read_text(encoding="utf-8").partition(section.partition("\n")[0])[0]
+        TABLE.write_text(above.rstrip() + "\n\n" + section, encoding="utf-8")
+        return 0
     findings: dict[str, Any] = {}
     known = seeds_of_page() if options.from_page else {}
     for bug in BUGS:

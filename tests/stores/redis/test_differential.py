@@ -424,6 +424,21 @@ def test_units_returned_by_operators_go_to_the_wait_list() -> None:
     assert [both.ledger.reservations[key].state for key in ("second", "third")] == [State.CONFIRMED] * 2
 
 
+def test_new_rules_apply_within_their_batch() -> None:
+    """The script keeps the deadline of a hold for the next reserve of the same call, until the rules change."""
+    quotas = (QuotaTerms("online", 2),)
+    both = SideBySide(*without_server())
+    both.take(0, SetRules(Rules(hold_ttl_ms=100)), Publish(1, DayTerms(0, 500, 600, 700, quotas)))
+    both.take(
+        1,
+        Reserve("first", 1, ("a",), choice_of(("online",))),
+        SetRules(Rules(hold_ttl_ms=7)),
+        Reserve("second", 1, ("b",), choice_of(("online",))),
+    )
+    both.finish()
+    assert [both.ledger.reservations[key].deadline_at_ms for key in ("first", "second")] == [101, 8]
+
+
 def test_wait_list_is_served_at_a_later_opening() -> None:
     """A day that is published again with a later opening serves no applicant before it; the first command after it
     does.
