@@ -1,7 +1,7 @@
 """Connections of the asyncio store.
 
 redis-py starts a task for each write, to limit its time, and its pool waits at locks that are free. Both together take
-more processor time than the rest of a lone call.
+more processor time than the rest of a lone call. It sets a timer for each reply, also for one that has arrived.
 """
 
 from __future__ import annotations
@@ -14,10 +14,24 @@ from typing import Any, Final, Self
 
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from quota_engine.stores.redis.ending_connections import READ_BYTES_MAX, new_reply_reader
 
 _UNSENT_BYTES_MAX: Final = 65_536
 """Unsent bytes up to which a writer of asyncio does not wait."""
+
+
+class _Slots(asyncio.Semaphore):
+    """The connections that may still be taken."""
+
+    def try_take(self) -> bool:
+        """Take one without waiting; return False if there is none, or if others wait for it."""
+        if self.locked():
+            return False
+        self._value -= 1
+        return True
 
 
 class AsyncConnectionPool:
@@ -47,7 +61,7 @@ class AsyncConnectionPool:
         self.connection_class = type(f"Direct{connection_class.__name__}", (_DirectConnection, connection_class), {})
         self.connection_kwargs = settings
         self.timeout = timeout
-        self._free = asyncio.Semaphore(max_connections)
+        self._free = _Slots(max_connections)
         self._idle: list[Any] = []
         self._connections: list[Any] = []
 
@@ -66,14 +80,12 @@ class AsyncConnectionPool:
         Raises:
             ConnectionError: No connection became free in time, or the server was not reached.
         """
-        if self._free.locked():
+        if not self._free.try_take():
             try:
                 async with asyncio.timeout(self.timeout):
                     await self._free.acquire()
             except TimeoutError:
                 raise RedisConnectionError(f"all {len(self._connections)} connections are in use") from None
-        else:
-            await self._free.acquire()
         if self._idle:
             connection = self._idle.pop()
         else:
@@ -90,10 +102,20 @@ class AsyncConnectionPool:
             raise
         return connection
 
-    async def release(self, connection: Any) -> None:
+    def get_ready_connection(self) -> Any:
+        """Return a connection that is open and idle, or ``None`` if the caller must await one."""
+        if not self._idle or not self._idle[-1].is_ready() or not self._free.try_take():
+            return None
+        return self._idle.pop()
+
+    def take_back(self, connection: Any) -> None:
         """Take a connection back."""
         self._idle.append(connection)
         self._free.release()
+
+    async def release(self, connection: Any) -> None:
+        """Take a connection back, as the pools of redis-py do."""
+        self.take_back(connection)
 
     async def disconnect(self) -> None:
         """Close all connections. The pool can still be used."""
@@ -106,19 +128,96 @@ class AsyncConnectionPool:
 
 
 class _DirectConnection:
-    """Writes without a separate task, unless the server does not read."""
+    """Writes without a separate task, unless the server does not read, and reads several replies at a time."""
 
+    _reader: Any
     _writer: Any
+    socket_timeout: float | None
+    reply_reader: Any = None
+
+    async def _connect(self) -> None:
+        await super()._connect()  # type: ignore[misc]
+        # redis-py reads the greeting with its own reader, which has nothing left then.
+        self.reply_reader = new_reply_reader(self)
 
     async def send_packed_command(self, command: Iterable[bytes], check_health: bool = True) -> None:
         """See redis-py's connection. A write of asyncio waits only while many bytes are unsent."""
-        writer = self._writer
-        if writer is not None and not self.health_check_interval:  # type: ignore[attr-defined]
-            writer.writelines(command)
-            if writer.transport.get_write_buffer_size() <= _UNSENT_BYTES_MAX:
+        if self._writer is not None and not self.health_check_interval:  # type: ignore[attr-defined]
+            self._writer.writelines(command)
+            if not self.has_unsent():
                 return
             command = ()
         await super().send_packed_command(command, check_health)  # type: ignore[misc]
+
+    def is_ready(self) -> bool:
+        """Return True if the connection is open, has nothing to read, and may be written to without waiting."""
+        reader, writer = self._reader, self._writer
+        return (
+            reader is not None
+            and writer is not None
+            and not reader.at_eof()
+            and not reader._buffer  # noqa: SLF001 - asyncio has no public way, and redis-py does the same
+            and not writer.is_closing()
+            and not self.health_check_interval  # type: ignore[attr-defined]
+        )
+
+    def write(self, data: bytes) -> None:
+        """Write without waiting, on a connection that is ready. Await :meth:`drain` if bytes are unsent then.
+
+        Raises:
+            OSError: The connection is lost.
+        """
+        self._writer.write(data)
+
+    def has_unsent(self) -> bool:
+        """Return True if more bytes are unsent than a writer of asyncio keeps without waiting."""
+        size: int = self._writer.transport.get_write_buffer_size()
+        return size > _UNSENT_BYTES_MAX
+
+    async def drain(self) -> None:
+        """Wait until the server reads.
+
+        Raises:
+            RedisError: It did not, in time.
+            OSError: The connection is lost.
+        """
+        await super().send_packed_command(())  # type: ignore[misc]
+
+    async def read_replies(self, replies_max: int) -> list[Any]:
+        """Read the replies that arrive next: at least one, and ``replies_max`` at most.
+
+        An error reply is returned, too, also one with which the server rejects the connection.
+
+        Raises:
+            RedisError: The connection is lost, or the bytes are no reply, or none arrived in time.
+            OSError: The connection is lost.
+        """
+        reader = self.reply_reader
+        if reader is None:
+            try:
+                return [await self.read_response()]  # type: ignore[attr-defined]
+            except ResponseError as error:
+                return [error]
+        replies: list[Any] = []
+        while len(replies) < replies_max:
+            reply = reader.gets()
+            if reply is False:  # it is not complete
+                if replies:
+                    break
+                reader.feed(await self._read_bytes())
+            else:
+                replies.append(reply)
+        return replies
+
+    async def _read_bytes(self) -> bytes:
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                data: bytes = await self._reader.read(READ_BYTES_MAX)
+        except TimeoutError:
+            raise RedisTimeoutError(f"Timeout reading from {self._host_error()}") from None  # type: ignore[attr-defined]
+        if not data:
+            raise RedisConnectionError("the server closed the connection")
+        return data
 
     async def has_input(self) -> bool:
         """Return True if there is something to read between two calls: the server has closed the connection."""

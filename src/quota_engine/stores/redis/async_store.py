@@ -8,8 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -203,7 +202,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         """Send requests at once, or while the server is busy, together with those of other calls."""
         node = waiting.attempt.node
         if self._waits_for_replicas:  # WAIT would make the next attempt on the same connection wait, too
-            self._start(self._send_together(node, [waiting]))
+            self._start_write(node, None, [waiting])
             return
         channel = self._channels.get(node)
         if channel is None:
@@ -215,45 +214,97 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     def _start_writes(self, node: Node | None, channel: NodeChannel[Replies]) -> None:
         """Start each write to a server that may be in flight."""
         while taken := channel.take():
-            self._start(self._send_write(node, channel, taken))
+            self._start_write(node, channel, taken)
 
-    async def _send_write(
-        self, node: Node | None, channel: NodeChannel[Replies], taken: list[WaitingAttempt[Replies]]
+    def _start_write(
+        self, node: Node | None, channel: NodeChannel[Replies] | None, taken: list[WaitingAttempt[Replies]]
     ) -> None:
-        """Send attempts in one write, and then start the next write."""
-        try:
-            await self._send_together(node, taken)
-        finally:
+        """Send attempts in one write: at once, if a connection is ready."""
+        pool, write = self._pool(node), SharedWrite(taken)
+        connection = pool.get_ready_connection()
+        if connection is not None:
+            try:
+                connection.write(write.pack(self._make_requests))
+            except BaseException as error:
+                pool.take_back(connection)
+                write.fail(NotSent("the call was interrupted"), error)
+                self._end_write(node, channel)
+                raise
+        self._start(self._complete_write(node, channel, write, connection))
+
+    def _end_write(self, node: Node | None, channel: NodeChannel[Replies] | None) -> None:
+        """Start the next write."""
+        if channel is not None:
             channel.end_write()
             self._start_writes(node, channel)
 
-    async def _send_together(self, node: Node | None, taken: list[WaitingAttempt[Replies]]) -> None:
-        """Send attempts in one write, and give each its replies or its error."""
-        pool, write = self._pool(node), SharedWrite(taken)
+    async def _complete_write(
+        self, node: Node | None, channel: NodeChannel[Replies] | None, write: SharedWrite, connection: Any
+    ) -> None:
+        """Send a write if it waits for a connection, and give each attempt its replies or its error.
+
+        The next write starts before the last attempts get their replies, so that the server works meanwhile.
+        """
+        try:
+            if connection is None:
+                connection = await self._send_write(node, write)
+            if connection is not None:
+                await self._read_replies(node, write, connection)
+        finally:
+            self._end_write(node, channel)
+            write.deliver()
+
+    async def _send_write(self, node: Node | None, write: SharedWrite) -> Any:
+        """Send attempts on the next connection, and return it, or ``None`` after giving each its error."""
+        pool = self._pool(node)
         try:
             connection = await _connect(pool)
         except Exception as error:
             write.fail(error)
-            return
+            return None
         except BaseException as error:
             write.fail(NotSent("the call was interrupted"), error)
             raise
         try:
             await connection.send_packed_command([write.pack(self._make_requests)])
-            while write.awaits_reply():
-                write.take_reply(await _reply(connection))
-        except REJECTIONS as error:
-            await connection.disconnect()
-            write.reject(error)
-        except (RedisError, OSError) as error:
-            await connection.disconnect()
-            write.lose(str(error), error)
         except BaseException as error:
-            await connection.disconnect(nowait=True)
-            write.lose("the call was interrupted", error)
-            raise
+            await self._lose_write(pool, write, connection, error)
+            if not isinstance(error, RedisError | OSError):
+                raise
+            return None
+        return connection
+
+    async def _read_replies(self, node: Node | None, write: SharedWrite, connection: Any) -> None:
+        """Read the replies of a write, and give each attempt but the last ones its replies."""
+        pool = self._pool(node)
+        try:
+            if connection.has_unsent():
+                await connection.drain()
+            while left := write.replies_left():
+                write.deliver()  # the server works on the rest meanwhile
+                for reply in await connection.read_replies(left):
+                    write.take_reply(reply)
+        except BaseException as error:
+            await self._lose_write(pool, write, connection, error)
+            if not isinstance(error, RedisError | OSError):
+                raise
+        else:
+            pool.take_back(connection)
+
+    async def _lose_write(self, pool: Any, write: SharedWrite, connection: Any, error: BaseException) -> None:
+        """Close the connection of a write, and give each attempt without replies its error."""
+        try:
+            if isinstance(error, REJECTIONS):
+                await connection.disconnect()
+                write.reject(error)
+            elif isinstance(error, RedisError | OSError):
+                await connection.disconnect()
+                write.lose(str(error), error)
+            else:
+                await connection.disconnect(nowait=True)
+                write.lose("the call was interrupted", error)
         finally:
-            await pool.release(connection)
+            pool.take_back(connection)
 
 
 class _BatchDriver:
@@ -346,11 +397,3 @@ async def _connect(pool: Any) -> Any:
         raise
     except CONNECT_ERRORS as error:
         raise NotSent(str(error)) from error
-
-
-async def _reply(connection: AbstractConnection) -> Any:
-    """Read one reply; an error reply is returned, not raised."""
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error

@@ -7,7 +7,15 @@ A time-out of a socket costs a system call, so it is changed only if the end is 
 
 from __future__ import annotations
 
-__all__ = ["EndingConnectionPool", "limit_socket", "read_reply", "set_end", "write_bytes"]
+__all__ = [
+    "READ_BYTES_MAX",
+    "EndingConnectionPool",
+    "limit_socket",
+    "new_reply_reader",
+    "read_reply",
+    "set_end",
+    "write_bytes",
+]
 
 import math
 import select
@@ -26,7 +34,7 @@ try:
 except ImportError:
     hiredis = None  # type: ignore[assignment]
 
-_READ_BYTES_MAX: Final = 65_536
+READ_BYTES_MAX: Final = 65_536
 _LEFT_S_MIN: Final = 0.001
 """A time-out of 0 would make a socket non-blocking."""
 _HAS_POLL: Final = hasattr(select, "poll")  # not on Windows
@@ -88,7 +96,7 @@ def read_reply(connection: Any) -> Any:
             return error
     reply = reader.gets()
     while reply is False:  # it is not complete
-        data = connection._sock.recv(_READ_BYTES_MAX)  # noqa: SLF001 - as in limit_socket
+        data = connection._sock.recv(READ_BYTES_MAX)  # noqa: SLF001 - as in limit_socket
         if not data:
             raise RedisConnectionError("the server closed the connection")
         reader.feed(data)
@@ -242,7 +250,7 @@ class _EndingConnection:
             self._input = select.poll()
             self._input.register(sock, select.POLLIN)
         # redis-py reads the greeting with its own reader, which has nothing left then.
-        self.reply_reader = _new_reader(self)
+        self.reply_reader = new_reply_reader(self)
         return sock
 
     def has_input(self) -> bool:
@@ -255,7 +263,7 @@ class _EndingConnection:
             return True
 
 
-def _new_reader(connection: Any) -> Any:
+def new_reply_reader(connection: Any) -> Any:
     """Return a reader of hiredis with the settings of redis-py's own one; ``None`` without hiredis."""
     if hiredis is None:
         return None

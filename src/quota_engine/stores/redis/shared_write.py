@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from redis.exceptions import AuthenticationError, BusyLoadingError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.node_channel import WaitingAttempt
@@ -33,7 +34,7 @@ def may_still_run(error: Exception, behind: Iterable[Sequence[str | int]]) -> bo
 class SharedWrite:
     """The attempts of one write. Each gets its replies or its error once."""
 
-    __slots__ = ("_answered", "_replies", "_requests", "_sent", "_unmade")
+    __slots__ = ("_answered", "_complete", "_replies", "_requests", "_sent", "_unmade")
 
     def __init__(self, taken: Iterable[WaitingAttempt[Any]]) -> None:
         """Begin a write with these attempts."""
@@ -41,6 +42,7 @@ class SharedWrite:
         self._sent: deque[tuple[WaitingAttempt[Any], int]] = deque()
         self._requests: list[Sequence[str | int]] = []
         self._replies: list[Any] = []
+        self._complete: deque[tuple[WaitingAttempt[Any], list[Any]]] = deque()
         self._answered = 0
 
     def pack(self, make_requests: Callable[[Attempt, CallEnd | None], Requests]) -> bytes:
@@ -62,18 +64,30 @@ class SharedWrite:
             self._sent.append((one, len(made)))
         return pack_requests(self._requests)
 
-    def awaits_reply(self) -> bool:
-        """Return True if there are more replies to read."""
-        return bool(self._sent)
+    def replies_left(self) -> int:
+        """Return the number of replies that have not been taken."""
+        return len(self._requests) - self._answered if self._sent else 0
 
     def take_reply(self, reply: Any) -> None:
-        """Take the next reply. The last one of an attempt answers it."""
+        """Take the next reply. After the last one of an attempt, :meth:`deliver` gives them to it.
+
+        Raises:
+            ConnectionError: The server rejects the connection with this reply.
+        """
+        if isinstance(reply, RedisConnectionError):  # the server is loading its data, or requires a password
+            raise reply
         self._answered += 1
         self._replies.append(reply)
         one, count = self._sent[0]
         if len(self._replies) == count:
-            replies, self._replies = self._replies, []
+            self._complete.append((one, self._replies))
+            self._replies = []
             self._sent.popleft()
+
+    def deliver(self) -> None:
+        """Give each attempt its replies that has all of them."""
+        while self._complete:
+            one, replies = self._complete.popleft()
             if not one.replies.done():
                 one.replies.set_result(replies)
 
@@ -97,6 +111,8 @@ class SharedWrite:
             _set_error(one, error, cause)
 
     def _take_unanswered(self) -> list[tuple[WaitingAttempt[Any], int]]:
+        """Deliver the replies that have arrived, and return the other attempts."""
+        self.deliver()
         unanswered = [*self._sent, *((one, 0) for one in self._unmade)]
         self._sent.clear()
         self._unmade.clear()

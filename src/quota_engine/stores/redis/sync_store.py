@@ -295,10 +295,9 @@ class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
                 packed = write.pack(self._make_requests)
             limit_socket(connection, ends_at_ms - self._monotonic_ms())
             write_bytes(connection, packed)
-            while True:
+            while write.replies_left():
                 write.take_reply(read_reply(connection))
-                if not write.awaits_reply():
-                    break
+                write.deliver()
                 limit_socket(connection, ends_at_ms - self._monotonic_ms())
         except REJECTIONS as error:
             connection.disconnect()
