@@ -13,10 +13,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from quota_engine.clocks import monotonic_ms
-from quota_engine.stores.redis.async_connections import AsyncConnectionPool
+from quota_engine.stores.redis.async_connections import AsyncConnectionPool, get_ready_connection, read_replies
 from quota_engine.stores.redis.ending_connections import EndingConnectionPool, read_reply, set_end, write_bytes
 from quota_engine.stores.redis.request_packing import pack_requests
 from tests.support.servers import Server
@@ -184,6 +185,39 @@ async def test_a_task_waits_for_a_connection_and_one_that_gives_up_takes_none(as
         await async_pool.get_connection()
     await async_pool.release(held[1])
     assert await async_pool.get_connection() is held[1]
+
+
+async def test_a_connection_that_the_server_closed_is_not_ready(
+    async_pool: AsyncConnectionPool, valkey_server: Server
+) -> None:
+    assert get_ready_connection(async_pool) is None, "none is open"
+    connection = await async_pool.get_connection()
+    assert get_ready_connection(async_pool) is None, "it is in use"
+    async_pool.take_back(connection)
+    assert get_ready_connection(async_pool) is connection
+    async_pool.take_back(connection)
+    await asyncio.to_thread(valkey_server.ask, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    async with asyncio.timeout(WAIT_S):
+        while connection.is_ready():
+            await asyncio.sleep(0)
+    assert get_ready_connection(async_pool) is None
+
+
+async def test_replies_are_read_as_they_arrive(async_pool: AsyncConnectionPool, valkey_server: Server) -> None:
+    connection = await async_pool.get_connection()
+    connection.write(pack_requests([("PING",), ("NONSENSE",), ("ECHO", "x" * 200_000)]))
+    replies: list[Any] = []
+    while len(replies) < 3:
+        replies += await read_replies(connection, 3 - len(replies))
+    assert replies[0] == "PONG"
+    assert isinstance(replies[1], ResponseError)
+    assert len(replies[2]) == 200_000
+    connection.socket_timeout = 0.02
+    valkey_server.pause()
+    connection.write(pack_requests([("PING",)]))
+    with pytest.raises(RedisTimeoutError, match="Timeout reading"):
+        await read_replies(connection, 1)
+    valkey_server.resume()
 
 
 async def test_a_large_write_waits_until_the_server_reads_it(

@@ -6,7 +6,7 @@ more processor time than the rest of a lone call. It sets a timer for each reply
 
 from __future__ import annotations
 
-__all__ = ["AsyncConnectionPool"]
+__all__ = ["AsyncConnectionPool", "get_ready_connection", "read_replies"]
 
 import asyncio
 from collections.abc import Iterable
@@ -21,6 +21,29 @@ from quota_engine.stores.redis.ending_connections import READ_BYTES_MAX, new_rep
 
 _UNSENT_BYTES_MAX: Final = 65_536
 """Unsent bytes up to which a writer of asyncio does not wait."""
+
+
+def get_ready_connection(pool: Any) -> Any:
+    """Return a connection of any pool that is open and idle, or ``None`` if the caller must await one."""
+    return pool.get_ready_connection() if isinstance(pool, AsyncConnectionPool) else None
+
+
+async def read_replies(connection: Any, replies_max: int) -> list[Any]:
+    """Read the replies that arrive next on a connection of any pool: at least one, and ``replies_max`` at most.
+
+    An error reply is returned. The server may reject the connection with it, or this function raises it then.
+
+    Raises:
+        RedisError: The connection is lost or rejected, or the bytes are no reply, or none arrived in time.
+        OSError: The connection is lost.
+    """
+    if getattr(connection, "reply_reader", None) is not None:
+        replies: list[Any] = await connection.read_replies(replies_max)
+        return replies
+    try:
+        return [await connection.read_response()]
+    except ResponseError as error:
+        return [error]
 
 
 class _Slots(asyncio.Semaphore):
@@ -108,14 +131,14 @@ class AsyncConnectionPool:
             return None
         return self._idle.pop()
 
-    def take_back(self, connection: Any) -> None:
+    async def release(self, connection: Any) -> None:
         """Take a connection back."""
+        self.take_back(connection)
+
+    def take_back(self, connection: Any) -> None:
+        """Take a connection back at once; :meth:`release` is for pools of all kinds."""
         self._idle.append(connection)
         self._free.release()
-
-    async def release(self, connection: Any) -> None:
-        """Take a connection back, as the pools of redis-py do."""
-        self.take_back(connection)
 
     async def disconnect(self) -> None:
         """Close all connections. The pool can still be used."""
@@ -158,15 +181,12 @@ class _DirectConnection:
             and not reader.at_eof()
             and not reader._buffer  # noqa: SLF001 - asyncio has no public way, and redis-py does the same
             and not writer.is_closing()
+            and self.reply_reader is not None
             and not self.health_check_interval  # type: ignore[attr-defined]
         )
 
     def write(self, data: bytes) -> None:
-        """Write without waiting, on a connection that is ready. Await :meth:`drain` if bytes are unsent then.
-
-        Raises:
-            OSError: The connection is lost.
-        """
+        """Write without waiting, on a connection that is ready."""
         self._writer.write(data)
 
     def has_unsent(self) -> bool:
@@ -174,39 +194,20 @@ class _DirectConnection:
         size: int = self._writer.transport.get_write_buffer_size()
         return size > _UNSENT_BYTES_MAX
 
-    async def drain(self) -> None:
-        """Wait until the server reads.
-
-        Raises:
-            RedisError: It did not, in time.
-            OSError: The connection is lost.
-        """
-        await super().send_packed_command(())  # type: ignore[misc]
-
     async def read_replies(self, replies_max: int) -> list[Any]:
-        """Read the replies that arrive next: at least one, and ``replies_max`` at most.
-
-        An error reply is returned, too, also one with which the server rejects the connection.
-
-        Raises:
-            RedisError: The connection is lost, or the bytes are no reply, or none arrived in time.
-            OSError: The connection is lost.
-        """
+        """See :func:`read_replies`."""
+        if self.has_unsent():
+            await super().send_packed_command(())  # type: ignore[misc]
         reader = self.reply_reader
-        if reader is None:
-            try:
-                return [await self.read_response()]  # type: ignore[attr-defined]
-            except ResponseError as error:
-                return [error]
         replies: list[Any] = []
         while len(replies) < replies_max:
             reply = reader.gets()
-            if reply is False:  # it is not complete
-                if replies:
-                    break
-                reader.feed(await self._read_bytes())
-            else:
+            if reply is not False:
                 replies.append(reply)
+            elif replies:
+                break
+            else:
+                reader.feed(await self._read_bytes())
         return replies
 
     async def _read_bytes(self) -> bytes:

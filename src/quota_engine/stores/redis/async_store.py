@@ -15,6 +15,7 @@ from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd
+from quota_engine.stores.redis.async_connections import get_ready_connection, read_replies
 from quota_engine.stores.redis.node_channel import NodeChannel, Replies, WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
 from quota_engine.stores.redis.retrying_calls import (
@@ -221,7 +222,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     ) -> None:
         """Send attempts in one write: at once, if a connection is ready."""
         pool, write = self._pool(node), SharedWrite(taken)
-        connection = pool.get_ready_connection()
+        connection = get_ready_connection(pool)
         if connection is not None:
             try:
                 connection.write(write.pack(self._make_requests))
@@ -278,18 +279,16 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         """Read the replies of a write, and give each attempt but the last ones its replies."""
         pool = self._pool(node)
         try:
-            if connection.has_unsent():
-                await connection.drain()
             while left := write.replies_left():
                 write.deliver()  # the server works on the rest meanwhile
-                for reply in await connection.read_replies(left):
+                for reply in await read_replies(connection, left):
                     write.take_reply(reply)
         except BaseException as error:
             await self._lose_write(pool, write, connection, error)
             if not isinstance(error, RedisError | OSError):
                 raise
         else:
-            pool.take_back(connection)
+            await pool.release(connection)
 
     async def _lose_write(self, pool: Any, write: SharedWrite, connection: Any, error: BaseException) -> None:
         """Close the connection of a write, and give each attempt without replies its error."""
@@ -304,7 +303,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 await connection.disconnect(nowait=True)
                 write.lose("the call was interrupted", error)
         finally:
-            pool.take_back(connection)
+            await pool.release(connection)
 
 
 class _BatchDriver:

@@ -21,8 +21,12 @@ _WRITES_MAX: Final = 2
 With 500 callers at 125 offices, four writes made batches of 2.4 commands, two made 4.2, and one left the server idle.
 """
 
-_ATTEMPTS_MAX: Final = 32
-"""Attempts in one write. More would make the first callers of a write wait for the last, and save nothing."""
+_ATTEMPTS_MAX: Final = 8
+"""Attempts in one write.
+
+More leave less waiting, so the batches of the next write are smaller. With 500 callers at 125 offices, 32 attempts made
+batches of 3.9 commands, and 8 made 5.4.
+"""
 
 
 class Replies(Protocol):
