@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from quota_engine.cli.main import main
-from quota_engine.history.checker import CallRecord, History, Loss, check
+from quota_engine.history.calls import CallRecord
+from quota_engine.history.checker import History, Loss, check
 from quota_engine.history.files import HistoryError, dump, load
 from quota_engine.history.model import ReservationState
 

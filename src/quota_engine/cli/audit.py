@@ -14,6 +14,7 @@ from quota_engine.domain.errors import InvalidRequest, JobTimeout
 from quota_engine.generators import drive
 from quota_engine.history.checker import check
 from quota_engine.history.files import HistoryError, load
+from quota_engine.history.linearizability import SearchTooLarge
 from quota_engine.workflows.day_workflows import AuditReport, audit_offices
 from quota_engine.workflows.generator_drivers import call_handlers, handler_of
 from quota_engine.workflows.jobs import job
@@ -78,10 +79,12 @@ def _check_history(path: pathlib.Path) -> list[str]:
     """Return the findings of a history file.
 
     Raises:
-        InvalidRequest: the file cannot be read.
+        InvalidRequest: the file cannot be read, or too many of its calls were open at the same time for a search.
     """
     try:
         with path.open(encoding="utf-8") as lines:
             return check(load(lines))
     except (OSError, UnicodeDecodeError, HistoryError) as error:
         raise InvalidRequest("history", f"{path}: {error}", "a history, as quota-engine fuzz writes it") from error
+    except SearchTooLarge as error:
+        raise InvalidRequest("history", f"{path}: {error}", "fewer calls at the same time, or events") from error

@@ -33,7 +33,7 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.history.checker import CallRecord
+from quota_engine.history.calls import CallRecord
 from quota_engine.history.model import ReservationState
 from quota_engine.ports import RecordedEvent
 

@@ -8,117 +8,21 @@ The event numbers order everything. The checker goes once through the history, i
 3. Each answer was true at some moment of its call. A success has its event, or repeats an earlier one.
 
 The work grows with the length of the history, times the calls that are in flight on one day at the same time.
+
+Without events there is no such order: :mod:`quota_engine.history.linearizability` searches one for each office.
 """
 
 from __future__ import annotations
 
-__all__ = ["CallRecord", "History", "Loss", "check"]
+__all__ = ["History", "Loss", "check"]
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from quota_engine.history.model import DayModel, OfficeModel, ReservationState, day_of, place_of
-
-NAMES_OF_VERB: Final[dict[str, tuple[str, ...]]] = {
-    "reserve": ("reserve",),
-    "wait": ("reserve",),
-    "confirm": ("confirm",),
-    "reacquire": ("confirm",),
-    "extend": ("extend",),
-    "decline": ("decline",),
-    "release": ("release",),
-    "cancel": ("cancel",),
-    "reschedule": ("reschedule",),
-    "check_in": ("check_in",),
-    "mark_no_show": ("mark_no_show",),
-    "undo_attendance": ("undo_attendance",),
-    "remove_applicant": ("remove_applicant",),
-    "replace_applicant": ("replace_applicant",),
-    "stay": ("stay",),
-    "move_in": ("move_in",),
-    "move_in_confirmed": ("move_in",),
-    "move_out": ("move_out",),
-    "undo_move": ("undo_move",),
-}
-"""By verb: the calls that can cause it. Time and the wait list cause all other events."""
-NAMES_OF_KIND: Final = {"CapacitySet": "set_capacity", "DayClosed": "close_day", "DayOpened": "open_day"}
-SUCCESSES: Final = frozenset(
-    {"HELD", "WAITING", "CONFIRMED", "ATTENDED", "NO_SHOW", "RELEASED", "CANCELLED", "MOVED", "DONE"}
-)
-_REPLAYED_FOREVER: Final = frozenset({"reserve", "confirm", "release", "cancel", "extend"})
-"""Calls whose effect nothing undoes but a later step, so that most refusals prove that no attempt took effect."""
-_ATTENDANCE: Final = frozenset({"check_in", "mark_no_show", "undo_attendance"})
-_MAY_REPEAT: Final = _ATTENDANCE | {"decline", "stay", "reschedule", "replace_applicant", *NAMES_OF_KIND.values()}
-"""Calls that may take effect once with each attempt, if other calls undo the effect in between."""
-_ENDED: Final = ("RELEASED", "EXPIRED", "CANCELLED", "MOVED")
-_FOREVER_MS: Final = 2**53
-
-
-@dataclasses.dataclass(eq=False)
-class CallRecord:
-    """A call of a client. Times are milliseconds of the history's real time.
-
-    Attributes:
-        name: the command, as in :data:`NAMES_OF_VERB` or :data:`NAMES_OF_KIND`.
-        office: the office.
-        id: the reservation's id; ``""`` for a call on a day.
-        day: the ordinal of the day that it names, or 0.
-        quota, capacity: the quota and the new capacity of ``set_capacity``.
-        options: the quotas of each alternative of a reserve or reschedule.
-        units: applicants of a reserve.
-        began_at_ms: the time of the call.
-        ended_at_ms: the time after which nothing of it may take effect.
-        status: the status of the answer; ``""`` without one.
-        is_unknown: True if there is no answer and the call may have taken effect.
-        repeats: True if the answer says that an earlier call had the effect.
-        shown: the record that the answer shows, if any.
-    """
-
-    name: str
-    office: str
-    id: str = ""
-    day: int = 0
-    quota: str = ""
-    capacity: int = 0
-    options: tuple[tuple[str, ...], ...] = ()
-    units: int = 1
-    began_at_ms: int = 0
-    ended_at_ms: int = _FOREVER_MS
-    status: str = ""
-    is_unknown: bool = False
-    repeats: bool = False
-    shown: ReservationState | None = None
-
-    @classmethod
-    def of(cls, line: Mapping[str, Any]) -> CallRecord:
-        """Return a call from a line of a history file."""
-        fields = {**line, "options": tuple(map(tuple, line.get("options", ())))}
-        if fields.get("shown"):
-            fields["shown"] = place_of(fields["shown"])
-        return cls(**fields)
-
-    def __str__(self) -> str:
-        answer = self.status + " again" * self.repeats if self.status else "unknown" if self.is_unknown else "no effect"
-        what = self.id or f"day {self.day}"
-        return f"{self.began_at_ms} to {self.ended_at_ms}: {self.office}: {self.name} {what}: {answer}"
-
-    @property
-    def may_act(self) -> bool:
-        """True if the answer allows an effect, perhaps of an earlier attempt."""
-        if not self.status:
-            return self.is_unknown
-        # A call that has taken effect may find, with its next attempt, that other calls have changed more since.
-        return (
-            self.status in SUCCESSES
-            or self.status in ("RESERVATION_ENDED", "HOLD_EXPIRED", "WRONG_STATE", "STALE")
-            or self.name not in _REPLAYED_FOREVER
-        )
-
-    @property
-    def must_act(self) -> bool:
-        """True if the answer says that this call had an effect."""
-        return self.status in SUCCESSES and not self.repeats
+from quota_engine.history.calls import ENDED, FOREVER_MS, MAY_REPEAT, NAMES_OF_KIND, NAMES_OF_VERB, CallRecord
+from quota_engine.history.linearizability import find_disorder
+from quota_engine.history.model import DayModel, OfficeModel, ReservationState, day_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,20 +49,34 @@ class History:
         events: by office, its events in order, each with ``real_ms`` or else ``at_ms`` as its real time. After a loss
             the numbers begin again.
         losses: the losses, in order.
+        days: by office and ordinal, the terms of days that were published before the first call. They are read for
+            offices without events only.
         clock_is_real: True if the stores' clocks show the real time. Otherwise no answer is held against a deadline.
     """
 
     calls: list[CallRecord] = dataclasses.field(default_factory=list)
     events: dict[str, list[Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     losses: list[Loss] = dataclasses.field(default_factory=list)
+    days: dict[str, dict[int, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)
     clock_is_real: bool = True
 
 
 def check(history: History) -> list[str]:
-    """Return a sentence for each thing that should not have happened."""
+    """Return a sentence for each thing that should not have happened.
+
+    An office without events is searched for an order of its calls.
+
+    Raises:
+        SearchTooLarge: Too many calls of an office without events were open at the same time.
+    """
     found: list[str] = []
+    lost = {loss.office for loss in history.losses}
     for office in sorted({*history.events, *(call.office for call in history.calls)}):
-        found += _OfficeChecker(history, office).run()
+        if office in history.events or office in lost:
+            found += _OfficeChecker(history, office).run()
+        else:
+            calls = [call for call in history.calls if call.office == office]
+            found += find_disorder(calls, history.days.get(office, {}), clock_is_real=history.clock_is_real)
     return found
 
 
@@ -261,7 +179,7 @@ class _OfficeChecker:
             for one in candidates
             if one.name in names
             and one.may_act
-            and (id(one) not in self._caused or one.name in _MAY_REPEAT)
+            and (id(one) not in self._caused or one.name in MAY_REPEAT)
             and (not one.day or event.get("verb") not in ("reserve", "wait", "reschedule") or one.day == day)
             and (key or (one.day == day and (one.quota, one.capacity) == wanted))
         ]
@@ -282,7 +200,7 @@ class _OfficeChecker:
         number = call.day or (place.day if place else 0)
         day = self._model.days.get(number)
         if not self._clock_is_real:
-            now_ms = _FOREVER_MS
+            now_ms = FOREVER_MS
         is_overdue = place is not None and place.state == "HELD" and place.deadline_at_ms <= now_ms
         match call.status:
             case "HELD" | "WAITING" | "CONFIRMED" | "ATTENDED" | "NO_SHOW" | "RELEASED" | "CANCELLED" | "MOVED":
@@ -292,7 +210,7 @@ class _OfficeChecker:
             case "HOLD_EXPIRED" if call.name != "move_in":
                 return is_overdue or (place is not None and place.state == "EXPIRED")
             case "RESERVATION_ENDED":
-                return is_overdue or (place is not None and place.state in _ENDED)
+                return is_overdue or (place is not None and place.state in ENDED)
             case "DAY_CLOSED":
                 return day is not None and day.closed
             case "UNKNOWN_DAY":

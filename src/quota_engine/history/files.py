@@ -2,7 +2,8 @@
 
 ``{"call": {...}}`` has the fields of :class:`~quota_engine.history.checker.CallRecord`, ``{"loss": {...}}`` those of
 :class:`~quota_engine.history.checker.Loss`. ``{"office": "…", "event": {...}}`` has an event as the HTTP API shows it;
-the events of an office are in order. ``{"clock_is_real": false}`` says that clocks were set during the run.
+the events of an office are in order. ``{"office": "…", "day": 739000, "terms": {...}}`` describes a day of an office
+without events. ``{"clock_is_real": false}`` says that clocks were set during the run.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ __all__ = ["HistoryError", "dump", "load"]
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from quota_engine.history.checker import CallRecord, History, Loss
+from quota_engine.history.calls import CallRecord
+from quota_engine.history.checker import History, Loss
 
 
 class HistoryError(ValueError):
@@ -41,13 +43,21 @@ def load(lines: Iterable[str]) -> History:
                 event = entry["event"]
                 _ = event["number"], event["at_ms"], event["kind"]
                 history.events.setdefault(entry["office"], []).append(event)
+            elif "terms" in entry:
+                history.days.setdefault(entry["office"], {})[int(entry["day"])] = _terms_of(entry["terms"])
             elif "clock_is_real" in entry:
                 history.clock_is_real = bool(entry["clock_is_real"])
             else:
-                raise HistoryError("neither a call nor an event nor a loss")
+                raise HistoryError("neither a call nor an event nor a day nor a loss")
         except (ValueError, TypeError, KeyError) as error:
             raise HistoryError(f"line {number} is no entry of a history ({error!r})") from None
     return history
+
+
+def _terms_of(terms: Mapping[str, Any]) -> Mapping[str, Any]:
+    _ = [terms[name] for name in ("opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms")]
+    _ = [(quota["name"], quota["capacity"]) for quota in terms["quotas"]]
+    return terms
 
 
 def dump(history: History) -> Iterator[str]:
@@ -57,6 +67,9 @@ def dump(history: History) -> Iterator[str]:
     for office, events in sorted(history.events.items()):
         for event in events:
             yield _line({"office": office, "event": event})
+    for office, days in sorted(history.days.items()):
+        for day, terms in sorted(days.items()):
+            yield _line({"office": office, "day": day, "terms": terms})
     for loss in history.losses:
         yield _line({"loss": dataclasses.asdict(loss)})
     for call in history.calls:
