@@ -30,12 +30,13 @@ class BatchLimits(msgspec.Struct, frozen=True):
 
     Attributes:
         batch_max: Commands in one batch.
-        in_flight_max: Batches in flight at a time.
+        in_flight_max: Batches in flight at a time. With two, the server works on one while the callers of the other
+            one get their results. More make them smaller.
         waiting_max: Calls that wait; a further call is refused.
     """
 
     batch_max: int = 128
-    in_flight_max: int = 4
+    in_flight_max: int = 2
     waiting_max: int = 10_000
 
 
@@ -45,9 +46,10 @@ class BatchQueue(Generic[T]):
     Attributes:
         has_abandoned: True if callers have given up since the last :meth:`drop_abandoned`.
         is_holding: True while a batch waits to be sent. Further calls wait in the queue, and may still join the batch.
+        last_size: Calls in the last batch.
     """
 
-    __slots__ = ("has_abandoned", "in_flight", "is_holding", "limits", "waiting")
+    __slots__ = ("has_abandoned", "in_flight", "is_holding", "last_size", "limits", "waiting")
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
@@ -55,6 +57,7 @@ class BatchQueue(Generic[T]):
         self.in_flight = 0
         self.has_abandoned = False
         self.is_holding = False
+        self.last_size = 0
 
     def drop_abandoned(self, is_abandoned: Callable[[T], bool]) -> None:
         """Remove calls whose callers have given up. Scans the whole queue; call it when the queue is full."""
@@ -69,6 +72,29 @@ class BatchQueue(Generic[T]):
     def can_send(self) -> bool:
         """Return True if calls wait and another batch may be in flight."""
         return bool(self.waiting) and self.in_flight < self.limits.in_flight_max and not self.is_holding
+
+    def fills_batch(self, more: int = 0) -> bool:
+        """Return True if the waiting calls, and this many more, may be sent and are a batch as large as the last one.
+
+        While a large batch is in flight, its callers and others return soon. Together they make another large one.
+        """
+        size = len(self.waiting) + more
+        in_flight, limits = self.in_flight, self.limits
+        return size > 0 and (not in_flight or (in_flight < limits.in_flight_max and size >= self.last_size))
+
+    def take_share(self) -> list[T]:
+        """Return the next batch: half of the waiting calls if none is in flight, else all of them.
+
+        The server works on one half while the callers of the other one get their results.
+        """
+        waiting, limits = self.waiting, self.limits
+        size = len(waiting)
+        if not self.in_flight and limits.in_flight_max > 1:
+            size = -(-size // 2)
+        self.in_flight += 1
+        batch = [waiting.popleft() for _ in range(min(size, limits.batch_max))]
+        self.last_size = len(batch)
+        return batch
 
     def take_batch(self) -> list[T]:
         """Return the calls of the next batch, which counts as in flight until :meth:`batch_done`."""

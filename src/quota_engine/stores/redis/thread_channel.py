@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
+from quota_engine.stores.thread_batching import ThreadSignal
 
 
 class ThreadReplies:
@@ -29,7 +30,7 @@ class ThreadReplies:
         self.replies: list[Any] | None = None
         self.error: BaseException | None = None
         self._has_stopped = False
-        self._woken: threading.Event | None = None  # an event costs as much as the rest; most threads need none
+        self._woken: ThreadSignal | None = None  # most threads need none
 
     def done(self) -> bool:
         """Return True if there are replies or an error, or if the thread waits no more."""
@@ -49,11 +50,12 @@ class ThreadReplies:
         """Wait no more."""
         self._has_stopped = True
 
-    def prepare_sleep(self) -> threading.Event:
-        """Return the event that wakes the thread, not set. Look afterwards whether there is a reason to sleep."""
+    def prepare_sleep(self) -> ThreadSignal:
+        """Return the signal that wakes the thread, not set. Look afterwards whether there is a reason to sleep."""
         if self._woken is None:
-            self._woken = threading.Event()
-        self._woken.clear()
+            self._woken = ThreadSignal()
+        else:
+            self._woken.clear()
         return self._woken
 
     def wake(self) -> None:
