@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["main"]
+__all__ = ["PAGE", "main", "write_table"]
 
 import argparse
 import json
@@ -16,11 +16,11 @@ from random import Random
 
 from tests.chaos import soak
 from tests.chaos.faults import NotPossible
-from tests.chaos.host_faults import FAULTS
 from tests.chaos.run import Result, run
+from tests.chaos.service_faults import FAULTS
 from tests.support.paths import ROOT
 
-_PAGE = ROOT / "docs" / "faults.md"
+PAGE = ROOT / "docs" / "faults.md"
 _TABLE = re.compile(r"(<!-- faults -->\n).*?(<!-- end of faults -->)", re.DOTALL)
 
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the moments (default 1)")
     parser.add_argument("--short-loads", action="store_true", help="let the threads rest while servers recover")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", action="store_true", help=f"write the table into {_PAGE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
     options = parser.parse_args(words)
     chosen = [one for one in FAULTS if not options.fault or one.name in options.fault]
     results: list[Result] = []
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         strikes, took_s = sum(one.strikes for one in results), time.monotonic() - began_s
         _print(f"{len(results)} faults, {strikes} strikes, {took_s:.0f} s")
     if options.write:
-        _write(_PAGE, results, options)
+        write_table(PAGE, results, f"--strikes {options.strikes} --seed {options.seed}")
     return int(any(one.problem for one in results))
 
 
@@ -75,14 +75,26 @@ def _times(one: Result) -> str:
     return f"{middle / 1000:.2f} s, at most {last / 1000:.2f} s"
 
 
-def _write(page: Path, results: Sequence[Result], options: argparse.Namespace) -> None:
-    rows = ["| fault | promised | seen | strikes | recovery: median, longest |", "| --- | --- | --- | --- | --- |"]
+def write_table(page: Path, results: Sequence[Result], options: str) -> None:
+    """Write the rows of these faults into the table of a page; rows of faults that did not run stay.
+
+    Args:
+        page: The page.
+        results: The results.
+        options: The options of the command, for the line below the table.
+    """
+    text = page.read_text(encoding="utf-8")
+    found = _TABLE.search(text)
+    assert found is not None
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in found[0].splitlines() if line.startswith("| ")}
     for one in results:
         seen = one.problem or f"{one.lost:,} of {one.acknowledged:,} acknowledged lost, audit without findings"
-        rows.append(f"| {one.fault.title} | {one.fault.promised} | {seen} | {one.strikes} | {_times(one)} |")
-    command = f"python -m tests.chaos --strikes {options.strikes} --seed {options.seed} --write"
-    text = "\n".join([*rows, "", f"Made by `{command}`.", ""])
-    page.write_text(_TABLE.sub(lambda found: f"{found[1]}{text}{found[2]}", page.read_text(encoding="utf-8")))
+        rows[one.fault.title] = f"| {one.fault.title} | {one.fault.promised} | {seen} | {one.strikes} | {_times(one)} |"
+    head = ["| fault | promised | seen | strikes | recovery: median, longest |", "| --- | --- | --- | --- | --- |"]
+    body = [rows[one.title] for one in FAULTS if one.title in rows]
+    command = f"python -m tests.chaos {options} --write"
+    table = "\n".join([*head, *body, "", f"Made by `{command}`.", ""])
+    page.write_text(text[: found.start()] + found[1] + table + found[2] + text[found.end() :], encoding="utf-8")
 
 
 if __name__ == "__main__":

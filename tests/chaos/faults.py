@@ -22,9 +22,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from quota_engine.conformance.world import OFFICE
+from quota_engine.conformance.world import DAY, OFFICE
 from quota_engine.stores.redis.keys import keys_of
 from tests.stores.redis.conftest import cluster_url
+from tests.support.acknowledged_load import Target
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.paths import ROOT
 from tests.support.pgbouncer import PgBouncer
@@ -53,11 +54,17 @@ class Case:
         url: The URL of the store that the load uses.
         strike: Harms the servers once; see the module.
         check_url: The URL for the inspection afterwards; "" for ``url``.
+        load: Takes the calls of the load; ``None`` for a store of ``url``, at which a day is published first.
+        office: The office of the load.
+        day: Its day, as an ordinal.
     """
 
     url: str
     strike: Callable[[], Strike]
     check_url: str = ""
+    load: Target | None = None
+    office: str = OFFICE
+    day: int = DAY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +297,27 @@ def cluster_failover(stack: ExitStack) -> Case:
         cluster.wait_ok()
 
     return Case(cluster_url(cluster) + _REPLICATED, strike)
+
+
+@fault("a primary of a cluster is killed while its replica gets nothing for half a second; `fence=auto`", CONSISTENT)
+def cluster_failover_with_lag(stack: ExitStack) -> Case:
+    cluster = stack.enter_context(Cluster(valkey_server_binary(), replicas_each=1))
+
+    def strike() -> Strike:
+        old = cluster.owner_of(cluster.slot_of(keys_of("", OFFICE)[0]))
+        replica = cluster.replica_of(old)
+        # A replica that only stands still reads on what its primary has sent. This one may not ask for it again.
+        old.ask("ACL", "SETUSER", "default", "-psync", "-sync")
+        old.ask("CLIENT", "KILL", "TYPE", "replica")
+        time.sleep(_LAG_S)
+        old.kill()
+        yield
+        until(lambda: replica.info("replication")["role"] == "master", "a replica to take over")
+        old.start()
+        until(lambda: old.info("replication").get("master_link_status") == "up", "the old primary to follow")
+        cluster.wait_ok()
+
+    return Case(f"{cluster_url(cluster)}?fence=auto&attempts_max=30", strike)
 
 
 @fault("the slot of the office moves to another node")

@@ -70,8 +70,8 @@ def _run(fault: Fault, strikes: int, threads: int, random: Random, *, rests: boo
     recovery_ms: list[float] = []
     with ExitStack() as stack:
         case = fault.open(stack)
-        store = open_office(case.url)
-        with Load(store, threads, may_lose=True) as load:
+        store = case.load or open_office(case.url)
+        with Load(store, threads, may_lose=True, office=case.office) as load:
             for _ in range(strikes):
                 load.wait_for(random.randint(20, 120))
                 strike = case.strike()
@@ -87,7 +87,7 @@ def _run(fault: Fault, strikes: int, threads: int, random: Random, *, rests: boo
                 load.go_on()
                 load.wait_for(20)
         store.close()
-        found = inspect(case.check_url or case.url, load.acknowledged)
+        found = inspect(case.check_url or case.url, load.acknowledged, case.office, case.day)
     problems = []
     if found.findings or not found.is_counted:
         problems.append(f"the audit has {len(found.findings)} findings, counters right: {found.is_counted}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from tests.chaos.faults import FAULTS, KEPT
-from tests.chaos.run import run
+from tests.chaos.__main__ import PAGE, write_table
+from tests.chaos.faults import KEPT
+from tests.chaos.run import Result, run
+from tests.chaos.service_faults import FAULTS
 from tests.chaos.soak import Sample, Soak, soak
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
@@ -46,3 +49,18 @@ def test_growth_is_a_problem_of_a_soak() -> None:
     result = Soak("valkey", 1, 1.0, samples=[steady] * 6 + [grown] * 3)
     result.check_growth()
     assert result.problems == ["client_files grew from 10 to 30", "server_mb grew from 50 to 80"]
+
+
+def test_table_keeps_the_rows_of_faults_that_did_not_run(tmp_path: Path) -> None:
+    (fault,) = [one for one in FAULTS if one.name == "killed-worker"]
+    page = tmp_path / "faults.md"
+    before = PAGE.read_text(encoding="utf-8")
+    page.write_text(before, encoding="utf-8")
+    write_table(page, [Result(fault, 7, 123, 0, [1_500.0], "")], "--strikes 7")
+    after = page.read_text(encoding="utf-8")
+    changed = [one for one in after.splitlines() if one not in before.splitlines()]
+    assert len(after.splitlines()) == len(before.splitlines())
+    assert changed[0].startswith(f"| {fault.title} | {KEPT} | 0 of 123 acknowledged lost")
+    assert len(changed) == 2
+    rows = [one.split(" | ")[0].removeprefix("| ") for one in after.splitlines() if one.startswith("| ")]
+    assert {one.title for one in FAULTS} <= set(rows), "run python -m tests.chaos --write"

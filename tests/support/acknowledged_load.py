@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, applicant, reserve, terms
@@ -39,6 +39,16 @@ def open_office(url: str, offices: Sequence[str] = (OFFICE,)) -> Store:
     return store
 
 
+class Target(Protocol):
+    """A store, or a client of a service, that carries out the commands of a load."""
+
+    def apply(self, office: str, command: Any, /) -> Any:
+        """Carry out a command, and return its outcome."""
+
+    def close(self) -> None:
+        """Close the connections."""
+
+
 class Load:
     """Threads that hold, confirm and release, and repeat each call under the same key until its outcome is known.
 
@@ -48,12 +58,12 @@ class Load:
     """
 
     def __init__(
-        self, store: Store, threads: int = 8, *, prefix: str = "t", may_lose: bool = False, office: str = OFFICE
+        self, store: Target, threads: int = 8, *, prefix: str = "t", may_lose: bool = False, office: str = OFFICE
     ) -> None:
         """Take the store, which the caller closes.
 
         Args:
-            store: The store.
+            store: The store, or a client of a service.
             threads: The number of threads.
             prefix: The beginning of each key; other processes on the same store use other ones.
             may_lose: True if the store may lose what it has acknowledged. A thread then continues without it.
@@ -152,14 +162,14 @@ class Inspection:
     is_counted: bool
 
 
-def inspect(url: str, acknowledged: dict[str, State], office: str = OFFICE) -> Inspection:
+def inspect(url: str, acknowledged: dict[str, State], office: str = OFFICE, day: int = DAY) -> Inspection:
     """Compare what was acknowledged at an office with a new store at the same place."""
     store = open_store(url)
     try:
         findings = store.execute(Audit(office))
         found = {key: store.execute(Lookup(office, key)) for key in acknowledged}
         lost = [key for key, state in acknowledged.items() if (one := found[key]) is None or one.state is not state]
-        (view,) = store.execute(View(office, (DAY,)))
+        (view,) = store.execute(View(office, (day,)))
         counters = view.quotas["online"]
         held = [one for one in found.values() if one is not None and one.state in (State.HELD, State.CONFIRMED)]
         events = store.execute(ReadEvents(office, 0, 10_000_000))

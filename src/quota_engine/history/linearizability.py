@@ -1,13 +1,13 @@
 """Searches an order of calls that explains their answers, for a history without events.
 
 Events have numbers, which order everything, so :mod:`quota_engine.history.checker` needs no search. A history of calls
-alone has no such order. Then an office is right if its calls have an order that respects real time, and in which each
-answer is right: if the history is *linearizable* (Herlihy and Wing 1990).
+alone has no such order. It is right if it is *linearizable* (Herlihy and Wing 1990): some order of the calls respects
+real time and explains each answer.
 
-The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993): it takes the calls one after the
-other, as long as none of those that are left ended before the next one began. As Lowe does ("Testing for
-linearizability", 2017), it never visits the same set of calls with the same state twice. The calls are divided into
-parts that share no reservation and no described day, which are searched one by one (Horn and Kroening, "Faster
+The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993). It takes the calls one after the
+other. A call can be next if no call that is left ended before it began. The search never visits the same set of calls
+with the same state twice, as Lowe proposes ("Testing for linearizability", 2017). It divides the calls into parts that
+share no reservation and no described day, and searches them one by one. Horn and Kroening describe this ("Faster
 linearizability checking via P-compositionality", 2015).
 
 The state follows ``docs/rules.md``, like :mod:`quota_engine.history.model`. Time is a part of it: a hold has ended if
