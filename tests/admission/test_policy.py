@@ -128,6 +128,13 @@ def test_scoped_policy_applies_to_matching_requests_only(scope: dict[str, Any], 
     assert policy.decide(REQUEST).decision == (deny("no") if matches else ADMIT)
 
 
+@pytest.mark.parametrize("by", [LimitKey.ACCOUNT, LimitKey.NETWORK, LimitKey.DEVICE])
+def test_each_value_of_a_key_has_its_bucket(by: LimitKey) -> None:
+    policy = TokenBucketPolicy("x", by, per_day(5))
+    here, there = (policy.decide(request) for request in (REQUEST, changed(**{by.value: "f" * 32})))
+    assert here.charge_requirements[0].charge.name != there.charge_requirements[0].charge.name
+
+
 def test_each_key_has_its_bucket() -> None:
     """A party costs one token, or one for each applicant with ``per_applicant``."""
     assert len(TokenBucketPolicy("i", LimitKey.IDENTITY, per_day(1)).decide(REQUEST).charge_requirements) == 2

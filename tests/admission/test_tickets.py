@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quota_engine.admission.tickets import RoomTickets, TicketKeys, read_pass, read_ticket_index
+from quota_engine.admission.tickets import RoomTickets, TicketIndex, TicketKeys, read_pass, read_ticket_index
 from quota_engine.domain.errors import InvalidRequest
 
 ONE, OTHER = "0f" * 16, "1e" * 16
@@ -40,6 +40,23 @@ def test_ticket_contains_its_number(index: int, epoch: int, expires_at_ms: int) 
 
 def test_same_ticket_has_the_same_text() -> None:
     assert ROOM.ticket(5, 1, ONE, NOW_MS) == ROOM.ticket(5, 1, ONE, NOW_MS)
+
+
+def test_texts_and_hashes_of_a_key_never_change() -> None:
+    """Tickets that applicants have, and ids that stores have, stay valid when the library is upgraded."""
+    ticket = ROOM.ticket(5, 1, ONE, NOW_MS)
+    assert ticket == "AQJrMQhkZWNlbWJlcqurq6urq6urAAAABQAAAAEAAAAPQkBbr-aIDXaZwehuLmFidqi825peja0hmJLFqQ"
+    assert pass_of() == (
+        "AgJrMQhkZWNlbWJlcqurq6urq6urAAAABwAAAAEIc3VyYWJheWELRrgLRrxtoBXFATyLswNvT7lQi1h4AAAAD0JAW6_miA12mcHobujM"
+        "Ar1lD0Dqe7n3SWMiAx4"
+    )
+    keys = KEYS.derived_keys("k1")
+    assert keys.seed_key.hex() == "317d51b767e4abe8a8cba88ab838972059db1325a9428ed3feb66a0ddfbadccb"
+    assert keys.pass_id_key.hex() == "289ff6a302375f747c81b72cf5781b1f117a64c7c4823e9d70b8d68c2b044b67"
+
+
+def test_number_of_a_ticket_counts_from_one() -> None:
+    assert TicketIndex(0, 1).number == 1
 
 
 def test_tickets_and_passes_contain_no_identity() -> None:
