@@ -17,6 +17,7 @@ __all__ = [
     "evolve",
     "guards_of",
     "known_reservation",
+    "let_wait_lists_be_served",
     "purge",
     "rebuild",
     "renamed_quotas",
@@ -659,6 +660,17 @@ def evolve(ledger: Ledger, event: Event) -> None:
     ledger.events.append(event)
     ledger.now_ms = event.at_ms
     _EVENT_HANDLERS[type(event)](ledger, event)
+
+
+def let_wait_lists_be_served(ledger: Ledger) -> None:
+    """Let the next command of each day with a wait list serve it, after events of another process were replayed.
+
+    Events do not show when a pause ends, when a party no longer blocks units, or if more offers follow.
+    The process that made them knew, and this one has perhaps settled the day before them.
+    """
+    for day in ledger.days.values():
+        if day.waiting:
+            day.next_due_ms = 0
 
 
 _UNCHECKED_HANDLERS: Final = dict(_EVENT_HANDLERS)

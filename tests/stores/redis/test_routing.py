@@ -185,6 +185,17 @@ class TestCluster:
         did = play(script(knowing()), ReplyLost("cut"), NotSent("refused"), BusyLoadingError("loading"), [["done"]])
         assert did == (["done"], [f"{A} EVALSHA", "pause", f"{B} CLUSTER", f"{A} CLUSTER", f"{A} EVALSHA"])
 
+    def test_server_that_loads_when_its_functions_are_sent(self) -> None:
+        """The next attempt, by text, meets the same answer and pauses."""
+        loading, unknown = BusyLoadingError("loading"), ResponseError("Function not found")
+        router = knowing()
+        call = call_script(
+            OFFICE_COMMANDS, KEYS, Header(), (), RetryPolicy(), router, ServerClocks(), writes=True, as_function=True
+        )
+        outcome, did = play(call, [unknown], loading, loading, ALL_A, [["done"]])
+        assert outcome == ["done"]
+        assert did == [f"{A} FCALL", f"{A} FUNCTION", f"{A} EVAL", "pause", f"{B} CLUSTER", f"{A} FCALL"]
+
     def test_slot_without_an_owner(self) -> None:
         """The router queries until an owner is known. Nothing was sent before that."""
         outcome, did = play(script(ClusterRouter([A]), 2), [[]], [[]])

@@ -15,9 +15,12 @@ from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_walk
 from quota_engine.conformance.test_backend import guarded
-from quota_engine.conformance.world import OFFICE, OPENS_AT_MS, published
+from quota_engine.conformance.world import OFFICE, OPENS_AT_MS, PRIORITY, published, reserve
+from quota_engine.domain.commands import Cancel, Decline, Release
 from quota_engine.domain.ledger import Day, Ledger, Quota
+from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
+from quota_engine.domain.outcomes import Status
 from quota_engine.ledger_kinds import OFFICE as OFFICE_KIND
 from quota_engine.stores.sql import snapshot_codec
 from quota_engine.stores.sql.entry_codec import DamagedLedger
@@ -109,6 +112,26 @@ def test_snapshots_lead_to_the_same_outcomes(kind: str) -> None:
         if number % 60 == 0:
             copy = restored(original)
         assert copy.apply(command, now_ms) == original.apply(command, now_ms), command
+
+
+def test_a_process_that_replays_a_decline_offers_the_place_when_the_pause_ends() -> None:
+    """It has settled the day before, and knew of nothing that was due at the end of the pause."""
+    deciding, replaying = new_state(OFFICE), new_state(OFFICE)
+    pause_ms, now_ms = 900_000, OPENS_AT_MS
+    for command in (
+        *published(declines_max=3, decline_pause_ms=pause_ms),
+        reserve("first", PRIORITY, "p1"),
+        reserve("second", PRIORITY, "p2", wait=True),
+        Release("first"),
+    ):
+        deciding.apply(command, now_ms)
+    replaying.replay(deciding.take_entry(now_ms).body, "an entry")
+    replaying.apply(Cancel("second"), now_ms)
+    assert deciding.apply(Decline("second"), now_ms).status is Status.WAITING
+    replaying.replay(deciding.take_entry(now_ms).body, "an entry")
+    for state in (deciding, replaying):
+        state.apply(Cancel("second"), now_ms + pause_ms)
+        assert state.state.reservations["second"].state is State.HELD
 
 
 @pytest.mark.parametrize("items", [1, 3])

@@ -493,8 +493,8 @@ def _load_functions(node: Node | None) -> Call[bool]:
     """Send the functions to a server; returns False if it does not take them."""
     try:
         yield from send_to(node, lambda _: (("FUNCTION", "LOAD", FUNCTION_LIBRARY.text),))
-    except (ResponseError, NotSent, ReplyLost) as error:
-        return "already exists" in str(error)
+    except (ResponseError, AuthenticationError, BusyLoadingError, NotSent, ReplyLost) as error:
+        return "already exists" in str(error)  # the next attempt, by text, meets any other reason again
     return True
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from quota_engine.admission import guarded_command
 from quota_engine.admission.token_bucket import Buckets
 from quota_engine.domain.events import Event
-from quota_engine.domain.ledger import evolve
+from quota_engine.domain.ledger import evolve, let_wait_lists_be_served
 from quota_engine.draws.ledger import DrawLedger
 from quota_engine.ledger_kinds import OFFICE, kind_of
 from quota_engine.stores.sql import command_codec, office_codec
@@ -128,6 +128,7 @@ class OfficeState(LedgerState):
         events, admission = office_codec.decode_entry(self.address, body, self._table, what)
         for event in events:
             evolve(ledger, event)
+        let_wait_lists_be_served(ledger)
         ledger.events.clear()
         office_codec.replay_admission(ledger.admission, admission)
         return events
