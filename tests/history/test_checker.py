@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from pathlib import Path
@@ -40,8 +39,8 @@ class Story:
 
     def step(self, at_ms: int, verb: str, name: str, state: str, version: int, **fields: Any) -> ReservationState:
         place = ReservationState(name, DAY, state, version, 1, ("online",), 60_000, ())
-        place = dataclasses.replace(place, **fields)
-        record = {**dataclasses.asdict(place), "reference": f"{OFFICE}~{name}"}
+        place = place._replace(**fields)
+        record = {**place._asdict(), "reference": f"{OFFICE}~{name}"}
         del record["id"]
         events = self.history.events.setdefault(OFFICE, [])
         events.append(
@@ -188,6 +187,45 @@ def test_lost_tail_excuses_the_calls_that_it_undid(story: Story) -> None:
     second = story.step(300, "reserve", "budi", "HELD", 1)
     story.history.events[OFFICE][-1] |= {"number": 2}  # type: ignore[operator]
     story.call(295, 305, "reserve", "budi", "HELD", shown=second, day=DAY)
+    assert story.findings() == []
+
+
+def test_effect_that_is_lost_during_its_call_is_excused(story: Story) -> None:
+    """The answer is about the state without it."""
+    story.step(100, "reserve", "ani", "HELD", 1)
+    story.history.losses.append(Loss(OFFICE, 1, 150))
+    story.call(90, 300, "reserve", "ani", "UNKNOWN_QUOTA", day=DAY)
+    assert story.findings() == []
+    story.history.calls[0].ended_at_ms = 120
+    assert "follows from no call whose answer was still open" in story.findings()[0]
+
+
+def test_conflict_after_an_effect_needs_a_change_by_another_call(story: Story) -> None:
+    """A repeated reserve may find that another call has replaced its applicant meanwhile."""
+    story.step(100, "reserve", "ani", "HELD", 1)
+    story.call(90, 300, "reserve", "ani", "CONFLICT", day=DAY)
+    assert "follows from no call whose answer was still open" in story.findings()[0]
+    replaced = story.step(200, "replace_applicant", "ani", "HELD", 2)
+    story.call(190, 210, "replace_applicant", "ani", "HELD", shown=replaced)
+    assert story.findings() == []
+
+
+def test_day_that_is_closed_for_a_moment_makes_a_refusal_true(story: Story) -> None:
+    """A call with several commands closes and opens it in one step; the refused one names no day."""
+    reserve(story, 100, "ani")
+    story.call(190, 210, "extend", "ani", "DAY_CLOSED")
+    assert any("was true at no moment" in one for one in story.findings())
+    for kind, name in (("DayClosed", "close_day"), ("DayOpened", "open_day")):
+        story.add_event(200, kind, day=DAY)
+        story.call(190, 210, name, "", "DONE", day=DAY)
+    assert story.findings() == []
+
+
+def test_corrected_time_may_bring_a_deadline_forward(story: Story) -> None:
+    story.history.clock_is_real = False
+    reserve(story, 50_000, "ani", deadline_at_ms=110_000)
+    story.add_event(1_000, "TimeCorrected", from_ms=50_000)
+    story.step(70_000, "expire", "ani", "EXPIRED", 2, deadline_at_ms=61_000)
     assert story.findings() == []
 
 

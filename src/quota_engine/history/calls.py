@@ -53,7 +53,7 @@ ENDED: Final = ("RELEASED", "EXPIRED", "CANCELLED", "MOVED")
 FOREVER_MS: Final = 2**53
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, slots=True)
 class CallRecord:
     """A call of a client. Times are milliseconds of the history's real time.
 
@@ -112,6 +112,14 @@ class CallRecord:
             or self.status in ("RESERVATION_ENDED", "HOLD_EXPIRED", "WRONG_STATE", "STALE")
             or self.name not in _REPLAYED_FOREVER
         )
+
+    @property
+    def may_act_before_a_change(self) -> bool:
+        """True if an earlier attempt may have acted, and the answer is about what others have changed since.
+
+        They may have replaced the applicants, or have published the day with other names of its quotas.
+        """
+        return self.name in _REPLAYED_FOREVER and self.status in ("CONFLICT", "NOT_OWNER")
 
     @property
     def must_act(self) -> bool:

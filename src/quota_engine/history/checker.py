@@ -18,11 +18,28 @@ __all__ = ["History", "Loss", "check"]
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from quota_engine.history.calls import ENDED, FOREVER_MS, MAY_REPEAT, NAMES_OF_KIND, NAMES_OF_VERB, CallRecord
+from quota_engine.history.calls import (
+    ENDED,
+    FOREVER_MS,
+    MAY_REPEAT,
+    NAMES_OF_KIND,
+    NAMES_OF_VERB,
+    SUCCESSES,
+    CallRecord,
+)
 from quota_engine.history.linearizability import find_disorder
 from quota_engine.history.model import DayModel, OfficeModel, ReservationState, day_of
+
+_JUDGED: Final = SUCCESSES | {
+    *("NOT_FOUND", "HOLD_EXPIRED", "RESERVATION_ENDED", "DAY_CLOSED", "UNKNOWN_DAY", "NOT_OPEN", "SOLD_OUT")
+}
+"""Answers whose truth is checked."""
+_CHANGES_OF_PARTY: Final = ("replace_applicant", "remove_applicant")
+_ANSWERS_ABOUT_A_DAY: Final = frozenset({"SOLD_OUT", "DAY_CLOSED", "UNKNOWN_DAY", "NOT_OPEN", "DONE"})
+"""Answers that another reservation's step may make true. All others depend on the call's own reservation."""
+_ATTRIBUTED: Final = frozenset({*NAMES_OF_KIND.values(), *(one for names in NAMES_OF_VERB.values() for one in names)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,12 +108,15 @@ class _OfficeChecker:
         self._calls = sorted((one for one in history.calls if one.office == office), key=lambda one: one.began_at_ms)
         self._losses = [one for one in history.losses if one.office == office]
         self._open_by_id: dict[str, list[CallRecord]] = {}
-        self._open_by_day: dict[int, list[CallRecord]] = {}
         self._open: dict[int, CallRecord] = {}
         self._caused: dict[int, Mapping[str, Any]] = {}
         self._excused: set[int] = set()
         self._false: dict[int, CallRecord] = {}
         """Calls whose answer was true at no moment so far."""
+        self._false_by_day: dict[int, dict[int, CallRecord]] = {}
+        """Those of them that name the day."""
+        self._awaiting_change: dict[int, Mapping[str, Any]] = {}
+        """By call: the event that only a later change of the party or of the day reconciles with its answer."""
         self._kept: list[Mapping[str, Any]] = []
 
     def run(self) -> Iterator[str]:
@@ -110,7 +130,7 @@ class _OfficeChecker:
             moments.append((last_ms, 2, index, event))
         for index, loss in enumerate(self._losses):
             moments.append((loss.at_ms, 3, index, loss))
-        moments.sort(key=lambda one: one[:3])
+        moments.sort()
         for at_ms, kind, _, what in moments:
             if kind == 1:
                 self._begin(what, at_ms)
@@ -123,32 +143,45 @@ class _OfficeChecker:
 
     def _begin(self, call: CallRecord, at_ms: int) -> None:
         self._open[id(call)] = call
-        self._open_by_id.setdefault(call.id, []).append(call)
-        if call.status:
+        known = self._open_by_id.get(call.id)
+        if known is None:
+            known = self._open_by_id[call.id] = []
+        known.append(call)
+        if call.status in _JUDGED and not self._is_true(call, at_ms):
             self._false[id(call)] = call
-            self._open_by_day.setdefault(call.day, []).append(call)
-            self._judge(call, at_ms)
+            self._false_by_day.setdefault(call.day, {})[id(call)] = call
 
     def _end(self, call: CallRecord, at_ms: int) -> Iterator[str]:
         del self._open[id(call)]
         self._open_by_id[call.id].remove(call)
-        if call.status:
+        if id(call) in self._false:
             self._judge(call, at_ms)
-            self._open_by_day[call.day].remove(call)
-        if self._false.pop(id(call), None) is not None and id(call) not in self._excused:
-            yield f"{call}: the answer was true at no moment of the call"
+            if self._strike(call) and id(call) not in self._excused:
+                yield f"{call}: the answer was true at no moment of the call"
+        unexplained = self._awaiting_change.pop(id(call), None)
+        if unexplained is not None and id(call) not in self._excused:
+            yield self._orphaned(unexplained)
         if call.must_act and id(call) not in self._caused and _leaves_event(call) and id(call) not in self._excused:
             yield f"{call}: it has changed nothing"
 
     def _apply(self, event: Mapping[str, Any], at_ms: int) -> Iterator[str]:
-        key = event["reservation"]["reference"].partition("~")[2] if "reservation" in event else ""
+        key = _id_of(event["reservation"]) if "reservation" in event else ""
         day = day_of(event["reservation"]) if key else event.get("details", {}).get("day", 0)
-        concerned = [*self._open_by_id.get(key, ()), *self._open_by_day.get(day, ())] if key or day else []
+        concerned: list[CallRecord] = []
+        if self._false and (key or day):
+            concerned = [one for one in self._open_by_id.get(key, ()) if id(one) in self._false]
+            concerned += [
+                one
+                for one in self._false_by_day.get(day, {}).values()
+                if not key or (one.status in _ANSWERS_ABOUT_A_DAY and one.id != key)
+            ]
+            if not key:
+                concerned += self._false_by_day.get(0, {}).values()  # they name a reservation, perhaps of this day
         for call in concerned:
             self._judge(call, at_ms)  # the last moment of the state before
         self._kept.append(event)
         yield from self._model.apply(event)
-        yield from self._attribute(event, key, day)
+        yield from self._attribute(event, key, day, at_ms)
         for call in concerned:
             self._judge(call, at_ms)
 
@@ -159,10 +192,22 @@ class _OfficeChecker:
         for event in self._kept:
             for _ in self._model.apply(event):
                 pass
+        self._caused = {call: one for call, one in self._caused.items() if one["number"] <= loss.number}
+        self._awaiting_change.clear()
         self._excused.update(self._open)
 
-    def _attribute(self, event: Mapping[str, Any], key: str, day: int) -> Iterator[str]:
+    def _attribute(self, event: Mapping[str, Any], key: str, day: int, at_ms: int) -> Iterator[str]:
         """Give an event to the call that has caused it."""
+        # The answer to a call that is open when its event is lost is about the state without it.
+        number = event["number"]
+        losses_ms = (one.at_ms for one in self._losses if one.at_ms >= at_ms and number > one.number)
+        lost_at_ms = next(losses_ms, FOREVER_MS + 1)
+        if self._awaiting_change and (event["verb"] in _CHANGES_OF_PARTY if key else event["kind"] == "DayPublished"):
+            self._awaiting_change = {
+                call: one
+                for call, one in self._awaiting_change.items()
+                if (_id_of(one["reservation"]) != key if key else day_of(one["reservation"]) != day)
+            }
         if key:
             names = NAMES_OF_VERB.get(event["verb"])
             candidates: Sequence[CallRecord] = self._open_by_id.get(key, ())
@@ -178,22 +223,36 @@ class _OfficeChecker:
             one
             for one in candidates
             if one.name in names
-            and one.may_act
+            and (one.may_act or one.may_act_before_a_change or one.ended_at_ms >= lost_at_ms)
             and (id(one) not in self._caused or one.name in MAY_REPEAT)
             and (not one.day or event.get("verb") not in ("reserve", "wait", "reschedule") or one.day == day)
             and (key or (one.day == day and (one.quota, one.capacity) == wanted))
         ]
         if fitting:
             # Of equal calls that need an event, the one that ends first gets it: a longer one may get a later event.
-            cause = max(fitting, key=lambda one: (one.must_act and id(one) not in self._caused, -one.ended_at_ms))
+            cause = max(
+                fitting, key=lambda one: (one.must_act and id(one) not in self._caused, one.may_act, -one.ended_at_ms)
+            )
             self._caused[id(cause)] = event
+            if not cause.may_act and cause.ended_at_ms < lost_at_ms:
+                self._awaiting_change[id(cause)] = event
         else:
-            yield f"{self._model.name_of(event)} follows from no call whose answer was still open"
+            yield self._orphaned(event)
+
+    def _orphaned(self, event: Mapping[str, Any]) -> str:
+        return f"{self._model.name_of(event)} follows from no call whose answer was still open"
 
     def _judge(self, call: CallRecord, now_ms: int) -> None:
         """Strike a call from the false ones if its answer is true now."""
         if id(call) in self._false and self._is_true(call, now_ms):
-            del self._false[id(call)]
+            self._strike(call)
+
+    def _strike(self, call: CallRecord) -> bool:
+        """Strike a call from the false ones; returns True if it was one of them."""
+        if self._false.pop(id(call), None) is None:
+            return False
+        del self._false_by_day[call.day][id(call)]
+        return True
 
     def _is_true(self, call: CallRecord, now_ms: int) -> bool:
         place = self._model.places.get(call.id)
@@ -204,7 +263,12 @@ class _OfficeChecker:
         is_overdue = place is not None and place.state == "HELD" and place.deadline_at_ms <= now_ms
         match call.status:
             case "HELD" | "WAITING" | "CONFIRMED" | "ATTENDED" | "NO_SHOW" | "RELEASED" | "CANCELLED" | "MOVED":
-                return call.shown is None or not call.id or _is_shown(call.shown, place, day)
+                # A reserve of a known id may name another day than its reservation has.
+                shown_day = self._model.days.get(place.day) if place else None
+                if call.shown is not None and place is not None and call.id in self._model.corrected:
+                    shown = call.shown._replace(deadline_at_ms=place.deadline_at_ms, undo_until_ms=place.undo_until_ms)
+                    return _is_shown(shown, place, shown_day)
+                return call.shown is None or not call.id or _is_shown(call.shown, place, shown_day)
             case "NOT_FOUND":
                 return place is None or not self._clock_is_real
             case "HOLD_EXPIRED" if call.name != "move_in":
@@ -246,9 +310,13 @@ def _is_shown(shown: ReservationState, place: ReservationState | None, day: DayM
     """Return True if an answer shows this record. A publication may have renamed its quotas."""
     if shown == place or place is None or day is None or day.is_simple:
         return shown == place
-    return dataclasses.replace(shown, quotas=()) == dataclasses.replace(place, quotas=())
+    return shown._replace(quotas=()) == place._replace(quotas=())
+
+
+def _id_of(record: Mapping[str, Any]) -> str:
+    return str(record["reference"]).partition("~")[2]
 
 
 def _leaves_event(call: CallRecord) -> bool:
     """Return True if a success of this call leaves an event of a kind that is attributed."""
-    return call.name in NAMES_OF_KIND.values() or any(call.name in names for names in NAMES_OF_VERB.values())
+    return call.name in _ATTRIBUTED

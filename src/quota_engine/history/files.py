@@ -83,7 +83,7 @@ def _fields_of(call: CallRecord) -> dict[str, Any]:
     kept = {name: value for name, value in fields.items() if value != defaults[name]}
     place = call.shown
     if place is not None:
-        shown = dataclasses.asdict(place)
+        shown = place._asdict()
         kept["shown"] = {**shown, "reference": f"{call.office}~{shown.pop('id')}"}
     return kept
 

@@ -12,7 +12,7 @@ __all__ = ["DayModel", "OfficeModel", "QuotaModel", "ReservationState"]
 import dataclasses
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 Event = Mapping[str, Any]
 
@@ -54,8 +54,7 @@ _BEFORE_THE_DEADLINE: Final = frozenset(
 _IN_USE: Final = frozenset({"HELD", "CONFIRMED", "ATTENDED", "NO_SHOW"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReservationState:
+class ReservationState(NamedTuple):
     """A reservation after its last event.
 
     Attributes:
@@ -151,10 +150,13 @@ class OfficeModel:
         days: the published days by ordinal.
         number: the number of the last event.
         at_ms: the time of the last event.
+        corrected: ids of reservations whose times a correction of the ledger's time may have changed since their last
+            event. Such an event does not show them.
     """
 
     def __init__(self, office: str) -> None:
         self.office = office
+        self.corrected: set[str] = set()
         self.places: dict[str, ReservationState] = {}
         self.days: dict[int, DayModel] = {}
         self.number = 0
@@ -185,6 +187,12 @@ class OfficeModel:
         name, record = self.name_of(event), event["reservation"]
         new = place_of(record)
         old = self.places.get(new.id)
+        if old is not None and new.id in self.corrected:
+            self.corrected.discard(new.id)
+            old = old._replace(
+                deadline_at_ms=min(new.deadline_at_ms, at_ms) if verb == "expire" else new.deadline_at_ms,
+                undo_until_ms=max(old.undo_until_ms, at_ms + 1) if verb == "undo_attendance" else new.undo_until_ms,
+            )
         state = old.state if old else ""
         sources, target = LIFE_CYCLE[verb]
         if state not in sources:
@@ -301,6 +309,8 @@ class OfficeModel:
     # ------------------------------------------------------------------ days
 
     def _apply_to_day(self, event: Event, kind: str, details: Mapping[str, Any], at_ms: int) -> Iterator[str]:
+        if kind == "TimeCorrected":
+            self.corrected.update(self.places)
         if kind in ("RulesSet", "TimeCorrected"):
             return
         number = details["day"]
