@@ -51,17 +51,17 @@ def test_seeds_show_no_violation(store: str, gate: int) -> None:
 @pytest.mark.parametrize(
     ("store", "seed"),
     [
-        ("memory", 30),  # a clock that was set forward: a move's lease ends only when the clock is there again
-        ("memory", 42),  # a call that came while its process was dead
-        ("memory", 55),  # two quotas that get the same capacity
-        ("memory", 79),  # a record whose quota was renamed
-        ("sql", 35),  # equal changes of a capacity at the same time
-        ("lua", 309),  # a doubled request whose first copy the server rejects
-        ("sql", 16),  # a draw that another transaction creates
+        ("memory", 206),  # an answer that shows a reservation of another day, whose quota was renamed
+        ("memory", 324),  # a repetition that finds its own reservation with another name of the quota
+        ("memory", 1441),  # a day that one call closes and opens
+        ("lua", 667),  # a hold that a correction of the time brings forward
+        ("sql", 91),  # an effect that was lost while its call continued
+        ("sql", 337),  # a pause that one process notes and another one ends
+        ("sql", 1356),  # a transaction without changes that a failover ends
     ],
 )
 def test_seeds_that_were_hard_to_judge(store: str, seed: int) -> None:
-    """They failed while the simulator was written, because it was wrong about what may happen."""
+    """The simulator or the checker was wrong about what may happen, and the SQL stores were about seed 337."""
     report = run_once(seed, store=store)
     assert report.violations == (), explained(report)
 
@@ -69,7 +69,7 @@ def test_seeds_that_were_hard_to_judge(store: str, seed: int) -> None:
 def test_many_kinds_of_faults_happen() -> None:
     """The seeds are some of those above."""
     fired: Counter[str] = Counter()
-    for store, chosen in (("memory", (*range(10), 30, 42, 79)), ("lua", (0, 1, 2)), ("sql", (2, 35))):
+    for store, chosen in (("memory", (*range(10), 206)), ("lua", range(4)), ("sql", (*range(4), 91))):
         for seed in chosen:
             fired.update(run_once(seed, store=store).faults)
     assert len(fired) >= 20, fired
@@ -77,7 +77,7 @@ def test_many_kinds_of_faults_happen() -> None:
 
 def test_late_copies_arrive_in_numbers_and_are_refused() -> None:
     """Requests arrive after their callers have given them up, and copies arrive after their last moments."""
-    report = run_seed(2, store="lua")
+    report = run_seed(37, store="lua")
     assert report.violations == (), explained(report)
     assert min(report.faults[one] for one in ("held_back", "copied_late", "late_copy_refused")) >= 100
 
@@ -114,6 +114,6 @@ def test_simulation_finds_a_server_that_accepts_late_copies(monkeypatch: pytest.
     """The last moments of attempts never come."""
     stamp = LastMoment.stamp
     monkeypatch.setattr(LastMoment, "stamp", lambda self, node, end: stamp(self, node, end) + 10**9)
-    report = failing(run_seed(seed, store="lua") for seed in (6, 2))
+    report = failing(run_seed(seed, store="lua") for seed in (19, 23))
     assert report is not None
     assert "follows from no call whose answer was still open" in report.violations[0]

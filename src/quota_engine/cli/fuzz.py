@@ -27,6 +27,7 @@ def fuzz(
     seed: int | None = None,
     minutes: float = 0,
     store: StoreOption | None = None,
+    workers: int = 1,
     history: pathlib.Path | None = None,
     shrink_runs: int = 200,
     as_json: AsJson = False,
@@ -44,6 +45,7 @@ def fuzz(
         seed: run only this seed, and print its calls and events.
         minutes: end after this time; 0 for no end.
         store: the store of all seeds. Default: each seed chooses.
+        workers: number of processes that run seeds; the number of cores is a good choice.
         history: with --seed, write its calls and events to this file, for quota-engine audit --history.
         shrink_runs: the most runs of the search for the smallest schedule of a failing seed; 0 for no search.
         as_json: print the result as JSON, and nothing else.
@@ -66,7 +68,14 @@ def fuzz(
             sys.stdout.writelines(f"{line}\n" for line in report.lines)
 
     chosen = range(first, first + seeds) if seed is None else (seed,)
-    result = run_campaign(chosen, store=store or "", minutes=minutes, on_report=show, keeps_history=seed is not None)
+    result = run_campaign(
+        chosen,
+        store=store or "",
+        minutes=minutes,
+        on_report=show,
+        keeps_history=seed is not None,
+        workers=workers if seed is None else 1,
+    )
     failing_seeds = list(result.violations)[: _SHRUNK_MAX if shrink_runs else 0]
     smallest = {one: shrink(one, store=store or "", runs_max=shrink_runs) for one in failing_seeds}
     if as_json:
@@ -79,7 +88,10 @@ def fuzz(
                 "violations": result.violations,
                 "ops_per_s": result.ops_per_s,
                 "processor_s": result.processor_s,
+                "elapsed_s": result.elapsed_s,
                 "stores": result.stores,
+                "operations_of": result.operations_of,
+                "ops_per_s_of": result.ops_per_s_of,
                 "smallest": smallest,
                 "commit": _commit(),
             }
@@ -93,7 +105,7 @@ def fuzz(
     sys.stdout.write(
         f"{result.seeds} seeds, {result.operations} operations, {sum(result.faults.values())} faults of "
         f"{len(result.faults)} kinds, {len(result.violations)} seeds with violations, "
-        f"{result.ops_per_s} operations a second\n"
+        f"{result.ops_per_s} operations a second of processor time\n"
     )
     return BAD_FINDING if result.violations else DONE
 

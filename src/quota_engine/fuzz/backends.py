@@ -37,10 +37,12 @@ from quota_engine.stores.batching import BatchLimits
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.async_store import AsyncRedisStore
-from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.codecs.buckets import buckets_of_state
+from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import format_of
 from quota_engine.stores.redis.retrying_calls import Fence, RetryPolicy
 from quota_engine.stores.redis.scripts import (
+    BUCKET_STATE,
     RECONCILE,
     TAKE_OVER_BUCKETS,
     TAKE_OVER_DRAW,
@@ -127,6 +129,10 @@ class SimulatedStore(abc.ABC):
     def save(self) -> Any:
         """Return a copy of the state, for :meth:`lose_tail`."""
 
+    def may_lose_tail(self, saved: Any) -> bool:
+        """Return True if processes accept a server that has only this earlier state."""
+        return True
+
     @abc.abstractmethod
     def lose_tail(self, saved: Any) -> None:
         """Continue on a server that has only an earlier state."""
@@ -145,7 +151,9 @@ class SimulatedStore(abc.ABC):
 
     def note_events(self, office: str, last_number: int) -> None:
         """Note the time of the events up to this number."""
-        times = self.event_times.setdefault(office, [])
+        times = self.event_times.get(office)
+        if times is None:
+            times = self.event_times[office] = []
         if last_number > len(times):
             times.extend([int(self.loop.now_ms())] * (last_number - len(times)))
 
@@ -161,7 +169,7 @@ class SimulatedMemory(SimulatedStore):
 
     def open(self, client: Client, clock: VirtualClock) -> MemoryServerStore:
         """See :meth:`SimulatedStore.open`."""
-        return MemoryServerStore(self._memory, self.faults, client, lambda: self._is_down, self._applied)
+        return MemoryServerStore(self.loop, self._memory, self.faults, client, lambda: self._is_down, self._applied)
 
     def _applied(self, address: str, command: Any, outcome: Any) -> None:
         self.reference.apply(address, command, self._clock.now_ms(), outcome)
@@ -246,7 +254,7 @@ class SimulatedRedis(SimulatedStore):
         )
         self.network.attempt_valid_ms = self._policy.attempt_valid_ms
         self.sold_out_ms = random.choice((0, 0, 250))
-        self._limits = BatchLimits(batch_max=random.choice((1, 4, 128)), in_flight_max=random.choice((1, 4)))
+        self._limits = BatchLimits(batch_max=random.choice((1, 8, 128, 128)), in_flight_max=random.choice((1, 4)))
         self.network.timeout_ms = random.choice(
             (150, 150, 1_500)
         )  # an attempt may run after the client has given it up
@@ -312,7 +320,12 @@ class SimulatedRedis(SimulatedStore):
         """Take over a repaired ledger, with the commands that this script has applied to it."""
         self._repaired.discard(address)
         self.reference.operations += 1
-        self.reference.adopt(address, LuaStore(None, self._lua).read_ledger(address)[0])
+        admission: Any = None
+        if kind_of(address) is OFFICE:
+            scored, ticks = self._lua.run(BUCKET_STATE, keys_of("", address, BUCKET_KEY_NAMES), [])
+            fields = dict(zip(ticks[::2], ticks[1::2], strict=True))
+            admission = buckets_of_state(address, [scored, fields])
+        self.reference.adopt(address, LuaStore(None, self._lua).read_ledger(address)[0], admission)
         self._note(address)
 
     def _note(self, address: str) -> None:
@@ -346,6 +359,10 @@ class SimulatedRedis(SimulatedStore):
     def save(self) -> Any:
         """See :meth:`SimulatedStore.save`."""
         return self._lua.save(), self.reference.save(), set(self._repaired)
+
+    def may_lose_tail(self, saved: Any) -> bool:
+        """See :meth:`SimulatedStore.may_lose_tail`. The copy must be of the epoch that the processes have seen."""
+        return self._lua.epochs() == self._lua.epochs(saved[0])
 
     def lose_tail(self, saved: Any) -> None:
         """See :meth:`SimulatedStore.lose_tail`."""
@@ -450,7 +467,7 @@ class SimulatedSql(SimulatedStore):
         super().__init__(loop, faults, reference)
         self.database = SqlDatabase(loop, epoch_ms)
         self._attempts = Attempts(budget_ms=random.choice((500, 10_000)))
-        self._limits = BatchLimits(batch_max=random.choice((1, 8, 1024)), in_flight_max=1)
+        self._limits = BatchLimits(batch_max=random.choice((1, 8, 1024, 1024)), in_flight_max=1)
         self.sold_out_ms = random.choice((0, 0, 250))
         self._transactions_max = 4 if self._limits.batch_max == 1 else 1
         self._snapshot_bytes_min = random.choice((2_000, 20_000, 80_000))

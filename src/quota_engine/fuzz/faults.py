@@ -6,6 +6,7 @@ __all__ = [
     "INCIDENTS",
     "LATE_MS_MAX",
     "NO_FAULTS",
+    "STORE_CLOCK_INCIDENTS",
     "FaultSource",
     "Faults",
     "held_delay_ms",
@@ -23,7 +24,7 @@ import msgspec
 LATE_MS_MAX: Final = 6_000
 """The longest delay of a request or a reply: longer than a client waits, and than an attempt is valid."""
 _USUAL_MS_MAX: Final = 4
-_RATES: Final = (0.0, 0.0, 0.0, 0.01, 0.03, 0.1, 0.25)
+_RATES: Final = (0.0, 0.0, 0.0, 0.0, 0.005, 0.02, 0.05, 0.2)
 _LATE_COPY_RATES: Final = (0.0, 0.0, 0.05, 0.1, 0.25)
 _LATE_COPIES: Final = ("held_back", "copied_late")
 
@@ -37,8 +38,10 @@ INCIDENTS: Final = (
     "clock_set_back",
     "clock_leapt",
     "client_clock_wrong",
+    "client_clock_leapt",
 )
 """Faults that hit a whole process or server at a time; the schedule names their times."""
+STORE_CLOCK_INCIDENTS: Final = frozenset({"clock_set_forward", "clock_set_back", "clock_leapt"})
 
 
 class Faults(msgspec.Struct, frozen=True):

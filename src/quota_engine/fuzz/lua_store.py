@@ -8,7 +8,6 @@ from __future__ import annotations
 
 __all__ = ["HalfDone", "LuaServer", "LuaStore", "Refused"]
 
-import copy
 import hashlib
 import math
 import zlib
@@ -122,13 +121,28 @@ class _SortedSet:
         del self.in_order[bisect_left(self.in_order, (score, member))]
         return 1
 
+    def copy(self) -> _SortedSet:
+        other = _SortedSet()
+        other.scores, other.in_order = dict(self.scores), list(self.in_order)
+        return other
+
 
 class _Stream:
-    """Entries by number, oldest first."""
+    """Entries by number, oldest first. The fields of an entry never change."""
 
     def __init__(self) -> None:
         self.last_number = 0
         self.entries: list[tuple[int, list[str]]] = []
+
+    def copy(self) -> _Stream:
+        other = _Stream()
+        other.last_number, other.entries = self.last_number, list(self.entries)
+        return other
+
+
+def _copied(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of keys and values that shares their texts only."""
+    return {key: dict(value) if type(value) is dict else value.copy() for key, value in values.items()}
 
 
 class LuaServer:
@@ -156,6 +170,7 @@ class LuaServer:
         self._may_write = False
         self._writes = 0
         self._lua = lua51.LuaRuntime(unpack_returned_tuples=False, register_eval=False)
+        self._table_from = self._lua.table_from
         self._spread = self._lua.execute("return function(array) return 0, 0, unpack(array) end")
         self._key_tables: dict[tuple[str, ...], tuple[frozenset[str], Any]] = {}
         self._chunks: dict[str, Any] = {}
@@ -242,11 +257,22 @@ class LuaServer:
 
     def save(self) -> Any:
         """Return a copy of all keys, for :meth:`restore`."""
-        return copy.deepcopy(self._values)
+        return _copied(self._values)
 
     def restore(self, saved: Any) -> None:
         """Replace all keys by a copy that :meth:`save` made. The copy can be restored again."""
-        self._values = copy.deepcopy(saved)
+        self._values = _copied(saved)
+
+    def epochs(self, saved: Any = None) -> dict[tuple[str, str], str]:
+        """Return the epochs after the first one, by key and field, of all ledgers or of a copy of :meth:`save`."""
+        values = self._values if saved is None else saved
+        return {
+            (key, field): text
+            for key, value in values.items()
+            if type(value) is dict
+            for field, text in value.items()
+            if field.endswith("epoch") and text != "1"
+        }
 
     def keys(self) -> frozenset[str]:
         """Return all keys."""
@@ -268,16 +294,25 @@ class LuaServer:
         command = self._commands.get(name)
         if command is None:
             raise Refused(f"{name} is not among the commands that are used")
-        self.calls[name] = self.calls.get(name, 0) + 1
-        texts = [one if type(one) is str else self._text(one) for one in arguments]
-        if texts and name != "INFO" and texts[0] not in self._declared:
-            raise Refused(f"{name} of the key {texts[0]}, which was not declared")
+        calls = self.calls
+        calls[name] = calls.get(name, 0) + 1
+        for one in arguments:
+            if type(one) is not str:
+                arguments = tuple(one if type(one) is str else self._text(one) for one in arguments)
+                break
+        if arguments and arguments[0] not in self._declared and name != "INFO":
+            raise Refused(f"{name} of the key {arguments[0]}, which was not declared")
         if name in _WRITES:
             if not self._may_write:
                 raise Refused(f"{name} in a script that only looks")
             self._writes += 1
-        result = command(*texts)
-        return result if type(result) is str or type(result) is int else self._to_lua(result)
+        result = command(*arguments)
+        if type(result) is list:
+            for one in result:
+                if type(one) is not str:
+                    return self._to_lua(result)
+            return self._table_from(result)
+        return False if result is None else result
 
     def _text(self, argument: Any) -> str:
         if isinstance(argument, int | float) and not isinstance(argument, bool):

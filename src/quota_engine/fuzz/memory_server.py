@@ -5,13 +5,14 @@ from __future__ import annotations
 __all__ = ["MemoryServerStore"]
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from quota_engine.clocks import monotonic_ms
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.network import Client
+from quota_engine.fuzz.virtual_loop import VirtualLoop
 from quota_engine.ports import ApplyMany, StoreRequest
 from quota_engine.stores.memory import MemoryStore
 
@@ -25,6 +26,7 @@ class MemoryServerStore:
 
     def __init__(
         self,
+        loop: VirtualLoop,
         memory: MemoryStore,
         faults: FaultSource,
         client: Client,
@@ -33,19 +35,21 @@ class MemoryServerStore:
     ) -> None:
         """
         Args:
+            loop: runs the simulation.
             memory: the server's store.
             faults: decides about faults.
             client: the process.
             is_down: returns True while the server cannot be reached.
             on_apply: called with address, command and outcome of each command that was applied.
         """
+        self._loop = loop
         self._memory = memory
         self._faults = faults
         self._client = client
         self._is_down = is_down
         self._on_apply = on_apply
 
-    async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
+    def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Awaitable[Any]:
         """See :meth:`quota_engine.ports.AsyncStore.apply`."""
 
         def run() -> Any:
@@ -53,9 +57,9 @@ class MemoryServerStore:
             self._on_apply(address, command, outcome)
             return outcome
 
-        return await self._call(run, ends_at_ms)
+        return self._exchange(run) if ends_at_ms is None else self._call(run, ends_at_ms)
 
-    async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:
+    def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> Awaitable[T]:
         """See :meth:`quota_engine.ports.AsyncStore.execute`."""
 
         def run() -> Any:
@@ -65,31 +69,28 @@ class MemoryServerStore:
                     self._on_apply(request.office, command, outcome)
             return answer
 
-        answer: T = await self._call(run, ends_at_ms)
-        return answer
+        return self._exchange(run) if ends_at_ms is None else self._call(run, ends_at_ms)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
 
-    async def _call(self, run: Callable[[], Any], ends_at_ms: float | None) -> Any:
-        if ends_at_ms is None:
-            return await self._exchange(run)
+    async def _call(self, run: Callable[[], Any], ends_at_ms: float) -> Any:
         try:
             async with asyncio.timeout((ends_at_ms - monotonic_ms()) / 1000):
                 return await self._exchange(run)
         except TimeoutError:
             raise OutcomeUnknown("the call's time is over: the same key finds the outcome") from None
 
-    async def _exchange(self, run: Callable[[], Any]) -> Any:
-        """Send a request, and wait for its answer. A request whose caller has given up meanwhile is not sent."""
-        faults, loop = self._faults, asyncio.get_running_loop()
+    def _exchange(self, run: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Send a request; returns its answer. A request whose caller has given up meanwhile is not carried out."""
+        faults, loop = self._faults, self._loop
         random = faults.random
         delay_ms = late_delay_ms(random) if faults.happens("request_late") else usual_delay_ms(random)
         answer: asyncio.Future[Any] = loop.create_future()
-        loop.call_later(delay_ms / 1000, self._arrive, run, answer, loop)
-        return await answer
+        loop.call_later(delay_ms / 1000, self._arrive, run, answer)
+        return answer
 
-    def _arrive(self, run: Callable[[], Any], answer: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def _arrive(self, run: Callable[[], Any], answer: asyncio.Future[Any]) -> None:
         """Let the server answer a request, and send the answer."""
         faults = self._faults
         if self._client.is_dead or answer.done():
@@ -100,7 +101,8 @@ class MemoryServerStore:
         try:
             result = run()
             if faults.happens("doubled"):
-                run()
+                copied = run()
+                result = copied if isinstance(result, list) else result  # see VirtualNetwork
         except Exception as error:
             answer.set_exception(error)
             return
@@ -109,7 +111,7 @@ class MemoryServerStore:
             return
         random = faults.random
         delay_ms = late_delay_ms(random) if faults.happens("reply_late") else usual_delay_ms(random)
-        loop.call_later(delay_ms / 1000, self._settle, answer, result)
+        self._loop.call_later(delay_ms / 1000, self._settle, answer, result)
 
     def _settle(self, answer: asyncio.Future[Any], result: Any) -> None:
         if not self._client.is_dead and not answer.done():

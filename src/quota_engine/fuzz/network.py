@@ -29,7 +29,7 @@ from quota_engine.fuzz.faults import FaultSource, held_delay_ms, late_delay_ms, 
 from quota_engine.fuzz.script_server import ScriptServer
 from quota_engine.fuzz.virtual_loop import VirtualLoop
 
-Requests = Sequence[Sequence[str | int]]
+Requests = Sequence[Sequence[str]]
 
 
 class Client:
@@ -110,6 +110,7 @@ class VirtualNetwork:
         """Send requests; returns the futures of their replies, which may never come."""
         random = self.random
         replies = [self.loop.create_future() for _ in requests]
+        self.loop.call_later(self.timeout_ms / 1000, _time_out, replies)
         if self.faults.happens("cut"):
             self.loop.call_later(late_delay_ms(random) / 1000, connection.cut)
         if self.faults.happens("request_lost"):
@@ -125,13 +126,13 @@ class VirtualNetwork:
             arrives_ms = connection.request_arrives_ms = max(
                 arrives_ms, connection.request_arrives_ms, sent_ms + delay_ms
             )
-            self._at(arrives_ms, self._deliver, connection, request, reply, self._sent, sent_ms)
+            self.loop.call_at(arrives_ms / 1000, self._deliver, connection, request, reply, self._sent, sent_ms)
             if self.faults.happens("copied_late"):
                 copy_ms = sent_ms + self.attempt_valid_ms + 1 + late_delay_ms(random)
-                self._at(max(arrives_ms, copy_ms), self._deliver_copy, request, sent_ms)
+                self.loop.call_at(max(arrives_ms, copy_ms) / 1000, self._deliver_copy, request, sent_ms)
         return replies
 
-    def _deliver_copy(self, request: Sequence[str | int], sent_ms: float) -> None:
+    def _deliver_copy(self, request: Sequence[str], sent_ms: float) -> None:
         """Let the server answer a copy for which no client waits any more."""
         if not self.is_down and not self._may_be_valid_for_longer(sent_ms):
             self._server.answer(request, self.server_ms())
@@ -144,7 +145,7 @@ class VirtualNetwork:
     def _deliver(
         self,
         connection: VirtualConnection,
-        request: Sequence[str | int],
+        request: Sequence[str],
         reply: asyncio.Future[Any],
         sent: int,
         sent_ms: float,
@@ -158,7 +159,9 @@ class VirtualNetwork:
         answer = self._answer(request)
         # A copy behind a rejected one would run after its client has learned that nothing did.
         if not isinstance(answer, BusyLoadingError) and self.faults.happens("doubled"):
-            self._server.answer(request, self.server_ms())
+            copied = self._server.answer(request, self.server_ms())
+            if isinstance(answer, list) and isinstance(copied, list) and len(copied) > 1:
+                answer = copied
         if self.faults.happens("reply_lost"):
             return
         random = self.random
@@ -166,22 +169,27 @@ class VirtualNetwork:
         if self.faults.happens("server_slow"):
             delay_ms += 1000 * random.random()
         arrives_ms = connection.reply_arrives_ms = max(connection.reply_arrives_ms, self.loop.now_ms() + delay_ms)
-        self._at(arrives_ms, _settle, reply, answer)
+        self.loop.call_at(arrives_ms / 1000, _settle, reply, answer)
 
-    def _answer(self, request: Sequence[str | int]) -> Any:
+    def _answer(self, request: Sequence[str]) -> Any:
         if self.faults.happens("scripts_forgotten"):
             self._server.forget_scripts()
         if self.faults.happens("server_busy"):
             return BusyLoadingError("Redis is loading the dataset in memory")
         return self._server.answer(request, self.server_ms())
 
-    def _at(self, at_ms: float, function: Any, *arguments: Any) -> None:
-        self.loop.call_at(at_ms / 1000, function, *arguments)
-
 
 def _settle(reply: asyncio.Future[Any], answer: Any) -> None:
     if not reply.done():
         reply.set_result(answer)
+
+
+def _time_out(replies: Sequence[asyncio.Future[Any]]) -> None:
+    """Let the reads of replies end that have not come in time."""
+    for reply in replies:
+        if not reply.done():
+            reply.set_exception(RedisTimeoutError("no reply in time"))
+            reply.exception()  # no task need read it
 
 
 class VirtualPool:
@@ -203,7 +211,7 @@ class VirtualPool:
             if not connection.is_broken:
                 return connection
         network = self._network
-        await asyncio.sleep(usual_delay_ms(network.random) / 1000)
+        await network.loop.pause(usual_delay_ms(network.random) / 1000)
         if self._client.is_dead:
             await network.loop.create_future()
         if network.is_down or network.faults.happens("refused"):
@@ -254,12 +262,7 @@ class VirtualConnection:
             RedisTimeoutError: No reply has come in time.
         """
         self._check()
-        reply = self._replies[0]
-        try:
-            async with asyncio.timeout(self._network.timeout_ms / 1000):
-                answer = await reply
-        except TimeoutError:
-            raise RedisTimeoutError("no reply in time") from None
+        answer = await self._replies[0]
         self._replies.popleft()
         if isinstance(answer, Exception):
             raise answer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["call_of", "event_of", "note_answer", "state_of_record"]
+__all__ = ["calls_of", "event_of", "note_answers", "state_of_record"]
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -35,7 +36,7 @@ from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.history.calls import CallRecord
 from quota_engine.history.model import ReservationState
-from quota_engine.ports import RecordedEvent
+from quota_engine.ports import ApplyMany, RecordedEvent
 
 _NAMES: Final[dict[type, str]] = {
     Reserve: "reserve",
@@ -60,35 +61,67 @@ _NAMES: Final[dict[type, str]] = {
 }
 
 
-def call_of(office: str, request: Any, began_at_ms: int) -> CallRecord | None:
-    """Return the call of a command to an office; ``None`` if the history has no such calls."""
-    command = request.command if isinstance(request, GuardedCommand) else request
-    name = _NAMES.get(type(command))
-    if name is None:
-        return None
-    choice = getattr(command, "choice", None)
-    return CallRecord(
-        name,
-        office,
-        getattr(command, "id", ""),
-        getattr(command, "day", 0),
-        getattr(command, "quota", ""),
-        getattr(command, "capacity", 0),
-        choice.options if choice is not None else (),
-        len(getattr(command, "applicants", ())) or 1,
-        began_at_ms,
-    )
+class _Shape(NamedTuple):
+    """The fields that a command has of those that a call shows."""
+
+    name: str
+    has_id: bool
+    has_day: bool
+    has_capacity: bool
+    has_choice: bool
+    has_applicants: bool
 
 
-def note_answer(call: CallRecord, answer: Any) -> None:
-    """Note the answer of a call."""
-    outcome = answer.outcome if isinstance(answer, GuardedOutcome) else answer
+def _shape_of(command: type[Any], name: str) -> _Shape:
+    fields = command.__struct_fields__
+    return _Shape(name, *(field in fields for field in ("id", "day", "capacity", "choice", "applicants")))
+
+
+_SHAPES: Final = {command: _shape_of(command, name) for command, name in _NAMES.items()}
+
+
+def calls_of(office: str, request: Any, began_at_ms: int) -> list[CallRecord]:
+    """Return the calls of a request to an office: one for each command that the history has."""
+    if type(request) is ApplyMany:
+        return [call for one in request.commands for call in calls_of(office, one, began_at_ms)]
+    command: Any = request.command if type(request) is GuardedCommand else request
+    shape = _SHAPES.get(type(command))
+    if shape is None:
+        return []
+    return [
+        CallRecord(
+            shape.name,
+            office,
+            command.id if shape.has_id else "",
+            command.day if shape.has_day else 0,
+            command.quota if shape.has_capacity else "",
+            command.capacity if shape.has_capacity else 0,
+            command.choice.options if shape.has_choice else (),
+            len(command.applicants) if shape.has_applicants else 1,
+            began_at_ms,
+        )
+    ]
+
+
+def note_answers(request: Any, calls: Sequence[CallRecord], answer: Any) -> None:
+    """Note the answer of a request with its calls, as :func:`calls_of` has made them."""
+    if type(request) is not ApplyMany:
+        _note_answer(calls[0], answer)
+        return
+    left = iter(calls)
+    for command, outcome in zip(request.commands, answer, strict=True):
+        if type(command) in _SHAPES:
+            _note_answer(next(left), outcome)
+
+
+def _note_answer(call: CallRecord, answer: Any) -> None:
+    outcome = answer.outcome if type(answer) is GuardedOutcome else answer
     if not isinstance(outcome, Outcome):
         return
-    call.status = str(outcome.status)
+    call.status = outcome.status.value
     call.repeats = outcome.replayed or outcome.resumed
     record = outcome.reservation
-    if outcome.ok and record is not None and record.id == call.id and record.office == call.office:
+    if record is not None and outcome.ok and record.id == call.id and record.office == call.office:
         call.shown = state_of_record(record)
 
 
@@ -97,7 +130,7 @@ def state_of_record(record: Reservation) -> ReservationState:
     return ReservationState(
         record.id,
         record.day,
-        str(record.state),
+        record.state.value,
         record.version,
         record.units,
         tuple(record.quotas),
@@ -117,11 +150,18 @@ def event_of(recorded: RecordedEvent, real_ms: int) -> dict[str, Any]:
         "kind": type(event).__name__,
     }
     if isinstance(event, ReservationChanged):
-        place = state_of_record(event.reservation)
-        fields = {name: getattr(place, name) for name in ReservationState.__slots__ if name != "id"}
-        return {
-            **line,
-            "verb": str(event.verb),
-            "reservation": {**fields, "reference": event.reservation.reference},
+        record = event.reservation
+        line["verb"] = event.verb.value
+        line["reservation"] = {
+            "day": record.day,
+            "state": record.state.value,
+            "version": record.version,
+            "units": record.units,
+            "quotas": tuple(record.quotas),
+            "deadline_at_ms": record.deadline_at_ms,
+            "queue_numbers": tuple(record.queue_numbers),
+            "undo_until_ms": record.undo_until_ms,
+            "reference": record.reference,
         }
+        return line
     return {**line, "details": msgspec.to_builtins(event)}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 __all__ = ["Reference"]
 
-import copy
+import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+from quota_engine.domain.audit import audit_state
+from quota_engine.domain.cross_office_registry import Registry
 from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.queries import lookup, view
-from quota_engine.ledger_kinds import OFFICE, kind_of
+from quota_engine.ledger_kinds import OFFICE, LedgerKind, kind_of
 from quota_engine.ports import Lookup, View
 
+_AUDITED_EVERY: Final = 64
+"""Operations from one audit of an office to the next."""
 StepCheck = Callable[[str, Any, int, Any], str]
 """Another model beside the machine: it receives address, command, time and outcome; returns an objection, or ``""``."""
 
@@ -31,19 +35,23 @@ class Reference:
         self.violations: list[str] = []
         self.operations = 0
         self._step_check = step_check
+        self._kinds: dict[str, LedgerKind] = {}
 
     def apply(self, address: str, command: Any, now_ms: int, outcome: Any) -> None:
         """Apply a command that the store has applied, and compare the outcomes."""
         self.operations += 1
-        kind = kind_of(address)
         ledger = self.ledgers.get(address)
         if ledger is None:
+            kind = self._kinds[address] = kind_of(address)
             ledger = kind.new(address)
             if type(command) in kind.creating_commands:
                 self.ledgers[address] = ledger
-        expected = kind.apply(ledger, command, now_ms)
+        expected = self._kinds[address].apply(ledger, command, now_ms)
         if expected is not outcome and expected != outcome:
             self.violations.append(f"{address}: {command} at {now_ms}: {outcome}, and the machine says {expected}")
+        if self.operations % _AUDITED_EVERY == 0 and isinstance(ledger, Ledger) and not self.violations:
+            # At the end of a long run its days are forgotten, and with them what an audit could find.
+            self.violations += [f"{address}: audit: {finding}" for finding in audit_state(ledger)]
         if self._step_check is not None:
             objection = self._step_check(address, command, now_ms, outcome)
             if objection:
@@ -89,22 +97,34 @@ class Reference:
                 + "; ".join(f"{key}: {described.get(key)!r}, not {expected[key]!r}" for key in keys[:3])
             )
 
-    def adopt(self, address: str, state: Any) -> None:
-        """Take over the state of a ledger that the store has repaired by itself."""
+    def adopt(self, address: str, state: Any, admission: Any = None) -> None:
+        """Take over the state of a ledger that the store has repaired by itself.
+
+        Args:
+            address: the ledger.
+            state: its state, as the store keeps it.
+            admission: of an office, its token buckets and used passes.
+        """
         self._step_check = None  # it has not seen the repair
+        self._kinds[address] = kind_of(address)
+        if isinstance(state, Registry):
+            state.claims_due = sorted((one.forget_at_ms, key) for key, one in state.claims.items())
+            state.moves_due = sorted((one.forget_at_ms, key) for key, one in state.moves.items())
         if kind_of(address) is not OFFICE:
             self.ledgers[address] = state
             return
         ledger = OFFICE.new(address)
         for name in Ledger.__slots__:
             setattr(ledger, name, getattr(state, name))
+        ledger.admission = admission
+        ledger.next_forget_ms = 0  # no store keeps it: the next command finds it
         self.ledgers[address] = ledger
 
-    def save(self) -> dict[str, Any]:
+    def save(self) -> bytes:
         """Return a copy of all ledgers, for :meth:`restore`."""
-        return copy.deepcopy(self.ledgers)
+        return pickle.dumps(self.ledgers)
 
-    def restore(self, saved: dict[str, Any]) -> None:
+    def restore(self, saved: bytes) -> None:
         """Go back to a copy."""
         self._step_check = None
-        self.ledgers = copy.deepcopy(saved)
+        self.ledgers = pickle.loads(saved)  # noqa: S301 - made by save()

@@ -18,7 +18,7 @@ import msgspec
 from quota_engine.clocks import MARGIN_MS, monotonic_from
 from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, published
 from quota_engine.domain.commands import Expire
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown, QuotaEngineError
+from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, OutcomeUnknown
 from quota_engine.engine.bounded_store import AsyncBoundedStore
 from quota_engine.fuzz.backends import (
     SimulatedMemory,
@@ -29,11 +29,12 @@ from quota_engine.fuzz.backends import (
     entries_decoded_once,
 )
 from quota_engine.fuzz.faults import LATE_MS_MAX, NO_FAULTS, FaultSource, late_delay_ms
-from quota_engine.fuzz.lua_store import HalfDone, LuaServer, Refused
+from quota_engine.fuzz.lua_store import LuaServer
 from quota_engine.fuzz.network import Client
-from quota_engine.fuzz.recording import call_of, event_of, note_answer
+from quota_engine.fuzz.recording import calls_of, event_of, note_answers
 from quota_engine.fuzz.reference import Reference, StepCheck
-from quota_engine.fuzz.schedule import BEGINS_AT_MS, Incident, Operation, Schedule, draw_schedule
+from quota_engine.fuzz.schedule import BEGINS_AT_MS, PROCESSES_MAX, Incident, Operation, Schedule, draw_schedule
+from quota_engine.fuzz.seeded_random import SeededRandom
 from quota_engine.fuzz.virtual_loop import VirtualLoop
 from quota_engine.fuzz.visits import VISITS_BEGIN_AT_MS, VisitWorld, insist
 from quota_engine.history.checker import History, Loss, check
@@ -43,7 +44,6 @@ from quota_engine.ledger_kinds import kind_of
 from quota_engine.ports import ApplyMany, RecordedEvent, StoreRequest
 
 _log = logging.getLogger("quota_engine")
-_PROCESSES: Final = 3
 _HALF_A_YEAR_MS: Final = 182 * 86_400_000
 _SETTLES_MS: Final = 1_000 + MARGIN_MS
 """The longest time for which a cancelled call may still take effect: that of an attempt of the Redis store."""
@@ -118,6 +118,8 @@ def run_schedule(
             assert isinstance(loop, VirtualLoop)
             with monotonic_from(loop.time), entries_decoded_once():
                 return runner.run(_Run(loop, seed, schedule, step_check, keeps_history=keeps_history).run())
+    except Exception as error:
+        return SeedReport(seed, schedule.store, schedule.world, 0, 0, {}, (f"the run broke off: {error!r}",))
     finally:
         _log.setLevel(log_level)
         if was_enabled:
@@ -135,6 +137,7 @@ class _Process:
 
     def begin(self) -> None:
         """Begin, or begin again, with nothing in memory."""
+        self.is_dead = False
         self.client = Client()
         self.store = self._backend.open(self.client, self.clock)
 
@@ -158,15 +161,17 @@ class _Run:
         self._loop = loop
         self._seed = seed
         self._schedule = schedule
-        self._faults = FaultSource(Random(f"quota_engine fuzz faults {seed}"))
+        self._faults = FaultSource(SeededRandom(f"quota_engine fuzz faults {seed}"))
         self._reference = Reference(step_check)
         self._is_visits = schedule.world == "visits"
         self._epoch_ms = VISITS_BEGIN_AT_MS if self._is_visits else BEGINS_AT_MS
-        self._backend = self._make_backend(Random(f"quota_engine fuzz store {seed}"))
-        self._processes = [_Process(self._backend, loop, self._epoch_ms) for _ in range(_PROCESSES)]
+        self._backend = self._make_backend(SeededRandom(f"quota_engine fuzz store {seed}"))
+        self._processes = [_Process(self._backend, loop, self._epoch_ms) for _ in range(PROCESSES_MAX)]
         self._history = History()
         self._archive: dict[str, list[dict[str, Any]]] = {}
         self._unanswered: set[int] = set()
+        self._is_losing = False
+        self._servers = 0
         self._visits = VisitWorld(seed, self._reference.violations) if self._is_visits else None
         self._calls = 0
 
@@ -200,6 +205,7 @@ class _Run:
         await self._wait_until(last_ms)
         await self._rest(incidents)
         report = await self._check()
+        await _end_tasks()
         if isinstance(self._backend, SimulatedRedis):
             _lua_servers.append(self._lua)
         return report
@@ -219,72 +225,64 @@ class _Run:
     async def _perform(self, process: _Process, operation: Operation) -> None:
         """Carry an operation out. An error that no caller expects is a violation."""
         try:
-            await self._carry_out(process, operation)
-        except (QuotaEngineError, HalfDone, Refused, AssertionError, LookupError, TypeError, ValueError) as error:
-            self._unanswered.discard(operation.number)
+            if self._visits is not None:
+                self._calls += await self._visits.execute(process.store, self._faults, operation)
+            else:
+                # A caller repeats its call a few times while the outcome is not known.
+                for _ in range(1 + operation.repetitions_max):
+                    if await self._call(process, operation):
+                        break
+        except Exception as error:
             self._reference.violations.append(f"operation {operation.number} ended with {error!r}")
-
-    async def _carry_out(self, process: _Process, operation: Operation) -> None:
-        """Make a call, and repeat it a few times while its outcome is not known."""
-        if self._visits is not None:
-            calls = await self._visits.execute(process.store, self._faults, operation)
-            self._calls += calls
-        else:
-            for _ in range(1 + operation.repetitions_max):
-                if await self._call(process, operation):
-                    break
         self._unanswered.discard(operation.number)
 
     async def _call(self, process: _Process, operation: Operation) -> bool:
         """Make one call and note it; returns False if its outcome is unknown, and the caller should repeat it."""
         self._calls += 1
-        client = process.client
-        began_ms = int(self._loop.now_ms()) - self._backend.sold_out_ms
-        call = call_of(operation.address, operation.request, began_ms)
-        if call is not None:
-            self._history.calls.append(call)
+        client, request, now_ms = process.client, operation.request, self._loop.now_ms
+        calls = calls_of(operation.address, request, int(now_ms()) - self._backend.sold_out_ms)
+        self._history.calls += calls
         answering: Awaitable[Any] = self._send(process, operation)
         if self._faults.happens("cancelled"):
             answering = task = asyncio.ensure_future(answering)
             self._loop.call_later(late_delay_ms(self._faults.random) / 1000, task.cancel)
         settles_ms, is_known = 0, True
-        if call is not None:
+        for call in calls:
             call.is_unknown = True
         try:
             answer = await answering
-            if call is not None:
-                call.is_unknown = False
-                note_answer(call, answer)
-        except BackendUnavailable:
-            if call is not None:
-                call.is_unknown = False
+            if calls:
+                note_answers(request, calls, answer)
+        except (BackendUnavailable, InvalidRequest):
+            pass
         except OutcomeUnknown:
             is_known = False
             # A commit in transit when the call ends is beyond the reach of a SQL store.
             settles_ms = LATE_MS_MAX if self._schedule.store == "sql" else 0
-        except InvalidRequest:
-            if call is not None:
-                call.is_unknown = False
         except asyncio.CancelledError:
             current = asyncio.current_task()
             # A caller may also give up a call that came while its process was dead: that caller does not come back.
             if client.is_dead and current is not None and current.cancelling():
-                if call is not None:
-                    call.ended_at_ms = int(self._loop.now_ms()) + _SETTLES_MS + 2 * LATE_MS_MAX
+                for call in calls:
+                    call.ended_at_ms = int(now_ms()) + _SETTLES_MS + 2 * LATE_MS_MAX
                 raise
             settles_ms = _SETTLES_MS + (LATE_MS_MAX if self._schedule.store == "sql" else 0)
             is_known = False
-        if call is not None:
-            call.ended_at_ms = int(self._loop.now_ms()) + settles_ms
+        ended_at_ms = int(now_ms()) + settles_ms
+        for call in calls:
+            call.is_unknown, call.ended_at_ms = not is_known, ended_at_ms
         return is_known
 
-    async def _send(self, process: _Process, operation: Operation) -> Any:
-        store: Any = process.store
+    def _send(self, process: _Process, operation: Operation) -> Awaitable[Any]:
+        store, request = process.store, operation.request
         if operation.timeout_ms:
             store = AsyncBoundedStore(store, self._loop.now_ms() + operation.timeout_ms)
-        if isinstance(operation.request, StoreRequest):
-            return await store.execute(operation.request)
-        return await store.apply(operation.address, operation.request)
+        answering: Awaitable[Any]
+        if isinstance(request, StoreRequest):
+            answering = store.execute(request)
+        else:
+            answering = store.apply(operation.address, request)
+        return answering
 
     # ------------------------------------------------------------------ incidents
 
@@ -293,13 +291,18 @@ class _Run:
         if incident.kind == "tail_lost" and (self._is_visits or not self._backend.loses_tails):
             return
         await self._wait_until(incident.at_ms)
-        self._faults.fired[incident.kind] += 1
         backend, process = self._backend, self._processes[incident.process]
+        if (incident.kind == "tail_lost" and self._is_losing) or (incident.kind == "client_died" and process.is_dead):
+            return  # a replica cannot be behind the one that has taken over, and a dead process cannot die
+        if incident.kind != "tail_lost":
+            self._faults.fired[incident.kind] += 1
         sign = 1 if incident.number % 2 else -1
+        half_a_year_ms = _HALF_A_YEAR_MS if self._seed % 2 else -_HALF_A_YEAR_MS
         match incident.kind:
             case "client_died":
                 await self._kill(process, incident.lasts_ms)
             case "server_restarted":
+                self._servers += 1
                 backend.restart()
             case "server_unreachable":
                 backend.set_down(is_down=True)
@@ -308,27 +311,38 @@ class _Run:
             case "failed_over":
                 backend.set_down(is_down=True)
                 await asyncio.sleep(min(incident.lasts_ms, 3_000) / 1000)
+                self._servers += 1
                 backend.fail_over()
                 backend.set_down(is_down=False)
             case "tail_lost":
-                saved = backend.save()
+                self._is_losing = True
+                saved, servers = backend.save(), self._servers
                 await asyncio.sleep(incident.lasts_ms / 1000)
-                self._lose(saved)
+                # A copy from before the last server's epoch is refused until an operator reconciles it.
+                if servers == self._servers and backend.may_lose_tail(saved):
+                    self._faults.fired["tail_lost"] += 1
+                    self._lose(saved)
+                self._is_losing = False
             case "clock_set_forward" | "clock_set_back" | "clock_leapt":
                 self._history.clock_is_real = False
                 lengths = {"clock_set_forward": 3_600_000, "clock_set_back": -3_600_000}
-                backend.set_clock(self._epoch_ms + lengths.get(incident.kind, sign * _HALF_A_YEAR_MS))
+                backend.set_clock(self._epoch_ms + lengths.get(incident.kind, half_a_year_ms))
                 await asyncio.sleep(incident.lasts_ms / 1000)
                 backend.set_clock(self._epoch_ms)
             case "client_clock_wrong":
                 process.clock.epoch_ms = self._epoch_ms + sign * 3_600_000
                 await asyncio.sleep(incident.lasts_ms / 1000)
                 process.clock.epoch_ms = self._epoch_ms
+            case "client_clock_leapt":
+                # Never in the direction of the store's clock: then no clock would be right.
+                process.clock.epoch_ms = self._epoch_ms - half_a_year_ms
+                await asyncio.sleep(incident.lasts_ms / 1000)
+                process.clock.epoch_ms = self._epoch_ms
 
     async def _kill(self, process: _Process, lasts_ms: int) -> None:
         """Kill a process between any two steps. Its callers come back with the same keys."""
         client = process.client
-        client.is_dead = True
+        client.is_dead = process.is_dead = True
         self._loop.call_later(late_delay_ms(self._faults.random) / 1000, self._backend.notice_death, client)
         orphans = process.open_tasks()
         for task, _ in orphans:
@@ -434,6 +448,14 @@ class _Run:
             *self._archive.get(office, []),
             *(event_of(one, times[one.number - 1] if one.number <= len(times) else last) for one in recorded[known:]),
         ]
+
+
+async def _end_tasks() -> None:
+    """End the tasks of dead processes, which wait forever. The end of one may begin another."""
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _leftovers(store: Any) -> list[str]:

@@ -6,11 +6,13 @@ The schedule is drawn from the seed before the run begins. A smaller schedule is
 
 from __future__ import annotations
 
-__all__ = ["BEGINS_AT_MS", "Incident", "Operation", "Schedule", "draw_schedule"]
+__all__ = ["BEGINS_AT_MS", "PROCESSES_MAX", "Incident", "Operation", "Schedule", "draw_schedule"]
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -23,8 +25,9 @@ from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_
 from quota_engine.domain.commands import Cancel, Confirm, MoveIn, Release, Reserve, SetCapacity
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, FindClaims, OpenMove, shards
 from quota_engine.draws.commands import CreateDraw
-from quota_engine.fuzz.faults import INCIDENTS, Faults
-from quota_engine.ports import Acknowledge, Lookup, Query, ReadConsumerGroup, View
+from quota_engine.fuzz.faults import INCIDENTS, STORE_CLOCK_INCIDENTS, Faults
+from quota_engine.fuzz.seeded_random import SeededRandom
+from quota_engine.ports import Acknowledge, ApplyMany, Lookup, Query, ReadConsumerGroup, View
 from quota_engine.waiting_room.commands import CallTickets, CreateRoom, JoinRoom, OpenRoom
 
 BEGINS_AT_MS: Final = OPENS_AT_MS - 130_000
@@ -34,7 +37,17 @@ DRAW: Final = f"~draw.{random_draws.DRAW}"
 BUCKETS: Final = "~buckets.callers"
 REGISTRY: Final = shards()[0]
 GROUP: Final = "mail"
-_PROCESSES: Final = 3
+PROCESSES_MAX: Final = 3
+_COMMANDS: Final = (60, 200, 400, 800)
+_COMMANDS_OF: Final = {"memory": (300, 800, 1_200, 1_600)}
+"""Commands to the office of a seed, by store."""
+_PATIENCE: Final = tuple(
+    (timeout_ms, repetitions_max) for timeout_ms in (0, 0, 0, 0, 0, 0, 250, 2_000) for repetitions_max in (0, 1, 3)
+)
+"""Time-out and repetitions of a call."""
+_INCIDENTS_OF: Final = dict.fromkeys((*STORE_CLOCK_INCIDENTS, "tail_lost"), (2, 4, 6))
+"""Counts of an incident in a seed, by kind: higher if few seeds have the kind, or if other incidents prevent it."""
+_INCIDENT_LENGTHS_MS: Final = (50, 200, 500, 1_000, 3_000, 20_000)
 _HOUR_MS: Final = 3_600_000
 _DRAW_STEP_MS: Final = 60
 _VISITS_MAX: Final = 14
@@ -110,43 +123,115 @@ def draw_schedule(seed: int, *, store: str = "", without: Collection[str] = (), 
         without: faults and incidents that do not happen.
         size: the number of commands; 0 lets the seed choose.
     """
-    random = Random(f"quota_engine fuzz {seed}")
-    chosen = random.choice(("memory", "lua", "sql"))
+    random: Random = SeededRandom(f"quota_engine fuzz {seed}")
+    drawn = random.choice(("memory", "lua", "sql"))
+    chosen = store or drawn
     world = random.choice(("commands", "commands", "visits"))
-    faults = Faults.draw(random, Random(f"quota_engine fuzz late copies {seed}"), without)
-    count = size or random.choice((60, 200, 500, 900))
+    faults = Faults.draw(random, SeededRandom(f"quota_engine fuzz late copies {seed}"), without)
+    callers = _Callers.draw(random, SeededRandom(f"quota_engine fuzz one by one {seed}"), chosen)
     if seed % _LOAD_SPIKE_EVERY == 3:
-        world, operations = "load spike", _numbered_calls(random, _load_spike(random))
+        world, calls = "load spike", callers.calls_of(_load_spike(random))
     elif world == "commands":
-        operations = _commands(random, seed, count)
+        calls = _commands(random, seed, callers, size or random.choice(_COMMANDS_OF.get(chosen, _COMMANDS)))
     else:
-        operations = _visits(random, seed)
-    operations.sort(key=lambda one: one.at_ms)
-    numbered = tuple(replace(one, number=number) for number, one in enumerate(operations))
-    last_ms = numbered[-1].at_ms if numbered else 0
-    incidents = _incidents(random, last_ms if world == "visits" else min(last_ms, 3 * _HOUR_MS))
-    return Schedule(
-        store or chosen, world, faults, numbered, tuple(one for one in incidents if one.kind not in without)
-    )
+        calls = _visits(random, seed)
+    calls.sort(key=itemgetter(0))
+    operations = tuple(Operation(number, *call) for number, call in enumerate(calls))
+    incidents = tuple(one for one in _incidents(random, operations) if one.kind not in without)
+    return Schedule(chosen, world, faults, operations, incidents)
 
 
-def _incidents(random: Random, last_ms: int) -> Iterator[Incident]:
-    """Draw incidents: each seed has some of the kinds, each of them up to twice."""
-    if random.random() < 0.4:
+def _incidents(random: Random, operations: Sequence[Operation]) -> Iterator[Incident]:
+    """Draw incidents: some seeds have none, some have many at a time.
+
+    An incident of the store's clock takes from a run what depends on the real time, so half of the seeds have none.
+    """
+    if random.random() < 0.25 or not operations:
         return
+    sets_clocks = random.random() < 0.5
+    storm_at_ms = random.choice(operations).at_ms if random.random() < 0.3 else -1
     number = 0
     for kind in INCIDENTS:
-        if random.random() >= 0.35:
+        if random.random() < 0.4 or (kind in STORE_CLOCK_INCIDENTS and not sets_clocks):
             continue
-        for _ in range(random.choice((1, 1, 2))):
-            at_ms = int(last_ms * random.random() ** 2) + 200  # most commands come early
-            yield Incident(number, at_ms, kind, random.randrange(_PROCESSES), random.choice((50, 500, 3_000, 20_000)))
+        for _ in range(random.choice(_INCIDENTS_OF.get(kind, (1, 1, 2, 4)))):
+            if storm_at_ms >= 0:
+                at_ms = storm_at_ms + random.randrange(2_000)
+            else:
+                at_ms = random.choice(operations).at_ms + random.choice((0, 1, 3, 50))
+            yield Incident(number, at_ms, kind, random.randrange(PROCESSES_MAX), random.choice(_INCIDENT_LENGTHS_MS))
             number += 1
 
 
-def _commands(random: Random, seed: int, count: int) -> list[Operation]:
+_Call = tuple[int, int, str, Any, int, int]
+"""The fields of an operation but its number."""
+
+
+class _Callers(NamedTuple):
+    """The behavior of the callers of a run.
+
+    Attributes:
+        random: decides.
+        processes: the processes that make calls. Calls of one process share batches.
+        burst: the number of commands to an office that come at the same time.
+        together: the number of commands to an office in one call.
+    """
+
+    random: Random
+    processes: int
+    burst: int
+    together: int
+
+    @classmethod
+    def draw(cls, random: Random, one_by_one: Random, store: str) -> _Callers:
+        """Draw the behavior of a seed's callers. The memory store has no batches, so more of its calls are joined.
+
+        Args:
+            random: decides about processes, bursts and calls of several commands.
+            one_by_one: makes some seeds send the commands one by one, which shows errors of a millisecond.
+            store: the store.
+        """
+        together = (1, 8, 32, 64) if store == "memory" else (1, 16, 64)
+        callers = cls(random, random.randint(1, PROCESSES_MAX), random.choice((1, 16, 32, 64)), random.choice(together))
+        is_one_by_one = one_by_one.random() < (0.2 if store == "memory" else 0.12)
+        return callers._replace(burst=1, together=1) if is_one_by_one else callers
+
+    def calls_of(self, part: Iterable[tuple[int, str, Any]]) -> list[_Call]:
+        """Draw the process, time-out and repetitions of each call of one ledger."""
+        random, calls = self.random, []
+        latest_ms = 0
+        for at_ms, address, request in part:
+            if at_ms > latest_ms:
+                latest_ms = at_ms  # virtual time does not run backwards
+            lot = int(random.random() * self.processes * len(_PATIENCE))
+            process, patience = divmod(lot, len(_PATIENCE))
+            calls.append((latest_ms, process, address, request, *_PATIENCE[patience]))
+        return calls
+
+    def joined(self, part: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+        """Join commands to an office into bursts, and commands of a burst into calls."""
+        if self.burst == self.together == 1:
+            yield from part
+            return
+        left = iter(part)
+        while burst := list(islice(left, max(self.burst, self.together))):
+            at_ms = burst[0][0]
+            commands: list[Any] = []
+            for _, address, request in burst:
+                if self.together == 1 or isinstance(request, GuardedCommand):
+                    yield at_ms, address, request
+                    continue
+                commands.append(request)
+                if len(commands) == self.together:
+                    yield at_ms, address, ApplyMany(address, tuple(commands))
+                    commands = []
+            if commands:
+                yield at_ms, address, ApplyMany(address, tuple(commands))
+
+
+def _commands(random: Random, seed: int, callers: _Callers, count: int) -> list[_Call]:
     """Draw commands to ledgers of some of the kinds."""
-    parts: list[Iterator[tuple[int, str, Any]]] = [_office_commands(random, seed, count)]
+    parts: list[Iterator[tuple[int, str, Any]]] = [callers.joined(_office_commands(random, seed, count))]
     others: tuple[Callable[[Random, int], Iterator[tuple[int, str, Any]]], ...] = (
         _room_commands,
         _draw_commands,
@@ -156,27 +241,7 @@ def _commands(random: Random, seed: int, count: int) -> list[Operation]:
     parts += [make(random, seed) for make in others if random.random() < 0.4]
     if random.random() < 0.5:
         parts.append(_questions(random, count // 10))
-    return [operation for part in parts for operation in _numbered_calls(random, part)]
-
-
-def _numbered_calls(random: Random, part: Iterable[tuple[int, str, Any]]) -> list[Operation]:
-    """Draw the process, time-out and repetitions of each call of one ledger."""
-    operations = []
-    latest_ms = 0
-    for at_ms, address, request in part:
-        latest_ms = max(latest_ms, at_ms)  # virtual time does not run backwards
-        operations.append(
-            Operation(
-                0,
-                latest_ms,
-                random.randrange(_PROCESSES),
-                address,
-                request,
-                random.choice((0, 0, 0, 0, 0, 0, 250, 2_000)),
-                random.choice((0, 1, 3)),
-            )
-        )
-    return operations
+    return [call for part in parts for call in callers.calls_of(part)]
 
 
 def _load_spike(random: Random) -> Iterator[tuple[int, str, Any]]:
@@ -202,7 +267,7 @@ def _load_spike(random: Random) -> Iterator[tuple[int, str, Any]]:
 
 def _office_commands(random: Random, seed: int, count: int) -> Iterator[tuple[int, str, Any]]:
     guards = random.random() < 0.3
-    for now_ms, command in random_commands(seed, count):
+    for now_ms, command in random_commands(seed, count, SeededRandom):
         request: Any = command
         if guards and isinstance(command, EnteringCommand) and random.random() < 0.7:
             request = _guarded(random, command, now_ms)
@@ -224,7 +289,7 @@ def _guarded(random: Random, command: Any, now_ms: int) -> GuardedCommand:
 
 def _room_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
     shift_ms = OPENS_AT_MS - random_rooms.OPENS_AT_MS
-    own_random = Random(f"quota_engine fuzz room {seed}")
+    own_random = SeededRandom(f"quota_engine fuzz room {seed}")
     walk = list(_room_visits(own_random) if own_random.random() < 0.5 else random_rooms.walk(seed))
     # A walk often creates its room after its opening, where it is refused. So the first one comes before all else.
     first = next((one for one, _ in walk if isinstance(one, CreateRoom)), None)
@@ -278,7 +343,7 @@ def _room_visits(random: Random) -> Iterator[tuple[Any, int]]:
 
 
 def _draw_commands(random: Random, seed: int) -> Iterator[tuple[int, str, Any]]:
-    for now_ms, command in random_draws.walk(Random(f"draw {seed}")):
+    for now_ms, command in random_draws.walk(SeededRandom(f"draw {seed}")):
         request: Any = command
         if isinstance(command, CreateDraw):
             config = command.config
@@ -347,12 +412,12 @@ def _questions(random: Random, count: int) -> Iterator[tuple[int, str, Any]]:
             yield at_ms, OFFICE, Acknowledge(OFFICE, GROUP, tuple(range(first, first + random.randrange(1, 30))))
 
 
-def _visits(random: Random, seed: int) -> list[Operation]:
+def _visits(random: Random, seed: int) -> list[_Call]:
     """Draw visits of applicants to three offices, an operator's work, and calls that finish broken moves."""
     at_ms = 0
-    operations = []
+    calls: list[_Call] = []
     for number in range(random.randint(3, _VISITS_MAX)):
         at_ms += random.choice((0, 0, 5, 400, 3_000, 30_000))
         kind = random.choices(("visit", "operate", "recover"), (10, 3, 2))[0]
-        operations.append(Operation(0, at_ms, random.randrange(_PROCESSES), "", f"{kind} {seed} {number}"))
-    return operations
+        calls.append((at_ms, random.randrange(PROCESSES_MAX), "", f"{kind} {seed} {number}", 0, 0))
+    return calls

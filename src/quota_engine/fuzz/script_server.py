@@ -43,7 +43,7 @@ class ScriptServer:
         self._known.clear()
         self._has_functions = False
 
-    def answer(self, words: Sequence[str | int], now_ms: int) -> Any:
+    def answer(self, words: Sequence[str], now_ms: int) -> Any:
         """Carry a request out; returns its reply, or the error that a client raises.
 
         Args:
@@ -51,7 +51,7 @@ class ScriptServer:
             now_ms: the time of the server's clock, milliseconds since 1970.
         """
         self.lua.time_ms = now_ms
-        name, *texts = map(str, words)
+        name, *texts = words
         self.counts[name] = self.counts.get(name, 0) + 1
         if name in ("EVALSHA", "EVAL", "FCALL", "FCALL_RO", "EVALSHA_RO", "EVAL_RO"):
             return self._run(name.removesuffix("_RO"), texts)

@@ -9,7 +9,6 @@ from __future__ import annotations
 __all__ = ["Run", "RunRecorder", "SqlDatabase", "SqlSessions"]
 
 import asyncio
-import copy
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple
@@ -161,12 +160,15 @@ class SqlDatabase:
 
     def save(self) -> Any:
         """Return a copy of what is committed, for :meth:`restore`."""
-        return copy.deepcopy((self._ledgers, self._addresses, self._meta, self._last_id))
+        ledgers = {address: ledger.copy() for address, ledger in self._ledgers.items()}
+        return ledgers, dict(self._addresses), dict(self._meta), self._last_id
 
     def restore(self, saved: Any) -> None:
         """Lose everything since :meth:`save`, as a failover to a replica that lags does. Ends all transactions."""
         self.restart()
-        self._ledgers, self._addresses, self._meta, last_id = copy.deepcopy(saved)
+        ledgers, addresses, meta, last_id = saved
+        self._ledgers = {address: ledger.copy() for address, ledger in ledgers.items()}
+        self._addresses, self._meta = dict(addresses), dict(meta)
         self._last_id = max(last_id, self._last_id)
 
     def restart(self) -> None:
@@ -506,6 +508,8 @@ class _Session:
             self._end(commits=False)
             raise NotStarted("the connection was cut") if is_new else RolledBack("the connection was cut")
         try:
+            if transaction.is_ended:
+                raise RolledBack("the database has ended the transaction")
             rows = [await self._database.run(transaction, one) for one in step.statements]
         except (RolledBack, _Failure) as error:
             self._end(commits=False)
@@ -545,7 +549,7 @@ class _Session:
             raise RolledBack("the connection was cut") if was_open else NotStarted("the connection was cut")
 
     async def _wait(self, delay_ms: float) -> None:
-        await asyncio.sleep(delay_ms / 1000)
+        await self._database.loop.pause(delay_ms / 1000)
         if self._client.is_dead:
             await self._database.loop.create_future()
 

@@ -19,27 +19,32 @@ from typing import Any
 class _Handle:
     """A callback that waits for its turn, with the part of :class:`asyncio.TimerHandle` that asyncio uses."""
 
-    __slots__ = ("arguments", "callback", "context", "is_cancelled", "when_s")
+    __slots__ = ("arguments", "callback", "when_s")
 
-    def __init__(
-        self, callback: Callable[..., Any], arguments: Sequence[Any], context: contextvars.Context, when_s: float
-    ) -> None:
-        self.callback, self.arguments, self.context, self.when_s = callback, arguments, context, when_s
-        self.is_cancelled = False
+    def __init__(self, callback: Callable[..., Any], arguments: Sequence[Any], when_s: float) -> None:
+        self.callback: Callable[..., Any] | None = callback
+        self.arguments, self.when_s = arguments, when_s
 
     def cancel(self) -> None:
-        self.is_cancelled = True
+        self.callback = None
         self.arguments = ()  # a timer that was cancelled stays in the heap until its time, its objects need not
 
     def cancelled(self) -> bool:
-        return self.is_cancelled
+        return self.callback is None
 
     def when(self) -> float:
         return self.when_s
 
 
+def _end_pause(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs coroutines in a fixed order. It has no sockets and no threads, so nothing but its timers can wake it.
+
+    All callbacks share the context of the code that runs the loop: nothing in a simulation needs another context.
 
     Attributes:
         now_s: the virtual time in seconds, from 0.
@@ -62,25 +67,39 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.now_s * 1000
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        """See :meth:`asyncio.loop.call_soon`. Without a context, the loop's own is used."""
-        handle = _Handle(callback, args, context or self._context, self.now_s)
+        """See :meth:`asyncio.loop.call_soon`. The context is ignored."""
+        handle = _Handle(callback, args, self.now_s)
         self._waiting.append(handle)
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
-        """See :meth:`asyncio.loop.call_later`."""
-        return self.call_at(self.now_s + delay, callback, *args, context=context)
+        """See :meth:`asyncio.loop.call_later`. The context is ignored."""
+        when_s = self.now_s + delay
+        handle = _Handle(callback, args, when_s)
+        self._timers_made += 1
+        heappush(self._timers, (when_s, self._timers_made, handle))
+        return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         """See :meth:`asyncio.loop.call_at`. Timers of the same time fire in the order in which they were set."""
-        handle = _Handle(callback, args, context or self._context, when)
+        handle = _Handle(callback, args, when)
         self._timers_made += 1
         heappush(self._timers, (when, self._timers_made, handle))
         return handle
 
+    def pause(self, delay_s: float) -> asyncio.Future[Any]:
+        """Return a future that is done after a time; as :func:`asyncio.sleep`, without a coroutine."""
+        future: asyncio.Future[Any] = asyncio.Future(loop=self)
+        self.call_later(delay_s, _end_pause, future)
+        return future
+
+    def create_future(self) -> asyncio.Future[Any]:
+        """See :meth:`asyncio.loop.create_future`."""
+        return asyncio.Future(loop=self)
+
     def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Any:  # type: ignore[override]
-        """See :meth:`asyncio.loop.create_task`. Names are ignored."""
-        return asyncio.Task(coro, loop=self, context=options.get("context"))
+        """See :meth:`asyncio.loop.create_task`. Names and contexts are ignored."""
+        return asyncio.Task(coro, loop=self, context=self._context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Run a function at once, instead of in a thread."""
@@ -99,23 +118,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """
         waiting, timers = self._waiting, self._timers
         while not self._stopping:  # type: ignore[attr-defined]
-            while not waiting:
-                if not timers:
-                    raise RuntimeError("every task of the simulation waits, and no timer is set")
+            if waiting:
+                handle = waiting.popleft()
+            elif timers:
                 when_s, _, handle = heappop(timers)
-                if not handle.is_cancelled:
-                    if when_s > self.now_s:
-                        self.now_s = when_s
-                    waiting.append(handle)
-            handle = waiting.popleft()
-            if handle.is_cancelled:
+                if handle.callback is None:
+                    continue
+                if when_s > self.now_s:
+                    self.now_s = when_s
+            else:
+                raise RuntimeError("every task of the simulation waits, and no timer is set")
+            callback = handle.callback
+            if callback is None:
                 continue
             try:
-                handle.context.run(handle.callback, *handle.arguments)
+                callback(*handle.arguments)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.call_exception_handler({"message": f"exception in {handle.callback}", "exception": error})
+                self.call_exception_handler({"message": f"exception in {callback}", "exception": error})
 
     def _process_events(self, event_list: Sequence[Any]) -> None:
         """Do nothing: there are no sockets."""
