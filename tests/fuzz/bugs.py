@@ -444,6 +444,15 @@ BUGS: Final = (
         "sql",
     ),
     Bug(
+        "sql-pause-forgotten",
+        "SQL",
+        "a process that replays a decline offers no place at the end of the pause",
+        "stores/sql/ledger_state.py",
+        "        let_wait_lists_be_served(ledger)\n",
+        "",
+        "sql",
+    ),
+    Bug(
         "sql-settles-with-the-wrong-results",
         "SQL",
         "after a lost answer each caller gets the results of the first attempt, whether it was committed or not",

@@ -261,6 +261,10 @@ FIXED_FAULTS: Final = (
     *_faults(
         "batching and calls",
         (
+            "a server that loads its data and has lost its functions gave the callers a foreign error",
+            _REDIS + "test_routing.py::TestCluster::test_server_that_loads_when_its_functions_are_sent",
+        ),
+        (
             "an attempt took effect after its caller had another answer",
             "lua-late-copies-run",
             "call-does-not-wait",
@@ -346,6 +350,11 @@ FIXED_FAULTS: Final = (
     ),
     *_faults(
         "SQL",
+        (
+            "a process that had replayed a decline offered no place at the end of the pause",
+            "sql-pause-forgotten",
+            _SQL + "test_ledger_state.py::test_a_process_that_replays_a_decline_offers_the_place_when_the_pause_ends",
+        ),
         (
             "a call of a SQL store had no end",
             _POSTGRESQL + "test_call_timeouts.py::test_stopped_server_ends_each_call_in_time",
