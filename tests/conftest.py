@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# No test uses the plugins of installed packages for Hypothesis, and to import trio takes 0.2 s of each worker. They
+# load with Hypothesis itself.
+os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"
+
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
@@ -63,6 +67,10 @@ settings.register_profile(
     suppress_health_check=_LARGE_INPUTS,
 )
 settings.load_profile(PROFILE)
+if PROFILE != "long":
+    # Hypothesis also takes constants of the modules that happen to be imported, so the examples of a test would depend
+    # on the other tests of its worker. A campaign wants them; the gate wants the same examples in each run.
+    pytest.MonkeyPatch().setattr("hypothesis.internal.conjecture.providers.is_local_module_file", lambda _: False)
 
 _SERVERS = ("valkey", "redis", "postgresql")
 _SERVER_FIXTURES = frozenset(
