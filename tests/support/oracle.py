@@ -274,6 +274,7 @@ class Oracle:
         return projection._day_view(day)
 
     def _day_view(self, day: Day) -> DayView:
+        withheld = self._withheld_from_all(day)
         return DayView(
             day=day.number,
             opens_at_ms=day.opens_at_ms,
@@ -281,7 +282,7 @@ class Oracle:
             ends_at_ms=day.ends_at_ms,
             closed=day.closed,
             waiting=len(self._waiting(day)),
-            quotas={name: self._quota_view(day, name) for name in day.quotas},
+            quotas={name: self._quota_view(day, name, withheld.get(name, 0)) for name in day.quotas},
             revision=day.revision,
             sessions=day.sessions,
         )
@@ -411,17 +412,18 @@ class Oracle:
         taken = self._held(day, name) + self._confirmed(day, name) + self._cooling(day, name)
         return day.quotas[name].capacity - taken
 
-    def _quota_view(self, day: Day, name: str) -> QuotaView:
-        free = self._free(day, name)
+    def _quota_view(self, day: Day, name: str, withheld: int) -> QuotaView:
+        held, confirmed, cooling = self._held(day, name), self._confirmed(day, name), self._cooling(day, name)
+        free = day.quotas[name].capacity - held - confirmed - cooling
         return QuotaView(
             capacity=day.quotas[name].capacity,
             available=max(free, 0),
-            held=self._held(day, name),
-            confirmed=self._confirmed(day, name),
-            cooling=self._cooling(day, name),
+            held=held,
+            confirmed=confirmed,
+            cooling=cooling,
             parked=sum(c.units for c in day.cooling if c.quota == name and c.due_at_ms is None),
             overbooked=max(-free, 0),
-            withheld=min(max(free, 0), self._withheld_from_all(day).get(name, 0)),
+            withheld=min(max(free, 0), withheld),
         )
 
     def _as_reservation(self, record: Record) -> Reservation:

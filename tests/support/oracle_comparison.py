@@ -10,7 +10,7 @@ from quota_engine.domain.events import Cooled, DayForgotten, Event, ReservationC
 from quota_engine.domain.ledger import Ledger, describe, rebuild
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.model import Reservation
-from quota_engine.domain.outcomes import Outcome, QuotaView
+from quota_engine.domain.outcomes import DayView, Outcome, QuotaView
 from quota_engine.domain.queries import abandoned_holds, lookup, view
 from quota_engine.domain.state_machine import apply
 from tests.support.command_source import Step, format_steps
@@ -40,10 +40,10 @@ class OracleComparison:
         objection = answer.difference_from(outcome)
         assert not objection, self._report(objection)
         self._check_events(self.ledger.events[events_before:], outcome)
-        self._check_reads(now_ms)
+        views = self._check_reads(now_ms)
         # Reads change nothing, so they are also compared at the next time at which the state changes by itself.
         self._check_reads(next((ms for ms in self.oracle.moments_ms() if ms > now_ms), now_ms + 1))
-        self._check_balance(now_ms, command, overbooked_before)
+        self._check_balance(views, command, overbooked_before)
         counts = abandoned_holds(self.ledger)
         assert counts == self.oracle.abandoned_counts, self._report(f"{counts}, not {self.oracle.abandoned_counts}")
         findings = list(audit(self.ledger))
@@ -102,7 +102,9 @@ class OracleComparison:
         assert all(before.get(one) == after.get(one) for one in stayed), self._report(f"a number moved: {new!r}")
         assert set(after.values()) <= set(before.values()), self._report(f"a number is new: {new!r}")
 
-    def _check_reads(self, now_ms: int) -> None:
+    def _check_reads(self, now_ms: int) -> list[DayView]:
+        """Compare all reads, and return the views of the ledger's days."""
+        views: list[DayView] = []
         events_before = len(self.ledger.events)
         for name in self._ids():
             expected = self.oracle.lookup(name, now_ms)
@@ -112,12 +114,16 @@ class OracleComparison:
             seen = view(self.ledger, day, now_ms)
             wanted = self.oracle.view(day, now_ms)
             assert seen == wanted, self._report(f"view {day} is {seen!r} instead of {wanted!r}")
+            views += [seen] if seen else []
         assert len(self.ledger.events) == events_before, self._report("a read has changed the ledger")
+        return views
 
-    def _check_balance(self, now_ms: int, command: Command, overbooked_before: dict[tuple[int, str], int]) -> None:
-        for day in self._days():
-            seen = view(self.ledger, day, now_ms)
-            for name, quota in seen.quotas.items() if seen else ():
+    def _check_balance(
+        self, views: list[DayView], command: Command, overbooked_before: dict[tuple[int, str], int]
+    ) -> None:
+        for seen in views:
+            day = seen.day
+            for name, quota in seen.quotas.items():
                 self._check_quota(day, name, quota)
                 # Only a lowered capacity may overbook, and a publication whose guards count earlier bookings.
                 lowered = isinstance(command, SetCapacity) and (command.day, command.quota) == (day, name)
