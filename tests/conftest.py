@@ -75,8 +75,8 @@ if PROFILE != "long":
 _SERVERS = ("valkey", "redis", "postgresql")
 _SERVER_FIXTURES = frozenset(
     f"{kind}_{what}" for kind in _SERVERS for what in ("process", "server", "cluster", "sentinels")
-) | {"cluster", "sentinels", "binary"}
-"""Fixtures of ``tests/stores/redis/conftest.py`` that start a server."""
+) | {"cluster", "sentinels", "binary", "server", "own_server"}
+"""Fixtures that start a Redis or Valkey server, most of them in ``tests/stores/redis/conftest.py``."""
 
 _POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_pair"})
 """Fixtures that start a PostgreSQL."""

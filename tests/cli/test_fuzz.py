@@ -22,6 +22,7 @@ def test_seeds_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(result["faults"].values()) > 0
 
 
+@pytest.mark.slow
 def test_history_of_a_seed_passes_the_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "history.jsonl"
     assert main(["fuzz", "--seed", "1", "--store", "memory", "--history", str(path)]) == 0
@@ -30,6 +31,7 @@ def test_history_of_a_seed_passes_the_audit(tmp_path: Path, capsys: pytest.Captu
     assert main(["fuzz", "--seeds", "1", "--history", str(path)]) == 2
 
 
+@pytest.mark.slow
 def test_failing_seed_is_shown_with_its_smallest_schedule(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

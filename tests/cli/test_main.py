@@ -156,6 +156,7 @@ def test_an_oversell_exits_with_1(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert f"\x1b[1;31m{shown}" in colored, shown
 
 
+@pytest.mark.slow
 def test_an_oversell_of_the_baseline_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     figures = _json(capsys, "--baseline", "--applicants", "3000")
     assert figures["baseline"]["oversold"] > 0

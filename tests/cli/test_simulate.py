@@ -160,6 +160,7 @@ def _tree(text: str) -> ET.Element:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_report_has_no_external_resources(comparison: PolicyComparison) -> None:
     for text in (html_report(comparison), picture(comparison)):
         tree = _tree(text)
@@ -178,6 +179,7 @@ def test_the_report_has_no_external_resources(comparison: PolicyComparison) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_all_bars_have_the_same_length(comparison: PolicyComparison) -> None:
     tree = _tree(picture(comparison))
     ends: dict[str, float] = {}
@@ -190,6 +192,7 @@ def test_all_bars_have_the_same_length(comparison: PolicyComparison) -> None:
     assert max(ends.values()) <= 760
 
 
+@pytest.mark.slow
 def test_the_report_lists_findings(comparison: PolicyComparison) -> None:
     first, *others = comparison.runs
     bad = dataclasses.replace(first, findings=("7 places were confirmed <above> capacity",))

@@ -163,6 +163,7 @@ def _once(recorder: object) -> object:
     return [_once(one) for one in recorder] if isinstance(recorder, list) else recorder
 
 
+@pytest.mark.slow
 async def test_a_lost_response_changes_no_answer(engine_log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command is sent twice and takes effect once: outcomes, counters and events stay the same.
 

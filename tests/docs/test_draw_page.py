@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from types import ModuleType
 
+import pytest
+
 from tests.support.paths import ROOT
 
 
@@ -18,6 +20,7 @@ def load_example() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_page_and_files_match_a_run_of_the_example() -> None:
     """If this fails after a change of the code, run ``python docs/draw_example.py``."""
     example = load_example()

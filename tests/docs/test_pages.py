@@ -14,7 +14,9 @@ WITH_CODE = ("choose", "sizing", "migrate", "recipes", "life-cycle", "privacy")
 ALL = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-@pytest.mark.parametrize("name", WITH_CODE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "sizing" else name for name in WITH_CODE]
+)
 def test_page_prints_what_it_shows(name: str, tmp_path: Path) -> None:
     with page_runner(tmp_path) as runner:
         assert runner.run(DOCS / f"{name}.md") >= 1

@@ -52,6 +52,7 @@ def test_table_has_the_threats_that_every_booking_service_has() -> None:
         assert name in who, name
 
 
+@pytest.mark.slow
 def test_every_test_that_the_page_names_exists() -> None:
     for file, test in NAMED.findall(PAGE):
         assert (ROOT / file).is_file(), file

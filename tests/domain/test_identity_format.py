@@ -119,6 +119,7 @@ def test_a_wrong_check_digit_is_named() -> None:
         card.normalize("234123412347")
 
 
+@pytest.mark.slow
 def test_ignorable_characters_include_all_format_characters_and_no_visible_one() -> None:
     """Checked against this Python's Unicode data, which may know fewer characters than the list."""
     for code in range(0x110000):

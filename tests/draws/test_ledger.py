@@ -70,6 +70,7 @@ def status(ledger: DrawLedger, command: DrawCommand, now_ms: int = OPENS_AT_MS) 
     return apply(ledger, command, now_ms).status
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6))
 def test_random_walks_match_the_oracle(seed: int) -> None:
     """Outcomes, applications and counters agree."""

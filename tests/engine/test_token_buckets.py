@@ -154,6 +154,7 @@ async def test_the_async_face(url: str) -> None:
         assert (await buckets.take("ani", 10)).ok
 
 
+@pytest.mark.store
 @pytest.mark.parametrize("admit", [False, True])
 async def test_an_outage_raises_unless_it_admits(admit: bool) -> None:
     """With admit_in_outage, the result says that it is unchecked."""

@@ -249,6 +249,7 @@ def test_audit_command_checks_a_history_file(story: Story, tmp_path: Path, capsy
     assert "line 1 is no entry of a history" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_takes_a_time_that_grows_with_the_history() -> None:
     """Three times as many calls at different times take about three times as long, and not nine times."""
 

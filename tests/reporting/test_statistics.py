@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from quota_engine.reporting.statistics import SECONDS_MAX, Histogram, Series
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.integers(0, 2**40) | st.integers(0, 400), min_size=1, max_size=200),
     st.sampled_from((0.5, 0.9, 0.99, 1)),

@@ -48,6 +48,7 @@ def test_extra_alone_keeps_its_promise(extra: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_packages_of_other_extras_cannot_be_imported(tmp_path: Path) -> None:
     done = run("client", "import httpx, msgspec\nimport starlette", tmp_path)
     assert done.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'starlette'"

@@ -70,6 +70,7 @@ def test_missing_pins_hashes_and_licenses_are_found() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_this_project_has_a_complete_and_repeatable_bill(tmp_path: Path) -> None:
     first, second = tmp_path / "first.json", tmp_path / "second.json"
     assert main(["--output", str(first)]) == main(["--output", str(second)]) == 0
@@ -86,6 +87,7 @@ def test_this_project_has_a_complete_and_repeatable_bill(tmp_path: Path) -> None
         assert {one["ref"], *one["dependsOn"]} <= known
 
 
+@pytest.mark.slow
 def test_finding_makes_the_command_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

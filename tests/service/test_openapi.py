@@ -26,6 +26,7 @@ def is_valid(value: object, schema: dict[str, Any]) -> bool:
     return Draft202012Validator({**schema, "components": DOCUMENT["components"]}).is_valid(value)
 
 
+@pytest.mark.slow
 async def test_document_is_valid_openapi_and_served(client: Client) -> None:
     """The document validates against OpenAPI 3.1's schema and refers to nothing outside."""
     from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR  # slow to import

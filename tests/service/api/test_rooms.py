@@ -462,6 +462,7 @@ async def events(raw: Any, path: str) -> Any:
     return following()
 
 
+@pytest.mark.slow
 async def test_streams_send_each_change() -> None:
     """A change is computed once for all readers."""
     app: ServiceApp = create_app(configuration(publish_days=0), clock=None)

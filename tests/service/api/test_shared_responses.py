@@ -156,6 +156,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(monkeypatch, PageRenderer, "render_text")
 
 
+@pytest.mark.slow
 async def test_new_visitors_share_the_text_of_a_page(country: Client, rendered: Calls) -> None:
     """Each gets a separate idempotency key."""
     for path in ("/", "/?office=surabaya", "/days?office=surabaya", "/?lang=en"):

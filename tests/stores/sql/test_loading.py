@@ -25,6 +25,7 @@ def many_objects() -> Iterator[list[list[int]]]:
         gc.enable()
 
 
+@pytest.mark.slow
 def test_objects_of_a_large_ledger_are_not_young(many_objects: list[list[int]]) -> None:
     assert gc.get_count()[0] > loading._YOUNG_OBJECTS_MAX
     loading._age_objects()

@@ -230,6 +230,7 @@ def test_a_call_that_fails_halfway_changes_nothing(world: World, monkeypatch: py
     assert world.store.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
 
 
+@pytest.mark.slow
 def test_a_call_whose_time_is_over_is_not_committed(world: World) -> None:
     """The end passes between the two round trips: nothing was done."""
 
@@ -245,6 +246,7 @@ def test_a_call_whose_time_is_over_is_not_committed(world: World) -> None:
     assert world.store.execute(Lookup(OFFICE, "ani")) is None
 
 
+@pytest.mark.slow
 def test_a_call_with_little_time_spares_the_others_of_its_batch(world: World) -> None:
     """It is answered at its end, without an effect. The other call of the batch is committed by the next attempt."""
     connections, store = world.open(attempts=Attempts())

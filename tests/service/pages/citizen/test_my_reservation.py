@@ -108,6 +108,7 @@ async def test_a_second_click_does_not_decline_an_offer_that_was_not_shown(full_
         assert (await browser.http.get("/reservation/state")).json()["phase"] == "waiting 5"
 
 
+@pytest.mark.slow
 async def test_the_stream_offers_a_place_when_a_hold_expires(full_service: Client) -> None:
     """No command reaches the day. The stream's own reads move the wait list on."""
     client = full_service

@@ -30,6 +30,7 @@ async def _open_room(client: Client) -> None:
     await client.service.engine.room(client.service.current_room("surabaya") or "").view()
 
 
+@pytest.mark.slow
 async def test_a_called_visitor_gets_one_place_in_every_browser(client: Client) -> None:
     browser, other = CitizenBrowser(client), CitizenBrowser(client)
     async with browser.http, other.http:

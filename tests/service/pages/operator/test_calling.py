@@ -62,6 +62,7 @@ async def test_a_called_number_is_checked_in_from_the_calls(browser: OperatorBro
         assert (await browser.http.get(path)).status_code == 403
 
 
+@pytest.mark.slow
 async def test_calls_are_shared_by_all_workers(tmp_path: Path) -> None:
     """Two workers read each other's calls. Files of days before are deleted, and damaged lines are left out."""
     ours, theirs = CalledNumbers(tmp_path), CalledNumbers(tmp_path)

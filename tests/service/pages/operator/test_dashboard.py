@@ -53,6 +53,7 @@ async def test_names_are_in_the_operators_language(browser: OperatorBrowser, cli
         assert service in page
 
 
+@pytest.mark.slow
 async def test_the_stream_reports_changes_to_readers_only(client: Client) -> None:
     browser = OperatorBrowser(client)
     async with browser.http, listening(client.app) as port:
