@@ -71,6 +71,7 @@ class PhoneBrowser:
             "--no-sandbox",
             "--disable-dev-shm-usage",
             "--disable-background-networking",
+            "--disable-gpu",  # a process that emulates one takes a tenth of the processor time
             f"--user-data-dir={profile}",
         ):
             options.add_argument(argument)
