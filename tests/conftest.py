@@ -69,7 +69,7 @@ settings.register_profile(
 settings.load_profile(PROFILE)
 if PROFILE != "long":
     # Hypothesis also takes constants of the modules that happen to be imported, so the examples of a test would depend
-    # on the other tests of its worker. A campaign wants them; the gate wants the same examples in each run.
+    # on the other tests of its worker. A campaign needs them; the gate needs the same examples in each run.
     pytest.MonkeyPatch().setattr("hypothesis.internal.conjecture.providers.is_local_module_file", lambda _: False)
 
 _SERVERS = ("valkey", "redis", "postgresql")
