@@ -623,4 +623,13 @@ BUGS: Final = (
         "  return false\n",
         "lua",
     ),
+    Bug(
+        "asked-replies-misread",
+        "batching",
+        "a reply to ASKING is taken for the reply to the request behind it",
+        "stores/redis/retrying_calls.py",
+        "                replies = replies[1::2]\n",
+        "                replies = replies[::2]\n",
+        "lua",
+    ),
 )

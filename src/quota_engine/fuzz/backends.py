@@ -29,6 +29,7 @@ from quota_engine.fuzz.memory_server import MemoryServerStore
 from quota_engine.fuzz.network import Client, VirtualNetwork
 from quota_engine.fuzz.reference import Reference
 from quota_engine.fuzz.script_server import ScriptServer
+from quota_engine.fuzz.slot_moves import NODES, SlotMoves
 from quota_engine.fuzz.sql_database import Run, RunRecorder, SqlDatabase, SqlSessions
 from quota_engine.fuzz.virtual_loop import VirtualLoop
 from quota_engine.ledger_kinds import OFFICE, kind_of
@@ -40,7 +41,8 @@ from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.codecs.buckets import buckets_of_state
 from quota_engine.stores.redis.keys import BUCKET_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import format_of
-from quota_engine.stores.redis.retrying_calls import Fence, RetryPolicy
+from quota_engine.stores.redis.retrying_calls import Fence, RetryPolicy, Router
+from quota_engine.stores.redis.routing import ClusterRouter
 from quota_engine.stores.redis.scripts import (
     BUCKET_STATE,
     RECONCILE,
@@ -120,6 +122,10 @@ class SimulatedStore(abc.ABC):
 
     def restart(self) -> None:  # noqa: B027 - the memory store's process lives as long as its memory
         """Restart the server. Acknowledged changes are on its disk."""
+
+    async def move_slot(self, lasts_ms: int) -> bool:
+        """Move a slot to another node of a cluster; returns False if none can move."""
+        return False
 
     def fail_over(self) -> None:
         """Continue on another server."""
@@ -265,10 +271,24 @@ class SimulatedRedis(SimulatedStore):
         self._servers = 0
         self._scripts = 0
 
+    def make_cluster(self, random: Random) -> None:
+        """Answer as the nodes of a cluster do."""
+        self.network.slots = SlotMoves(self._lua, random)
+
+    async def move_slot(self, lasts_ms: int) -> bool:
+        """See :meth:`SimulatedStore.move_slot`. The new node lacks the scripts."""
+        slots = self.network.slots
+        has_moved = slots is not None and await slots.move(lasts_ms)
+        if has_moved:
+            self._server.forget_scripts()
+        return has_moved
+
     def open(self, client: Client, clock: VirtualClock) -> AsyncRedisStore:
         """See :meth:`SimulatedStore.open`."""
         store = _RecordingRedisStore(
             self.network.pool(client),
+            router=Router() if self.network.slots is None else ClusterRouter(NODES[:2]),
+            pool_to=lambda node: self.network.pool(client, node),
             policy=self._policy,
             limits=self._limits,
             sold_out_cache=SoldOutCache(self.sold_out_ms, lambda: monotonic_ms() / 1000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CLUSTER_INCIDENTS",
     "INCIDENTS",
     "LATE_MS_MAX",
     "NO_FAULTS",
@@ -42,6 +43,8 @@ INCIDENTS: Final = (
 )
 """Faults that hit a whole process or server at a time; the schedule names their times."""
 STORE_CLOCK_INCIDENTS: Final = frozenset({"clock_set_forward", "clock_set_back", "clock_leapt"})
+CLUSTER_INCIDENTS: Final = ("slot_moved",)
+"""Faults of clusters. A Lua store whose schedule has one is a cluster."""
 
 
 class Faults(msgspec.Struct, frozen=True):

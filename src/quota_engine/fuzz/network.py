@@ -18,17 +18,20 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from redis.exceptions import BusyLoadingError
+from redis.exceptions import AskError, BusyLoadingError, MovedError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.clocks import USABLE_MS
 from quota_engine.fuzz.faults import FaultSource, held_delay_ms, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.script_server import ScriptServer
+from quota_engine.fuzz.slot_moves import SlotMoves
 from quota_engine.fuzz.virtual_loop import VirtualLoop
+from quota_engine.stores.redis.retrying_calls import Node
 
+_REDIRECTIONS: Final = {MovedError: "redirected", AskError: "asked", TryAgainError: "try_again"}
 Requests = Sequence[Sequence[str]]
 
 
@@ -54,6 +57,7 @@ class VirtualNetwork:
         timeout_ms: how long a client waits for a reply.
         attempt_valid_ms: how long after its sending the server may accept a request.
         is_down: True while no connection is accepted and no request arrives.
+        slots: the slots of a cluster; ``None`` for a single server.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class VirtualNetwork:
         self._connections: list[VirtualConnection] = []
         self._sent = self._last_arrived = 0
         self.epoch_ms = epoch_ms
+        self.slots: SlotMoves | None = None
         self._set_back_at_ms = -math.inf
 
     def set_clock(self, epoch_ms: int) -> None:
@@ -89,9 +94,9 @@ class VirtualNetwork:
         """Return the time of the server's clock."""
         return self.epoch_ms + int(self.loop.now_ms())
 
-    def pool(self, client: Client | None = None) -> VirtualPool:
-        """Return the connections of one client."""
-        return VirtualPool(self, client or Client())
+    def pool(self, client: Client | None = None, node: Node | None = None) -> VirtualPool:
+        """Return the connections of one client to the server, or to a node of a cluster."""
+        return VirtualPool(self, client or Client(), node)
 
     def cut_all(self) -> None:
         """Break all connections, as a restart of the server does."""
@@ -129,13 +134,14 @@ class VirtualNetwork:
             self.loop.call_at(arrives_ms / 1000, self._deliver, connection, request, reply, self._sent, sent_ms)
             if self.faults.happens("copied_late"):
                 copy_ms = sent_ms + self.attempt_valid_ms + 1 + late_delay_ms(random)
-                self.loop.call_at(max(arrives_ms, copy_ms) / 1000, self._deliver_copy, request, sent_ms)
+                copy_at_ms = max(arrives_ms, copy_ms)
+                self.loop.call_at(copy_at_ms / 1000, self._deliver_copy, connection.node, request, sent_ms)
         return replies
 
-    def _deliver_copy(self, request: Sequence[str], sent_ms: float) -> None:
+    def _deliver_copy(self, node: Node | None, request: Sequence[str], sent_ms: float) -> None:
         """Let the server answer a copy for which no client waits any more."""
         if not self.is_down and not self._may_be_valid_for_longer(sent_ms):
-            self._server.answer(request, self.server_ms())
+            self._carry_out(node, request, asking=False)
 
     def _may_be_valid_for_longer(self, sent_ms: float) -> bool:
         """Return True if a request is late, and the server's clock was set back after its client last asked for it."""
@@ -156,10 +162,11 @@ class VirtualNetwork:
         if sent < self._last_arrived:
             self.faults.fired["reordered"] += 1
         self._last_arrived = max(self._last_arrived, sent)
-        answer = self._answer(request)
+        asking, connection.is_asking = connection.is_asking, request[0] == "ASKING"
+        answer = self._answer(connection.node, request, asking=asking)
         # A copy behind a rejected one would run after its client has learned that nothing did.
         if not isinstance(answer, BusyLoadingError) and self.faults.happens("doubled"):
-            copied = self._server.answer(request, self.server_ms())
+            copied = self._carry_out(connection.node, request, asking=asking)
             if isinstance(answer, list) and isinstance(copied, list) and len(copied) > 1:
                 answer = copied
         if self.faults.happens("reply_lost"):
@@ -171,11 +178,23 @@ class VirtualNetwork:
         arrives_ms = connection.reply_arrives_ms = max(connection.reply_arrives_ms, self.loop.now_ms() + delay_ms)
         self.loop.call_at(arrives_ms / 1000, _settle, reply, answer)
 
-    def _answer(self, request: Sequence[str]) -> Any:
+    def _answer(self, node: Node | None, request: Sequence[str], *, asking: bool) -> Any:
         if self.faults.happens("scripts_forgotten"):
             self._server.forget_scripts()
         if self.faults.happens("server_busy"):
             return BusyLoadingError("Redis is loading the dataset in memory")
+        return self._carry_out(node, request, asking=asking)
+
+    def _carry_out(self, node: Node | None, request: Sequence[str], *, asking: bool) -> Any:
+        """Let the server carry a request out, or a node of a cluster redirect it."""
+        if self.slots is not None and node is not None:
+            if request[0] == "ASKING":
+                return "OK"
+            redirection = self.slots.redirection(node, request, asking=asking)
+            if redirection is not None:
+                if isinstance(redirection, Exception):
+                    self.faults.fired[_REDIRECTIONS[type(redirection)]] += 1
+                return redirection
         return self._server.answer(request, self.server_ms())
 
 
@@ -195,9 +214,10 @@ def _time_out(replies: Sequence[asyncio.Future[Any]]) -> None:
 class VirtualPool:
     """The connections of one client, with the part of redis-py's interface that the store uses."""
 
-    def __init__(self, network: VirtualNetwork, client: Client) -> None:
+    def __init__(self, network: VirtualNetwork, client: Client, node: Node | None = None) -> None:
         self._network = network
         self._client = client
+        self._node = node
         self._idle: list[VirtualConnection] = []
 
     async def get_connection(self) -> VirtualConnection:
@@ -216,7 +236,7 @@ class VirtualPool:
             await network.loop.create_future()
         if network.is_down or network.faults.happens("refused"):
             raise RedisConnectionError("the network refuses the connection")
-        return network.opened(VirtualConnection(network, self._client))
+        return network.opened(VirtualConnection(network, self._client, self._node))
 
     async def release(self, connection: VirtualConnection) -> None:
         """Take a connection back."""
@@ -232,12 +252,15 @@ class VirtualConnection:
 
     Attributes:
         is_broken: True if it was cut or closed.
+        is_asking: True if the last request on it was ASKING.
+        node: the node of a cluster that it leads to.
         request_arrives_ms: the time at which the last request on it arrives at the server.
         reply_arrives_ms: the time at which the last reply on it arrives at the client.
     """
 
-    def __init__(self, network: VirtualNetwork, client: Client) -> None:
-        self.is_broken = False
+    def __init__(self, network: VirtualNetwork, client: Client, node: Node | None = None) -> None:
+        self.is_broken = self.is_asking = False
+        self.node = node
         self.request_arrives_ms = self.reply_arrives_ms = 0.0
         self._network = network
         self._client = client

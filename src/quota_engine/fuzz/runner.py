@@ -185,7 +185,10 @@ class _Run:
                 lua.clear()
                 lua.server = "a" * 40
                 self._lua = lua
-                return SimulatedRedis(loop, faults, reference, self._epoch_ms, lua, random)
+                backend = SimulatedRedis(loop, faults, reference, self._epoch_ms, lua, random)
+                if any(one.kind == "slot_moved" for one in self._schedule.incidents):
+                    backend.make_cluster(Random(f"quota_engine fuzz slot moves {self._seed}"))
+                return backend
             case "sql":
                 return SimulatedSql(loop, faults, reference, self._epoch_ms, random)
         raise InvalidRequest("store", self._schedule.store, "memory, lua or sql")
@@ -291,6 +294,9 @@ class _Run:
         if incident.kind == "tail_lost" and (self._is_visits or not self._backend.loses_tails):
             return
         await self._wait_until(incident.at_ms)
+        if incident.kind == "slot_moved":
+            self._faults.fired["slot_moved"] += await self._backend.move_slot(incident.lasts_ms)
+            return
         backend, process = self._backend, self._processes[incident.process]
         if (incident.kind == "tail_lost" and self._is_losing) or (incident.kind == "client_died" and process.is_dead):
             return  # a replica cannot be behind the one that has taken over, and a dead process cannot die

@@ -137,8 +137,19 @@ def draw_schedule(seed: int, *, store: str = "", without: Collection[str] = (), 
         calls = _visits(random, seed)
     calls.sort(key=itemgetter(0))
     operations = tuple(Operation(number, *call) for number, call in enumerate(calls))
-    incidents = tuple(one for one in _incidents(random, operations) if one.kind not in without)
-    return Schedule(chosen, world, faults, operations, incidents)
+    incidents = [*_incidents(random, operations)]
+    if chosen == "lua":
+        incidents += _slot_moves(SeededRandom(f"quota_engine fuzz slots {seed}"), operations, len(incidents))
+    return Schedule(chosen, world, faults, operations, tuple(one for one in incidents if one.kind not in without))
+
+
+def _slot_moves(random: Random, operations: Sequence[Operation], number: int) -> Iterator[Incident]:
+    """Draw moves of slots, in one of four seeds. A separate stream decides, so that no other seed changes."""
+    if random.random() < 0.75 or not operations:
+        return
+    for index in range(random.choice((4, 12, 40))):
+        at_ms = random.choice(operations).at_ms + random.choice((0, 1, 3, 50))
+        yield Incident(number + index, at_ms, "slot_moved", 0, random.choice((10, 1_000, 20_000)))
 
 
 def _incidents(random: Random, operations: Sequence[Operation]) -> Iterator[Incident]:

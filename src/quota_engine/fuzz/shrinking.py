@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from quota_engine.fuzz.faults import INCIDENTS, Faults
+from quota_engine.fuzz.faults import CLUSTER_INCIDENTS, INCIDENTS, Faults
 from quota_engine.fuzz.runner import SeedReport, run_seed
 from quota_engine.fuzz.schedule import draw_schedule
 
@@ -55,7 +55,7 @@ def shrink(
         return bool(found)
 
     still_fails(without, only)
-    for fault in (*INCIDENTS, *(field.name for field in msgspec.structs.fields(Faults))):
+    for fault in (*INCIDENTS, *CLUSTER_INCIDENTS, *(field.name for field in msgspec.structs.fields(Faults))):
         if runs < runs_max and still_fails([*without, fault], only):
             without.append(fault)
     size = max(1, len(only) // 2)
