@@ -20,8 +20,12 @@ from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.batching_store import CLOSED_ERROR, BatchingStore, K, QueuedCall
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 
-_KNOWN_IN_A_ROW_MAX: Final = 64
-"""Outcomes without the server in a row before other tasks of the loop run: such a call awaits nothing."""
+_KNOWN_IN_A_ROW: Final = 64
+"""Outcomes without the server before the next task of the loop runs: such a call awaits nothing."""
+_KNOWN_IN_A_TURN_MAX: Final = 4096
+"""Outcomes without the server in one iteration of the loop. Then each caller waits for the next iteration: replies of
+the server are read between iterations only, and with hundreds of callers 64 outcomes for each would take too long.
+"""
 _WATCHED_MAX: Final = 1024
 """Watched calls from which those that have ended are removed."""
 _FORKED_ERROR: Final = (
@@ -104,7 +108,9 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
     """A store whose callers are tasks of one event loop."""
 
     def _prepare_waiting(self) -> None:
-        self._known_in_a_row = 0
+        self._known_in_turn = 0
+        """Outcomes without the server in this iteration of the loop."""
+        self._turn_ends = False
         self._batches = 0
         """Batches in flight."""
         self._ready: list[tuple[K, BatchQueue[TaskCall]]] = []
@@ -173,12 +179,23 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         task.add_done_callback(self._tasks.discard)
 
     def _must_let_others_run(self) -> bool:
-        """Return True after some outcomes without the server: the caller must await something then."""
-        self._known_in_a_row += 1
-        if self._known_in_a_row < _KNOWN_IN_A_ROW_MAX:
+        """Count an outcome without the server; return True if its caller must let the loop run.
+
+        While the store works for others, such as on a refresh of the sold-out cache, that is after each outcome. Work
+        that waits for long iterations of the loop would outlast what the cache knows, and all callers would go to the
+        server.
+        """
+        self._known_in_turn += 1
+        if self._known_in_turn % _KNOWN_IN_A_ROW and self._known_in_turn < _KNOWN_IN_A_TURN_MAX and not self._tasks:
             return False
-        self._known_in_a_row = 0
+        if not self._turn_ends:
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
         return True
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = False
+        self._known_in_turn = 0
 
     async def _run_until(self, end: CallEnd, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call that has an end, and cancel it there.

@@ -64,6 +64,7 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.sold_out_cache import CacheLimits, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
+from quota_engine.stores.task_batching import _KNOWN_IN_A_TURN_MAX
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.effort import seeds
 from tests.support.lossy_proxy import LossyProxy
@@ -246,12 +247,55 @@ async def test_cached_refusals_yield_to_other_tasks(valkey_server: Server) -> No
             turns += 1
             await asyncio.sleep(0)
 
+    commands = [reserve(f"b{number}", ONLINE) for number in range(1000)]
+    # Not those that the name filter takes for known ones: they would wait for the server.
+    refused = [command for command in commands if backend._sold_out_cache.get(OFFICE, command) is not None]
+    assert len(refused) > 950
     task = asyncio.create_task(other())
-    for number in range(1000):
-        assert (await backend.apply(OFFICE, reserve(f"b{number}", ONLINE))).status is SOLD_OUT
+    for command in refused:
+        assert (await backend.apply(OFFICE, command)).status is SOLD_OUT
     assert 10 <= turns <= 20
     task.cancel()
     await backend.close()
+
+
+async def test_many_losing_tasks_leave_the_loop_time_for_replies(valkey_server: Server) -> None:
+    """Hundreds of tasks that lose get a bounded number of outcomes in one iteration of the loop.
+
+    While a refresh is in flight, each gets one: the reply must not come after the cache has forgotten everything.
+    """
+    clock = ManualClock(OPENS_AT_MS)
+    backend = await open_async_store(valkey_server.url + ON, clock)
+    await backend.execute(ApplyMany(OFFICE, (*published(), reserve("ani", ONLINE), reserve("budi", ONLINE))))
+    for number in range(2):
+        await backend.apply(OFFICE, reserve(f"a{number}", ONLINE))
+    await settled(backend)
+    losers, answered = 200, 0
+    iterations: list[tuple[int, bool]] = []
+
+    async def lose(loser: int) -> None:
+        nonlocal answered
+        for number in range(40):
+            assert (await backend.apply(OFFICE, reserve(f"b{loser}-{number}", ONLINE))).status is SOLD_OUT
+            answered += 1
+
+    async def watch() -> None:
+        """Note the outcomes of each iteration, and if a refresh was in flight in all of it."""
+        while True:
+            before, was_refreshing = answered, bool(backend._tasks)
+            await asyncio.sleep(0)
+            iterations.append((answered - before, was_refreshing and bool(backend._tasks)))
+
+    watching = asyncio.create_task(watch())
+    await asyncio.gather(*(lose(loser) for loser in range(losers)))
+    clock.advance_ms(200)  # a refresh is due
+    await asyncio.gather(*(lose(losers + loser) for loser in range(losers)))
+    watching.cancel()
+    await backend.close()
+    assert max(count for count, _ in iterations) <= _KNOWN_IN_A_TURN_MAX + losers
+    in_refresh = [count for count, is_refreshing in iterations if is_refreshing]
+    assert in_refresh
+    assert max(in_refresh) <= losers
 
 
 # --- Known applicants ------------------------------------------------------------------------------------------------
