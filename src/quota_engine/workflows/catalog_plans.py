@@ -30,12 +30,14 @@ def check_catalog(catalog: object) -> None:
 class CatalogPlans:
     """One catalog, or none, with its derived plans. Safe to share between threads."""
 
-    __slots__ = ("_catalog", "_choices", "_times_ms", "plans")
+    __slots__ = ("_catalog", "_choices", "_times_ms", "has_national_limit", "plans")
 
     def __init__(self, catalog: Catalog | None) -> None:
         if catalog is not None:
             check_catalog(catalog)
         self._catalog = catalog
+        self.has_national_limit = catalog is not None and catalog.national is not None
+        """True if an applicant may have one active place over all offices."""
         self._choices: dict[tuple[str, Selection], Choice] = {}
         self.plans: dict[tuple[str, Day, Selection], tuple[int, Choice]] = {}
         """Day number and choice by office, day and selection. :meth:`plan` fills it."""
@@ -52,11 +54,6 @@ class CatalogPlans:
         if self._catalog is None:
             raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
         return self._catalog
-
-    @property
-    def has_national_limit(self) -> bool:
-        """True if an applicant may have one active place over all offices."""
-        return self._catalog is not None and self._catalog.national is not None
 
     def plan(self, office: str, day: Day, selection: Selection) -> tuple[int, Choice]:
         """Return the day's ordinal and the choice that ``selection`` means at ``office``.

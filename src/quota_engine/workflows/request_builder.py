@@ -93,6 +93,8 @@ class RequestBuilder:
         self.id_factory = id_factory
         self.ticket_keys = ticket_keys_from(identity_key) if ticket_keys is None else ticket_keys
         self._plans = CatalogPlans(catalog)
+        self.has_national_limit = self._plans.has_national_limit
+        """True if an applicant may have one active place over all offices. Each reserve reads it."""
         self.revealed_entropies = RevealedEntropies()
         if catalog is not None:
             self.use_catalog(catalog)
@@ -117,11 +119,6 @@ class RequestBuilder:
         return self._pseudonyms.jitter_seed
 
     @property
-    def has_national_limit(self) -> bool:
-        """True if an applicant may have one active place over all offices."""
-        return self._plans.has_national_limit
-
-    @property
     def national_lease_ms(self) -> int:
         """Milliseconds for which a national claim without a reservation excludes others."""
         national = self.catalog.national
@@ -131,6 +128,7 @@ class RequestBuilder:
     def use_catalog(self, catalog: Catalog) -> None:
         """Use ``catalog`` from now on."""
         self._plans = CatalogPlans(catalog)
+        self.has_national_limit = self._plans.has_national_limit
         self.revealed_entropies = RevealedEntropies()
         if catalog.identity_format != self._pseudonyms.identity_format:
             self._pseudonyms = self._pseudonyms.with_format(catalog.identity_format)
