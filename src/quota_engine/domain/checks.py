@@ -34,6 +34,9 @@ STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else St
 REFUSED: Final = {status: Outcome(status) for status in Status}
 """Refusals without a record are shared objects, so that a refused applicant costs no memory."""
 
+_EXPIRED: Final = State.EXPIRED  # reading a member of the class costs as much as a call
+_DECLINE: Final = Verb.DECLINE
+
 DayCheck = Callable[[Day, Reservation, int], Status | None]
 """Returns the status of a refusal of the reservation's day, or ``None``."""
 
@@ -82,11 +85,11 @@ def owned_reservation(ledger: Ledger, command: Any, now_ms: int) -> Reservation 
 
 def refuse_transition(record: Reservation, expected_version: int, verb: Verb) -> Outcome | None:
     """Return the refusal if the life cycle has no step ``verb`` from this record and version, or ``None``."""
-    if record.state is State.EXPIRED:
+    if record.state is _EXPIRED:
         return Outcome(Status.HOLD_EXPIRED, record)
     if expected_version and expected_version != record.version:
         return Outcome(Status.STALE, record)
-    if (record.state, verb) not in TRANSITIONS or (verb is Verb.DECLINE and not record.is_offer):
+    if (record.state, verb) not in TRANSITIONS or (verb is _DECLINE and not record.is_offer):
         return Outcome(Status.WRONG_STATE, record)
     return None
 

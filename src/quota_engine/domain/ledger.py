@@ -66,8 +66,14 @@ from quota_engine.domain.outcomes import AbandonedHolds
 from quota_engine.domain.penalties import PenaltyRecord, update_penalties
 from quota_engine.domain.wait_list import WaitQueues
 
+# Attribute access on an enum class costs as much as a call on Python 3.11, and each event reads these members.
 _HELD: Final = State.HELD
 _WAITING: Final = State.WAITING
+_NO_SHOW: Final = State.NO_SHOW
+_CANCEL: Final = Verb.CANCEL
+_EXPIRE: Final = Verb.EXPIRE
+_MARK_NO_SHOW: Final = Verb.MARK_NO_SHOW
+_REACQUIRE: Final = Verb.REACQUIRE
 _CONSUMING: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 _ABANDONING: Final = frozenset({Verb.RELEASE, Verb.EXPIRE})
 """Verbs that abandon a hold. A move is not among them: the hold continues at another office, with the same deadline."""
@@ -394,7 +400,7 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
         if name not in kept:
             quota.free -= units
     # A hold ends at its deadline, not when a later sweep expires it.
-    ended_at_ms = old.deadline_at_ms if event.verb is Verb.EXPIRE else event.at_ms
+    ended_at_ms = old.deadline_at_ms if event.verb is _EXPIRE else event.at_ms
     for name in old_quotas:
         _add_units(old_day.quotas[name], old.state, -old_units)
         returned = old_units - units if name in kept else old_units
@@ -421,20 +427,20 @@ def _existing_reservation_changed(ledger: Ledger, day: Day, old: Reservation, ev
     elif event.verb in _PARTY_CHANGES:
         _party_changed(ledger, day, old, event)
         return
-    if old.state is State.NO_SHOW:  # undone, also on a closed day: the no-show counted before the office closed it
+    if old.state is _NO_SHOW:  # undone, also on a closed day: the no-show counted before the office closed it
         _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, event.at_ms)
         return
     if old_day.closed:  # the office has ended the reservation: no step counts against the applicants
         if old.state in _CONSUMING and old.state is not _HELD and (old_day is not day or new.state not in _CONSUMING):
             old_day.departed += units
         return
-    if event.verb in (Verb.CANCEL, Verb.MARK_NO_SHOW):
+    if event.verb in (_CANCEL, _MARK_NO_SHOW):
         _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, event.at_ms)
     elif old.state is _HELD and event.verb in _ABANDONING:
         _count_abandoned_hold(ledger, event.verb)
         if ledger.rules.abandoned_holds_max:
             _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, ended_at_ms)
-    elif event.verb is Verb.REACQUIRE and ledger.rules.abandoned_holds_max:
+    elif event.verb is _REACQUIRE and ledger.rules.abandoned_holds_max:
         _update_penalties(ledger, new, new.applicants, event.verb, event.at_ms, old.deadline_at_ms)
 
 

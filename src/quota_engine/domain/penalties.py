@@ -5,11 +5,15 @@ from __future__ import annotations
 __all__ = ["NoShowBlock", "PenaltyRecord", "abandoned_holds_left", "update_penalties"]
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from quota_engine.domain.lifecycle import Verb
 from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, Reservation, Rules
+
+_CANCEL: Final = Verb.CANCEL  # reading a member of the class costs as much as a call
+_MARK_NO_SHOW: Final = Verb.MARK_NO_SHOW
 
 
 class NoShowBlock(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +44,9 @@ class PenaltyRecord(msgspec.Struct, frozen=True, gc=False):
     other_block_until_ms: int = 0
 
 
+_NO_PENALTIES: Final = PenaltyRecord()
+
+
 def update_penalties(
     penalties: dict[str, PenaltyRecord],
     reservation: Reservation,
@@ -65,7 +72,7 @@ def update_penalties(
     """
     blocks = 0
     for applicant in applicants:
-        old = penalties.pop(applicant, PenaltyRecord())
+        old = penalties.pop(applicant, _NO_PENALTIES)
         new = _updated(old, verb, at_ms, ended_at_ms, rules, reservation)
         blocks += new.blocked_until_ms > old.blocked_until_ms
         if new.blocked_until_ms > at_ms or new.cancelled_at_ms or new.abandoned_at_ms:
@@ -84,15 +91,15 @@ def _updated(
 ) -> PenaltyRecord:
     cancelled_at_ms, abandoned_at_ms, blocks = old.cancelled_at_ms, old.abandoned_at_ms, old.no_show_blocks
     other_until_ms = old.other_block_until_ms if blocks else old.blocked_until_ms
-    if verb is Verb.CANCEL or verb is Verb.MARK_NO_SHOW:
+    if verb is _CANCEL or verb is _MARK_NO_SHOW:
         window_start_ms = at_ms - rules.cancellations_window_ms
         cancelled_at_ms = tuple(time_ms for time_ms in cancelled_at_ms if time_ms > window_start_ms)
-    if verb is Verb.CANCEL:
+    if verb is _CANCEL:
         # One more than the highest limit is enough to decide under any limit that is set later.
         cancelled_at_ms = (*cancelled_at_ms, at_ms)[-(CANCELLATIONS_MAX + 1) :]
         if 0 < rules.cancellations_max < len(cancelled_at_ms):
             other_until_ms = max(other_until_ms, at_ms + rules.cancellations_block_ms)
-    elif verb is Verb.MARK_NO_SHOW:
+    elif verb is _MARK_NO_SHOW:
         if rules.no_show_block_ms:
             block = NoShowBlock(reservation.id, reservation.undo_until_ms, at_ms + rules.no_show_block_ms)
             blocks = (*blocks, block)
@@ -107,9 +114,10 @@ def _updated(
         known = (time_ms for time_ms in abandoned_at_ms if time_ms > forgotten_ms)
         abandoned_at_ms = tuple(sorted((*known, ended_at_ms)))[-(ABANDONED_HOLDS_MAX + 1) :]
         other_until_ms = max(other_until_ms, _abandonment_block_ms(abandoned_at_ms, ended_at_ms, rules))
-    final_ms = (one.until_ms for one in blocks if one.undo_until_ms <= at_ms)
-    other_until_ms = max(other_until_ms, *final_ms, 0)
-    blocks = tuple(one for one in blocks if one.undo_until_ms > at_ms)
+    if blocks:
+        final_ms = (one.until_ms for one in blocks if one.undo_until_ms <= at_ms)
+        other_until_ms = max(other_until_ms, *final_ms, 0)
+        blocks = tuple(one for one in blocks if one.undo_until_ms > at_ms)
     if not blocks:
         return PenaltyRecord(cancelled_at_ms, other_until_ms, abandoned_at_ms)
     blocked_until_ms = max(other_until_ms, *(one.until_ms for one in blocks))

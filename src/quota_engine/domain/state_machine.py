@@ -121,10 +121,14 @@ from quota_engine.domain.publication import publish
 PURGE_MAX: Final = 64
 """The most records of forgotten days whose memory one command frees."""
 
-# Attribute access on an enum class costs as much as a call on Python 3.11, and reserves read these members each time.
+# Attribute access on an enum class costs as much as a call on Python 3.11. Each reserve and step reads these members.
 _HELD: Final = State.HELD
 _STATUS_HELD: Final = Status.HELD
+_EXPIRED: Final = State.EXPIRED
 _VERB_RESERVE: Final = Verb.RESERVE
+_VERB_CONFIRM: Final = Verb.CONFIRM
+_VERB_DECLINE: Final = Verb.DECLINE
+_VERB_RELEASE: Final = Verb.RELEASE
 _RETURNS_UNITS: Final = frozenset({Verb.RELEASE, Verb.DECLINE, Verb.CANCEL, Verb.MOVE_OUT, Verb.UNDO_MOVE})
 _RECORDS_ATTENDANCE: Final = frozenset({Verb.CHECK_IN, Verb.MARK_NO_SHOW})
 _SOLD_OUT: Final = REFUSED[Status.SOLD_OUT]
@@ -380,14 +384,14 @@ def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
         record = owned_reservation(ledger, command, now_ms)
         if isinstance(record, Outcome):
             return record
-        is_announced = verb is Verb.RELEASE and ledger.rules.abandoned_holds_max > 0
+        is_announced = verb is _VERB_RELEASE and ledger.rules.abandoned_holds_max > 0
         if is_announced:
             expire_own_holds(ledger, record.applicants, now_ms)
             record = ledger.reservations[record.id]  # the wait list may have been served
         if record.state is goal:
             outcome = Outcome(STATUS_OF[goal], record, replayed=True)
             return announce(ledger, outcome, now_ms) if is_announced else outcome
-        if record.state is State.EXPIRED and verb is Verb.CONFIRM and command.reacquire:
+        if record.state is _EXPIRED and verb is _VERB_CONFIRM and command.reacquire:
             return _reacquire(ledger, record, command, now_ms)
         refusal = refuse_transition(record, command.expected_version, verb)
         if refusal is not None:
@@ -397,7 +401,7 @@ def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
             status = check(day, record, now_ms)
             if status is not None:
                 return Outcome(status, record)
-        if verb is Verb.DECLINE and record.declines >= ledger.rules.declines_max:
+        if verb is _VERB_DECLINE and record.declines >= ledger.rules.declines_max:
             return Outcome(Status.DECLINES_EXCEEDED, record)
 
         # From here on it must succeed.
@@ -413,9 +417,9 @@ def _step(verb: Verb, goal: State, *day_checks: DayCheck) -> Handler:
 
 def _after_step(ledger: Ledger, day: Day, record: Reservation, verb: Verb, goal: State, now_ms: int) -> Reservation:
     """Return the record after a step that leads to ``goal``."""
-    if verb is Verb.CONFIRM:
+    if verb is _VERB_CONFIRM:
         return replace(record, state=goal, version=record.version + 1, queue_number=day.last_queue_number + 1)
-    if verb is Verb.DECLINE:
+    if verb is _VERB_DECLINE:
         return replace(
             record,
             state=goal,
