@@ -22,7 +22,7 @@ from quota_engine.stores.call_end import BatchEnd, CallEnd
 
 _KNOWN_IN_A_ROW: Final = 64
 """Outcomes without the server before the next task of the loop runs: such a call awaits nothing."""
-_KNOWN_IN_A_TURN_MAX: Final = 4096
+_KNOWN_IN_A_TURN_MAX: Final = 8192
 """Outcomes without the server in one iteration of the loop. Then each caller waits for the next iteration: replies of
 the server are read between iterations only, and with hundreds of callers 64 outcomes for each would take too long.
 """

@@ -275,7 +275,7 @@ async def test_many_losing_tasks_leave_the_loop_time_for_replies(valkey_server: 
 
     async def lose(loser: int) -> None:
         nonlocal answered
-        for number in range(40):
+        for number in range(64):
             assert (await backend.apply(OFFICE, reserve(f"b{loser}-{number}", ONLINE))).status is SOLD_OUT
             answered += 1
 
