@@ -220,6 +220,27 @@ async def test_replies_are_read_as_they_arrive(async_pool: AsyncConnectionPool, 
     valkey_server.resume()
 
 
+async def test_replies_to_a_large_write_wait_until_the_server_reads_it(
+    async_pool: AsyncConnectionPool, valkey_server: Server
+) -> None:
+    """The bytes that were written without waiting are sent first, within the socket's time-out."""
+    connection = await async_pool.get_connection()
+    large = pack_requests([("ECHO", "x" * 20_000_000)])
+    connection.write(large)
+    (reply,) = await read_replies(connection, 1)
+    assert len(reply) == 20_000_000
+    transport = connection._writer.transport
+    valkey_server.pause()
+    try:
+        connection.socket_timeout = 0.05
+        connection.write(large)
+        with pytest.raises(RedisTimeoutError, match="Timeout writing"):
+            await read_replies(connection, 1)
+    finally:
+        transport.abort()
+        valkey_server.resume()
+
+
 async def test_a_large_write_waits_until_the_server_reads_it(
     async_pool: AsyncConnectionPool, valkey_server: Server
 ) -> None:
