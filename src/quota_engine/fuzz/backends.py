@@ -64,8 +64,8 @@ _REPAIRS: Final = frozenset(
     one.sha1 for one in (RECONCILE, TAKE_OVER_BUCKETS, TAKE_OVER_DRAW, TAKE_OVER_REGISTRY, TAKE_OVER_ROOM)
 )
 _EVENTS_MAX: Final = 10**6
-_COMPARED_EVERY: Final = 256
-"""Scripts from one comparison of a whole ledger to the next: it costs as much as some 20 scripts."""
+_COMPARED_EVERY: Final = 96
+"""Commands from one comparison of a whole ledger to the next: it costs as much as some 20 scripts."""
 
 
 class VirtualClock:
@@ -269,7 +269,7 @@ class SimulatedRedis(SimulatedStore):
         self._repaired: set[str] = set()
         self._event_keys: dict[str, str] = {}
         self._servers = 0
-        self._scripts = 0
+        self._compared_after = _COMPARED_EVERY
 
     def make_cluster(self, random: Random) -> None:
         """Answer as the nodes of a cluster do."""
@@ -324,8 +324,9 @@ class SimulatedRedis(SimulatedStore):
                 self.reference.apply(address, command, now_ms, decoder.outcome(command, line))
         if not is_question:
             self._note(address)
-            self._scripts += 1
-            if self._scripts % _COMPARED_EVERY == 0:
+            self._compared_after -= len(lines)
+            if self._compared_after <= 0:
+                self._compared_after = _COMPARED_EVERY
                 self.reference.compare(address, LuaStore(None, self._lua).execute(Describe(address)))
 
     def _ask(self, address: str, question: Any, now_ms: int, decoder: Any, line: str) -> None:

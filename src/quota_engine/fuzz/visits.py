@@ -33,6 +33,7 @@ _KEY: Final = b"a key for simulations, and only them"
 _IDENTITIES: Final = 8
 _HOLD_TTL_S: Final = 60
 _REPETITIONS_MAX: Final = 4
+_EXPIRE_ROUNDS_MAX: Final = 40
 _MOVE_LEASE_MS: Final = 31_000
 
 
@@ -115,8 +116,11 @@ class VisitWorld:
             await insist(engine.recover_moves)
             for office in OFFICES:
                 for day in DAYS:
-                    while (await insist(partial(engine.expire, office, day))).units:
-                        pass
+                    for _ in range(_EXPIRE_ROUNDS_MAX):
+                        if not (await insist(partial(engine.expire, office, day))).units:
+                            break
+                    else:
+                        self._violations.append(f"{office}: the sweep of day {day} has not ended")
             await asyncio.sleep(2 * _MOVE_LEASE_MS / 1000)
         for key, reference in sorted(self.confirmed.items()):
             found = await insist(partial(engine.find_moved, reference)) or reference
