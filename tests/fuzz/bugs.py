@@ -116,8 +116,8 @@ BUGS: Final = (
         "machine",
         "two parties get the same queue number",
         _MACHINE,
-        "version=record.version + 1, queue_number=day.last_queue_number + 1)\n    if verb is Verb.DECLINE",
-        "version=record.version + 1, queue_number=max(day.last_queue_number, 1))\n    if verb is Verb.DECLINE",
+        "version=record.version + 1, queue_number=day.last_queue_number + 1)\n    if verb is _VERB_DECLINE",
+        "version=record.version + 1, queue_number=max(day.last_queue_number, 1))\n    if verb is _VERB_DECLINE",
     ),
     Bug(
         "moves-without-end",
