@@ -23,6 +23,7 @@ from quota_engine.conformance.world import (
 from quota_engine.domain import offers
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import (
+    Cancel,
     CloseDay,
     Command,
     Confirm,
@@ -34,7 +35,7 @@ from quota_engine.domain.commands import (
     Reschedule,
     SetCapacity,
 )
-from quota_engine.domain.ledger import Ledger
+from quota_engine.domain.ledger import Ledger, evolve, let_wait_lists_be_served
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, QuotaView, Status, WaitListPosition
@@ -341,3 +342,23 @@ def test_a_wait_list_is_served_when_its_day_opens_again() -> None:
     for now_ms, expected in ((NOW_MS + MINUTE_MS - 1, State.WAITING), (NOW_MS + MINUTE_MS, State.HELD)):
         done(ledger, Expire(DAY), now_ms)
         assert state(ledger, "ani", now_ms) is expected
+
+
+def test_a_ledger_that_replays_a_decline_offers_the_place_when_the_pause_ends() -> None:
+    """It has settled the day before, and the events do not say when the pause ends."""
+    deciding = an_office(declines_max=3, decline_pause_ms=PAUSE_MS)
+    done(deciding, reserve("first", PRIORITY))
+    wait(deciding, "second")
+    done(deciding, Release("first"))
+    replaying = Ledger(OFFICE)
+    for event in deciding.events:
+        evolve(replaying, event)
+    known = len(replaying.events)
+    assert apply(replaying, Cancel("second"), NOW_MS).status is Status.WRONG_STATE
+    assert done(deciding, Decline("second")).status is Status.WAITING
+    for event in deciding.events[known:]:
+        evolve(replaying, event)
+    let_wait_lists_be_served(replaying)
+    for ledger in (deciding, replaying):
+        apply(ledger, Cancel("second"), NOW_MS + PAUSE_MS)
+        assert state(ledger, "second", NOW_MS + PAUSE_MS) is State.HELD

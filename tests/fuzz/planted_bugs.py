@@ -97,6 +97,7 @@ def _check_of(text: str) -> str:
         ("and the machine says", "pure machine beside the store"),
         ("the state differs", "state of the pure machine"),
         ("audit:", "audit"),
+        ("applied again after", "each call takes effect once"),
         ("visit ", "acknowledged places"),
         ("has the places", "national limit"),
         ("has not ended", "rest after the faults"),

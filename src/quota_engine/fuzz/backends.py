@@ -423,12 +423,12 @@ class _RecordingSqlStore(AsyncSqlStore):
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`AsyncSqlStore.apply`."""
-        call = command_call(address, command)
+        call, token = command_call(address, command), object()
 
         def run(state: Any, now_ms: int) -> Any:
             before = state.changes
             result = call.run(state, now_ms)
-            self.recorder.add(Run(address, command, now_ms, result, state.changes != before))
+            self.recorder.add(Run(address, command, now_ms, result, state.changes != before, token))
             return result
 
         return await self._call(SqlCall(address, run, call.writes, call.creates, call.reserve), ends_at_ms)
@@ -446,13 +446,14 @@ class _RecordingSqlStore(AsyncSqlStore):
             return await super().execute(request, ends_at_ms=ends_at_ms)
         creates = not OFFICE.creating_commands.isdisjoint(map(type, request.commands))
         calls = [command_call(request.office, command) for command in request.commands]
+        tokens = [object() for _ in calls]
 
         def run(state: Any, now_ms: int) -> Any:
             results = []
-            for call, command in zip(calls, request.commands, strict=True):
+            for call, command, token in zip(calls, request.commands, tokens, strict=True):
                 before = state.changes
                 results.append(call.run(state, now_ms))
-                self.recorder.add(Run(request.office, command, now_ms, results[-1], state.changes != before))
+                self.recorder.add(Run(request.office, command, now_ms, results[-1], state.changes != before, token))
             return results
 
         return await self._call(SqlCall(request.office, run, True, creates), ends_at_ms)
@@ -493,6 +494,8 @@ class SimulatedSql(SimulatedStore):
         self._transactions_max = 4 if self._limits.batch_max == 1 else 1
         self._snapshot_bytes_min = random.choice((2_000, 20_000, 80_000))
         self._epoch_ms = epoch_ms
+        self._committed: set[object] = set()
+        """Calls whose transaction has changed a ledger."""
 
     def open(self, client: Client, clock: VirtualClock) -> AsyncSqlStore:
         """See :meth:`SimulatedStore.open`."""
@@ -510,6 +513,13 @@ class SimulatedSql(SimulatedStore):
         return store
 
     def _on_end(self, run: Run) -> None:
+        if run.call in self._committed:
+            # Most commands have the same effect a second time, so outcomes and states hardly show it.
+            self.reference.violations.append(
+                f"{run.address}: {run.command} at {run.now_ms}: applied again after its transaction was committed"
+            )
+        if run.changed:
+            self._committed.add(run.call)
         self.reference.apply(run.address, run.command, run.now_ms, run.result)
         if kind_of(run.address) is OFFICE:
             self.note_events(run.address, len(self.reference.ledger(run.address).events))
@@ -540,6 +550,7 @@ class SimulatedSql(SimulatedStore):
         """See :meth:`SimulatedStore.lose_tail`."""
         tables, ledgers = saved
         self.database.restore(tables)
+        self._committed.clear()  # processes repeat what the new server has lost
         self.reference.restore(ledgers)
 
     async def _ask(self, request: Any) -> Any:

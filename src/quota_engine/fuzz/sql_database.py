@@ -61,6 +61,7 @@ class Run(NamedTuple):
         now_ms: the time of the transaction.
         result: the outcome.
         changed: True if it has changed the ledger.
+        call: identifies the command in a call. A client that repeats a call makes another one.
     """
 
     address: str
@@ -68,6 +69,7 @@ class Run(NamedTuple):
     now_ms: int
     result: Any
     changed: bool
+    call: object
 
 
 class RunRecorder:
