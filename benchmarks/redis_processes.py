@@ -1,0 +1,152 @@
+"""Reserve at the same offices of one Valkey from several processes: ``python -m benchmarks.redis_processes``.
+
+The callers are divided among the processes, so that each row has as many callers in all. All processes are pinned to
+one core, and the server to another. The rounds of the rows alternate, and the values are medians.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import asyncio
+import datetime
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from quota_engine import AsyncQuotaEngine
+from quota_engine.catalog import Catalog, catalog_from
+from tests.support.servers import Server, valkey_server_binary
+
+_CAPACITY: Final = 10_000_000
+_IDENTITY_KEY: Final = bytes(range(32))
+_CLIENT_CORE: Final = 0
+_SERVER_CORE: Final = 1
+_PEOPLE_OF_A_PROCESS: Final = 10**8
+_starts = itertools.count(1)
+"""Processes started so far, so that no two of them book for the same people."""
+
+
+def _catalog(offices: int) -> Catalog:
+    raw: dict[str, Any] = {
+        "title": "processes",
+        "services": [{"id": "passport", "name": "Passport"}],
+        "channels": [{"id": "online", "name": "Online"}],
+        "schedules": [{"id": "ahead", "kind": "days_ahead", "at": "00:00", "days": 300}],
+        "plans": [
+            {
+                "id": "plan",
+                "services": ["passport"],
+                "hours": {"start": "08:00", "end": "16:00"},
+                "schedule": "ahead",
+                "allotments": [{"id": "online", "channels": ["online"], "capacity": _CAPACITY}],
+            }
+        ],
+        "offices": [
+            {"id": f"o{number}", "name": "Office", "time_zone": "Asia/Jakarta", "plan": "plan"}
+            for number in range(offices)
+        ],
+    }
+    return catalog_from(raw, "processes")
+
+
+def _day() -> datetime.date:
+    day = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=7)
+    return day + datetime.timedelta(days=max(0, 8 - day.isoweekday()) if day.isoweekday() > 5 else 0)
+
+
+async def _publish(url: str, offices: int) -> None:
+    engine = await AsyncQuotaEngine.open(url, catalog=_catalog(offices), identity_key=_IDENTITY_KEY)
+    await engine.publish(_catalog(offices), _day(), _day())
+    await engine.close()
+
+
+async def _work(url: str, offices: int, first_person: int, callers: int, seconds: float) -> None:
+    """Be one process: connect, wait for the start, reserve for some seconds, and print the number of reserves."""
+    os.sched_setaffinity(0, {_CLIENT_CORE})
+    engine = await AsyncQuotaEngine.open(url, catalog=_catalog(offices), identity_key=_IDENTITY_KEY)
+    day, done, ends_s = _day(), 0, 0.0
+    people = itertools.count(first_person)
+
+    async def call(caller: int) -> None:
+        nonlocal done
+        for turn in itertools.count(caller):
+            if time.monotonic() >= ends_s:
+                return
+            outcome = await engine.reserve(f"o{turn % offices}", day, str(next(people)))
+            assert outcome.ok, outcome
+            done += 1
+
+    for length_s in (0.2, seconds):
+        if length_s == seconds:
+            print("ready", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+        done, ends_s = 0, time.monotonic() + length_s
+        await asyncio.gather(*map(call, range(callers)))
+    print(done, flush=True)
+    await engine.close()
+
+
+def _round(url: str, offices: int, processes: int, callers: int, seconds: float) -> float:
+    """Return the rate of all processes together, in reserves a second."""
+    command = [sys.executable, "-m", "benchmarks.redis_processes", "--work", url, "--seconds", str(seconds)]
+    command += ["--offices", str(offices), "--callers", str(callers // processes)]
+    workers = [
+        subprocess.Popen(  # noqa: S603
+            [*command, "--first-person", str(10**15 + next(_starts) * _PEOPLE_OF_A_PROCESS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(processes)
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    return sum(int(worker.communicate()[0]) for worker in workers) / seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the rounds, and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--callers", type=int, default=500, help="callers of all processes together")
+    parser.add_argument("--offices", type=int, default=125)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--work", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--first-person", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.work:
+        asyncio.run(_work(options.work, options.offices, options.first_person, options.callers, options.seconds))
+        return
+    rates: dict[int, list[float]] = {count: [] for count in options.processes}
+    with Server(valkey_server_binary(), settings=[("appendonly", "no")]) as server:
+        for thread in Path(f"/proc/{server.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {_SERVER_CORE})
+        asyncio.run(_publish(server.url, options.offices))
+        for _ in range(options.rounds):
+            for count in options.processes:
+                rates[count].append(_round(server.url, options.offices, count, options.callers, options.seconds))
+    first = options.processes[0]
+    for count, values in rates.items():
+        share = statistics.median(one / alone for one, alone in zip(values, rates[first], strict=True))
+        print(
+            f"{count} processes, {options.callers} callers in all, {options.offices} offices: "
+            f"{statistics.median(values):,.0f} a second, {share:.2f} of {first}"
+        )
+
+
+if __name__ == "__main__":
+    main()
