@@ -21,8 +21,18 @@ from quota_engine.admission.guarded_command import AdmissionPass, EnteringComman
 from quota_engine.admission.token_bucket import Charge, Limit, ResetTokens, TakeTokens, at_most, per_minute, per_second
 from quota_engine.conformance import random_draws, random_rooms
 from quota_engine.conformance.random_commands import random_commands
-from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, reserve
-from quota_engine.domain.commands import Cancel, Confirm, MoveIn, Release, Reserve, SetCapacity
+from quota_engine.conformance.world import DAY, NEXT_DAY, OFFICE, ONLINE, OPENS_AT_MS, reserve, terms
+from quota_engine.domain.commands import (
+    Cancel,
+    CheckIn,
+    Confirm,
+    MarkNoShow,
+    MoveIn,
+    Release,
+    Reserve,
+    SetCapacity,
+    UndoAttendance,
+)
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, FindClaims, OpenMove, shards
 from quota_engine.draws.commands import CreateDraw
 from quota_engine.fuzz.faults import INCIDENTS, STORE_CLOCK_INCIDENTS, Faults
@@ -51,6 +61,7 @@ _INCIDENT_LENGTHS_MS: Final = (50, 200, 500, 1_000, 3_000, 20_000)
 _HOUR_MS: Final = 3_600_000
 _DRAW_STEP_MS: Final = 60
 _VISITS_MAX: Final = 14
+_LATE_STEPS: Final = 24
 _LOAD_SPIKE_EVERY: Final = 8
 """Seeds from one with a load spike to the next."""
 
@@ -138,9 +149,28 @@ def draw_schedule(seed: int, *, store: str = "", without: Collection[str] = (), 
     calls.sort(key=itemgetter(0))
     operations = tuple(Operation(number, *call) for number, call in enumerate(calls))
     incidents = [*_incidents(random, operations)]
+    if world == "commands":
+        operations += tuple(_late_steps(SeededRandom(f"quota_engine fuzz late steps {seed}"), operations))
     if chosen == "lua":
         incidents += _slot_moves(SeededRandom(f"quota_engine fuzz slots {seed}"), operations, len(incidents))
     return Schedule(chosen, world, faults, operations, tuple(one for one in incidents if one.kind not in without))
+
+
+def _late_steps(random: Random, operations: Sequence[Operation]) -> Iterator[Operation]:
+    """Draw steps of reservations whose day is over, after all else, in half of the seeds.
+
+    A separate stream decides, so that the rest of a seed does not depend on them. Random times seldom fall on the hours
+    between a day's end and the time at which it is forgotten.
+    """
+    requests = [one.request for one in operations]
+    commands = [command for one in requests for command in (one.commands if isinstance(one, ApplyMany) else (one,))]
+    ids = [one.id for one in commands if isinstance(one, Reserve)]
+    if random.random() < 0.5 or not ids:
+        return
+    at_ms = max(operations[-1].at_ms, terms().ends_at_ms - BEGINS_AT_MS + random.choice((0, 1, 1_000)))
+    for number in range(len(operations), len(operations) + _LATE_STEPS):
+        command = random.choice((Cancel, Cancel, CheckIn, MarkNoShow, Release, UndoAttendance))(random.choice(ids))
+        yield Operation(number, at_ms, random.randrange(PROCESSES_MAX), OFFICE, command, 0, 3)
 
 
 def _slot_moves(random: Random, operations: Sequence[Operation], number: int) -> Iterator[Incident]:
