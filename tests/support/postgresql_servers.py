@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,15 @@ import psycopg
 import pytest
 
 from quota_engine.stores.sql.postgresql import embedded
-from tests.support.servers import HOST, LOG_TAIL_LINES, START_TIMEOUT_S, ServerContext, free_ports, until
+from tests.support.servers import (
+    HOST,
+    LOG_TAIL_LINES,
+    START_ATTEMPTS,
+    START_TIMEOUT_S,
+    ServerContext,
+    free_ports,
+    until,
+)
 
 SUPERUSER = "postgres"
 TEST_SETTINGS = {"deadlock_timeout": "10ms"}
@@ -37,6 +46,7 @@ host all all 127.0.0.1/32 trust
 host replication all 127.0.0.1/32 trust
 """
 _schema_numbers = itertools.count(1)
+_server_numbers = itertools.count(1)
 
 
 def wheel_programs() -> Path:
@@ -87,6 +97,7 @@ class PostgresqlServer(ServerContext):
         self.programs = programs
         self.directory = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self.port = 0
+        self._number = next(_server_numbers)
         self.source = source
         self.settings: dict[str, str | int] = dict(settings or {})
         self._user = embedded.server_user()
@@ -153,10 +164,29 @@ class PostgresqlServer(ServerContext):
         wait_until(lambda: self.query(f"SHOW {name}")[0][0] == value, f"{name} = {value}")
 
     def start(self) -> None:
-        """Start it, and wait until it answers. It keeps its data and its port."""
-        if not self.data.exists():
+        """Start it, and wait until it answers. It keeps its data and its port over restarts."""
+        is_new = not self.data.exists()
+        if is_new:
             self.port = free_ports(1)[0]
             self._create()
+        for _ in range(START_ATTEMPTS):
+            log_start = self._log_path.stat().st_size if self._log_path.exists() else 0
+            self._launch()
+            wait_until(self._settled, "a server that answers")
+            if self.is_running:
+                return
+            if "already in use" not in self._log_path.read_bytes()[log_start:].decode(errors="replace"):
+                break
+            # Another process took the port first. A new server takes another one, an old one waits for its own.
+            if is_new:
+                self.port = free_ports(1)[0]
+                with (self.data / "postgresql.conf").open("a") as configuration:
+                    configuration.write(f"port = {self.port}\n")
+            else:
+                time.sleep(0.2)
+        raise RuntimeError(self.log_tail())
+
+    def _launch(self) -> None:
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self.programs / "postgres"), "-D", str(self.data)],
@@ -167,9 +197,6 @@ class PostgresqlServer(ServerContext):
                 cwd=self.directory,
                 **embedded.run_as(self._user),
             )
-        wait_until(self._settled, "a server that answers")
-        if not self.is_running:
-            raise RuntimeError(self.log_tail())
 
     def stop(self) -> None:
         """Shut it down in order (fast mode)."""
@@ -288,7 +315,7 @@ class PostgresqlServer(ServerContext):
     @property
     def name(self) -> str:
         """The name of a standby in ``synchronous_standby_names``."""
-        return f"standby_{self.port}"
+        return f"standby_{self._number}"
 
 
 class PostgresqlPair(ServerContext):

@@ -10,7 +10,7 @@ import pytest
 
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import DAY, ONLINE, OPENS_AT_MS, published, reserve
-from quota_engine.domain.commands import SetCapacity
+from quota_engine.domain.commands import Confirm, SetCapacity
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, Audit
 from quota_engine.stores.redis import node_channel
@@ -105,6 +105,14 @@ async def test_the_next_write_starts_before_callers_get_their_replies(
     valkey_server.resume()
     await asyncio.gather(*calls)
     assert seen == [1, 0]
+
+
+async def test_calls_of_a_process_keep_their_order(store: AsyncRedisStore) -> None:
+    """A batch that starts while an earlier one is packed does not overtake it."""
+    await reserve_everywhere(store, OFFICES[:1], 150)
+    confirmed = await asyncio.gather(*(store.apply(OFFICES[0], Confirm(f"k{number}")) for number in range(150)))
+    numbers = [outcome.reservation.queue_number for outcome in confirmed if outcome.reservation is not None]
+    assert numbers == [*range(1, 151)]
 
 
 async def test_calls_at_many_offices_share_script_calls(store: AsyncRedisStore, valkey_server: Server) -> None:

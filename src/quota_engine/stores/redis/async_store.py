@@ -155,8 +155,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
             super()._send_ready()
         finally:
             self._is_collecting = False
-            for node, channel in self._channels.items():
-                self._start_writes(node, channel)
+            self._start_all_writes()
 
     def _may_join(self, key: QueueKey) -> bool:
         # Equal questions share one line, so the lines of a batch of questions are fixed before.
@@ -212,6 +211,11 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         if not self._is_collecting:
             self._start_writes(node, channel)
 
+    def _start_all_writes(self) -> None:
+        """Start each write that may be in flight, to all servers."""
+        for node, channel in list(self._channels.items()):
+            self._start_writes(node, channel)
+
     def _start_writes(self, node: Node | None, channel: NodeChannel[Replies]) -> None:
         """Start each write to a server that may be in flight."""
         while taken := channel.take():
@@ -225,13 +229,23 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         connection = get_ready_connection(pool)
         if connection is not None:
             try:
-                connection.write(write.pack(self._make_requests))
+                connection.write(self._pack(write))
             except BaseException as error:
                 pool.take_back(connection)
                 write.fail(NotSent("the call was interrupted"), error)
                 self._end_write(node, channel)
                 raise
         self._start(self._complete_write(node, channel, write, connection))
+        if len(self._channels) > 1 and not self._is_collecting:
+            self._start_all_writes()  # packing may have let a batch for another server start
+
+    def _pack(self, write: SharedWrite) -> bytes:
+        """Return the bytes of a write. Making them lets the next batch of a ledger start, which stays behind it."""
+        was_collecting, self._is_collecting = self._is_collecting, True
+        try:
+            return write.pack(self._make_requests)
+        finally:
+            self._is_collecting = was_collecting
 
     def _end_write(self, node: Node | None, channel: NodeChannel[Replies] | None) -> None:
         """Start the next write."""
@@ -249,6 +263,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         try:
             if connection is None:
                 connection = await self._send_write(node, write)
+                self._start_all_writes()
             if connection is not None:
                 await self._read_replies(node, write, connection)
         finally:
@@ -267,7 +282,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
             write.fail(NotSent("the call was interrupted"), error)
             raise
         try:
-            await connection.send_packed_command([write.pack(self._make_requests)])
+            await connection.send_packed_command([self._pack(write)])
         except BaseException as error:
             await self._lose_write(pool, write, connection, error)
             if not isinstance(error, RedisError | OSError):
