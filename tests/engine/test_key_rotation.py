@@ -93,7 +93,7 @@ def test_a_new_key_begins_in_a_new_part_of_the_store(
     old.publish(CATALOG, LAST_OLD_DAY, LAST_OLD_DAY)
     booked = reserve(old, LAST_OLD_DAY, "old")
     assert old.confirm(booked.reference).ok
-    assert compare(OLD, stores.old) == (0, True, True)
+    assert compare(OLD, stores.old) == (0, True, True), stores.names()
     assert compare(NEW, stores.old) == (1, False, True)
     assert compare(NEW, stores.new) == (0, True, False)
     with pytest.raises(WrongIdentityKey):
