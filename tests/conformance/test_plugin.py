@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from quota_engine.engine import store_discovery
+
 pytest_plugins = ["pytester"]
 
 CONFTEST = """
@@ -41,9 +43,10 @@ SUITE = "from quota_engine.conformance.test_backend import test_offices_are_inde
     ],
 )
 def test_each_form_of_a_store_is_tested(
-    pytester: pytest.Pytester, broken: str, forms: str, passed: int, failed: int
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, broken: str, forms: str, passed: int, failed: int
 ) -> None:
     """A store whose ``apply`` divides by zero in one form fails the test of that form alone."""
+    monkeypatch.setattr(store_discovery, "store_factory", store_discovery.store_factory)  # the inner conftest sets it
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(f"from quota_engine.conformance.plugin import *\n{SUITE}")
