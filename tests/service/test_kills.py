@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from quota_engine.client import ServiceClient
-from tests.service.test_runner import Served, served
+from tests.service.test_runner import Served, served, wait_for_heartbeat
 from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places, write_catalog
 from tests.support.servers import Server, until, valkey_server_binary
 
@@ -46,6 +46,9 @@ def serving(folder: Path, store: Server, *options: str) -> Iterator[Served]:
     options = ("--workers", "2", "--catalog", str(write_catalog(folder)), *options)
     with served(folder, *options, **environment) as service:
         until(lambda: "quota_engine_workers 2.0\n" in httpx.get(f"{service.url}/metrics").text, "two workers")
+        until(lambda: len(service.workers()) == 2, "two processes")
+        for worker in service.workers():
+            wait_for_heartbeat(worker)
         yield service
 
 
