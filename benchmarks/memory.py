@@ -23,7 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 from quota_engine import QuotaEngine
-from quota_engine.catalog import Selection, catalog_from
+from quota_engine.bench.engine_workload import benchmark_catalog
+from quota_engine.catalog import Selection
 
 DAY = "2026-12-07"
 OFFICE = "bench"
@@ -32,25 +33,7 @@ CAPACITY_MAX = 10_000_000
 
 def open_engine(capacity: int) -> QuotaEngine:
     """Open an engine with one open office-day: one quota, identity limit, idempotency and events."""
-    catalog = catalog_from(
-        {
-            "title": "benchmark",
-            "services": [{"id": "passport", "name": "Passport"}],
-            "channels": [{"id": "online", "name": "Online"}],
-            "schedules": [{"id": "ahead", "kind": "days_ahead", "at": "00:00", "days": 300}],
-            "plans": [
-                {
-                    "id": "plan",
-                    "services": ["passport"],
-                    "hours": {"start": "08:00", "end": "16:00"},
-                    "schedule": "ahead",
-                    "allotments": [{"id": "online", "channels": ["online"], "capacity": capacity}],
-                }
-            ],
-            "offices": [{"id": OFFICE, "name": "Benchmark", "time_zone": "Asia/Jakarta", "plan": "plan"}],
-        },
-        "benchmark",
-    )
+    catalog = benchmark_catalog([OFFICE], capacity)
     engine = QuotaEngine.open(catalog=catalog)
     engine.publish(catalog, DAY)
     return engine

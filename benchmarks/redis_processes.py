@@ -14,15 +14,16 @@ import datetime
 import itertools
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from benchmarks.worker_processes import run_workers
 from quota_engine import AsyncQuotaEngine
-from quota_engine.catalog import Catalog, catalog_from
+from quota_engine.bench.engine_workload import benchmark_catalog, next_working_day
+from quota_engine.catalog import Catalog
 from tests.support.servers import Server, valkey_server_binary
 
 _CAPACITY: Final = 10_000_000
@@ -35,36 +36,13 @@ _starts = itertools.count(1)
 
 
 def _catalog(offices: int) -> Catalog:
-    raw: dict[str, Any] = {
-        "title": "processes",
-        "services": [{"id": "passport", "name": "Passport"}],
-        "channels": [{"id": "online", "name": "Online"}],
-        "schedules": [{"id": "ahead", "kind": "days_ahead", "at": "00:00", "days": 300}],
-        "plans": [
-            {
-                "id": "plan",
-                "services": ["passport"],
-                "hours": {"start": "08:00", "end": "16:00"},
-                "schedule": "ahead",
-                "allotments": [{"id": "online", "channels": ["online"], "capacity": _CAPACITY}],
-            }
-        ],
-        "offices": [
-            {"id": f"o{number}", "name": "Office", "time_zone": "Asia/Jakarta", "plan": "plan"}
-            for number in range(offices)
-        ],
-    }
-    return catalog_from(raw, "processes")
-
-
-def _day() -> datetime.date:
-    day = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=7)
-    return day + datetime.timedelta(days=max(0, 8 - day.isoweekday()) if day.isoweekday() > 5 else 0)
+    return benchmark_catalog([f"o{number}" for number in range(offices)], _CAPACITY)
 
 
 async def _publish(url: str, offices: int) -> None:
     engine = await AsyncQuotaEngine.open(url, catalog=_catalog(offices), identity_key=_IDENTITY_KEY)
-    await engine.publish(_catalog(offices), _day(), _day())
+    day = datetime.date.fromordinal(next_working_day())
+    await engine.publish(_catalog(offices), day, day)
     await engine.close()
 
 
@@ -72,7 +50,7 @@ async def _work(url: str, offices: int, first_person: int, callers: int, seconds
     """Be one process: connect, wait for the start, reserve for some seconds, and print the number of reserves."""
     os.sched_setaffinity(0, {_CLIENT_CORE})
     engine = await AsyncQuotaEngine.open(url, catalog=_catalog(offices), identity_key=_IDENTITY_KEY)
-    day, done, ends_s = _day(), 0, 0.0
+    day, done, ends_s = datetime.date.fromordinal(next_working_day()), 0, 0.0
     people = itertools.count(first_person)
 
     async def call(caller: int) -> None:
@@ -98,23 +76,8 @@ def _round(url: str, offices: int, processes: int, callers: int, seconds: float)
     """Return the rate of all processes together, in reserves a second."""
     command = [sys.executable, "-m", "benchmarks.redis_processes", "--work", url, "--seconds", str(seconds)]
     command += ["--offices", str(offices), "--callers", str(callers // processes)]
-    workers = [
-        subprocess.Popen(  # noqa: S603
-            [*command, "--first-person", str(10**15 + next(_starts) * _PEOPLE_OF_A_PROCESS)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(processes)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        worker.stdout.readline()
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-    return sum(int(worker.communicate()[0]) for worker in workers) / seconds
+    firsts = (str(10**15 + next(_starts) * _PEOPLE_OF_A_PROCESS) for _ in range(processes))
+    return run_workers([[*command, "--first-person", first] for first in firsts]) / seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

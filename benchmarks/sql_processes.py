@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import secrets
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from benchmarks.worker_processes import run_workers
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.world import DAY, OPENS_AT_MS, choice, reserve, terms
 from quota_engine.domain.commands import Publish
@@ -141,21 +141,7 @@ def _round(url: str, processes: int, callers: int, seconds: float, *, by_hand: b
     command = [sys.executable, "-m", "benchmarks.sql_processes", url, "--work", office]
     command += ["--by-hand"] * by_hand
     options = ["--callers", str(callers), "--seconds", str(seconds)]
-    workers = [
-        subprocess.Popen(  # noqa: S603
-            [*command, *options, "--name", f"p{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for number in range(processes)
-    ]
-    for worker in workers:
-        assert worker.stdout is not None
-        worker.stdout.readline()
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-    done = sum(int(worker.communicate()[0]) for worker in workers)
-    return done / seconds
+    return run_workers([[*command, *options, "--name", f"p{number}"] for number in range(processes)]) / seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

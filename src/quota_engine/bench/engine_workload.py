@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EngineWorkload"]
+__all__ = ["EngineWorkload", "benchmark_catalog", "next_working_day"]
 
 import asyncio
 import datetime
@@ -59,8 +59,8 @@ class EngineWorkload:
         self._block = case.batch if case.offices > OFFICES_OF_CALLERS_MAX else 1
         tag = secrets.token_hex(4)
         self.offices = [f"bench-{tag}-{number}" for number in range(case.offices)]
-        self.day = _next_working_day()
-        catalog = _catalog(self.offices, 0 if case.action in _REFUSED else _CAPACITY)
+        self.day = next_working_day()
+        catalog = benchmark_catalog(self.offices, 0 if case.action in _REFUSED else _CAPACITY)
         self.request_builder = RequestBuilder(secrets.token_bytes(32), catalog)
         self.backend, self.async_backend = store.open_stores(sold_out_cache=case.action == SOLD_OUT)
         store.register_offices(self.offices)
@@ -216,15 +216,21 @@ class EngineWorkload:
             self._done[index] += 1
 
 
-def _next_working_day() -> int:
-    """Return a working day about a week ahead, which is open and not over in every time zone."""
+def next_working_day() -> int:
+    """Return the ordinal of a working day about a week ahead, which is open and not over in every time zone."""
     day = datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=7)
     while day.weekday() > 4:
         day += datetime.timedelta(days=1)
     return day.toordinal()
 
 
-def _catalog(offices: list[str], capacity: int) -> Catalog:
+def benchmark_catalog(offices: list[str], capacity: int) -> Catalog:
+    """Return a catalog of offices whose working days have one quota, open 300 days ahead.
+
+    Args:
+        offices: Ids of the offices.
+        capacity: Units of the quota, 0 to 10,000,000.
+    """
     raw: dict[str, Any] = {
         "title": "benchmark",
         "services": [{"id": "passport", "name": "Passport"}],
