@@ -234,8 +234,12 @@ async def test_fifty_tasks_share_two_calls(async_opened: Opened) -> None:
 
 
 @pytest.mark.slow
-def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
-    """While two calls are in flight, all other calls wait. Then they share batches of at most 128."""
+def test_five_hundred_threads_share_few_calls(opened: Opened) -> None:
+    """While two calls are in flight, all other calls wait. Then they share batches of at most 128.
+
+    Each batch takes half of the calls that wait, or more. If each batch ends before the next sender wakes, 498 calls
+    make ten batches: 128, 128, 121, 61, 30, 15, 8, 4, 2 and 1.
+    """
     backend = opened.sync(policy=RetryPolicy(attempt_valid_ms=60_000))  # a busy machine starts them in seconds
     opened.server.pause()
     callers = calling(backend, *reserves(500))
@@ -246,7 +250,7 @@ def test_five_hundred_threads_share_eight_calls(opened: Opened) -> None:
     sizes = batches(opened.server)
     assert (sorted(sizes)[:2], sum(sizes)) == ([1, 1], 500)
     assert max(sizes) <= 128
-    assert len(sizes) <= 8
+    assert len(sizes) <= 2 + 10
     statuses = [caller.outcome.status for caller in callers if caller.outcome is not None]
     assert (statuses.count(Status.HELD), statuses.count(Status.SOLD_OUT)) == (300, 200)
     assert backend.execute(Audit(OFFICE)) == []
