@@ -8,14 +8,13 @@ The engine's store and Django's database are the same PostgreSQL: QUOTA_ENGINE_B
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
 from urllib.parse import urlsplit
 
 import django
-from booking_settings import OFFICE, SERVICE, answer, open_engine
+from booking_settings import OFFICE, SERVICE, answer, worker_engine
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import connection, models, transaction
@@ -23,7 +22,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from quota_engine import BackendUnavailable, OutcomeUnknown, QuotaEngine, ReservationChanged
+from quota_engine import BackendUnavailable, OutcomeUnknown, ReservationChanged
 from quota_engine.stores.sql.postgresql.transactional_events import take_events
 
 _DATABASE = urlsplit(os.environ["QUOTA_ENGINE_BACKEND"])
@@ -55,20 +54,15 @@ class Visit(models.Model):
         db_table = "booking_visit"
 
 
-@functools.cache
-def engine() -> QuotaEngine:
-    """Return the worker's engine, opened at its first request. Its threads share it."""
-    return open_engine()
-
-
 @csrf_exempt
 def book(request: HttpRequest) -> JsonResponse:
     """Take a place and keep it. The same key has one effect, however often the form is sent."""
     form = json.loads(request.body)
     try:
-        held = engine().reserve(OFFICE, form["day"], form["identity"], service=SERVICE, idempotency_key=form["key"])
+        engine = worker_engine()
+        held = engine.reserve(OFFICE, form["day"], form["identity"], service=SERVICE, idempotency_key=form["key"])
         if held.ok:
-            held = engine().confirm(held.reference, owner=form["identity"])
+            held = engine.confirm(held.reference, owner=form["identity"])
     except (BackendUnavailable, OutcomeUnknown) as error:
         return JsonResponse({"status": type(error).__name__}, status=503, headers={"Retry-After": "1"})
     status, body = answer(held)

@@ -5,34 +5,25 @@ gunicorn --chdir examples --preload --workers 4 --threads 8 booking_flask:app
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
-from booking_settings import OFFICE, SERVICE, answer, open_engine
+from booking_settings import OFFICE, SERVICE, answer, worker_engine
 from flask import Flask, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from quota_engine import BackendUnavailable, OutcomeUnknown, QuotaEngine
+from quota_engine import BackendUnavailable, OutcomeUnknown
 
 app = Flask(__name__)
-
-
-@functools.cache
-def engine() -> QuotaEngine:
-    """Return the worker's engine. Its threads share it.
-
-    It opens after the fork. One that was opened before would also work in the child, on new connections.
-    """
-    return open_engine()
 
 
 @app.post("/book")
 def book() -> ResponseReturnValue:
     """Take a place and keep it. The same key has one effect, however often the form is sent."""
     form: dict[str, Any] = request.get_json()
-    held = engine().reserve(OFFICE, form["day"], form["identity"], service=SERVICE, idempotency_key=form["key"])
+    engine = worker_engine()  # opens after the fork; one that was opened before works on new connections in the child
+    held = engine.reserve(OFFICE, form["day"], form["identity"], service=SERVICE, idempotency_key=form["key"])
     if held.ok:
-        held = engine().confirm(held.reference, owner=form["identity"])
+        held = engine.confirm(held.reference, owner=form["identity"])
     status, body = answer(held)
     return jsonify(body), status
 

@@ -6,7 +6,9 @@ QUOTA_ENGINE_IDENTITY_KEY   base64 of 16 to 64 secret bytes; the same for all pr
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +32,20 @@ def open_engine() -> QuotaEngine:
     engine = QuotaEngine.open(**engine_options())
     engine.publish(CATALOG, *days_to_publish())
     return engine
+
+
+_opening = threading.Lock()
+
+
+def worker_engine() -> QuotaEngine:
+    """Return the engine of a worker process, opened at its first call. All threads share one engine."""
+    with _opening:  # otherwise each of the first threads would open its own engine
+        return _opened()
+
+
+@functools.cache
+def _opened() -> QuotaEngine:
+    return open_engine()
 
 
 def days_to_publish() -> tuple[date, date]:

@@ -129,6 +129,30 @@ def hammer(name: str, backend: str, **more: str) -> None:
     assert {answer["reference"] for answer in again} == winners  # the same keys, and no second effect
 
 
+def test_threads_of_a_worker_share_one_engine() -> None:
+    """The first requests of a worker arrive together, in several threads."""
+    program = """
+import sys, threading
+from booking_settings import worker_engine
+sys.setswitchinterval(1e-6)  # seconds
+engines, start = [], threading.Barrier(8)
+def call():
+    start.wait()
+    engines.append(worker_engine())
+threads = [threading.Thread(target=call) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(engines), len(set(map(id, engines))))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env=environment("memory://"), cwd=EXAMPLES, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr) == ("8 1\n", "")
+
+
 @pytest.mark.parametrize("name", ["booking_fastapi", "booking_litestar"])
 def test_asgi_recipe_confirms_exactly_the_places(name: str, valkey: Server) -> None:
     require("uvicorn", name.removeprefix("booking_"))

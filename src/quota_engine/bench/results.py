@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.bench.measurement import RoundMeasurement
 from quota_engine.bench.plan import BenchCase, BenchSettings, Implementation
 from quota_engine.reporting.statistics import Histogram
@@ -99,7 +100,7 @@ def decode_result(text: bytes) -> BenchResult:
     Raises:
         ValueError: The text is no result, or has another format.
     """
-    result = msgspec.json.decode(text, type=BenchResult)
+    result = typed_data.decode_json(text, BenchResult)
     if result.quota_engine_bench != FORMAT:
         raise ValueError(f"format {result.quota_engine_bench}, not {FORMAT}")
     if not all(case.rounds and min(case.rounds) > 0 for case in result.cases):

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple, NoReturn, TypeVar
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.api_schema.headers import REQUEST_TIMEOUT_HEADER, TIME_HEADER, VALID_UNTIL_HEADER
 from quota_engine.api_schema.problems import ProblemBody
 from quota_engine.api_schema.reservations import OutcomeBody
@@ -127,7 +128,7 @@ TIME_PATH: Final = "/health/live"
 
 _TIMEOUT_MS_MIN: Final = 300
 _TIMEOUT_MS_MAX: Final = 3_600_000
-_PROBLEM: Final = msgspec.json.Decoder(ProblemBody)
+_PROBLEM: Final = typed_data.json_decoder(ProblemBody)
 _NOT_DONE: Final = frozenset({"unavailable", "overloaded", "too-many-streams", "request-expired"})
 _UNKNOWN: Final = frozenset({"outcome-unknown", "internal"})
 _is_segment: Final = re.compile(r"[A-Za-z0-9_~-]{1,512}").fullmatch
@@ -329,7 +330,7 @@ def _encoded(body: Mapping[str, object]) -> bytes:
 
 def _decoded(response: HttpResponse, answer: type[T], *, may_change: bool) -> T:
     try:
-        return msgspec.json.decode(response.content, type=answer)
+        return typed_data.decode_json(response.content, answer)
     except msgspec.MsgspecError:
         error = OutcomeUnknown if may_change else BackendUnavailable
         raise error(f"what came back is no answer of the service (HTTP status {response.status})") from None

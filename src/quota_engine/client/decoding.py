@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET
 
+from quota_engine import typed_data
 from quota_engine.api_schema.draws import AwardBody, DrawBody, DrawChoiceBody, DrawOutcomeBody
 from quota_engine.api_schema.events import ConsumerGroupBody, EventBody
 from quota_engine.api_schema.offices import DayBody
@@ -173,7 +174,7 @@ def event_of(body: EventBody) -> RecordedEvent:
         return RecordedEvent(body.number, event)
     details = body.details or {}
     try:
-        event = msgspec.convert({"type": body.kind, "at_ms": body.at_ms, **details}, _EVENT)
+        event = typed_data.convert({"type": body.kind, "at_ms": body.at_ms, **details}, _EVENT)
     except msgspec.ValidationError:
         raise OutcomeUnknown(f"event {body.number} cannot be read: the service has a later version") from None
     return RecordedEvent(body.number, event)

@@ -36,6 +36,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from quota_engine import typed_data
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX
 from quota_engine.domain.errors import CatalogError, InvalidRequest, ValidationIssue
 from quota_engine.domain.model import Choice
@@ -224,7 +225,7 @@ def capacities_of_json(text: bytes, file: str) -> Capacities:
         CatalogError: The document does not contain capacities.
     """
     try:
-        document = msgspec.json.decode(text, type=_CapacitiesFile)
+        document = typed_data.decode_json(text, _CapacitiesFile)
         if document.format != _CAPACITIES:
             raise InvalidRequest("format", _shorten(document.format), repr(_CAPACITIES))
         days: dict[tuple[str, int], Mapping[str, int]] = {}
@@ -263,7 +264,7 @@ def applications_of_lines(lines: Iterable[bytes], file: str) -> Iterator[Applica
     Raises:
         CatalogError: Lines are not applications. It is raised at the end of the file, or at issue :data:`ISSUES_MAX`.
     """
-    decode = msgspec.json.Decoder(_ApplicationLine).decode
+    decode = typed_data.json_decoder(_ApplicationLine).decode
     known: dict[str, str] = {}  # a million lines share the strings of a few choices
     issues: list[ValidationIssue] = []
     for index, line in enumerate(lines, 1):
@@ -314,7 +315,7 @@ def _application_line(header: Sequence[str], cells: Sequence[str]) -> _Applicati
             if not (row[name].isascii() and row[name].isdigit() and len(row[name]) <= 9):
                 raise InvalidRequest(name, "not a number", "digits")
             row[name] = int(row[name])
-    return msgspec.convert(row, _ApplicationLine)
+    return typed_data.convert(row, _ApplicationLine)
 
 
 def _application(line: _ApplicationLine, known: dict[str, str]) -> Application:
@@ -391,14 +392,14 @@ def result_of_lines(lines: Iterable[bytes], file: str) -> tuple[ResultHead, list
     """
     rest = iter(lines)
     try:
-        head = msgspec.json.decode(next(rest, b""), type=ResultHead)
+        head = typed_data.decode_json(next(rest, b""), ResultHead)
         if head.format != _RESULT:
             raise InvalidRequest("format", _shorten(head.format), repr(_RESULT))
         check_seed(head.seed)
         check_entropy(head.entropy)
     except (InvalidRequest, *_DECODING_ERRORS) as error:
         raise CatalogError((_issue(file, "line 1", error, "the head of a draw's result"),)) from None
-    decode = msgspec.json.Decoder(_LotLine).decode
+    decode = typed_data.json_decoder(_LotLine).decode
     lots: list[tuple[Lot, str]] = []
     known: dict[str, str] = {}
     issues: list[ValidationIssue] = []

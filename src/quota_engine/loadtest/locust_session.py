@@ -24,6 +24,7 @@ import msgspec
 from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
+from quota_engine import typed_data
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.loadtest.checks import EventCursor, read_before, run_checks
 from quota_engine.loadtest.direct_transport import open_engine
@@ -268,7 +269,7 @@ class LocustSession:
     def _begin(self, environment: Environment, msg: Any, **_: Any) -> None:
         """Schedule the people of this process's share of the plan."""
         received_s = time.monotonic()
-        plan = msgspec.json.decode(msg.data["plan"], type=LoadTestPlan)
+        plan = typed_data.decode_json(msg.data["plan"], LoadTestPlan)
         scenario = scenario_of(plan.options)
         participants = load_population(plan, scenario, supply_of(plan, scenario))
         people = participants.population

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.reporting.statistics import Histogram, Series
 from quota_engine.simulation.metrics import Metrics
 
@@ -149,12 +150,12 @@ class Observations:
 
     def add_message(self, page: Mapping[str, Any]) -> None:
         """Add a message of another process."""
-        for place in msgspec.convert(page.get("places", ()), list[BookedPlace]):
+        for place in typed_data.convert(page.get("places", ()), list[BookedPlace]):
             if place.reference in self.places:
                 # Two people got the same reservation. Keep both, so that the checks find it.
                 place.reference += f" (person {place.person})"
             self.places[place.reference] = place
-        for receipt in msgspec.convert(page.get("receipts", ()), list[ApplicationReceipt]):
+        for receipt in typed_data.convert(page.get("receipts", ()), list[ApplicationReceipt]):
             self.receipts_changed += receipt.number in self.receipts
             self.receipts[receipt.number] = receipt
         if not page.get("last"):
@@ -179,7 +180,7 @@ class Observations:
         self.lost_by_reason.update(page["lost_by_reason"])
         for name, capacity in page["capacities"].items():
             self.capacities[name] = max(capacity, self.capacities.get(name, 0))
-        found = msgspec.convert(page["unanswered"], list[UnansweredPerson])
+        found = typed_data.convert(page["unanswered"], list[UnansweredPerson])
         self.unanswered = (self.unanswered + found)[:_SAMPLES_MAX]
         self.unanswered_count += page["unanswered_count"]
         self.passes_refused += page["passes_refused"]

@@ -26,6 +26,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from quota_engine import typed_data
+
 
 class ReserveRequest(NamedTuple):
     """Reserve a place. ``selection`` has ids of the catalog; what is left out is up to the catalog."""
@@ -189,7 +191,7 @@ class _Outcome(msgspec.Struct):
     tokens: tuple[str, ...] = ()
 
 
-_decode: Final = msgspec.json.Decoder(_Outcome).decode
+_decode: Final = typed_data.json_decoder(_Outcome).decode
 _encode: Final = msgspec.json.Encoder().encode
 _RETRY_LATER: Final = frozenset({429, 503})
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.loadtest.plan import PlanError
 from quota_engine.method_binding import SyncResource
@@ -55,7 +56,7 @@ class TargetClient(SyncResource):
         """
         status, found = self._exchange(method, path, body, headers)
         try:
-            return status, msgspec.json.decode(found) if found else None
+            return status, typed_data.decode_json(found) if found else None
         except msgspec.DecodeError:
             return status, None
 

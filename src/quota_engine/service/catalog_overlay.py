@@ -17,6 +17,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.catalog import Catalog, ResolvedOffice
 
 _FILE: Final = "catalog-changes.jsonl"
@@ -150,7 +151,7 @@ def _read(path: Path) -> list[CatalogChange]:
         return lines
     for line in content.splitlines():
         with contextlib.suppress(msgspec.DecodeError, ValueError):
-            change = msgspec.json.decode(line, type=CatalogChange)
+            change = typed_data.decode_json(line, CatalogChange)
             if change.kind != "capacities" and not change.removes:
                 _ = change.days
             lines.append(change)

@@ -10,6 +10,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from quota_engine import typed_data
+
 T = TypeVar("T")
 _TAIL_BYTES: Final = 262_144
 
@@ -44,5 +46,5 @@ def read_last_lines(path: Path, kind: type[T], bytes_max: int = _TAIL_BYTES) -> 
     values: list[T] = []
     for line in lines[1 if start else 0 :]:
         with contextlib.suppress(msgspec.DecodeError):
-            values.append(msgspec.json.decode(line, type=kind))
+            values.append(typed_data.decode_json(line, kind))
     return values

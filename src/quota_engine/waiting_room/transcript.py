@@ -33,6 +33,7 @@ from typing import Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.domain.epochs import EPOCH_FIRST, EPOCH_MAX, epoch_of
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
@@ -243,7 +244,7 @@ def parse_transcript(text: bytes) -> RoomTranscript:
         InvalidRequest: The document is not a transcript. The message names the field.
     """
     try:
-        return msgspec.json.decode(text, type=RoomTranscript)
+        return typed_data.decode_json(text, RoomTranscript)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # the last two: not UTF-8, too deep
         raise InvalidRequest("transcript", str(error), "the JSON of a room's published transcript") from error
 

@@ -24,6 +24,7 @@ from typing import IO, Final, NamedTuple
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.api_schema.draws import ApplicationResultBody, DrawChoiceBody, ProofBody, TotalsBody, choice_body
 from quota_engine.draws.lottery import key_of, lot_of
 from quota_engine.draws.queries import DrawPhase, DrawView
@@ -78,10 +79,10 @@ class PublishedDraw(NamedTuple):
         Reads a few lines of the files, and blocks meanwhile.
         """
         with self.files[APPLICATIONS].open() as lines:
-            application = msgspec.json.decode(_find_line(lines, number) or b"null", type=_ApplicationLine | None)
+            application = typed_data.decode_json(_find_line(lines, number) or b"null", _ApplicationLine | None)
         with self.files[RESULT].open() as lines:
             lines.readline(_LINE_BYTES_MAX)
-            result = msgspec.json.decode(_find_line(lines, number) or b"null", type=_ResultLine | None)
+            result = typed_data.decode_json(_find_line(lines, number) or b"null", _ResultLine | None)
         if application is None or result is None:
             return None
         with (self.folder / _CHOICES).open("rb") as lines:
@@ -90,7 +91,7 @@ class PublishedDraw(NamedTuple):
             draw=self.proof.draw,
             number=number,
             tokens=application.applicants,
-            choices=[msgspec.json.decode(line or b"null", type=_ChoiceLine).choice for line in choices],
+            choices=[typed_data.decode_json(line or b"null", _ChoiceLine).choice for line in choices],
             order_key=self.proof.order_key,
             lot=lot_of(self.proof.order_key)(number).hex(),
             rank=result.rank,
@@ -117,7 +118,7 @@ class _ChoiceLine(_NumberedLine):
     choice: DrawChoiceBody
 
 
-_decode_number: Final = msgspec.json.Decoder(_NumberedLine).decode
+_decode_number: Final = typed_data.json_decoder(_NumberedLine).decode
 
 
 def _find_line(lines: IO[bytes], number: int) -> bytes | None:

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.draws.queries import DrawView
 from quota_engine.waiting_room import transcript as room_transcript
 from quota_engine.waiting_room.transcript import RoomTranscript
@@ -237,7 +238,7 @@ class PublicationRecords:
                 text = self._path(kind, name, suffix).read_bytes()
             except FileNotFoundError:
                 text = None
-        return None if text is None else msgspec.json.decode(text, type=kind.type)
+        return None if text is None else typed_data.decode_json(text, kind.type)
 
     def _write(self, kind: _Kind, name: str, suffix: str, record: msgspec.Struct) -> None:
         text = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from quota_engine import typed_data
 from quota_engine.api_schema.problems import FieldProblem
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest, JobTimeout, OutcomeUnknown, UnknownName
 from quota_engine.domain.outcomes import Status
@@ -114,9 +115,9 @@ class EndpointApp:
     def __init__(self, endpoint: Endpoint, context: EndpointContext) -> None:
         self._endpoint = endpoint
         self._context = context
-        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._decoder: typed_data.JsonDecoder[Any] | None = None
         if endpoint.body_type is not None:
-            self._decoder = msgspec.json.Decoder(endpoint.body_type)
+            self._decoder = typed_data.json_decoder(endpoint.body_type)
         self._handler = endpoint.handler
         if endpoint.roles == frozenset({Role.OPERATOR}) and endpoint.method != "GET":
             self._handler = audited(endpoint.name, endpoint.handler)

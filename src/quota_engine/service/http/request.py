@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import Receive
 
+from quota_engine import typed_data
 from quota_engine.api_schema.headers import REQUEST_TIMEOUT_HEADER, VALID_UNTIL_HEADER
 from quota_engine.api_schema.problems import FieldProblem
 from quota_engine.service.http.auth import Grant
@@ -108,7 +109,7 @@ async def receive_body(receive: Receive, headers: Mapping[bytes, bytes], limits:
     return b"".join(chunks)
 
 
-def decode_body(content: bytes, headers: Mapping[bytes, bytes], decoder: msgspec.json.Decoder[Any]) -> Any:
+def decode_body(content: bytes, headers: Mapping[bytes, bytes], decoder: typed_data.JsonDecoder[Any]) -> Any:
     """Decode a JSON body. An empty one counts as ``{}``.
 
     A number without a fraction is an integer, however it is written: 109.0 and 1.09e2 are 109, as in JSON Schema.
@@ -134,14 +135,14 @@ def decode_body(content: bytes, headers: Mapping[bytes, bytes], decoder: msgspec
     return body
 
 
-def _decode_json(content: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+def _decode_json(content: bytes, decoder: typed_data.JsonDecoder[Any]) -> Any:
     try:
         return decoder.decode(content)
     except msgspec.ValidationError as error:
         # Some languages write every number with a point. The second parse costs nothing to bodies without one.
         if "got `float`" not in str(error):
             raise
-    return msgspec.convert(_with_integers(msgspec.json.decode(content)), decoder.type)
+    return typed_data.convert(_with_integers(typed_data.decode_json(content)), decoder.type)
 
 
 def _with_integers(value: Any) -> Any:
@@ -182,7 +183,7 @@ def decode_query(text: bytes, query_type: type | None) -> Any:
             problem = FieldProblem(where=name, problem="not an integer", expected="digits")
             raise Problem("unprocessable", f"{name}: not an integer", errors=[problem])
     try:
-        return msgspec.convert(fields, query_type, strict=False)
+        return typed_data.convert(fields, query_type, strict=False)
     except msgspec.ValidationError as error:
         raise _validation_problem(error, "query") from None
 

@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.service.observability.metric_families import METRIC_FAMILIES, Sample
 
 DIRECTORY_VARIABLE: Final = "QUOTA_ENGINE_METRICS_DIR"
@@ -46,7 +47,7 @@ class _MetricsFile(msgspec.Struct, frozen=True):
     folded: tuple[str, ...] = ()
 
 
-_decoder: Final = msgspec.msgpack.Decoder(_MetricsFile)
+_decoder: Final = typed_data.msgpack_decoder(_MetricsFile)
 
 
 class WorkerMetrics:
@@ -120,7 +121,7 @@ def record_hung_worker(directory: Path, at_ms: int) -> None:
 def hung_workers(directory: Path, since_ms: int) -> list[int]:
     """Return when workers that hung were ended, from ``since_ms`` on. All times are in milliseconds since 1970."""
     try:
-        times = msgspec.json.decode((directory / _HUNG_FILE).read_bytes(), type=list[int])
+        times = typed_data.decode_json((directory / _HUNG_FILE).read_bytes(), list[int])
     except (OSError, msgspec.DecodeError):
         return []
     return [at_ms for at_ms in times if at_ms >= since_ms]

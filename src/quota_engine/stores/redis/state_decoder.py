@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Day, Ledger
 from quota_engine.domain.lifecycle import State
@@ -27,7 +28,7 @@ from quota_engine.stores.redis.codecs.office import (
 HASH_INDEXES: Final = frozenset({0, 1, 2, 3, 4, 8})
 """Indexes of the replies of ``lua/office/state.lua`` that are hashes."""
 
-_TERMS: Final = msgspec.json.Decoder(DayTerms)
+_TERMS: Final = typed_data.json_decoder(DayTerms)
 
 
 def ledger_of_state(office: str, state: list[Any]) -> Ledger:

@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.admission.token_bucket import Buckets, ResetTokens, TakeOutcome, TakeTokens
 from quota_engine.domain.cross_office_registry import Claim, CloseMove, Drop, OpenMove, Registry
 from quota_engine.draws.commands import DrawCommand
@@ -109,4 +110,4 @@ def _command(name: str, values: list[Any]) -> Any:
         return TakeTokens(decode_charges(values[0]))
     command = _COMMANDS[name]
     # A field that a later version adds has its default in an entry of an earlier one.
-    return msgspec.convert(dict(zip(command.__struct_fields__, values, strict=False)), command)
+    return typed_data.convert(dict(zip(command.__struct_fields__, values, strict=False)), command)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.domain.errors import BackendUnavailable
 
 FORMAT: Final = 1
@@ -24,7 +25,7 @@ PART_DIGEST_BYTES: Final = _CHECKSUM_BYTES
 """Bytes at the beginning of a part of a snapshot that identify its content."""
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
+_decoder = typed_data.msgpack_decoder()
 
 
 class DamagedLedger(BackendUnavailable):

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from quota_engine import typed_data
 from quota_engine.admission.token_bucket import Buckets, Charge, Limit, SlidingWindow, TakeOutcome
 from quota_engine.domain.events import Event, ReservationChanged
 from quota_engine.domain.lifecycle import State, Verb
@@ -203,7 +204,7 @@ def _event(
 ) -> Event:
     """Return the event of a row. ``names`` are those of its counts, or ``None`` if they are the present ones."""
     if type(row) is dict:
-        event: Event = msgspec.convert(row, Event)
+        event: Event = typed_data.convert(row, Event)
         return event
     verb, at_ms, key, day, applicants, choice, quota, state, version, created_ms, deadline_ms, *counts = row
     party: tuple[tuple[Any, ...], ...] = ()

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from quota_engine import typed_data
 from quota_engine.admission.guarded_command import GuardedLedger
 from quota_engine.admission.token_bucket import Buckets
 from quota_engine.domain.cross_office_registry import ClaimEntry, MoveEntry, Registry
@@ -229,10 +230,10 @@ class _OfficeReader:
     ) -> None:
         ledger = self._ledger
         ledger.now_ms, ledger.forgotten_day_max = now_ms, forgotten_day_max
-        ledger.rules = msgspec.convert(rules, Rules)
-        ledger.abandoned = msgspec.convert(abandoned, AbandonedHolds)
+        ledger.rules = typed_data.convert(rules, Rules)
+        ledger.abandoned = typed_data.convert(abandoned, AbandonedHolds)
         for number, terms, closed, counters, quotas in days:
-            day = Day(number, msgspec.convert(terms, DayTerms))
+            day = Day(number, typed_data.convert(terms, DayTerms))
             day.closed = closed
             for name, count in counters.items():
                 setattr(day, name, count)
@@ -319,9 +320,9 @@ def _quota(row: Sequence[Any]) -> tuple[str, Quota]:
         QuotaTerms(
             name,
             0,
-            msgspec.convert(re_release, ReRelease),
-            msgspec.convert(reallocation, Reallocation | None),
-            msgspec.convert(later[0], GuardScope | None) if later else None,
+            typed_data.convert(re_release, ReRelease),
+            typed_data.convert(reallocation, Reallocation | None),
+            typed_data.convert(later[0], GuardScope | None) if later else None,
         )
     )
     for counter, value in counters.items():
@@ -379,7 +380,7 @@ class _RoomReader:
 
     def room(self, config: Any, fields: dict[str, Any]) -> None:
         room = self._room
-        room.config = msgspec.convert(config, RoomConfig | None)
+        room.config = typed_data.convert(config, RoomConfig | None)
         for field, value in fields.items():
             setattr(room, field, value)
         room.windows = [(number, first) for number, first in fields["windows"]]
@@ -431,13 +432,13 @@ class _DrawReader:
 
     def draw(self, config: Any, frozen: Any, fields: dict[str, Any]) -> None:
         draw = self._draw
-        draw.config = msgspec.convert(config, DrawConfig | None)
-        draw.frozen = msgspec.convert(frozen, FrozenInputs | None)
+        draw.config = typed_data.convert(config, DrawConfig | None)
+        draw.frozen = typed_data.convert(frozen, FrozenInputs | None)
         for field, value in fields.items():
             setattr(draw, field, value)
 
     def preferences(self, rows: list[Any]) -> None:
-        for one in msgspec.convert(rows, list[Preference]):
+        for one in typed_data.convert(rows, list[Preference]):
             self._draw.preferences.append(one)
             self._draw.preference_numbers[one] = len(self._draw.preferences)
 

@@ -41,6 +41,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from quota_engine import typed_data
 from quota_engine.admission.guarded_command import GuardedCommand, GuardedOutcome
 from quota_engine.domain.commands import (
     DAY_MAX,
@@ -149,7 +150,7 @@ _NAME_OF_EVENT: Final[dict[type, str]] = {
     ParkedReleased: "parked_released",
     TimeCorrected: "time_corrected",
 }
-_TERMS_DECODER: Final = msgspec.json.Decoder(DayTerms)
+_TERMS_DECODER: Final = typed_data.json_decoder(DayTerms)
 
 
 # --- Applicants ----------------------------------------------------------------------------------------------------
