@@ -9,7 +9,8 @@ import pytest
 
 from quota_engine.domain.abandonment import announce
 from quota_engine.domain.commands import Cancel, Confirm, Expire, MoveIn, Publish, Release, Reserve, SetRules
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.event_handlers import rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import ABANDONED_HOLDS_MAX, DayTerms, QuotaTerms, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import AbandonedHolds, Outcome, Status
 from quota_engine.domain.penalties import PenaltyRecord

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from quota_engine.conformance.world import COOLING, DAY, OFFICE, ONLINE, OPENS_AT_MS, PRIORITY, published, reserve
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Cancel, Confirm
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import DayClosed, ReservationChanged
-from quota_engine.domain.ledger import Ledger, evolve
+from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import GuardScope
 from quota_engine.domain.state_machine import apply

@@ -6,7 +6,8 @@ import pytest
 
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Confirm, Expire, Publish, Release, Reschedule, Reserve, SetCapacity, SetRules
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.event_handlers import rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import Outcome, Status

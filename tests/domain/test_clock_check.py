@@ -23,8 +23,9 @@ from quota_engine.conformance.world import (
 from quota_engine.domain.audit import audit
 from quota_engine.domain.clock_check import LEAP_MS_DEFAULT, explain_leap, find_leap
 from quota_engine.domain.commands import Confirm, Release, SetCapacity, SetRules
+from quota_engine.domain.event_handlers import rebuild
 from quota_engine.domain.events import TimeCorrected
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.queries import lookup, view
 from quota_engine.domain.reconcile import CLOCKS_DIFFER_MS, correct_time

@@ -18,7 +18,8 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
 )
-from quota_engine.domain.ledger import Ledger, rebuild
+from quota_engine.domain.event_handlers import rebuild
+from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.outcomes import Status

@@ -31,8 +31,9 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
 )
+from quota_engine.domain.event_handlers import rebuild
 from quota_engine.domain.events import Event, ReservationChanged
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State, Verb
 from quota_engine.domain.model import (
     Choice,

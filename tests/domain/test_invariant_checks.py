@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, published, reserve
-from quota_engine.domain.ledger import Ledger, set_invariant_checks
+from quota_engine.domain.invariant_checks import set_invariant_checks
+from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.state_machine import apply
 
 

@@ -35,7 +35,8 @@ from quota_engine.domain.commands import (
     Reschedule,
     SetCapacity,
 )
-from quota_engine.domain.ledger import Ledger, evolve, let_wait_lists_be_served
+from quota_engine.domain.event_handlers import evolve, let_wait_lists_be_served
+from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import Outcome, QuotaView, Status, WaitListPosition

@@ -17,7 +17,8 @@ from quota_engine.domain.commands import (
     SetRules,
     UndoAttendance,
 )
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.event_handlers import rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import UNDO_WINDOW_MS_MAX, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.reconcile import correct_time

@@ -20,8 +20,9 @@ from quota_engine.conformance.world import (
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Cancel, Command, Confirm, Publish, Release, SetCapacity
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.event_handlers import rebuild
 from quota_engine.domain.events import DayClosed
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.reconcile import examine, recompute, restore_events

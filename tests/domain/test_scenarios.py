@@ -7,8 +7,9 @@ import pytest
 from quota_engine.conformance.scenarios import SCENARIOS, ConformanceScenario
 from quota_engine.conformance.world import OFFICE, OPENS_AT_MS
 from quota_engine.domain.audit import audit
+from quota_engine.domain.event_handlers import rebuild
 from quota_engine.domain.events import ReservationChanged
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import PRECEDENCE, SUCCESSES, Outcome, Status
 from quota_engine.domain.state_machine import apply

@@ -31,7 +31,7 @@ class Bug(NamedTuple):
 
 _MACHINE: Final = "domain/state_machine.py"
 _INVENTORY: Final = "domain/inventory.py"
-_LEDGER: Final = "domain/ledger.py"
+_EVENT_HANDLERS: Final = "domain/event_handlers.py"
 _LUA: Final = "stores/redis/lua/office/"
 _SQL: Final = "stores/sql/transactions.py"
 _MOVES: Final = "workflows/office_moves.py"
@@ -59,7 +59,7 @@ BUGS: Final = (
         "units-lost-at-release",
         "machine",
         "a removed applicant returns one unit too few",
-        _LEDGER,
+        _EVENT_HANDLERS,
         "        returned = old_units - units if name in kept else old_units\n",
         "        returned = old_units - units if name in kept else old_units - (old_units > 1)\n",
     ),
@@ -147,7 +147,7 @@ BUGS: Final = (
         "reallocation-keeps-units",
         "machine",
         "units that move to another quota stay in the first one, too",
-        _LEDGER,
+        _EVENT_HANDLERS,
         "    for name, units in ((event.from_quota, -event.units), (event.to_quota, event.units)):\n",
         "    for name, units in ((event.to_quota, event.units),):\n",
     ),
@@ -187,7 +187,7 @@ BUGS: Final = (
         "capacity-raised-marks-overbooked",
         "machine",
         "a raised capacity frees nothing (BC Parks #167)",
-        _LEDGER,
+        _EVENT_HANDLERS,
         "    quota.add_free(event.capacity - quota.capacity, event.at_ms)\n",
         "    quota.add_free(min(event.capacity - quota.capacity, 0), event.at_ms)\n",
     ),
@@ -195,7 +195,7 @@ BUGS: Final = (
         "expired-holds-keep-their-units",
         "machine",
         "an expired hold gives its units back to nobody (BC Parks)",
-        _LEDGER,
+        _EVENT_HANDLERS,
         "        if returned:\n            _give_back(ledger, old_day, name, returned, new, ended_at_ms)\n",
         "        if returned and event.verb is not Verb.EXPIRE:\n"
         "            _give_back(ledger, old_day, name, returned, new, ended_at_ms)\n",
@@ -566,7 +566,7 @@ BUGS: Final = (
         "guard-starts-at-zero",
         "machine",
         "a guard that is added later does not count those who have booked",
-        _LEDGER,
+        "domain/quota_replacement.py",
         "    if renamed or any(known_guards.get(name) != scope for name, scope in guards.items()):\n",
         "    if renamed:\n",
     ),
@@ -609,7 +609,7 @@ BUGS: Final = (
         "wait-list-entry-counts-forever",
         "machine",
         "an entry on the wait list of a day or session that is over counts as a place",
-        _LEDGER,
+        "domain/claims.py",
         "        if not day.closed and (record.state is not _WAITING or "
         "now_ms < day.book_until_ms(record.choice.session)):\n",
         "        if not day.closed:\n",

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Publish, SetCapacity
+from quota_engine.domain.event_handlers import rebuild
 from quota_engine.domain.events import Cooled, DayForgotten, Event, ReservationChanged, UnitsReallocated
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView, Outcome, QuotaView

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from quota_engine.conformance.async_facade import AsyncStoreFacade
-from quota_engine.domain.ledger import set_invariant_checks
+from quota_engine.domain.invariant_checks import set_invariant_checks
 from quota_engine.ports import Clock, Store
 
 OpenStore = Callable[[Clock], Store]

@@ -61,8 +61,9 @@ from quota_engine.domain.audit import audit
 from quota_engine.domain.commands import Command, Confirm, MoveIn, Release, Reserve, SetCapacity
 from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.event_handlers import rebuild
 from quota_engine.domain.events import DayForgotten
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import AbandonedHolds, Outcome, Status, WaitListPosition
 from quota_engine.domain.queries import (

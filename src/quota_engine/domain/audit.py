@@ -6,9 +6,10 @@ __all__ = ["audit", "audit_state", "replay"]
 
 from collections import Counter
 
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.guards import complete_choice
-from quota_engine.domain.ledger import Day, Ledger, describe, evolve, known_reservation
+from quota_engine.domain.ledger import Day, Ledger, describe, known_reservation
 from quota_engine.domain.lifecycle import ACTIVE, State, Verb
 from quota_engine.domain.model import Reservation
 

@@ -23,8 +23,9 @@ __all__ = [
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from quota_engine.domain.claims import active_claims
 from quota_engine.domain.inventory import settle_reservation
-from quota_engine.domain.ledger import Day, Ledger, active_claims, known_reservation
+from quota_engine.domain.ledger import Day, Ledger, known_reservation
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import CLAIMS_MAX, Reservation, find_session
 from quota_engine.domain.outcomes import Outcome, Status

@@ -1,4 +1,4 @@
-"""The events of a ledger. They alone rebuild it: see :func:`quota_engine.domain.ledger.rebuild`.
+"""The events of a ledger. They alone rebuild it: see :func:`quota_engine.domain.event_handlers.rebuild`.
 
 ``at_ms`` is the time of the event, milliseconds since 1970 (UTC). ``day`` is a date's ordinal.
 """

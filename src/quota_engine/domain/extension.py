@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from quota_engine.domain.abandonment import announce, expire_own_holds
 from quota_engine.domain.checks import not_closed, not_over, owned_reservation, refuse_transition, session_not_over
 from quota_engine.domain.commands import Extend
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import ReservationChanged
-from quota_engine.domain.ledger import Ledger, evolve
+from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.outcomes import Outcome, Status
 

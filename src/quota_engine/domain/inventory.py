@@ -21,8 +21,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import Cooled, ReservationChanged, UnitsReallocated
-from quota_engine.domain.ledger import Day, Ledger, Quota, evolve
+from quota_engine.domain.ledger import Day, Ledger, Quota
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.offers import serve_wait_list, wait_list_due_ms, withheld_units

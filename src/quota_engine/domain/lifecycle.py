@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ACTIVE", "FINAL", "TRANSITIONS", "State", "Verb"]
+__all__ = ["ACTIVE", "CONSUMING", "FINAL", "TRANSITIONS", "State", "Verb"]
 
 import enum
 from typing import Final
@@ -103,3 +103,6 @@ check-in or no-show.
 
 ACTIVE: Final = frozenset({State.WAITING, State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 """States that count against the identity limits."""
+
+CONSUMING: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
+"""States in which a reservation consumes units."""

@@ -66,8 +66,8 @@ class ReRelease(msgspec.Struct, frozen=True, gc=False):
     """A quota's re-release rule.
 
     With ``COOLING``, returned units become available after ``cooling_ms`` plus a jitter of 0 to ``jitter_ms``. The
-    jitter is derived from the office's seed (:func:`~quota_engine.domain.ledger.split_returned_units`). Both are at
-    most 10 years.
+    jitter is derived from the office's seed (:func:`~quota_engine.domain.returned_units.split_returned_units`). Both
+    are at most 10 years.
 
     With ``WAIT_LIST``, ``blocks_ms`` is the order of the list. 0 is ``first_fit``: a smaller party behind one that does
     not fit is served. Above 0, at most 10 years, it is ``strict``: for that long, the first party that does not fit

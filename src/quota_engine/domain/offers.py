@@ -25,8 +25,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import ReservationChanged
-from quota_engine.domain.ledger import Day, Ledger, Quota, evolve
+from quota_engine.domain.ledger import Day, Ledger, Quota
 from quota_engine.domain.lifecycle import TRANSITIONS, Verb
 from quota_engine.domain.model import Choice, ReReleaseRule, Reservation
 

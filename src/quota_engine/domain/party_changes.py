@@ -18,10 +18,11 @@ from quota_engine.domain.checks import (
     refuse_transition,
 )
 from quota_engine.domain.commands import RemoveApplicant, ReplaceApplicant
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.extension import show_extensions_left
 from quota_engine.domain.inventory import distribute_free_units, settle_reservation
-from quota_engine.domain.ledger import Ledger, evolve, known_reservation
+from quota_engine.domain.ledger import Ledger, known_reservation
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import FORMER_APPLICANTS_MAX, Reservation
 from quota_engine.domain.offers import has_room_for_demand

@@ -6,11 +6,13 @@ __all__ = ["publish"]
 
 from quota_engine.domain.checks import REFUSED
 from quota_engine.domain.commands import Publish
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import DayPublished
 from quota_engine.domain.inventory import distribute_free_units, settle
-from quota_engine.domain.ledger import Day, Ledger, evolve, renamed_quotas
+from quota_engine.domain.ledger import Day, Ledger
 from quota_engine.domain.model import DayTerms
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.quota_replacement import renamed_quotas
 
 
 def publish(ledger: Ledger, command: Publish, now_ms: int) -> Outcome:

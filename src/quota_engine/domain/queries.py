@@ -21,11 +21,12 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation, split_returned_units
+from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.offers import withheld_units
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, QuotaView, WaitListPosition
+from quota_engine.domain.returned_units import split_returned_units
 
 
 def lookup(ledger: Ledger, reservation_id: str, now_ms: int) -> Reservation | None:

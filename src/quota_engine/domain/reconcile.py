@@ -15,8 +15,9 @@ import msgspec
 
 from quota_engine.domain.audit import audit_state, replay
 from quota_engine.domain.errors import InvalidRequest
+from quota_engine.domain.event_handlers import evolve, rebuild
 from quota_engine.domain.events import Event, TimeCorrected
-from quota_engine.domain.ledger import Day, Ledger, Quota, evolve, guards_of, known_reservation, rebuild
+from quota_engine.domain.ledger import Day, Ledger, Quota, guards_of, known_reservation
 from quota_engine.domain.lifecycle import ACTIVE, State
 from quota_engine.domain.model import QuotaTerms, Reservation
 

@@ -4,8 +4,8 @@ Theory of operation
 ===================
 
 **State.** A :class:`~quota_engine.domain.ledger.Ledger` holds all state of one office. Only
-:func:`~quota_engine.domain.ledger.evolve` changes its reservations and counters, one event at a time. Replaying the
-events therefore rebuilds the ledger.
+:func:`~quota_engine.domain.event_handlers.evolve` changes its reservations and counters, one event at a time. Replaying
+the events therefore rebuilds the ledger.
 
 **Commands.** :func:`apply` looks up the handler of the command's type in :data:`HANDLERS`. Each handler works in two
 phases, like a transaction:
@@ -56,6 +56,7 @@ from quota_engine.domain.checks import (
     started,
     undo_in_time,
 )
+from quota_engine.domain.claims import active_claims
 from quota_engine.domain.commands import (
     Cancel,
     CheckIn,
@@ -84,6 +85,7 @@ from quota_engine.domain.commands import (
     UndoAttendance,
     UndoMove,
 )
+from quota_engine.domain.event_handlers import evolve
 from quota_engine.domain.events import (
     CapacitySet,
     DayClosed,
@@ -102,21 +104,14 @@ from quota_engine.domain.inventory import (
     settle,
     settle_reservation,
 )
-from quota_engine.domain.ledger import (
-    Day,
-    Ledger,
-    Quota,
-    active_claims,
-    evolve,
-    known_reservation,
-    purge,
-)
+from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation
 from quota_engine.domain.lifecycle import ACTIVE, TRANSITIONS, State, Verb
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.offers import has_room_for_demand, note_join, served_by_wait_list
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.party_changes import remove_applicant, replace_applicant
 from quota_engine.domain.publication import publish
+from quota_engine.domain.retention import purge
 
 PURGE_MAX: Final = 64
 """The most records of forgotten days whose memory one command frees."""

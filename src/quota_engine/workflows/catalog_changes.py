@@ -21,7 +21,7 @@ import msgspec
 from quota_engine.catalog import Catalog, DayCorrection, OfficeChanges, correct_day, day_terms
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.guards import matching_guards, rewrite_option
-from quota_engine.domain.lifecycle import State
+from quota_engine.domain.lifecycle import CONSUMING, State
 from quota_engine.domain.model import DayTerms, Reservation
 from quota_engine.domain.outcomes import DayView
 from quota_engine.ports import ListDay, ListOffices, View
@@ -29,7 +29,6 @@ from quota_engine.workflows.generator_drivers import Workflow
 
 _AFFECTED = frozenset({State.CONFIRMED, State.HELD, State.WAITING})
 """States of people who still expect something of the day."""
-_CONSUMING = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
 
 
 class OfficeImpact(msgspec.Struct, frozen=True):
@@ -101,7 +100,7 @@ def people_on_removed(correction: DayCorrection, reservations: Iterable[Reservat
     people: dict[str, int] = {}
     for record in reservations:
         names = _wanted_quotas(record) if record.state is State.WAITING else set(record.quotas)
-        if record.state in _CONSUMING or record.state is State.WAITING:
+        if record.state in CONSUMING or record.state is State.WAITING:
             for name in names.intersection(correction.quotas_removed):
                 people[name] = people.get(name, 0) + record.units
     return {name: people[name] for name in correction.quotas_removed if name in people}
@@ -122,7 +121,7 @@ def _overbooked_by(
         new_name = renamed.get(name, name)
         taken[new_name] = taken.get(new_name, 0) + counters.cooling
     for record in reservations:
-        if record.state in _CONSUMING:
+        if record.state in CONSUMING:
             for name in rewrite_option(renamed, matching_guards(guards, record.choice), record.quotas):
                 taken[name] = taken.get(name, 0) + record.units
     former = {new: old for old, new in renamed.items() if new not in view.quotas}
@@ -231,7 +230,7 @@ class _Impact:
         self.overbooked += _overbooked_by(correction, view, terms, reservations)
         guards = {one.name: one.guard for one in terms.quotas if one.guard and one.name in correction.guards_added}
         for record in reservations:
-            for name in matching_guards(guards, record.choice) if record.state in _CONSUMING else ():
+            for name in matching_guards(guards, record.choice) if record.state in CONSUMING else ():
                 self.guards[name] = self.guards.get(name, 0) + record.units
 
     def result(self, days: int) -> OfficeImpact:

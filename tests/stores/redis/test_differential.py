@@ -40,7 +40,8 @@ from quota_engine.domain.commands import (
     SetCapacity,
     SetRules,
 )
-from quota_engine.domain.ledger import Ledger, describe, rebuild
+from quota_engine.domain.event_handlers import rebuild
+from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.queries import lookup, view, wait_list_position

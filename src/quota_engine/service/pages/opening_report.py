@@ -23,7 +23,7 @@ from quota_engine.catalog import Catalog, ResolvedOffice, choice_of, packed_plac
 from quota_engine.catalog.selection import Selection
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.events import ReservationChanged
-from quota_engine.domain.lifecycle import State
+from quota_engine.domain.lifecycle import CONSUMING, State
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.outcomes import DayView
 from quota_engine.engine.quota_engine import AsyncQuotaEngine
@@ -33,8 +33,7 @@ EVENTS_MAX: Final = 50_000
 """Events of an opening that are read; later ones are left out."""
 _PAGE: Final = 5_000
 _CHANNEL: Final = "online"
-_TAKEN: Final = frozenset({State.HELD, State.CONFIRMED, State.ATTENDED, State.NO_SHOW})
-_CONFIRMED: Final = _TAKEN - {State.HELD}
+_CONFIRMED: Final = CONSUMING - {State.HELD}
 _WINDOW_PERCENT: Final = 95
 _WINDOW_MARGIN_MS_MIN: Final = 1_000
 _SECOND_MS: Final = 1_000
@@ -280,7 +279,7 @@ _NO_COUNTS: Final = _Counts(0, 0, 0)
 def _counts(record: Reservation) -> _Counts:
     units, state = record.units, record.state
     return _Counts(
-        units if state in _TAKEN else 0,
+        units if state in CONSUMING else 0,
         units if state in _CONFIRMED else 0,
         units if state is State.WAITING else 0,
     )
@@ -295,7 +294,7 @@ def opening_from_records(
     """
     steps: list[OpeningStep] = []
     sold: list[int] = []
-    counted = [one for one in records if one.state in _TAKEN and channel in ("", one.choice.channel)]
+    counted = [one for one in records if one.state in CONSUMING and channel in ("", one.choice.channel)]
     taken = confirmed = 0
     for record in sorted(counted, key=lambda one: one.created_at_ms):
         taken += record.units

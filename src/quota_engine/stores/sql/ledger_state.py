@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 
 from quota_engine.admission import guarded_command
 from quota_engine.admission.token_bucket import Buckets
+from quota_engine.domain.event_handlers import evolve, let_wait_lists_be_served
 from quota_engine.domain.events import Event
-from quota_engine.domain.ledger import evolve, let_wait_lists_be_served
 from quota_engine.draws.ledger import DrawLedger
 from quota_engine.ledger_kinds import OFFICE, kind_of
 from quota_engine.stores.sql import command_codec, office_codec

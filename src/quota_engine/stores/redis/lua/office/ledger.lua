@@ -1,5 +1,5 @@
 -- ledger: the state of one office, read from its keys once for each call, and the events that change it. Mirrors
--- domain/ledger.py.
+-- domain/ledger.py, claims.py, returned_units.py and event_handlers.py.
 --
 -- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge,
 --                            abandoned: holds released, holds expired and blocks that followed, separated by commas

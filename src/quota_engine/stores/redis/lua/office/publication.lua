@@ -1,5 +1,5 @@
 -- publication: publishes a day, and changes the quotas of a day that is booked already. Mirrors
--- domain/publication.py and _replace_quotas() of domain/ledger.py. The body of load_publication(); see state_machine.lua.
+-- domain/publication.py and domain/quota_replacement.py. The body of load_publication(); see state_machine.lua.
 
 -- Return true if publishing the day again changes nothing. Capacities do not count, because operators may set them.
 local function is_published(day, new)
