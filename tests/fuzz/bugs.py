@@ -29,7 +29,9 @@ class Bug(NamedTuple):
     store: str = "memory"
 
 
-_MACHINE: Final = "domain/state_machine.py"
+_RESERVE: Final = "domain/reserve_command.py"
+_STEPS: Final = "domain/reservation_steps.py"
+_OPERATOR_COMMANDS: Final = "domain/operator_commands.py"
 _INVENTORY: Final = "domain/inventory.py"
 _EVENT_HANDLERS: Final = "domain/event_handlers.py"
 _LUA: Final = "stores/redis/lua/office/"
@@ -67,7 +69,7 @@ BUGS: Final = (
         "day-opens-early",
         "machine",
         "a day takes bookings before the server's clock says so (BC Parks #414)",
-        _MACHINE,
+        "domain/checks.py",
         "    if now_ms < terms.opens_at_ms:\n",
         "    if now_ms < terms.opens_at_ms - 2:\n",
     ),
@@ -75,7 +77,7 @@ BUGS: Final = (
         "closed-day-sells",
         "machine",
         "a day that an operator has closed takes bookings",
-        _MACHINE,
+        "domain/checks.py",
         "    if day.closed:\n        return REFUSED[Status.DAY_CLOSED]\n",
         "",
     ),
@@ -83,7 +85,7 @@ BUGS: Final = (
         "double-click",
         "machine",
         "the same party gets a second hold on the same day (ZMS)",
-        _MACHINE,
+        _RESERVE,
         "            and is_same_party(record.applicants, command.applicants)\n        ):\n            return record",
         "            and record.id == command.id\n        ):\n            return record",
     ),
@@ -91,15 +93,15 @@ BUGS: Final = (
         "identity-not-checked-at-hold",
         "machine",
         "a hold is given although the applicant has reached the limit (ZMS, BC Parks)",
-        _MACHINE,
-        "    return _refuse_identity(ledger, command.applicants, command.day, now_ms)\n\n\ndef _refuse_identity",
-        "    return None\n\n\ndef _refuse_identity",
+        _RESERVE,
+        "    return refuse_identity(ledger, command.applicants, command.day, now_ms)\n",
+        "    return None\n",
     ),
     Bug(
         "key-reused-with-another-body",
         "machine",
         "a key answers another party with a stranger's record",
-        _MACHINE,
+        _RESERVE,
         "    if not is_party_of(record, command.applicants) or (",
         "    if (",
     ),
@@ -107,7 +109,7 @@ BUGS: Final = (
         "late-confirm-checks-no-limit",
         "machine",
         "a late confirm does not ask whether the party has another place meanwhile",
-        _MACHINE,
+        _STEPS,
         "        and conflicting_claim(ledger, record.applicants, record.day, now_ms) is None\n    ):\n",
         "    ):\n",
     ),
@@ -115,7 +117,7 @@ BUGS: Final = (
         "queue-number-twice",
         "machine",
         "two parties get the same queue number",
-        _MACHINE,
+        _STEPS,
         "version=record.version + 1, queue_number=day.last_queue_number + 1)\n    if verb is _VERB_DECLINE",
         "version=record.version + 1, queue_number=max(day.last_queue_number, 1))\n    if verb is _VERB_DECLINE",
     ),
@@ -123,7 +125,7 @@ BUGS: Final = (
         "moves-without-end",
         "machine",
         "the limit of moves counts one move too few",
-        _MACHINE,
+        "domain/moves.py",
         "record.moves - record.forced_moves >= rules.reschedules_max",
         "record.moves - record.forced_moves > rules.reschedules_max",
     ),
@@ -204,7 +206,7 @@ BUGS: Final = (
         "name-swap",
         "machine",
         "a second reserve with the same key overwrites the names of a hold (BC Parks)",
-        _MACHINE,
+        _RESERVE,
         "    if not is_party_of(record, command.applicants) or (\n",
         "    if record.state is _HELD and len(record.applicants) == len(command.applicants):\n"
         "        record = replace(record, applicants=command.applicants, version=record.version + 1)\n"
@@ -533,7 +535,7 @@ BUGS: Final = (
         "session-over-sells",
         "machine",
         "a session that is over can be booked until the end of its day",
-        _MACHINE,
+        "domain/checks.py",
         "    if now_ms >= day.book_until_ms(choice.session):\n        return REFUSED[Status.SESSION_OVER]\n",
         "",
     ),
@@ -541,7 +543,7 @@ BUGS: Final = (
         "capacity-after-reallocation",
         "machine",
         "a capacity that is set after the reallocation time is given away, again with each repetition",
-        _MACHINE,
+        _OPERATOR_COMMANDS,
         "    if quota.reallocation is not None and quota.reallocation.at_ms <= now_ms:\n"
         "        return REFUSED[Status.WRONG_STATE]\n",
         "",
@@ -550,7 +552,7 @@ BUGS: Final = (
         "operators-undo-each-other",
         "machine",
         "an operator's command does not compare the revision that the operator saw",
-        _MACHINE,
+        _OPERATOR_COMMANDS,
         "    if expected_revision in (0, day.revision):\n",
         "    if expected_revision <= day.revision:\n",
     ),

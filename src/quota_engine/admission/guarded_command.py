@@ -33,6 +33,7 @@ from quota_engine.domain.guards import is_same_choice
 from quota_engine.domain.ledger import Ledger, known_reservation
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.outcomes import Outcome, Status
+from quota_engine.domain.reserve_command import is_repeat
 from quota_engine.domain.validation import TIME_MS_MAX, check_integer, check_name
 
 PASS_INDEX: Final = -1
@@ -139,7 +140,7 @@ def takes_new_units(ledger: Ledger, command: EnteringCommand, now_ms: int) -> bo
         now_ms: Milliseconds since 1970 (UTC), not before the ledger's last event.
     """
     if isinstance(command, Reserve):
-        return not state_machine.is_repeat(ledger, command, now_ms)
+        return not is_repeat(ledger, command, now_ms)
     record = known_reservation(ledger, command.id)
     if isinstance(command, MoveIn):
         return record is None

@@ -14,6 +14,8 @@ __all__ = [
     "not_over",
     "not_over_unless_closed",
     "owned_reservation",
+    "refuse_day",
+    "refuse_identity",
     "refuse_transition",
     "session_not_over",
     "started",
@@ -27,7 +29,7 @@ from quota_engine.domain.claims import active_claims
 from quota_engine.domain.inventory import settle_reservation
 from quota_engine.domain.ledger import Day, Ledger, known_reservation
 from quota_engine.domain.lifecycle import TRANSITIONS, State, Verb
-from quota_engine.domain.model import CLAIMS_MAX, Reservation, find_session
+from quota_engine.domain.model import CLAIMS_MAX, Choice, Reservation, find_session
 from quota_engine.domain.outcomes import Outcome, Status
 
 STATUS_OF: Final = {state: Status.HOLD_EXPIRED if state is State.EXPIRED else Status(state) for state in State}
@@ -71,6 +73,25 @@ def started(day: Day, record: Reservation, now_ms: int) -> Status | None:
 def undo_in_time(day: Day, record: Reservation, now_ms: int) -> Status | None:
     """Refuse to undo a check-in or no-show after its undo window."""
     return Status.TOO_LATE if record.undo_until_ms <= now_ms else None
+
+
+def refuse_day(day: Day, choice: Choice, now_ms: int) -> Outcome | None:
+    """Return the refusal for a day that takes no booking of ``choice`` now, or ``None``."""
+    quotas = day.quotas
+    for option in choice.options:
+        for name in option:
+            if name not in quotas:
+                return REFUSED[Status.UNKNOWN_QUOTA]
+    terms = day.terms
+    if day.closed:
+        return REFUSED[Status.DAY_CLOSED]
+    if now_ms >= terms.ends_at_ms:
+        return REFUSED[Status.DAY_OVER]
+    if now_ms >= day.book_until_ms(choice.session):
+        return REFUSED[Status.SESSION_OVER]
+    if now_ms < terms.opens_at_ms:
+        return Outcome(Status.NOT_OPEN, retry_at_ms=terms.opens_at_ms)
+    return None
 
 
 def owned_reservation(ledger: Ledger, command: Any, now_ms: int) -> Reservation | Outcome:
@@ -134,3 +155,12 @@ def conflicting_claim(
             if len(near) >= limit.places_max:
                 return near[0]
     return None
+
+
+def refuse_identity(ledger: Ledger, applicants: tuple[str, ...], day: int, now_ms: int) -> Outcome | None:
+    """Return the ``IDENTITY_LIMIT`` refusal, or ``None``. It shows the conflicting record to its own party only."""
+    conflicting = conflicting_claim(ledger, applicants, day, now_ms)
+    if conflicting is None:
+        return None
+    is_own = is_same_party(conflicting.applicants, applicants)
+    return Outcome(Status.IDENTITY_LIMIT, conflicting if is_own else None)

@@ -60,7 +60,7 @@ from quota_engine.domain.inventory import RECLAIM_MAX, SETTLE_MAX
 from quota_engine.domain.model import ABANDONED_HOLDS_MAX, CANCELLATIONS_MAX, CLAIMS_MAX, FORMER_APPLICANTS_MAX, Rules
 from quota_engine.domain.offers import DEMANDS_MAX, OFFERS_MAX, RESUME_MAX
 from quota_engine.domain.reconcile import CLOCKS_DIFFER_MS
-from quota_engine.domain.state_machine import PURGE_MAX
+from quota_engine.domain.retention import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import OFFERED_DAYS_MAX
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX

@@ -1,5 +1,5 @@
--- moves: rescheduling within an office, and the steps of a move between offices. Part of the body of rare_commands(); see
--- state_machine.lua.
+-- moves: rescheduling within an office, and the steps of a move between offices. Mirrors domain/moves.py. Part of the body
+-- of rare_commands(); see state_machine.lua.
 
 -- Return the status that forbids moving the record anywhere, or nil.
 local function refuse_move(record, now_ms)

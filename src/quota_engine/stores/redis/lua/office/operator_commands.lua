@@ -1,4 +1,5 @@
--- operator_commands: rules, days, capacities and sweeps. Part of the body of rare_commands(); see state_machine.lua.
+-- operator_commands: rules, days, capacities and sweeps. Mirrors domain/operator_commands.py. Part of the body of
+-- rare_commands(); see state_machine.lua.
 
 -- fields: name, then the rules as text
 local function set_rules(fields, now_ms)

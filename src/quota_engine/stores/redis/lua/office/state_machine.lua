@@ -1,5 +1,5 @@
--- state_machine: the reservation rules, one function for each command. Mirrors domain/state_machine.py function by
--- function; docs/rules.md states the same rules in words.
+-- state_machine: the reservation rules, one function for each command. Mirrors domain/state_machine.py,
+-- reserve_command.py and reservation_steps.py function by function; docs/rules.md states the same rules in words.
 --
 -- Each handler takes the command's fields (the first is its name) and the time. It returns an outcome: status, record,
 -- flags ("p" replayed, "s" resumed), retry_at_ms, units, overbooked, announced (see penalties.lua); or the whole reply line. Statuses are checked in the
