@@ -103,7 +103,7 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
     suite = getattr(getattr(item, "function", None), "__module__", "")
     if PROFILE == "gate" and item.path.parts[-2:] in _KILLS_ON_EACH_SERVER:
         return "redis" in parameters.values()
-    if PROFILE != "gate" or suite != "quota_engine.conformance.test_backend":
+    if PROFILE != "gate" or not suite.startswith("quota_engine.conformance."):
         return False
     name_hash = 0 if scenario is None else zlib.crc32(scenario.name.encode())
     if scenario is not None and store in _FURTHER_TOPOLOGIES:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 import pytest
 
+from quota_engine import conformance
+from quota_engine.conformance import test_backend as suite
 from quota_engine.engine import store_discovery
 
 pytest_plugins = ["pytester"]
@@ -54,3 +59,13 @@ def test_each_form_of_a_store_is_tested(
     pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments).assert_outcomes(
         passed=passed, failed=failed, skipped=2 - passed - failed
     )
+
+
+def test_suite_has_the_tests_of_every_module() -> None:
+    """A store runs all of them with ``from quota_engine.conformance.test_backend import *``."""
+    tests = set()
+    for module in pkgutil.iter_modules(conformance.__path__, f"{conformance.__name__}."):
+        names = vars(importlib.import_module(module.name))
+        tests |= {name for name in names if name.startswith("test_") and callable(names[name])}
+    assert len(tests) > 30
+    assert tests <= vars(suite).keys()

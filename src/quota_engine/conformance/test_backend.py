@@ -1,79 +1,49 @@
 """The conformance suite: a store is compared with the reference, the pure state machine.
 
-Both get the same commands at the same times.
+Both get the same commands at the same times. Consumer groups, guarded commands, reconciliation and wrong clocks have a
+module each, whose tests this one imports.
 """
 
 from __future__ import annotations
 
 import threading
 from random import Random
-from typing import Any
 
 import pytest
 
-from quota_engine.admission.guarded_command import (
-    AdmissionPass,
-    EnteringCommand,
-    GuardedCommand,
-    GuardedLedger,
-    GuardedOutcome,
-)
-from quota_engine.admission.guarded_command import apply as apply_guarded
 from quota_engine.admission.token_bucket import (
     Buckets,
     Charge,
-    Limit,
     PeekTokens,
     ResetTokens,
     TakeTokens,
     at_most,
     per_day,
-    per_minute,
     per_second,
 )
 from quota_engine.admission.token_bucket import apply as apply_to_buckets
 from quota_engine.admission.token_bucket import describe as describe_buckets
 from quota_engine.clocks import ManualClock, monotonic_ms
 from quota_engine.conformance import random_draws, random_rooms
-from quota_engine.conformance.clock_corrections import (  # noqa: F401
-    test_days_that_were_over_by_a_wrong_clock_open_again,
-    test_reconcile_brings_the_time_of_an_office_back,
-)
-from quota_engine.conformance.guarded_scenarios import GUARDED_SCENARIOS, GuardedScenario
+from quota_engine.conformance.clock_corrections import *  # noqa: F403
+from quota_engine.conformance.consumer_groups import *  # noqa: F403
+from quota_engine.conformance.guarded_commands import *  # noqa: F403
 from quota_engine.conformance.penalty_scenarios import ABANDONED_HOLDS
 from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_questions, registry_walk
+from quota_engine.conformance.reconciliation import *  # noqa: F403
+from quota_engine.conformance.reference_comparison import COMPARED_EVERY, DAYS, EVENTS_MAX, start_comparison
 from quota_engine.conformance.scenarios import SCENARIOS, ConformanceScenario
-from quota_engine.conformance.world import (
-    DAY,
-    HOLD_TTL_MS,
-    NEXT_DAY,
-    OFFICE,
-    ONLINE,
-    OPENS_AT_MS,
-    PRIORITY,
-    published,
-    reserve,
-)
-from quota_engine.domain import consumer_groups, cross_office_registry
+from quota_engine.conformance.world import DAY, HOLD_TTL_MS, OFFICE, ONLINE, OPENS_AT_MS, PRIORITY, published, reserve
+from quota_engine.domain import cross_office_registry
 from quota_engine.domain.audit import audit
-from quota_engine.domain.commands import Command, Confirm, MoveIn, Release, Reserve, SetCapacity
-from quota_engine.domain.consumer_groups import GROUPS_MAX, ConsumerGroup
-from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
+from quota_engine.domain.commands import Confirm, Release, SetCapacity
+from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.domain.event_handlers import rebuild
-from quota_engine.domain.events import DayForgotten
-from quota_engine.domain.ledger import Ledger, describe
-from quota_engine.domain.lifecycle import State
+from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import AbandonedHolds, Outcome, Status, WaitListPosition
-from quota_engine.domain.queries import (
-    abandoned_holds,
-    hold_remaining_histogram,
-    list_day,
-    lookup,
-    view,
-    wait_list_position,
-)
+from quota_engine.domain.queries import abandoned_holds, lookup
 from quota_engine.domain.reconcile import Reconciliation
 from quota_engine.domain.state_machine import apply
 from quota_engine.draws import ledger
@@ -97,69 +67,15 @@ from quota_engine.ports import (
     ReadWaitListPosition,
     Reconcile,
     RecordedEvent,
-    Store,
     TrimEvents,
     View,
 )
-from quota_engine.waiting_room.commands import CreateRoom
 from quota_engine.waiting_room.machine import RoomState
 from quota_engine.waiting_room.machine import answer_query as answer_room_query
 from quota_engine.waiting_room.machine import apply as apply_to_room
 from quota_engine.waiting_room.machine import describe as describe_room
 
 pytestmark = pytest.mark.usefixtures("invariant_checks")
-
-DAYS = (DAY, NEXT_DAY)
-EVENTS_MAX = 100_000
-COMPARED_EVERY = 8
-"""Commands of a random walk from one comparison of the whole state to the next; each outcome is compared."""
-HISTOGRAM_BOUNDS_MS = ((), (0, 60_000, HOLD_TTL_MS))
-"""Bounds of histograms of the remaining time of holds."""
-
-
-class ReferenceComparison:
-    """Applies commands to a store and to the reference at the same times, and compares outcomes and state."""
-
-    def __init__(self, store: Store, clock: ManualClock) -> None:
-        self.store = store
-        self.clock = clock
-        self.reference = Ledger(OFFICE)
-
-    def apply(self, now_ms: int, command: Command) -> Outcome:
-        self.clock.set_ms(now_ms)
-        expected = apply(self.reference, command, now_ms)
-        outcome: Outcome = self.store.apply(OFFICE, command)
-        assert outcome == expected, command
-        return outcome
-
-    def compare(self) -> None:
-        now_ms = self.clock.now_ms()
-        assert self.store.execute(Describe(OFFICE)) == describe(self.reference)
-        expected = [one for day in DAYS if (one := view(self.reference, day, now_ms)) is not None]
-        assert self.store.execute(View(OFFICE, DAYS)) == expected
-        waiting = [one.id for one in self.reference.reservations.values() if one.state is State.WAITING]
-        for name in (*waiting[:5], *sorted(self.reference.reservations)[:1]):
-            position = wait_list_position(self.reference, name, now_ms)
-            assert self.store.execute(ReadWaitListPosition(OFFICE, name)) == position
-
-    def compare_events(self) -> None:
-        recorded = self.store.execute(ReadEvents(OFFICE, 0, EVENTS_MAX))
-        assert [one.number for one in recorded] == list(range(1, len(recorded) + 1))
-        assert [one.event for one in recorded] == self.reference.events
-        assert self.store.execute(Audit(OFFICE)) == []
-        for day in DAYS:
-            assert self.store.execute(ListDay(OFFICE, day)) == list_day(self.reference, day, self.clock.now_ms())
-            for bounds_ms in HISTOGRAM_BOUNDS_MS:
-                expected = hold_remaining_histogram(self.reference, day, bounds_ms, self.clock.now_ms())
-                assert self.store.execute(ReadHoldRemainingHistogram(OFFICE, day, bounds_ms)) == expected
-
-
-def start_comparison(open_store: OpenStore, setup: tuple[Command, ...] = published()) -> ReferenceComparison:
-    clock = ManualClock(OPENS_AT_MS - 3_600_000)
-    comparison = ReferenceComparison(open_store(clock), clock)
-    for command in setup:
-        comparison.apply(clock.now_ms(), command)
-    return comparison
 
 
 def test_a_recycled_hold_ends_in_a_block(quota_engine_backend: OpenStore) -> None:
@@ -362,63 +278,6 @@ def test_openings_at_the_same_time_agree_on_one_fingerprint(quota_engine_backend
     assert len(set(answers)) == 1
 
 
-@pytest.mark.parametrize("scenario", GUARDED_SCENARIOS, ids=lambda scenario: scenario.name.replace(" ", "-"))
-def test_guarded_scenario(scenario: GuardedScenario, quota_engine_backend: OpenStore) -> None:
-    """Statuses are as the scenario states, and outcomes and state equal the reference's."""
-    clock = ManualClock(OPENS_AT_MS - 3_600_000)
-    store, reference = quota_engine_backend(clock), GuardedLedger(OFFICE)
-    for command in published():
-        store.apply(OFFICE, command)
-        apply_guarded(reference, command, clock.now_ms())
-    for step in scenario.steps:
-        clock.set_ms(OPENS_AT_MS + step.at_ms)
-        found: Any = store.apply(OFFICE, step.command)
-        assert found == apply_guarded(reference, step.command, clock.now_ms()), step
-        assert getattr(found, "outcome", found).status is step.status, step
-    assert store.execute(Describe(OFFICE)) == describe(reference)
-    assert store.execute(Audit(OFFICE)) == []
-
-
-def test_guarded_commands(quota_engine_backend: OpenStore) -> None:
-    """Outcomes and state equal the reference's with passes, charges and shadow policies, alone and in batches."""
-    random = Random(21)
-    clock = ManualClock(OPENS_AT_MS - 3_600_000)
-    store, reference = quota_engine_backend(clock), GuardedLedger(OFFICE)
-    seen = set()
-    commands: list[tuple[int, Any]] = [(clock.now_ms(), command) for command in published()]
-    commands += [(now_ms, guarded(random, command, now_ms)) for now_ms, command in random_commands(21, 600)]
-    while commands:
-        size = random.choice((1, 1, 8)) if len(commands) < 590 else 1
-        together, commands = commands[:size], commands[size:]
-        now_ms = together[0][0]
-        clock.set_ms(now_ms)
-        expected = [apply_guarded(reference, command, now_ms) for _, command in together]
-        if size == 1:
-            found = [store.apply(OFFICE, together[0][1])]
-        else:
-            found = store.execute(ApplyMany(OFFICE, tuple(command for _, command in together)))
-        assert found == expected, together
-        assert store.execute(Describe(OFFICE)) == describe(reference)
-        seen |= {one.outcome.status for one in found if isinstance(one, GuardedOutcome)}
-    assert {Status.NOT_ADMITTED, Status.THROTTLED, Status.HELD, Status.SOLD_OUT, Status.IDENTITY_LIMIT} <= seen
-    assert store.execute(Audit(OFFICE)) == []
-
-
-def guarded(random: Random, command: Command, now_ms: int) -> Command | GuardedCommand:
-    if not isinstance(command, EnteringCommand) or random.random() < 0.2:
-        return command
-    applicants = command.applicants if isinstance(command, Reserve | MoveIn) else ()
-    limits = (per_minute(30, 3), per_second(7, 2), Limit(999_983, 1000, 1), at_most(2, per_second))
-    names = random.sample(("account", "network", *applicants), random.choice((0, 1, 2)))
-    charges = tuple(
-        Charge(name, random.choice(limits), 1, random.random() < 0.2, random.random() < 0.2) for name in names
-    )
-    one = AdmissionPass(
-        f"p{random.randrange(40)}", now_ms + random.choice((0, 1, 60_000, 3_600_000)), random.random() < 0.2
-    )
-    return GuardedCommand(command, charges, one if random.random() < 0.7 else None)
-
-
 def test_token_buckets(quota_engine_backend: OpenStore) -> None:
     """Results and remaining tokens of a bucket set equal the reference's."""
     random = Random(12)
@@ -509,183 +368,6 @@ def test_events_are_read_in_pages_and_trimmed(quota_engine_backend: OpenStore) -
     assert comparison.store.execute(Audit(OFFICE)) == audit(comparison.reference) == []
 
 
-class ConsumerGroupComparison:
-    """Applies the same requests to consumer groups of a store and of the reference, and compares the results."""
-
-    def __init__(self, comparison: ReferenceComparison) -> None:
-        self.comparison = comparison
-        self.groups: dict[str, ConsumerGroup] = {}
-        self.first = 1
-
-    @property
-    def last(self) -> int:
-        return len(self.comparison.reference.events)
-
-    def read(self, group: str, consumer: str, limit: int, min_idle_ms: int) -> list[int]:
-        """Read events through a consumer, compare them, and return their numbers."""
-        known = self.groups.get(group) or consumer_groups.new_group(0, self.first, self.last)
-        now_ms = max(self.comparison.clock.now_ms(), self.comparison.reference.now_ms)
-        self.groups[group], ranges = consumer_groups.take(known, consumer, limit, min_idle_ms, now_ms, self.last)
-        expected = [number for first, last in ranges for number in range(first, last + 1)]
-        found = self.comparison.store.execute(ReadConsumerGroup(OFFICE, group, consumer, limit, min_idle_ms))
-        assert [one.number for one in found] == expected
-        assert [one.event for one in found] == [self.comparison.reference.events[number - 1] for number in expected]
-        return expected
-
-    def acknowledge(self, group: str, numbers: list[int]) -> None:
-        closed = 0
-        if group in self.groups:
-            ranges = consumer_groups.ranges_of(numbers)
-            self.groups[group], closed = consumer_groups.acknowledge(self.groups[group], ranges)
-        assert self.comparison.store.execute(Acknowledge(OFFICE, group, tuple(numbers))) == closed
-
-    def trim(self, through: int) -> None:
-        through = min([through, *(one.acknowledged for one in self.groups.values())])
-        self.first = max(self.first, through + 1)
-        assert self.comparison.store.execute(TrimEvents(OFFICE, through)) == self.last + 1 - self.first
-
-    def add(self, group: str, after: int) -> None:
-        assert self.comparison.store.execute(CreateConsumerGroup(OFFICE, group, after)) == (group not in self.groups)
-        self.groups.setdefault(group, consumer_groups.new_group(after, self.first, self.last))
-
-    def drop(self, group: str) -> None:
-        assert self.comparison.store.execute(DeleteConsumerGroup(OFFICE, group)) == (
-            self.groups.pop(group, None) is not None
-        )
-
-    def compare(self) -> None:
-        expected = [consumer_groups.view_of(name, group, self.last) for name, group in sorted(self.groups.items())]
-        assert self.comparison.store.execute(ListConsumerGroups(OFFICE)) == expected
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_random_consumer_groups(quota_engine_backend: OpenStore, seed: int) -> None:
-    """Reads, acknowledgments, trims, and created and deleted groups equal the reference's while events are written."""
-    comparison = start_comparison(quota_engine_backend)
-    consumers, rng = ConsumerGroupComparison(comparison), Random(seed)
-    had: list[int] = []
-    for now_ms, command in random_commands(200 + seed, 150):
-        comparison.apply(now_ms, command)
-        for _ in range(rng.randrange(3)):
-            group, consumer = rng.choice(("billing", "mail")), rng.choice(("w1", "w2", "w3"))
-            match rng.choice(("read", "read", "read", "acknowledge", "acknowledge", "trim", "add", "drop")):
-                case "read":
-                    had += consumers.read(group, consumer, rng.choice((1, 3, 10)), rng.choice((0, 60_000, 3_600_000)))
-                case "acknowledge":
-                    rng.shuffle(had)
-                    consumers.acknowledge(group, [*had[: rng.randrange(12)], rng.randrange(1, 200)])
-                case "trim":
-                    consumers.trim(rng.randrange(consumers.last + 5))
-                case "add":
-                    consumers.add(group, rng.randrange(consumers.last + 5))
-                case "drop" if rng.random() < 0.3:
-                    consumers.drop(group)
-        consumers.compare()
-
-
-def test_trimming_keeps_events_that_a_group_needs(quota_engine_backend: OpenStore) -> None:
-    """Pending and undelivered events of any group are kept."""
-    comparison = start_comparison(quota_engine_backend)
-    comparison.apply(OPENS_AT_MS, reserve("ani", ONLINE))
-    consumers, store = ConsumerGroupComparison(comparison), comparison.store
-    assert consumers.read("mail", "w1", 10, 0) == [1, 2, 3, 4]
-    assert consumers.read("billing", "w1", 3, 0) == [1, 2, 3]
-    consumers.acknowledge("mail", [1, 2, 3, 4])
-    assert store.execute(TrimEvents(OFFICE, 4)) == 4
-    consumers.acknowledge("billing", [1, 3])
-    assert store.execute(TrimEvents(OFFICE, 4)) == 3
-    consumers.first = 2
-    assert consumers.read("billing", "w2", 10, 1) == [4]
-    assert consumers.read("billing", "w1", 10, 60_000) == [2]
-    consumers.acknowledge("billing", [2, 4])
-    assert store.execute(TrimEvents(OFFICE, 4)) == 0
-    consumers.first = 5
-    comparison.apply(OPENS_AT_MS, Confirm("ani"))
-    assert consumers.read("billing", "w1", 10, 60_000) == [5]
-    assert consumers.read("late", "w1", 10, 60_000) == [5]
-    consumers.compare()
-
-
-def test_idle_events_go_to_another_consumer(quota_engine_backend: OpenStore) -> None:
-    """They do so at the exact millisecond. A consumer that returns gets its remaining pending events."""
-    comparison = start_comparison(quota_engine_backend)
-    consumers = ConsumerGroupComparison(comparison)
-    comparison.clock.set_ms(OPENS_AT_MS)
-    assert consumers.read("mail", "dead", 2, 60_000) == [1, 2]
-    comparison.clock.set_ms(OPENS_AT_MS + 59_999)
-    assert consumers.read("mail", "alive", 9, 60_000) == [3]
-    assert consumers.read("mail", "alive", 9, 60_000) == [3]
-    comparison.clock.set_ms(OPENS_AT_MS + 60_000)
-    assert consumers.read("mail", "alive", 2, 60_000) == [1, 3]
-    assert consumers.read("mail", "dead", 9, 60_000) == [2]
-    comparison.clock.set_ms(OPENS_AT_MS)  # a clock that jumps back makes no consumer idle
-    assert consumers.read("mail", "third", 9, 60_000) == []
-    consumers.compare()
-
-
-def test_groups_are_bounded(quota_engine_backend: OpenStore) -> None:
-    """A group above the limit is refused and changes nothing. Deleting a group makes room."""
-    comparison = start_comparison(quota_engine_backend)
-    consumers = ConsumerGroupComparison(comparison)
-    for number in range(GROUPS_MAX):
-        consumers.add(f"g{number}", number)
-    for request in (CreateConsumerGroup(OFFICE, "more", 0), ReadConsumerGroup(OFFICE, "more", "w1", 10, 0)):
-        with pytest.raises(InvalidRequest, match="the office has 64 groups"):
-            comparison.store.execute(request)
-    consumers.add("g0", 5)
-    assert comparison.store.execute(Acknowledge(OFFICE, "more", (1,))) == 0
-    consumers.compare()
-    consumers.drop("g7")
-    assert consumers.read("more", "w1", 10, 0) == [1, 2, 3]
-    assert comparison.store.execute(ReadConsumerGroup(OFFICE, "more", "w2", 0, 0)) == []
-    consumers.compare()
-
-
-@pytest.mark.parametrize("trimmed", [False, True])
-def test_reconciling_a_consistent_office_changes_only_the_epoch(quota_engine_backend: OpenStore, trimmed: bool) -> None:
-    """The office is rebuilt from its events, or from its records if events have been trimmed."""
-    comparison = start_comparison(quota_engine_backend)
-    for number, (now_ms, command) in enumerate(random_commands(11, 200)):
-        comparison.apply(now_ms, command)
-        if trimmed and number == 50:
-            comparison.store.execute(TrimEvents(OFFICE, 10))
-        if number % 50 == 49:
-            # A clock behind the last event would be corrected, too.
-            comparison.clock.set_ms(max(now_ms, comparison.reference.now_ms))
-            before = comparison.store.execute(Reconcile(OFFICE)).epoch
-            found = comparison.store.execute(Reconcile(OFFICE))
-            assert (found.findings, found.repaired, found.restored) == ((), 0, 0)
-            assert found.epoch == before + 1
-            comparison.compare()
-
-
-def test_lost_events_are_restored(quota_engine_backend: OpenStore) -> None:
-    """A store that lost its last events regains its state with them. Other events are refused."""
-    comparison = start_comparison(quota_engine_backend)
-    lost = Ledger(OFFICE)
-    for number, (now_ms, command) in enumerate(random_commands(12, 160)):
-        if number < 80:
-            comparison.apply(now_ms, command)
-        else:
-            lost = lost if lost.events else rebuild(OFFICE, comparison.reference.events)
-            apply(lost, command, now_ms)
-    kept = len(comparison.reference.events)
-    events = [RecordedEvent(number, event) for number, event in enumerate(lost.events, 1)]
-    assert len(events) > kept + 10
-    with pytest.raises(InvalidRequest, match="events: number"):
-        comparison.store.execute(Reconcile(OFFICE, tuple(events[kept + 1 :])))
-    with pytest.raises(InvalidRequest, match="events: number"):
-        comparison.store.execute(Reconcile(OFFICE, (RecordedEvent(kept, events[0].event),)))
-    comparison.compare()
-    assert comparison.store.execute(Reconcile(OFFICE, tuple(events[kept - 3 :]))).restored == len(events) - kept
-    comparison.reference = lost
-    comparison.compare()
-    for now_ms, command in random_commands(13, 80):
-        comparison.apply(max(now_ms, lost.now_ms), command)
-    comparison.compare()
-    comparison.compare_events()
-
-
 def test_an_unpublished_office_stores_nothing(quota_engine_backend: OpenStore) -> None:
     """Requests for an unknown office have results and cost the store no memory."""
     store = quota_engine_backend(ManualClock(OPENS_AT_MS))
@@ -727,17 +409,6 @@ def test_closing_twice_is_harmless(quota_engine_backend: OpenStore) -> None:
     store = quota_engine_backend(ManualClock(OPENS_AT_MS))
     store.close()
     store.close()
-
-
-def test_reconcile_leaves_an_open_room_as_it_is(quota_engine_backend: OpenStore) -> None:
-    """A room has no events to recompute it from. Its epoch grows only after a failover."""
-    store, address = quota_engine_backend(ManualClock(random_rooms.OPENS_AT_MS - 1)), "~room.conformance"
-    store.apply(address, CreateRoom(random_rooms.terms()))
-    before = store.execute(Describe(address))
-    assert store.execute(Reconcile(address)) == Reconciliation(address, 1)
-    assert store.execute(Describe(address)) == before
-    with pytest.raises(InvalidRequest, match="events"):
-        store.execute(Reconcile(address, (RecordedEvent(1, DayForgotten(1, DAY)),)))
 
 
 @pytest.mark.parametrize("seed", range(8))

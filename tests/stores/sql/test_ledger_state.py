@@ -12,9 +12,9 @@ import pytest
 from quota_engine.admission.guarded_command import describe_admission
 from quota_engine.admission.token_bucket import Charge, ResetTokens, TakeTokens, at_most, per_minute, per_second
 from quota_engine.conformance import random_draws, random_rooms
+from quota_engine.conformance.guarded_commands import guarded
 from quota_engine.conformance.random_commands import random_commands
 from quota_engine.conformance.random_registry import registry_walk
-from quota_engine.conformance.test_backend import guarded
 from quota_engine.conformance.world import OFFICE, OPENS_AT_MS, PRIORITY, published, reserve
 from quota_engine.domain.commands import Cancel, Decline, Release
 from quota_engine.domain.ledger import Day, Ledger, Quota
