@@ -127,13 +127,13 @@ def answers(people: int, rounds: int) -> dict[str, Any]:
 def _floor(snapshot: RoomViewSnapshot) -> Callable[[str], int]:
     """Return a function that does only what a new ticket's position needs: a keyed hash and 24 rounds."""
     tickets = snapshot._tickets  # noqa: SLF001
-    keyed = tickets._active_keys.signature_hash  # noqa: SLF001
+    copy_signature_hash = tickets._copy_signature_hash  # noqa: SLF001
     start = len(tickets._ticket_head)  # noqa: SLF001
     (permutation,) = snapshot._order._permutations.values()  # noqa: SLF001
 
     def position(ticket: str) -> int:
         raw = binascii.a2b_base64(ticket.encode().translate(_FROM_BASE64URL) + b"==")
-        expected = keyed.copy()
+        expected = copy_signature_hash()
         expected.update(raw[:-16])
         if expected.digest() != raw[-16:]:
             raise ValueError("not signed")

@@ -6,7 +6,7 @@ without I/O, and these two functions run all of them.
 
 from __future__ import annotations
 
-__all__ = ["Answer", "Request", "drive", "drive_async"]
+__all__ = ["Request", "drive", "drive_async"]
 
 from collections.abc import Awaitable, Callable, Generator
 from typing import Generic, TypeVar
@@ -21,12 +21,6 @@ T_co = TypeVar("T_co", covariant=True)
 
 class Request(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
     """Request that a generator yields; ``T_co`` is the type of the answer."""
-
-
-class Answer(msgspec.Struct, Generic[T_co], frozen=True, gc=False):
-    """Answer that a method knows without a request. Returning it costs less than a generator that yields nothing."""
-
-    value: T_co
 
 
 def drive(generator: Generator[RequestT, ResponseT, T], handle: Callable[[RequestT], ResponseT]) -> T:

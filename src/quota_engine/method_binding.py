@@ -1,8 +1,7 @@
 """Write a method once, and bind it to a synchronous and an asynchronous class.
 
 A class of methods, such as ``DrawMethods``, has the arguments and the docstrings. Its methods perform no I/O: each
-returns a request, a generator that yields requests, or an :class:`~quota_engine.generators.Answer`. The public
-classes bind them::
+returns a request, or a generator that yields requests. The public classes bind them::
 
     class Draw(SyncBound[DrawMethods]):
         close = sync_method(DrawMethods.close)
@@ -23,7 +22,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import GeneratorType, TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-from quota_engine.generators import Answer, Request, drive, drive_async
+from quota_engine.generators import Request, drive, drive_async
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -103,14 +102,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def sync_method(
-    method: Callable[Concatenate[MethodsT, P], Request[T] | Generator[Any, Any, T] | Answer[T]],
+    method: Callable[Concatenate[MethodsT, P], Request[T] | Generator[Any, Any, T]],
 ) -> Callable[Concatenate[SyncBound[MethodsT], P], T]:
     """Bind ``method`` to a class: call it, and drive the work that it returns."""
 
     def bound(self: SyncBound[MethodsT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         work = method(self._methods, *args, **kwargs)
-        if isinstance(work, Answer):
-            return work.value
         result: T = drive(work, self._begin()) if isinstance(work, GeneratorType) else self._handle(work)
         return result
 
@@ -118,14 +115,12 @@ def sync_method(
 
 
 def async_method(
-    method: Callable[Concatenate[MethodsT, P], Request[T] | Generator[Any, Any, T] | Answer[T]],
+    method: Callable[Concatenate[MethodsT, P], Request[T] | Generator[Any, Any, T]],
 ) -> Callable[Concatenate[AsyncBound[MethodsT], P], Coroutine[Any, Any, T]]:
     """Bind ``method`` to an asyncio class: call it, and drive the work that it returns."""
 
     async def bound(self: AsyncBound[MethodsT], /, *args: P.args, **kwargs: P.kwargs) -> T:
         work = method(self._methods, *args, **kwargs)
-        if isinstance(work, Answer):
-            return work.value
         result: T = await (drive_async(work, self._begin()) if isinstance(work, GeneratorType) else self._handle(work))
         return result
 

@@ -12,7 +12,7 @@ from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, SEE
 from quota_engine.waiting_room.commands import INDEX_NONE
 from quota_engine.waiting_room.polling import POLL_MS_MAX, POLLS_PER_S, room_poll_after_ms, ticket_poll_after_ms
 from quota_engine.waiting_room.results import RoomView, TicketCall
-from quota_engine.waiting_room.ticket_status import TicketPhase, ticket_status
+from quota_engine.waiting_room.ticket_status import TicketPhase, TicketStatuses
 
 HOUR_MS = 3_600_000
 TERMS = msgspec.structs.replace(
@@ -47,7 +47,7 @@ def make_view(after_ms: int, tickets: int = 1_000, mark: int = 0, **changes: obj
 
 
 def ticket_interval_ms(room: RoomView, position: int = INDEX_NONE) -> int:
-    return ticket_poll_after_ms(room, ticket_status(room, 1, position, room.now_ms))
+    return ticket_poll_after_ms(room, TicketStatuses(room).of(1, position, room.now_ms))
 
 
 def test_interval_before_the_opening_is_a_quarter_of_the_time_left() -> None:
@@ -62,7 +62,7 @@ def test_interval_is_zero_in_turn_and_a_minute_after_it() -> None:
     room = make_view(1_000, mark=10)
     assert ticket_interval_ms(room, 10) == 0
     lapsed = make_view(400_000, mark=10, calls=(), turns_ended=10)
-    assert ticket_status(lapsed, 1, 10, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
+    assert TicketStatuses(lapsed).of(1, 10, lapsed.now_ms).phase is TicketPhase.TURN_MISSED
     assert ticket_interval_ms(lapsed, 10) == POLL_MS_MAX
     over = make_view(1_000, closed_at_ms=OPENS_AT_MS + 1, closing_seed=CLOSING_SEED)
     assert (ticket_interval_ms(over, 10), room_poll_after_ms(over)) == (POLL_MS_MAX, POLL_MS_MAX)

@@ -27,11 +27,11 @@ from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.ticket_status import (
     Chance,
     TicketPhase,
+    TicketPositions,
     TicketStatus,
+    TicketStatuses,
     called_at_ms,
     pass_until_ms,
-    position_of,
-    ticket_status,
 )
 
 PEOPLE = 1_000
@@ -71,7 +71,7 @@ class Room:
         return [self.one(view, index, now_ms) for index in range(view.tickets)]
 
     def one(self, view: RoomView, index: int, now_ms: int) -> TicketStatus:
-        return ticket_status(view, index + 1, position_of(view, self.orders, index), now_ms)
+        return TicketStatuses(view).of(index + 1, TicketPositions(view, self.orders).of(index), now_ms)
 
     def phases(self, now_ms: int) -> Counter[TicketPhase]:
         return Counter(one.phase for one in self.statuses(now_ms))

@@ -29,7 +29,7 @@ import hmac
 import string
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.validation import check_name
@@ -50,6 +50,7 @@ _FROM_BASE64URL: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _ALPHABET: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 _LAST_CHARACTERS: Final = (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])
 """Characters with which a text can end, by its length modulo 4. No text has a length of 1 modulo 4."""
+_from_base64 = binascii.a2b_base64
 _PADDING: Final = (b"", b"", b"==", b"=")
 """Padding of a text in base64, by its length modulo 4."""
 
@@ -220,7 +221,11 @@ class RoomTickets:
         self._pass_id_key = keys.derived_keys(key_id).pass_id_key
         self._scope = _sized(room) + bytes.fromhex(commitment)[:_RELEASE_LENGTH]
         self._ticket_head = _TICKET + _sized(keys.active) + self._scope
-        self._active_keys = keys.derived_keys(keys.active)
+        ticket_format = struct.Struct(f">{len(self._ticket_head)}s{_TICKET_TAIL.format[1:]}")
+        self._ticket_length, self._unpack = ticket_format.size, ticket_format.unpack
+        self._text_length = -(-4 * ticket_format.size // 3)
+        self._padding, self._last_characters = _PADDING[self._text_length % 4], _LAST_CHARACTERS[self._text_length % 4]
+        self._copy_signature_hash = keys.derived_keys(keys.active).signature_hash.copy
 
     def ticket(self, index: int, epoch: int, applicant: str, expires_at_ms: int) -> str:
         """Return a signed ticket.
@@ -253,25 +258,40 @@ class RoomTickets:
             InvalidRequest: The text is not a ticket of this room and release, has been altered or has expired, or
                 belongs to another applicant.
         """
-        raw = _decode(ticket, "ticket")
-        end = len(self._ticket_head)
-        if not raw.startswith(self._ticket_head) or len(raw) != end + _TICKET_TAIL_LENGTH:
-            start = self._keys.verify_bytes(raw, _TICKET, "ticket")
-            end = start + len(self._scope)
-            if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL_LENGTH:
-                raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
-        elif not _is_signed(self._active_keys, raw):  # nearly every ticket is signed with the active key
-            raise _altered("ticket")
-        index, epoch, expires_high, expires_low = _unpack_number(raw, end)
+        return TicketIndex(*self.read_fields(ticket, now_ms, applicant))
+
+    def read_fields(self, ticket: object, now_ms: int, applicant: str = "") -> tuple[int, int]:
+        """Do what :meth:`read` does, but return a plain tuple. It is for polls, because it takes less time."""
+        # Nearly every ticket has the length and the head of those that are made now. For them, this is _decode() and
+        # _is_signed() without their calls.
+        if isinstance(ticket, str) and len(ticket) == self._text_length and ticket[-1] in self._last_characters:
+            try:
+                raw = _from_base64(ticket.encode().translate(_FROM_BASE64URL) + self._padding, strict_mode=True)
+            except ValueError:
+                raise _malformed("ticket") from None
+        else:
+            raw = _decode(ticket, "ticket")
+        if len(raw) == self._ticket_length and raw.startswith(self._ticket_head):
+            _, index, epoch, expires_high, expires_low, owner, signature = self._unpack(raw)
+            keyed = self._copy_signature_hash()
+            keyed.update(raw[:-_SIGNATURE_LENGTH])
+            if not _compare_digest(keyed.digest(), signature):
+                raise _altered("ticket")
+        else:
+            index, epoch, expires_high, expires_low, owner, _ = self._read_other(raw)
         if expires_high << 32 | expires_low <= now_ms:
             raise InvalidRequest("ticket", "it has expired", "a ticket of a room that has not closed")
-        if applicant:
-            key_id = _read_text(raw, 1)[0]
-            expected = self._keys.hash_applicant(key_id, applicant)
-            owner = end + _INDEX_LENGTH + _EPOCH_LENGTH + _TIME_LENGTH
-            if not hmac.compare_digest(raw[owner : owner + _APPLICANT_LENGTH], expected):
-                raise InvalidRequest("ticket", "another person's", "the applicant's own ticket")
-        return _new_tuple(TicketIndex, (index, epoch))
+        if applicant and not _compare_digest(owner, self._keys.hash_applicant(_read_text(raw, 1)[0], applicant)):
+            raise InvalidRequest("ticket", "another person's", "the applicant's own ticket")
+        return index, epoch
+
+    def _read_other(self, raw: bytes) -> tuple[Any, ...]:
+        """Verify a ticket that is not signed with the active key, and return what stands behind its release."""
+        start = self._keys.verify_bytes(raw, _TICKET, "ticket")
+        end = start + len(self._scope)
+        if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL.size:
+            raise InvalidRequest("ticket", "of another room or release", "a ticket of this one")
+        return _TICKET_TAIL.unpack_from(raw, end)
 
     def admission_pass(
         self, index: int, epoch: int, applicant: str, office: str, first_day: int, last_day: int, until_ms: int
@@ -308,12 +328,9 @@ class RoomTickets:
         return keys.sign(body)
 
 
-_TICKET_TAIL_LENGTH: Final = _INDEX_LENGTH + _EPOCH_LENGTH + _TIME_LENGTH + _APPLICANT_LENGTH + _SIGNATURE_LENGTH
-"""Bytes of a ticket behind its release."""
-_new_tuple = tuple.__new__
-"""Creates a named tuple in half the time of its class."""
-_unpack_number = struct.Struct(">IIHI").unpack_from
-"""Returns index, epoch, and expires_at_ms in two parts (2 and 4 bytes), from the offset behind a ticket's release."""
+_TICKET_TAIL: Final = struct.Struct(f">IIHI{_APPLICANT_LENGTH}s{_SIGNATURE_LENGTH}s")
+"""What stands behind a ticket's release. ``expires_at_ms`` is in two parts, of 2 and 4 bytes."""
+_compare_digest = hmac.compare_digest
 
 
 def read_ticket_index(ticket: object) -> TicketIndex:
@@ -326,7 +343,7 @@ def read_ticket_index(ticket: object) -> TicketIndex:
     _, at = _read_text(raw, 1)
     _, at = _read_text(raw, at)
     at += _RELEASE_LENGTH
-    if raw[:1] != _TICKET or len(raw) != at + _TICKET_TAIL_LENGTH:
+    if raw[:1] != _TICKET or len(raw) != at + _TICKET_TAIL.size:
         raise InvalidRequest("ticket", "not a ticket", _expected("ticket"))
     epoch = at + _INDEX_LENGTH
     return TicketIndex(int.from_bytes(raw[at:epoch], "big"), int.from_bytes(raw[epoch : epoch + _EPOCH_LENGTH], "big"))
@@ -369,7 +386,7 @@ def read_pass(
     if not int.from_bytes(raw[at:last], "big") <= day <= int.from_bytes(raw[last:pass_id], "big"):
         raise InvalidRequest("admission_pass", "for other days", "one for this day")
     bound = raw[owner:-_SIGNATURE_LENGTH]
-    if not any(hmac.compare_digest(keys.hash_applicant(key_id, applicant), bound) for applicant in applicants):
+    if not any(_compare_digest(keys.hash_applicant(key_id, applicant), bound) for applicant in applicants):
         raise InvalidRequest("admission_pass", "another person's", "the pass of one of the applicants")
     return PassContents(_encode(raw[pass_id:expiry]), int.from_bytes(raw[expiry:owner], "big"))
 
@@ -380,8 +397,7 @@ def _decode(text: object, where: str) -> bytes:
         raise _malformed(where)
     rest = len(text) % 4
     try:
-        base64_text = text.encode("ascii").translate(_FROM_BASE64URL) + _PADDING[rest]
-        raw = binascii.a2b_base64(base64_text, strict_mode=True)
+        raw = _from_base64(text.encode().translate(_FROM_BASE64URL) + _PADDING[rest], strict_mode=True)
     except ValueError:  # a character that is not in the alphabet, or an impossible length
         raise _malformed(where) from None
     if text[-1] not in _LAST_CHARACTERS[rest]:  # the bits beyond the last byte must be zero
@@ -401,7 +417,7 @@ def _signature(derived: DerivedKeys, body: bytes) -> bytes:
 
 def _is_signed(derived: DerivedKeys, raw: bytes) -> bool:
     """Return True if bytes end with their signature under the keys."""
-    return hmac.compare_digest(_signature(derived, raw[:-_SIGNATURE_LENGTH]), raw[-_SIGNATURE_LENGTH:])
+    return _compare_digest(_signature(derived, raw[:-_SIGNATURE_LENGTH]), raw[-_SIGNATURE_LENGTH:])
 
 
 def _malformed(where: str) -> InvalidRequest:

@@ -125,13 +125,24 @@ class RoomOrder:
             tickets: Tickets of the room.
             index: Index of the ticket, from 0. Its window must have ended, because the size of the window counts.
         """
-        # Nearly all tickets are from before the opening.
-        is_first = len(windows) == 1 or index < windows[1][1]
-        which = 0 if is_first else bisect_right(windows, index, key=_first_index) - 1
+        which = bisect_right(windows, index, key=_first_index) - 1
+        permutation = self._permutation(windows, tickets, which)
+        if permutation is None:
+            return None
+        first = windows[which][1]
+        return 1 + first + permutation.position(index - first)
+
+    def first_window(self, windows: Sequence[tuple[int, int]], tickets: int) -> Permutation | None:
+        """Return the order within the first window that has tickets, or ``None`` if its seed is not known.
+
+        Arguments as for :meth:`position`; there is a window, and it has ended.
+        """
+        return self._permutation(windows, tickets, 0)
+
+    def _permutation(self, windows: Sequence[tuple[int, int]], tickets: int, which: int) -> Permutation | None:
         window, first = windows[which]
         size = (windows[which + 1][1] if which + 1 < len(windows) else tickets) - first
-        permutation = self._permutations.get((window, size)) or self.permutation(window, size)
-        return None if permutation is None else 1 + first + permutation.position(index - first)
+        return self._permutations.get((window, size)) or self.permutation(window, size)
 
     def permutation(self, window: int, size: int) -> Permutation | None:
         """Return the order within a window, or ``None`` if its seed is not known.

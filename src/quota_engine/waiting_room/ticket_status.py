@@ -10,15 +10,16 @@ __all__ = [
     "POSITION_NONE",
     "Chance",
     "TicketPhase",
+    "TicketPositions",
     "TicketStatus",
+    "TicketStatuses",
     "called_at_ms",
     "pass_until_ms",
-    "position_of",
-    "ticket_status",
 ]
 
 import enum
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -34,6 +35,8 @@ POSITION_LOST: Final = -2
 """Stands for the position of a ticket that the room has lost."""
 WAIT_UNKNOWN: Final = -1
 AHEAD_UNKNOWN: Final = -1
+_AHEAD_NEVER: Final = -2
+"""A bound that no count of tickets ahead is within."""
 _MINUTE_MS: Final = 60_000
 _OBSERVED_MS_MIN: Final = 30_000
 """Time after the opening from which the calls so far predict the wait. Before it, the pace does."""
@@ -76,11 +79,11 @@ class Chance(enum.StrEnum):
     """All places are taken or held. Returned places become available."""
 
 
-_WAITING: Final = TicketPhase.WAITING  # of nearly every poll; reading a member costs as much as a call
-_CHANCE_UNKNOWN: Final = Chance.UNKNOWN
+# Members that most polls read: reading one of its class costs as much as a call.
+_WAITING: Final = TicketPhase.WAITING
+_ROOM_CLOSED: Final = TicketPhase.ROOM_CLOSED
 _ENOUGH: Final = Chance.ENOUGH
 _LIKELY: Final = Chance.LIKELY
-_MAY_NOT_REACH: Final = Chance.MAY_NOT_REACH
 
 
 class TicketStatus(msgspec.Struct, frozen=True, gc=False):
@@ -138,126 +141,169 @@ def pass_until_ms(view: RoomView, position: int) -> int:
     return called_at_ms(view, position) + view.config.turn_ms + view.config.pass_grace_ms
 
 
-def position_of(
-    view: RoomView, order: RoomOrder, index: int, epoch: int = EPOCH_FIRST, ordered: int | None = None
-) -> int:
-    """Return the position of a ticket, from 1. A position never changes within an epoch of the room.
+class TicketPositions:
+    """Positions of a room's tickets by one view. A position never changes within an epoch of the room."""
 
-    Args:
-        view: The room.
-        order: The room's order.
-        index: Index of the ticket, from 0.
-        epoch: Epoch of the ticket.
-        ordered: Tickets of the view that are ordered, if the caller knows them.
+    __slots__ = ("_epoch", "_first_end", "_first_position", "_order", "_ordered", "_view")
 
-    Returns:
-        The position; ``POSITION_NONE`` if the ticket has none yet or is newer than the view; ``POSITION_LOST`` if the
-        room has lost it.
-    """
-    if epoch > view.epoch:
-        return POSITION_NONE
-    if view.epoch > EPOCH_FIRST and epoch != epoch_of(view.epoch_starts, index):
-        return POSITION_LOST
-    if ordered is None:
-        ordered = tickets_ordered(view, view.changed_at_ms)
-    if not view.seed or index >= ordered:
-        return POSITION_NONE
-    position = order.position(view.windows, view.tickets, index)
-    return POSITION_NONE if position is None else position
+    def __init__(self, view: RoomView, order: RoomOrder) -> None:
+        """Use a view of a room, and the room's order."""
+        self._view = view
+        self._order = order
+        self._epoch = view.epoch
+        self._ordered = tickets_ordered(view, view.changed_at_ms) if view.seed else 0
+        self._first_end = 0
+        """Tickets of the first window, once a ticket has asked for a position; 0 in a room of several epochs."""
+        self._first_position: Callable[[int], int] | None = None
+
+    def of(self, index: int, epoch: int = EPOCH_FIRST) -> int:
+        """Return the position of a ticket, from 1.
+
+        Args:
+            index: Index of the ticket, from 0.
+            epoch: Epoch of the ticket.
+
+        Returns:
+            The position; ``POSITION_NONE`` if the ticket has none yet or is newer than the view; ``POSITION_LOST`` if
+            the room has lost it.
+        """
+        if index < self._first_end and epoch == EPOCH_FIRST:  # nearly all tickets are from before the opening
+            return 1 + self._first_position(index)  # type: ignore[misc]  # set together with its end
+        view = self._view
+        if epoch > self._epoch:
+            return POSITION_NONE
+        if self._epoch > EPOCH_FIRST and epoch != epoch_of(view.epoch_starts, index):
+            return POSITION_LOST
+        if index >= self._ordered:
+            return POSITION_NONE
+        position = self._order.position(view.windows, view.tickets, index)
+        if position is None:
+            return POSITION_NONE
+        if self._epoch == EPOCH_FIRST and self._first_position is None:
+            first = self._order.first_window(view.windows, view.tickets)
+            if first is not None:
+                self._first_position, self._first_end = first.position, first.size
+        return position
 
 
-def ticket_status(view: RoomView, number: int, position: int, now_ms: int) -> TicketStatus:
-    """Return the status of a ticket.
+class TicketStatuses:
+    """Statuses of a room's tickets by one view. All that the tickets have in common is computed once."""
 
-    Args:
-        view: The room.
-        number: Number of the ticket, from 1.
-        position: Position of the ticket, ``POSITION_NONE`` or ``POSITION_LOST``.
-        now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the view counts as the
-            time of the view.
-    """
-    config = view.config
-    if now_ms < view.now_ms:
-        now_ms = view.now_ms
-    if view.closed_at_ms or now_ms >= config.closes_at_ms:
-        return _status(view, number, TicketPhase.ROOM_CLOSED, max(position, POSITION_NONE), 0)
-    if position == POSITION_LOST:
-        return _status(view, number, TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN)
-    if now_ms < config.opens_at_ms:
-        return _status(view, number, TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN)
-    if position == POSITION_NONE:
-        ahead = view.tickets - 1 - view.called_count
-        return _status(view, number, TicketPhase.SHUFFLING, POSITION_NONE, ahead, 0)
-    if position > view.called_count:
-        ahead = position - view.called_count - 1
-        wait_ms_min = ahead * _MINUTE_MS // view.per_minute_max
-        return _status(
-            view, number, _WAITING, position, ahead, wait_ms_min, _expected_wait_ms(view, ahead, wait_ms_min)
+    __slots__ = (
+        "_ahead_enough_max",
+        "_ahead_likely_max",
+        "_called_count",
+        "_chance_beyond",
+        "_closes_at_ms",
+        "_epoch",
+        "_now_ms",
+        "_observed_calls",
+        "_observed_ms",
+        "_opens_at_ms",
+        "_per_minute_max",
+        "_places_left",
+        "_tickets",
+        "_turn_ms",
+        "_view",
+    )
+
+    def __init__(self, view: RoomView) -> None:
+        """Use a view of a room."""
+        config = view.config
+        self._view = view
+        self._now_ms, self._epoch = view.now_ms, view.epoch
+        self._opens_at_ms, self._turn_ms = config.opens_at_ms, config.turn_ms
+        self._closes_at_ms = 0 if view.closed_at_ms else config.closes_at_ms
+        self._tickets, self._called_count, self._per_minute_max = view.tickets, view.called_count, view.per_minute_max
+        self._observed_ms, self._observed_calls = _observed_pace(view)
+        self._places_left = view.places_left
+        self._ahead_enough_max, self._ahead_likely_max, self._chance_beyond = _chances(view)
+
+    def of(self, number: int, position: int, now_ms: int) -> TicketStatus:
+        """Return the status of a ticket.
+
+        Args:
+            number: Number of the ticket, from 1.
+            position: Position of the ticket, ``POSITION_NONE`` or ``POSITION_LOST``.
+            now_ms: The store's time, in milliseconds since 1970 (UTC). An earlier time than that of the view counts as
+                the time of the view.
+        """
+        if now_ms < self._now_ms:
+            now_ms = self._now_ms
+        called_count, tickets = self._called_count, self._tickets
+        ahead = 0
+        wait_ms_min = wait_ms = WAIT_UNKNOWN
+        enter_until_ms = 0
+        if now_ms >= self._closes_at_ms:
+            phase = _ROOM_CLOSED
+            position = max(position, POSITION_NONE)
+        elif position > called_count and now_ms >= self._opens_at_ms:  # nearly all polls
+            phase = _WAITING
+            ahead = position - called_count - 1
+            wait_ms_min = ahead * _MINUTE_MS // self._per_minute_max
+            if self._observed_calls:
+                wait_ms = ahead * self._observed_ms // self._observed_calls
+                if wait_ms < wait_ms_min:
+                    wait_ms = wait_ms_min
+        elif position == POSITION_LOST:
+            phase, position, ahead = TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN
+        elif now_ms < self._opens_at_ms:
+            phase, position, ahead = TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN
+        elif position == POSITION_NONE:
+            phase, ahead, wait_ms_min = TicketPhase.SHUFFLING, tickets - 1 - called_count, 0
+        else:
+            called_ms = called_at_ms(self._view, position)
+            if not called_ms or now_ms >= called_ms + self._turn_ms:
+                phase = TicketPhase.TURN_MISSED
+            else:
+                phase, wait_ms_min, wait_ms = TicketPhase.CALLED, 0, 0
+                enter_until_ms = min(called_ms + self._turn_ms, self._closes_at_ms)
+        competing = tickets - 1 if ahead == AHEAD_UNKNOWN else ahead
+        chance = self._chance_beyond
+        if competing <= self._ahead_likely_max:
+            chance = _ENOUGH if competing <= self._ahead_enough_max else _LIKELY
+        return TicketStatus(
+            phase,
+            number,
+            position,
+            ahead,
+            tickets,
+            self._places_left,
+            chance,
+            wait_ms_min,
+            wait_ms,
+            enter_until_ms,
+            self._opens_at_ms,
+            self._now_ms,
+            self._epoch,
         )
-    called_ms = called_at_ms(view, position)
-    if not called_ms or now_ms >= called_ms + config.turn_ms:
-        return _status(view, number, TicketPhase.TURN_MISSED, position, 0)
-    enter_until_ms = min(called_ms + config.turn_ms, config.closes_at_ms)
-    return _status(view, number, TicketPhase.CALLED, position, 0, 0, 0, enter_until_ms)
 
 
 def _called_count(call: TicketCall) -> int:
     return call.called_count
 
 
-def _status(
-    view: RoomView,
-    number: int,
-    phase: TicketPhase,
-    position: int,
-    ahead: int,
-    wait_ms_min: int = WAIT_UNKNOWN,
-    wait_ms: int = WAIT_UNKNOWN,
-    enter_until_ms: int = 0,
-) -> TicketStatus:
-    places_left = view.places_left
-    chance = _CHANCE_UNKNOWN
-    if places_left != PLACES_LEFT_UNKNOWN:
-        chance = _chance(view, view.tickets - 1 if ahead == AHEAD_UNKNOWN else ahead)
-    return TicketStatus(
-        phase,
-        number,
-        position,
-        ahead,
-        view.tickets,
-        places_left,
-        chance,
-        wait_ms_min,
-        wait_ms,
-        enter_until_ms,
-        view.config.opens_at_ms,
-        view.now_ms,
-        view.epoch,
-    )
-
-
-def _chance(view: RoomView, ahead: int) -> Chance:
-    """Return the chance of a ticket if the places have been counted.
+def _chances(view: RoomView) -> tuple[int, int, Chance]:
+    """Return the tickets ahead up to which the chance is ``ENOUGH``, those up to which it is ``LIKELY``, and the rest.
 
     Called tickets whose turn has not ended compete for the places, too.
     """
-    if view.places_left == 0:
-        return Chance.NONE_LEFT
-    competing = ahead + view.called_count - view.turns_ended
-    if (competing + 1) * view.config.units_max <= view.places_left:
-        return _ENOUGH
-    return _LIKELY if competing < view.places_left else _MAY_NOT_REACH
+    places_left = view.places_left
+    if places_left == PLACES_LEFT_UNKNOWN:
+        return _AHEAD_NEVER, _AHEAD_NEVER, Chance.UNKNOWN
+    if places_left == 0:
+        return _AHEAD_NEVER, _AHEAD_NEVER, Chance.NONE_LEFT
+    called = view.called_count - view.turns_ended
+    return places_left // view.config.units_max - 1 - called, places_left - 1 - called, Chance.MAY_NOT_REACH
 
 
-def _expected_wait_ms(view: RoomView, ahead: int, wait_ms_min: int) -> int:
-    """Return the wait at the rate of the last ``turn_ms``, or at the present pace soon after the opening.
+def _observed_pace(view: RoomView) -> tuple[int, int]:
+    """Return a time in milliseconds and the tickets called in it, from which the wait is expected.
 
-    The result is at least ``wait_ms_min``, or ``WAIT_UNKNOWN``.
+    It is the rate of the last ``turn_ms``, or the present pace soon after the opening. No tickets mean that the wait is
+    unknown.
     """
     observed_ms = view.now_ms - view.opened_at_ms
     if observed_ms < _OBSERVED_MS_MIN:
-        return max(wait_ms_min, ahead * _MINUTE_MS // view.per_minute)
-    called = view.called_count - view.turns_ended
-    if not called:
-        return WAIT_UNKNOWN
-    return max(wait_ms_min, ahead * min(observed_ms, view.config.turn_ms) // called)
+        return _MINUTE_MS, view.per_minute
+    return min(observed_ms, view.config.turn_ms), view.called_count - view.turns_ended

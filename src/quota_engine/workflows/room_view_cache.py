@@ -17,17 +17,16 @@ from quota_engine.domain.model import Choice
 from quota_engine.domain.validation import check_integer, check_name
 from quota_engine.forks import call_in_child
 from quota_engine.waiting_room.commands import RoomConfig
-from quota_engine.waiting_room.machine import tickets_ordered
 from quota_engine.waiting_room.order import RoomOrder
 from quota_engine.waiting_room.results import RoomView
 from quota_engine.waiting_room.ticket_status import (
     POSITION_LOST,
     POSITION_NONE,
     TicketPhase,
+    TicketPositions,
     TicketStatus,
+    TicketStatuses,
     pass_until_ms,
-    position_of,
-    ticket_status,
 )
 from quota_engine.waiting_room.transcript import contradictions, transcript_of
 from quota_engine.workflows.request_builder import RequestBuilder
@@ -80,7 +79,7 @@ class _KnownTicket(msgspec.Struct, frozen=True, gc=False):
 class RoomViewSnapshot:
     """A view of a room with everything that reads its tickets. A refresh replaces it as a whole."""
 
-    __slots__ = ("_known_tickets", "_order", "_ordered", "_requests", "_tickets", "view")
+    __slots__ = ("_known_tickets", "_order", "_positions", "_requests", "_statuses", "_tickets", "view")
 
     def __init__(
         self,
@@ -94,7 +93,8 @@ class RoomViewSnapshot:
         self.view = view
         self._tickets = tickets
         self._order = order
-        self._ordered = tickets_ordered(view, view.changed_at_ms)
+        self._positions = TicketPositions(view, order)
+        self._statuses = TicketStatuses(view)
         self._known_tickets = known_tickets
 
     def with_view(self, view: RoomView) -> RoomViewSnapshot:
@@ -131,27 +131,27 @@ class RoomViewSnapshot:
         Raises:
             InvalidRequest: the ticket is not valid.
         """
-        view, known_tickets = self.view, self._known_tickets
-        known = known_tickets.get(ticket) if isinstance(ticket, str) else None
-        if known is None or known.position < 0:
-            index, epoch = (known.index, known.epoch) if known else self._tickets.read(ticket, view.now_ms)
-            if epoch > view.epoch:
-                return None
-            position = position_of(view, self._order, index, epoch, self._ordered)
-            if known is None or position != known.position:
-                if len(known_tickets) >= KNOWN_TICKETS_MAX:
-                    known_tickets.clear()
-                known_tickets[ticket] = _KnownTicket(index, epoch, position)
-            return ticket_status(view, index + 1, position, now_ms)
-        return ticket_status(view, known.index + 1, known.position, now_ms)
+        known = self._known_tickets.get(ticket) if isinstance(ticket, str) else None
+        if known is not None and known.position >= 0:
+            return self._statuses.of(known.index + 1, known.position, now_ms)
+        view = self.view
+        index, epoch = (known.index, known.epoch) if known else self._tickets.read_fields(ticket, view.now_ms)
+        if epoch > view.epoch:
+            return None
+        position = self._positions.of(index, epoch)
+        if known is None or position != known.position:
+            if len(self._known_tickets) >= KNOWN_TICKETS_MAX:
+                self._known_tickets.clear()
+            self._known_tickets[ticket] = _KnownTicket(index, epoch, position)
+        return self._statuses.of(index + 1, position, now_ms)
 
     def lost_status(self, number: int, now_ms: int) -> TicketStatus:
         """Return the status of the ticket ``number`` (from 1), which the room has lost."""
-        return ticket_status(self.view, number, POSITION_LOST, now_ms)
+        return self._statuses.of(number, POSITION_LOST, now_ms)
 
     def unordered_status(self, number: int, now_ms: int) -> TicketStatus:
         """Return the status of the ticket ``number`` (from 1), which has no position in this view."""
-        return ticket_status(self.view, number, POSITION_NONE, now_ms)
+        return self._statuses.of(number, POSITION_NONE, now_ms)
 
     def issue_pass(self, index: TicketIndex, applicant: str, status: TicketStatus) -> EnterResult:
         """Return the pass of a ticket that has its turn: the same one each time.
