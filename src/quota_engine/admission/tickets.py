@@ -286,7 +286,7 @@ class RoomTickets:
         return index, epoch
 
     def _read_other(self, raw: bytes) -> tuple[Any, ...]:
-        """Verify a ticket that is not signed with the active key, and return what stands behind its release."""
+        """Verify a ticket that is not signed with the active key, and return the values behind its release."""
         start = self._keys.verify_bytes(raw, _TICKET, "ticket")
         end = start + len(self._scope)
         if raw[start:end] != self._scope or len(raw) != end + _TICKET_TAIL.size:
@@ -329,7 +329,7 @@ class RoomTickets:
 
 
 _TICKET_TAIL: Final = struct.Struct(f">IIHI{_APPLICANT_LENGTH}s{_SIGNATURE_LENGTH}s")
-"""What stands behind a ticket's release. ``expires_at_ms`` is in two parts, of 2 and 4 bytes."""
+"""The values behind a ticket's release. ``expires_at_ms`` is in two parts, of 2 and 4 bytes."""
 _compare_digest = hmac.compare_digest
 
 
