@@ -66,13 +66,13 @@ def clean_up(host: str, token: str, *options: str) -> int:
 
 
 def openings(
-    folder: Path, *options: str, settings: str = ""
+    folder: Path, *options: str, settings: str = "", workers: int = 2
 ) -> Iterator[tuple[StagingServer, subprocess.CompletedProcess[str]]]:
     """Yield a small opening that people wait for, and a later one if the machine was too busy for the first."""
     busy = os.getloadavg()[0] / (os.cpu_count() or 1)
     first, later = 8 + 2 * busy, 30 + 4 * busy
     for opens_in_s in (first, later):
-        with staging_server("surabaya", opens_in_s=opens_in_s, speed=60, settings=settings) as here:
+        with staging_server("surabaya", opens_in_s=opens_in_s, speed=60, settings=settings, workers=workers) as here:
             run = locust(folder, here, *options)
             if run.returncode == 0 and opens_in_s == first:
                 found = result(folder)
@@ -140,7 +140,7 @@ def test_two_processes_replay_an_opening_and_the_cleanup_repeats(
 
 def test_a_draw_and_a_trace_on_open_days(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A draw with a limit that fails, over HTTP; then a trace with the direct transport."""
-    with staging_server("surabaya", opens_in_s=-60, speed=60) as here:
+    with staging_server("surabaya", opens_in_s=-60, speed=60, workers=1) as here:
         with TargetClient(here.url, here.token) as host:
             path = scenario(tmp_path, p99_ms_max=0.001, policy="draw")
             run = locust(tmp_path, here, "--scenario", path, "--run-name", "lots")
@@ -175,7 +175,7 @@ def test_people_reserve_through_a_waiting_room(tmp_path: Path) -> None:
         '[waiting_rooms]\noffices = ["*"]\n[waiting_rooms.settings]\nwindow_ms = 2000\nturn_ms = 4000\n'
         "per_minute_min = 600\nper_minute_max = 1200\n"
     )
-    for _, run in openings(tmp_path, "--scenario", scenario(tmp_path), "--window-s", "6", settings=room):
+    for _, run in openings(tmp_path, "--scenario", scenario(tmp_path), "--window-s", "6", settings=room, workers=1):
         assert run.returncode == 0, run.stdout + run.stderr
         found = result(tmp_path)
         measured = found["measured"]["requests_by_answer"]
@@ -189,7 +189,7 @@ def test_people_reserve_through_a_waiting_room(tmp_path: Path) -> None:
 
 def test_a_target_that_is_no_staging_service_is_refused(tmp_path: Path) -> None:
     """The cleanup refuses the target as well, and a target on another machine."""
-    with staging_server("surabaya", opens_in_s=-60, is_staging=False) as here:
+    with staging_server("surabaya", opens_in_s=-60, is_staging=False, workers=1) as here:
         run = locust(tmp_path, here, "--scenario", scenario(tmp_path))
         assert run.returncode == 2
         assert "does not say that it is a staging" in run.stderr

@@ -56,7 +56,7 @@ _API_PREFIXES: Final = ("/v", "/health")
 
 @functools.cache
 def _openapi_response() -> ApiResponse:
-    """Return the response with the OpenAPI document. It takes most of an application's construction, so it is kept."""
+    """Return the response with the OpenAPI document, which is made at the first request. It takes 0.1 s."""
     content = msgspec.json.format(msgspec.json.encode(openapi_document(API_SECTIONS)), indent=2)
     return ApiResponse(200, content, etag=etag_of(content))
 
@@ -97,7 +97,6 @@ class ServiceApp:
                 app = tracing.wrap(app, endpoint.name, endpoint.path, office_in_path)
             self.routes.add(endpoint.method, endpoint.path, app)
             self.load_shedder.register(app, endpoint)
-        _openapi_response()
         self.routes.add("GET", "/openapi.json", _shared(_openapi_response))
         self.routes.add("GET", "/docs", _shared(_reference_response))
         self.routes.add("GET", STYLESHEET_PATH, _shared(_stylesheet_response))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -52,8 +51,8 @@ def _check_nothing_of(phone: PhoneBrowser, code: str) -> None:
         assert secret not in shown, f"{secret} at {phone.driver.current_url}"
 
 
-def test_back_and_reload_show_nothing_of_a_finished_visit(service: BrowserService, tmp_path: Path) -> None:
-    with PhoneBrowser(service.url, tmp_path / "profile") as phone:
+def test_back_and_reload_show_nothing_of_a_finished_visit(service: BrowserService, browser: PhoneBrowser) -> None:
+    with browser.visiting(service.url) as phone:
         code = _book(phone)
         assert NAME in _shown(phone), "the test looks in the right place"
         assert "reservation" in {cookie["name"] for cookie in phone.driver.get_cookies()}
@@ -74,8 +73,8 @@ def test_back_and_reload_show_nothing_of_a_finished_visit(service: BrowserServic
         _check_nothing_of(phone, code)
 
 
-def test_page_in_another_tab_ends_with_the_visit(service: BrowserService, tmp_path: Path) -> None:
-    with PhoneBrowser(service.url, tmp_path / "profile") as phone:
+def test_page_in_another_tab_ends_with_the_visit(service: BrowserService, browser: PhoneBrowser) -> None:
+    with browser.visiting(service.url) as phone:
         code = _book(phone)
         first = phone.driver.current_window_handle
         phone.driver.switch_to.new_window("tab")
@@ -88,9 +87,11 @@ def test_page_in_another_tab_ends_with_the_visit(service: BrowserService, tmp_pa
         _check_nothing_of(phone, code)
 
 
-def test_page_from_the_browsers_memory_is_hidden_and_loaded_again(service: BrowserService, tmp_path: Path) -> None:
+def test_page_from_the_browsers_memory_is_hidden_and_loaded_again(
+    service: BrowserService, browser: PhoneBrowser
+) -> None:
     """The events of a page that the browser keeps in its memory are made by the test, because it keeps few pages."""
-    with PhoneBrowser(service.url, tmp_path / "profile") as phone:
+    with browser.visiting(service.url) as phone:
         code = _book(phone)
         hide = "dispatchEvent(new PageTransitionEvent('pagehide', {persisted: true}))"
         phone.driver.execute_script(hide)
@@ -102,9 +103,9 @@ def test_page_from_the_browsers_memory_is_hidden_and_loaded_again(service: Brows
         assert code not in phone.driver.page_source
 
 
-def test_back_shows_no_page_of_an_operator_who_has_signed_out(service: BrowserService, tmp_path: Path) -> None:
+def test_back_shows_no_page_of_an_operator_who_has_signed_out(service: BrowserService, browser: PhoneBrowser) -> None:
     for script in (True, False):
-        with PhoneBrowser(service.url, tmp_path / f"profile-{script}", script=script) as phone:
+        with browser.visiting(service.url, script=script) as phone:
             phone.open("/operator?lang=en")
             phone.find("#token").send_keys(TOKENS[Role.OPERATOR])
             phone.press("form[action='/operator/login'] button")
@@ -114,8 +115,8 @@ def test_back_shows_no_page_of_an_operator_who_has_signed_out(service: BrowserSe
             assert "/operator/logout" not in phone.driver.page_source
 
 
-def test_finishing_works_without_javascript(service: BrowserService, tmp_path: Path) -> None:
-    with PhoneBrowser(service.url, tmp_path / "profile", script=False) as phone:
+def test_finishing_works_without_javascript(service: BrowserService, browser: PhoneBrowser) -> None:
+    with browser.visiting(service.url, script=False) as phone:
         phone.open("/?lang=en")
         phone.press(".slot.open input:not(:disabled)")
         phone.find("#nik").send_keys(NIK)

@@ -38,14 +38,14 @@ class Setup(NamedTuple):
 
 
 @pytest.fixture
-def setup(tmp_path: Path) -> Iterator[Setup]:
+def setup(tmp_path: Path, browser: PhoneBrowser) -> Iterator[Setup]:
     made = write_opening(tmp_path, 3_600, weeks_ahead=2)  # next week is open, on a Sunday evening too
     environment = {"QUOTA_ENGINE_IDENTITY_KEY": KEY}
     with Server(valkey_server_binary(), appendfsync="always") as store:
         environment["QUOTA_ENGINE_BACKEND"] = f"{store.url}?durability=fsync&attempts_max=2&timeout_ms=500"
         with (
             served(tmp_path, "--config", str(made.config), "--workers", "2", **environment) as service,
-            PhoneBrowser(service.url, tmp_path / "profile") as phone,
+            browser.visiting(service.url) as phone,
         ):
             until(lambda: len(service.workers()) == 2, "two workers")
             phone.speed_up_timers()

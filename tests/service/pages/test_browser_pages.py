@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -166,21 +165,21 @@ class Visit:
 
 
 @pytest.fixture
-def visit(tmp_path: Path) -> Iterator[Visit]:
+def visit(browser: PhoneBrowser) -> Iterator[Visit]:
     """A service an hour before its waiting room opens, and a browser."""
     with (
         browser_service(before_ms=HOUR_MS, waiting_rooms=ROOMS, catalog=wait_list_catalog()) as service,
-        PhoneBrowser(service.url, tmp_path / "profile") as phone,
+        browser.visiting(service.url) as phone,
     ):
         yield Visit(service, phone)
 
 
 @pytest.fixture
-def full_visit(tmp_path: Path) -> Iterator[Visit]:
+def full_visit(browser: PhoneBrowser) -> Iterator[Visit]:
     """A service with one place in a session and a wait list, and a browser with fast timers."""
     with (
         browser_service(catalog=wait_list_catalog(capacity=1)) as service,
-        PhoneBrowser(service.url, tmp_path / "profile") as phone,
+        browser.visiting(service.url) as phone,
     ):
         phone.speed_up_timers()
         yield Visit(service, phone)
@@ -385,11 +384,8 @@ def test_a_ticket_updates_by_stream_and_by_polls_without_moving_the_focus(visit:
     assert streams.count == 0
 
 
-def test_the_days_update_without_losing_the_choice(tmp_path: Path) -> None:
-    with (
-        browser_service() as service,
-        PhoneBrowser(service.url, tmp_path / "profile") as phone,
-    ):
+def test_the_days_update_without_losing_the_choice(browser: PhoneBrowser) -> None:
+    with browser_service() as service, browser.visiting(service.url) as phone:
         phone.speed_up_timers()
         phone.open("/?lang=en&service=new")
         chosen = f"input[value='{DAY}|afternoon']"
@@ -432,10 +428,10 @@ def test_the_keyboard_alone_leads_to_a_queue_number(visit: Visit) -> None:
     phone.wait_for_heading(citizen_text("confirmed_heading", "en"))
 
 
-def test_pages_without_script_reload_and_submit_by_themselves(tmp_path: Path) -> None:
+def test_pages_without_script_reload_and_submit_by_themselves(browser: PhoneBrowser) -> None:
     with (
         browser_service(before_ms=1_000, waiting_rooms=ROOMS) as service,
-        PhoneBrowser(service.url, tmp_path / "plain", script=False) as phone,
+        browser.visiting(service.url, script=False) as phone,
     ):
         phone.join_room("id")
         phone.wait_for_heading(citizen_text("room_heading_NOT_OPEN"))
