@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 from benchmarks.service_server import DAYS, OFFICE, ROOM, TOKEN, _configuration, _prepare
 from quota_engine.bench.host_info import usable_cores
 from quota_engine.service.app import create_app
-from quota_engine.service.runner import create_server, tune_garbage_collector
+from quota_engine.service.server import create_server, tune_garbage_collector
 
 CONNECTIONS: Final = 64
 PROTOCOLS: Final = ("uvicorn", "own")

@@ -217,14 +217,21 @@ def test_unreachable_store_exits_with_3(tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_another_identity_key_stops_the_start_and_is_named(tmp_path: Path, workers: str) -> None:
-    """The first start keeps the key of the store; a variable with another one is refused before any request."""
-    backend = f"valkey+embedded://{tmp_path / 'store'}"
-    with served(tmp_path, "--backend", backend):
+@pytest.fixture(scope="module")
+def used_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of an embedded store that a service has used with a key of its own."""
+    folder = tmp_path_factory.mktemp("used")
+    backend = f"valkey+embedded://{folder / 'store'}"
+    with served(folder, "--backend", backend):
         pass
+    return backend
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_another_identity_key_stops_the_start_and_is_named(tmp_path: Path, used_store: str, workers: str) -> None:
+    """The first start keeps the key of the store; a variable with another one is refused before any request."""
     run = subprocess.run(
-        [*SERVE, "--port", "0", "--backend", backend, "--workers", workers],
+        [*SERVE, "--port", "0", "--backend", used_store, "--workers", workers],
         cwd=tmp_path,
         env={**os.environ, "QUOTA_ENGINE_IDENTITY_KEY": "MDEyMzQ1Njc4OWFiY2RlZg=="},
         capture_output=True,

@@ -24,7 +24,7 @@ from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
-from quota_engine.service.runner import create_server
+from quota_engine.service.server import create_server
 from tests.support.lost_tail import LostTail
 
 BACKEND = "memory://"

@@ -18,7 +18,7 @@ from typing import Final
 
 from quota_engine.domain.errors import QuotaEngineError
 from quota_engine.service.config.settings import ServiceConfig
-from quota_engine.service.runner import serve
+from quota_engine.service.server import serve
 
 _EXIT_BAD_INPUT: Final = 2
 

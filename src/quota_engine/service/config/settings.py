@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["ENVIRONMENT", "ServiceConfig", "ServiceSettings", "generated_grants", "load_config", "shown_settings"]
+__all__ = [
+    "ENVIRONMENT",
+    "SHUTDOWN_TIMEOUT_S",
+    "ServiceConfig",
+    "ServiceSettings",
+    "generated_grants",
+    "load_config",
+    "shown_settings",
+]
 
 import base64
 import dataclasses
@@ -54,6 +62,8 @@ ENVIRONMENT: Final = {
     "FORWARDED_ALLOW_IPS": "trusted_proxies",  # uvicorn's name: addresses with commas
 }
 """Environment variables, and the settings that they override."""
+SHUTDOWN_TIMEOUT_S: Final = 30
+"""Seconds in which a process that stops completes its requests, after it has drained."""
 _VARIABLES: Final = {name: variable for variable, name in ENVIRONMENT.items()}
 _KEY_VARIABLE: Final = "QUOTA_ENGINE_IDENTITY_KEY"
 _NOT_SHOWN: Final = "(not-shown)"

@@ -121,7 +121,7 @@ async def _reserve(client: Client) -> None:
 
 
 def _every_page_is_accessible(window: OperatorWindow) -> None:
-    """In the gate, axe-core checks half of the pages on a screen in Indonesian, and the others on a phone in English."""
+    """In the gate, axe-core checks half of the pages on a screen in Indonesian, and half on a phone in English."""
     for language in ("id", "en"):
         window.driver.delete_all_cookies()
         window.open(f"/operator?lang={language}")
