@@ -41,7 +41,7 @@ from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.config.settings import ServiceConfig
 from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.limits import RequestLimits
-from quota_engine.service.runner import create_server, tune_garbage_collector
+from quota_engine.service.server import create_server, tune_garbage_collector
 from quota_engine.workflows.room_config import RoomSettings
 
 OFFICE: Final = "bench"

@@ -57,7 +57,7 @@ class Served:
                         return found[1]
                 if self.lines and not self.lines[-1]:
                     raise AssertionError(f"it ended without it: {self.lines}")
-                assert self._changed.wait(30), self.lines
+                assert self._changed.wait(120), self.lines
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers."""
@@ -93,7 +93,7 @@ def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
 
 
 def wait_until_ready(service: Served) -> None:
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{service.url}/health/ready").status_code == 200:
@@ -219,7 +219,7 @@ def test_unreachable_store_exits_with_3(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def used_store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URL of an embedded store that a service has used with a key of its own."""
+    """The URL of an embedded store that a service has used, with another identity key than that of the tests."""
     folder = tmp_path_factory.mktemp("used")
     backend = f"valkey+embedded://{folder / 'store'}"
     with served(folder, "--backend", backend):
