@@ -44,15 +44,11 @@ from quota_engine.stores.redis.codecs.office import (
     OfficeDecoder,
     applicant_of_text,
     choice_of_text,
-    event_of_text,
-    penalty_of_text,
-    rules_of_text,
     text_of_applicant,
     text_of_choice,
-    text_of_event,
-    text_of_penalty,
-    text_of_rules,
 )
+from quota_engine.stores.redis.codecs.office_state import event_of_text, penalty_of_text, text_of_event, text_of_penalty
+from quota_engine.stores.redis.codecs.office_terms import rules_of_text, text_of_rules
 from quota_engine.stores.sql.entry_codec import decode, encode, open_part, seal_part
 from quota_engine.waiting_room.transcript import parse_transcript, verify
 

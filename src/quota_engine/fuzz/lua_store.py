@@ -46,7 +46,7 @@ from quota_engine.ports import (
     TrimEvents,
     View,
 )
-from quota_engine.stores.redis.codecs.office import event_of_text
+from quota_engine.stores.redis.codecs.office_state import event_of_text
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import format_of, office_script_of

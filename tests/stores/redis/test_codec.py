@@ -14,13 +14,8 @@ from quota_engine.domain.commands import DAY_MAX, Confirm, Publish, Reschedule, 
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
-from quota_engine.stores.redis.codecs.office import (
-    applicant_of_text,
-    encode,
-    penalty_of_text,
-    text_of_applicant,
-    text_of_penalty,
-)
+from quota_engine.stores.redis.codecs.office import applicant_of_text, encode, text_of_applicant
+from quota_engine.stores.redis.codecs.office_state import penalty_of_text, text_of_penalty
 from tests.stores.redis.test_differential import check_steps
 from tests.support.command_source import Step
 from tests.support.servers import Server

@@ -59,7 +59,8 @@ from quota_engine.ports import ApplyMany, ReadEvents, TrimEvents
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis import sold_out_cache
 from quota_engine.stores.redis.async_store import AsyncRedisStore
-from quota_engine.stores.redis.codecs.office import OfficeDecoder, event_of_text, names_of_event, text_of_choice
+from quota_engine.stores.redis.codecs.office import OfficeDecoder, text_of_choice
+from quota_engine.stores.redis.codecs.office_state import event_of_text, names_of_event
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.sold_out_cache import CacheLimits, SoldOutCache

@@ -38,7 +38,8 @@ from quota_engine.ports import (
     TrimEvents,
     View,
 )
-from quota_engine.stores.redis.codecs.office import encode, event_of_text, group_of_text
+from quota_engine.stores.redis.codecs.office import encode
+from quota_engine.stores.redis.codecs.office_state import event_of_text, group_of_text
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_formats import office_script_of
 from quota_engine.stores.redis.retrying_calls import Call, run_blocking

@@ -18,15 +18,16 @@ from quota_engine.domain.ledger import Day, Ledger, Quota, known_reservation
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.offers import wait_list_due_ms
-from quota_engine.stores.redis.codecs.office import (
+from quota_engine.stores.redis.codecs.office import text_of_applicant, text_of_choice
+from quota_engine.stores.redis.codecs.office_state import (
     EVENT_NUMBERS,
     choice_index,
-    text_of_applicant,
-    text_of_choice,
     text_of_event,
-    text_of_guards_of_day,
     text_of_penalty,
     text_of_record,
+)
+from quota_engine.stores.redis.codecs.office_terms import (
+    text_of_guards_of_day,
     text_of_rules,
     text_of_scope,
     text_of_sessions,

@@ -64,12 +64,9 @@ from quota_engine.domain.retention import PURGE_MAX
 from quota_engine.domain.validation import APPLICANTS_MAX
 from quota_engine.draws.ledger import OFFERED_DAYS_MAX
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
-from quota_engine.stores.redis.codecs.office import (
-    EVENT_NUMBERS,
-    LETTER_OF_VERB,
-    STATE_OF_LETTER,
-    text_of_rules,
-)
+from quota_engine.stores.redis.codecs.office import STATE_OF_LETTER
+from quota_engine.stores.redis.codecs.office_state import EVENT_NUMBERS, LETTER_OF_VERB
+from quota_engine.stores.redis.codecs.office_terms import text_of_rules
 from quota_engine.stores.redis.keys import (
     BUCKET_FENCE,
     DRAW_FENCE,

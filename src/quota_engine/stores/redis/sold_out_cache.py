@@ -41,7 +41,8 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.forks import call_in_child
-from quota_engine.stores.redis.codecs.office import applicant_of_text, names_of_event, text_of_choice
+from quota_engine.stores.redis.codecs.office import applicant_of_text, text_of_choice
+from quota_engine.stores.redis.codecs.office_state import names_of_event
 
 BOUND_MS_DEFAULT: Final = 250
 BOUND_MS_MAX: Final = 60_000

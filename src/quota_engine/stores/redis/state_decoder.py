@@ -14,16 +14,9 @@ from quota_engine.domain.events import ReservationChanged
 from quota_engine.domain.ledger import Day, Ledger
 from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Reservation
-from quota_engine.stores.redis.codecs.office import (
-    OfficeDecoder,
-    abandoned_of_text,
-    applicant_of_text,
-    choice_index,
-    event_of_text,
-    penalty_of_text,
-    rules_of_text,
-    scope_of_text,
-)
+from quota_engine.stores.redis.codecs.office import OfficeDecoder, abandoned_of_text, applicant_of_text
+from quota_engine.stores.redis.codecs.office_state import choice_index, event_of_text, penalty_of_text
+from quota_engine.stores.redis.codecs.office_terms import rules_of_text, scope_of_text
 
 HASH_INDEXES: Final = frozenset({0, 1, 2, 3, 4, 8})
 """Indexes of the replies of ``lua/office/state.lua`` that are hashes."""

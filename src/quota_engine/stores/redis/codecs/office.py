@@ -1,4 +1,7 @@
-"""The codec of offices: commands, outcomes, records and events; ``lua/office/codec.lua`` has the same layouts.
+"""The codec of offices: commands and their outcomes, questions and their answers.
+
+``office_terms`` has rules and days, and ``office_state`` the stored records and events; ``lua/office/codec.lua`` has
+the same layouts.
 
 Everything is text. Tabs separate fields, newlines separate rows, commas separate the names of a list. None of these
 characters can occur in an id, a name or a keyed hash. Keyed hashes are in base 64 instead of hex, because the store has
@@ -8,40 +11,26 @@ four copies of each.
 from __future__ import annotations
 
 __all__ = [
-    "EVENT_NUMBERS",
-    "LETTER_OF_VERB",
     "STATE_OF_LETTER",
     "OfficeDecoder",
+    "OfficeQuestion",
     "abandoned_of_text",
     "applicant_of_text",
-    "choice_index",
     "choice_of_text",
     "encode",
-    "event_of_text",
-    "group_of_text",
-    "names_of_event",
-    "penalty_of_text",
-    "scope_of_text",
     "text_of_applicant",
     "text_of_choice",
-    "text_of_event",
-    "text_of_guards_of_day",
-    "text_of_penalty",
-    "text_of_record",
-    "text_of_rules",
-    "text_of_scope",
-    "text_of_sessions",
+    "text_of_party",
 ]
 
 import re
 from binascii import a2b_base64, b2a_base64, unhexlify
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from quota_engine import typed_data
 from quota_engine.admission.guarded_command import GuardedCommand, GuardedOutcome
 from quota_engine.domain.commands import (
     DAY_MAX,
@@ -72,34 +61,21 @@ from quota_engine.domain.commands import (
     UndoAttendance,
     UndoMove,
 )
-from quota_engine.domain.consumer_groups import ConsumerGroup, Lease
-from quota_engine.domain.events import (
-    CapacitySet,
-    Cooled,
-    DayClosed,
-    DayForgotten,
-    DayOpened,
-    DayPublished,
-    Event,
-    ParkedReleased,
-    ReservationChanged,
-    RulesSet,
-    TimeCorrected,
-    UnitsReallocated,
-)
-from quota_engine.domain.lifecycle import State, Verb
-from quota_engine.domain.model import Choice, DayTerms, GuardScope, IdentityLimit, Reservation, Rules, SessionTerms
+from quota_engine.domain.lifecycle import State
+from quota_engine.domain.model import Choice, Reservation
 from quota_engine.domain.outcomes import AbandonedHolds, DayView, Outcome, QuotaView, Status, WaitListPosition
-from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
 from quota_engine.domain.validation import is_name
 from quota_engine.ports import Lookup, ReadAbandonedHolds, ReadWaitListPosition, View
 from quota_engine.stores.redis.codecs.buckets import text_of_guards
+from quota_engine.stores.redis.codecs.office_terms import (
+    sessions_of_text,
+    text_of_new_day,
+    text_of_renames,
+    text_of_rules,
+)
 
 OfficeQuestion = Lookup | View | ReadWaitListPosition | ReadAbandonedHolds
 """A question about an office that takes one line."""
-
-EVENT_NUMBERS: Final = 2**31
-"""Above every number of one day's wait list, whose order in the store is day * EVENT_NUMBERS + number."""
 
 STATE_OF_LETTER: Final = {
     "W": State.WAITING,
@@ -115,42 +91,6 @@ STATE_OF_LETTER: Final = {
 _STATUS: Final = {str(status): status for status in Status}
 _HELD: Final = Status.HELD
 _STATE_HELD: Final = State.HELD
-VERB_OF_LETTER: Final = {
-    "R": Verb.RESERVE,
-    "W": Verb.WAIT,
-    "O": Verb.OFFER,
-    "K": Verb.DECLINE,
-    "C": Verb.CONFIRM,
-    "Q": Verb.REACQUIRE,
-    "D": Verb.EXTEND,
-    "P": Verb.REMOVE_APPLICANT,
-    "S": Verb.REPLACE_APPLICANT,
-    "L": Verb.RELEASE,
-    "E": Verb.EXPIRE,
-    "X": Verb.CANCEL,
-    "M": Verb.RESCHEDULE,
-    "A": Verb.CHECK_IN,
-    "N": Verb.MARK_NO_SHOW,
-    "V": Verb.UNDO_ATTENDANCE,
-    "Y": Verb.STAY,
-    "I": Verb.MOVE_IN,
-    "J": Verb.MOVE_IN_CONFIRMED,
-    "U": Verb.MOVE_OUT,
-    "B": Verb.UNDO_MOVE,
-}
-_LETTER_OF_STATE: Final = {state: letter for letter, state in STATE_OF_LETTER.items()}
-LETTER_OF_VERB: Final = {verb: letter for letter, verb in VERB_OF_LETTER.items()}
-_NAME_OF_EVENT: Final[dict[type, str]] = {
-    CapacitySet: "capacity_set",
-    DayClosed: "day_closed",
-    DayOpened: "day_opened",
-    DayForgotten: "day_forgotten",
-    UnitsReallocated: "units_reallocated",
-    Cooled: "cooled",
-    ParkedReleased: "parked_released",
-    TimeCorrected: "time_corrected",
-}
-_TERMS_DECODER: Final = typed_data.json_decoder(DayTerms)
 
 
 # --- Applicants ----------------------------------------------------------------------------------------------------
@@ -180,7 +120,8 @@ def applicant_of_text(text: str) -> str:
     return text[1:] if len(text) == _SHORT_LENGTH + 1 and text[0] == "." else text
 
 
-def _text_of_party(applicants: tuple[str, ...]) -> str:
+def text_of_party(applicants: tuple[str, ...]) -> str:
+    """Return the applicants of a party as text, separated by commas."""
     return text_of_applicant(applicants[0]) if len(applicants) == 1 else ",".join(map(text_of_applicant, applicants))
 
 
@@ -198,127 +139,6 @@ def choice_of_text(text: str) -> Choice:
     service, service_unit, session, channel, group, options = text.split("\t")
     split = tuple(tuple(option.split(",")) for option in options.split("|"))
     return Choice(service, service_unit, session, channel, group, split)
-
-
-def text_of_rules(rules: Rules) -> str:
-    """Return rules as text, in the order of ``RULES`` in ``lua/office/codec.lua``."""
-    limits = ",".join(f"{limit.places_max}:{limit.span_days}" for limit in rules.identity_limits)
-    numbers = (
-        rules.hold_ttl_ms,
-        rules.offer_ttl_ms,
-        rules.extensions_max,
-        rules.extension_ms,
-        rules.party_max,
-        rules.no_show_block_ms,
-        rules.cancellations_max,
-        rules.cancellations_window_ms,
-        rules.cancellations_block_ms,
-        rules.abandoned_holds_max,
-        rules.abandoned_holds_window_ms,
-        rules.abandoned_holds_block_ms,
-        rules.reschedules_max,
-        rules.reschedule_before_ms,
-        rules.wait_list_max,
-        rules.declines_max,
-        rules.decline_pause_ms,
-        rules.undo_window_ms,
-    )
-    return "\t".join((*map(str, numbers), limits, rules.jitter_seed))
-
-
-def rules_of_text(text: str) -> Rules:
-    """Return rules from their text."""
-    *numbers, limits, seed = text.split("\t")
-    (
-        hold,
-        offer,
-        extensions,
-        extension,
-        party,
-        no_show,
-        cancellations,
-        window,
-        block,
-        *abandoned,
-        moves,
-        before,
-        waiting,
-        declines,
-        pause,
-        undo,
-    ) = map(int, numbers)
-    pairs = (limit.split(":") for limit in limits.split(",") if limit)
-    return Rules(
-        hold_ttl_ms=hold,
-        offer_ttl_ms=offer,
-        extensions_max=extensions,
-        extension_ms=extension,
-        party_max=party,
-        identity_limits=tuple(IdentityLimit(int(places), int(span)) for places, span in pairs),
-        no_show_block_ms=no_show,
-        cancellations_max=cancellations,
-        cancellations_window_ms=window,
-        cancellations_block_ms=block,
-        abandoned_holds_max=abandoned[0],
-        abandoned_holds_window_ms=abandoned[1],
-        abandoned_holds_block_ms=abandoned[2],
-        reschedules_max=moves,
-        reschedule_before_ms=before,
-        wait_list_max=waiting,
-        declines_max=declines,
-        decline_pause_ms=pause,
-        undo_window_ms=undo,
-        jitter_seed=seed,
-    )
-
-
-def text_of_sessions(sessions: tuple[SessionTerms, ...]) -> str:
-    """Return sessions as text: ``name:ends_at_ms:book_until_ms`` each, separated by commas."""
-    return ",".join(f"{one.name}:{one.ends_at_ms}:{one.book_until_ms}" for one in sessions)
-
-
-def _sessions_of_text(text: str) -> tuple[SessionTerms, ...]:
-    fields = (one.split(":") for one in text.split(",") if one)
-    return tuple(SessionTerms(name, int(ends), int(until)) for name, ends, until in fields)
-
-
-def text_of_scope(scope: GuardScope | None) -> str:
-    """Return the scope of a guard as text; ``""`` for other quotas."""
-    return "" if scope is None else f"{scope.service}/{scope.service_unit}/{scope.session}"
-
-
-def scope_of_text(text: str) -> GuardScope | None:
-    """Return the scope of a guard from its text, or ``None``."""
-    return GuardScope(*text.split("/")) if text else None
-
-
-def text_of_guards_of_day(scopes: Mapping[str, GuardScope | None]) -> str:
-    """Return the guards among some quotas as text: ``name/scope`` each, separated by commas."""
-    return ",".join(f"{name}/{text_of_scope(scope)}" for name, scope in scopes.items() if scope is not None)
-
-
-def _text_of_renames(terms: DayTerms) -> str:
-    return ",".join(f"{quota.renamed_from}:{quota.name}" for quota in terms.quotas if quota.renamed_from)
-
-
-def _text_of_new_day(terms: DayTerms) -> str:
-    """Return a new day as text, with its tabs and newlines replaced so that it is one field of a line."""
-    rows = [
-        f"0\t0\t0\t0\t0\t1\t0\t{terms.opens_at_ms}\t{terms.starts_at_ms}\t{terms.ends_at_ms}\t{terms.forget_at_ms}"
-        f"\t{text_of_sessions(terms.sessions)}\t{text_of_guards_of_day({one.name: one.guard for one in terms.quotas})}",
-        "",
-    ]
-    for quota in terms.quotas:
-        rule = quota.re_release
-        reallocate_to, reallocate_at_ms = (
-            ("", 0) if quota.reallocation is None else (quota.reallocation.to, quota.reallocation.at_ms)
-        )
-        rows.append(
-            f"{quota.name}\t{quota.capacity}\t{quota.capacity}\t0\t0\t0\t0\t0"
-            f"\t{rule.rule}\t{rule.cooling_ms}\t{rule.jitter_ms}\t{reallocate_to}\t{reallocate_at_ms}\t{rule.blocks_ms}"
-            f"\t{text_of_scope(quota.guard)}"
-        )
-    return "\n".join(rows).replace("\t", "\x01").replace("\n", "\x02")
 
 
 def _step(verb: str) -> Callable[[Any], str]:
@@ -353,7 +173,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Stay: _step("stay"),
     PrepareMove: _step("prepare_move"),
     MoveIn: lambda one: (
-        f"move_in\t{one.id}\t{one.day}\t{_text_of_party(one.applicants)}\t{one.deadline_at_ms}\t{one.moves}"
+        f"move_in\t{one.id}\t{one.day}\t{text_of_party(one.applicants)}\t{one.deadline_at_ms}\t{one.moves}"
         f"\t{one.valid_until_ms}\t{one.forced_moves}\t{one.extensions}\t{text_of_choice(one.choice)}"
     ),
     MoveOut: _step("move_out"),
@@ -365,7 +185,7 @@ _ENCODE: Final[dict[type, Callable[[Any], str]]] = {
     Expire: lambda one: f"expire\t{one.day}\t{one.limit}",
     SetRules: lambda one: f"set_rules\t{text_of_rules(one.rules)}",
     Publish: lambda one: (
-        f"publish\t{one.day}\t{_text_of_new_day(one.terms)}\t{_text_of_renames(one.terms)}"
+        f"publish\t{one.day}\t{text_of_new_day(one.terms)}\t{text_of_renames(one.terms)}"
         f"\t{msgspec.json.encode(one.terms).decode()}"
     ),
     SetCapacity: lambda one: f"set_capacity\t{one.day}\t{one.quota}\t{one.capacity}\t{one.expected_revision}",
@@ -427,7 +247,7 @@ def encode(command: Command | GuardedCommand | OfficeQuestion) -> str:
         command.check()  # a reserve does not check itself when it is made, and must not fail the batch of other callers
         until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
         return (
-            f"{until}\t{command.id}\t{command.day}\t{_text_of_party(command.applicants)}\t{command.join_wait_list:d}"
+            f"{until}\t{command.id}\t{command.day}\t{text_of_party(command.applicants)}\t{command.join_wait_list:d}"
             f"\t{command.hold_ttl_ms}\t{_kept_text_of_choice(command.choice)}"
         )
     return _ENCODE[type(command)](command)
@@ -582,7 +402,7 @@ class OfficeDecoder:
             int(waiting),
             quotas,
             int(revision),
-            _sessions_of_text(sessions),
+            sessions_of_text(sessions),
         )
 
 
@@ -591,130 +411,6 @@ def _announced(outcome: Outcome, numbers: list[str]) -> Outcome:
     return replace(outcome, abandoned_holds_left=left, blocked_until_ms=blocked_until_ms)
 
 
-def text_of_penalty(penalty: PenaltyRecord) -> str:
-    """Return a penalty record as text; ``lua/office/penalties.lua`` describes it."""
-    ends = ",".join(map(str, penalty.abandoned_at_ms))
-    text = ",".join(map(str, (penalty.blocked_until_ms, *penalty.cancelled_at_ms))) + (f";{ends}" if ends else "")
-    if not penalty.no_show_blocks:
-        return text
-    blocks = (f"{one.reservation_id},{one.undo_until_ms},{one.until_ms}" for one in penalty.no_show_blocks)
-    return f"{text}{'' if ends else ';'};{penalty.other_block_until_ms},{','.join(blocks)}"
-
-
-def penalty_of_text(text: str) -> PenaltyRecord:
-    """Return a penalty record from its text."""
-    first, ends, undoable, *_ = (*text.split(";"), "", "")
-    blocked_until_ms, *cancelled_at_ms = map(int, first.split(","))
-    abandoned_at_ms = tuple(map(int, ends.split(","))) if ends else ()
-    other_until_ms, *rest = undoable.split(",")
-    if not rest:
-        return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms)
-    triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
-    blocks = tuple(NoShowBlock(key, int(undo_until), int(until)) for key, undo_until, until in triples)
-    return PenaltyRecord(tuple(cancelled_at_ms), blocked_until_ms, abandoned_at_ms, blocks, int(other_until_ms))
-
-
 def abandoned_of_text(text: str) -> AbandonedHolds:
     """Return the counts of abandoned holds from their text."""
     return AbandonedHolds(*map(int, text.split(",")))
-
-
-def choice_index(fields: list[str]) -> str:
-    """Return the index of a reservation's choice from its stored fields."""
-    return fields[4].rstrip("abcdefghijklmnop")
-
-
-def event_of_text(text: str, decoder: OfficeDecoder, choices: dict[str, str]) -> Event:
-    """Return an event from its text. ``choices`` has the texts of choices by index."""
-    kind, *fields = text.split("\t")
-    if kind[0].isupper():
-        reservation_id, *stored = fields
-        record = decoder.record(reservation_id, stored, decoder.choice(choices[choice_index(stored)]))
-        at_ms = record.created_at_ms + (int(kind[1:], 36) if len(kind) > 1 else 0)
-        return ReservationChanged(at_ms, VERB_OF_LETTER[kind[0]], record)
-    at_ms, fields = int(fields[0]), fields[1:]
-    if kind == "rules_set":
-        return RulesSet(at_ms, rules_of_text("\t".join(fields)))
-    if kind == "day_published":
-        return DayPublished(at_ms, int(fields[0]), _TERMS_DECODER.decode(fields[1]))
-    return _EVENT[kind](at_ms, fields)
-
-
-def names_of_event(text: str) -> tuple[str, ...]:
-    """Return the id and the applicants of a reservation's event; nothing for any other event."""
-    fields = text.split("\t")
-    return (fields[1], *map(applicant_of_text, fields[7].split(","))) if fields[0][0].isupper() else ()
-
-
-def _short(number: int) -> str:
-    """Return a number in base 36. ``int(text, 36)`` is the inverse."""
-    digits = ""
-    while True:
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-        if not number:
-            return digits
-
-
-def text_of_record(record: Reservation, choice_index: str) -> str:
-    """Return a reservation as text; ``lua/office/codec.lua`` describes it."""
-    option = chr(ord("a") + record.choice.options.index(record.quotas)) if record.quotas else ""
-    undo = f".{_short(record.undo_until_ms - record.created_at_ms)}" if record.undo_until_ms else ""
-    fields = [
-        f"{_LETTER_OF_STATE[record.state]}{record.version}{undo}",
-        str(record.day),
-        _short(record.created_at_ms),
-        _short(record.deadline_at_ms - record.created_at_ms) if record.deadline_at_ms else "",
-        f"{choice_index}{option}",
-        _text_of_party(record.applicants),
-    ]
-    numbers = (
-        record.queue_number,
-        record.moves,
-        record.forced_moves,
-        record.extensions,
-        record.wait_list_number,
-        record.declines,
-        record.paused_until_ms,
-    )
-    more = [*map(str, numbers), _text_of_party(record.former_applicants), ",".join(map(str, record.queue_offsets))]
-    while more and more[-1] == ("0" if len(more) <= len(numbers) else ""):
-        more.pop()
-    return "\t".join((*fields, *more))
-
-
-def text_of_event(event: Event, index_of: Callable[[Choice, int], str]) -> str:
-    """Return an event as text. ``index_of`` returns the index of a choice, for a record on a day."""
-    if isinstance(event, ReservationChanged):
-        record = event.reservation
-        later_ms = event.at_ms - record.created_at_ms
-        kind = LETTER_OF_VERB[event.verb] + (_short(later_ms) if later_ms else "")
-        return f"{kind}\t{record.id}\t{text_of_record(record, index_of(record.choice, record.day))}"
-    if isinstance(event, RulesSet):
-        return f"rules_set\t{event.at_ms}\t{text_of_rules(event.rules)}"
-    if isinstance(event, DayPublished):
-        return f"day_published\t{event.at_ms}\t{event.day}\t{msgspec.json.encode(event.terms).decode()}"
-    values = (getattr(event, name) for name in event.__struct_fields__)
-    texts = (f"{value:d}" if isinstance(value, bool) else str(value) for value in values)
-    return "\t".join([_NAME_OF_EVENT[type(event)], *texts])
-
-
-def group_of_text(text: str) -> ConsumerGroup:
-    """Return a consumer group from its text: the highest delivered number, and a row for each lease."""
-    delivered, *rows = text.split("\n")
-    leases = [row.split("\t") for row in rows]
-    return ConsumerGroup(
-        int(delivered), tuple(Lease(int(first), int(last), name, int(since)) for first, last, name, since in leases)
-    )
-
-
-_EVENT: Final[dict[str, Callable[[int, list[str]], Event]]] = {
-    "capacity_set": lambda at, f: CapacitySet(at, int(f[0]), f[1], int(f[2])),
-    "day_closed": lambda at, f: DayClosed(at, int(f[0])),
-    "day_opened": lambda at, f: DayOpened(at, int(f[0])),
-    "day_forgotten": lambda at, f: DayForgotten(at, int(f[0])),
-    "units_reallocated": lambda at, f: UnitsReallocated(at, int(f[0]), f[1], f[2], int(f[3]), f[4] == "1"),
-    "cooled": lambda at, f: Cooled(at, int(f[0]), f[1], int(f[2]), int(f[3])),
-    "parked_released": lambda at, f: ParkedReleased(at, int(f[0]), f[1], int(f[2])),
-    "time_corrected": lambda at, f: TimeCorrected(at, int(f[0])),
-}

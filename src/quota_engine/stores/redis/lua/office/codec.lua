@@ -1,6 +1,6 @@
 -- codec: how records, days, rules and events are stored. Numbers are integers below 2^53.
 --
--- codecs/office.py writes and reads the same layouts, and the differential tests compare the two. The loader defines
+-- codecs/office_state.py and office_terms.py have the same layouts, and the differential tests compare. The loader defines
 -- STATE_OF_LETTER and LETTER_OF_VERB from its tables.
 --
 -- An office has up to a million records and events, so their texts are short. A state or a verb is a letter, times are in
