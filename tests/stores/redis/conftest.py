@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.servers import HOST, Cluster, Sentinels, Server, redis_server_binary_or_skip, valkey_server_binary
+from tests.support.sold_out import Scene
 
 
 @pytest.fixture(scope="session")
@@ -104,3 +105,19 @@ def cluster_url(cluster: Cluster) -> str:
 def binary(request: pytest.FixtureRequest) -> Path:
     """The program of each kind of server, for tests that start their own."""
     return valkey_server_binary() if request.param == "valkey" else redis_server_binary_or_skip()
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A store with a sold-out cache, on each kind of server."""
+    it = Scene(request.getfixturevalue(f"{request.param}_server"))
+    yield it
+    for backend in it.opened:
+        backend.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A Valkey of the test's own, to be stopped."""
+    with Server(valkey_server_binary(), appendfsync="always") as server:
+        yield server
