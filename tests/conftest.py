@@ -24,6 +24,7 @@ from tests.support.left_out import (  # noqa: F401 - hooks
     pytest_terminal_summary,
     pytest_testnodedown,
 )
+from tests.support.server_folders import pytest_configure  # noqa: F401 - a hook
 
 if TYPE_CHECKING:
     from tests.support.postgresql_servers import PostgresqlServer
@@ -84,8 +85,12 @@ _POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_p
 
 _FURTHER_TOPOLOGIES = ("on_redis", "on_valkey_cluster", "on_redis_sentinels")
 """In the gate, each scenario runs on one Valkey and on one of these, which a hash of its name chooses."""
-_FURTHER_SEEDS_FROM = 2
-"""In the gate, further topologies and batched calls take the seeds below this one of the conformance suite."""
+_FURTHER_SEEDS = len(_FURTHER_TOPOLOGIES)
+"""In the gate, each further topology takes one seed of a random test of the conformance suite."""
+_BATCHED_SEEDS = 2
+"""In the gate, batched calls take the seeds below this one."""
+_LONG_TESTS = frozenset({"test_guarded_commands", "test_token_buckets"})
+"""Random tests of the conformance suite with one seed, which take a second. They are treated like a scenario."""
 
 
 _KILLS_ON_EACH_SERVER = frozenset({("redis", "test_kills.py"), ("redis", "test_multi_office.py")})
@@ -95,26 +100,34 @@ _KILLS_ON_EACH_SERVER = frozenset({("redis", "test_kills.py"), ("redis", "test_m
 def _is_for_thorough_runs(item: pytest.Item) -> bool:
     """Return True if the gate leaves this test to ``make test-thorough``.
 
-    In the gate, each seed and each scenario runs on one form of a SQL store; both forms run the memory store's
-    scenarios. Even seeds are for the synchronous form.
+    In the gate, each seed and each scenario runs on one form of a SQL store. Each scenario runs on one form of the
+    store of a Valkey. Both forms of the memory store run all. Even seeds are for the synchronous form.
     """
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     store, seed, scenario = (parameters.get(name) for name in ("quota_engine_backend", "seed", "scenario"))
-    suite = getattr(getattr(item, "function", None), "__module__", "")
-    if PROFILE == "gate" and item.path.parts[-2:] in _KILLS_ON_EACH_SERVER:
+    function = getattr(item, "function", None)
+    folder, file = item.path.parts[-2:]
+    if PROFILE == "gate" and (folder, file) in _KILLS_ON_EACH_SERVER:
         return "redis" in parameters.values()
-    if PROFILE != "gate" or not suite.startswith("quota_engine.conformance."):
+    if PROFILE != "gate" or not getattr(function, "__module__", "").startswith("quota_engine.conformance."):
         return False
-    name_hash = 0 if scenario is None else zlib.crc32(scenario.name.encode())
-    if scenario is not None and store in _FURTHER_TOPOLOGIES:
-        return name_hash % len(_FURTHER_TOPOLOGIES) != _FURTHER_TOPOLOGIES.index(store)
-    if scenario is not None and "sql" in item.path.parts:
+    name = getattr(function, "__name__", "") if scenario is None else scenario.name
+    name_hash = zlib.crc32(name.encode())
+    if store in _FURTHER_TOPOLOGIES:
+        if scenario is None and seed is None and name not in _LONG_TESTS:
+            return False
+        number = name_hash if seed is None else seed
+        return number % _FURTHER_SEEDS != _FURTHER_TOPOLOGIES.index(store) or (seed or 0) >= _FURTHER_SEEDS
+    if folder == "redis" and scenario is not None:
+        # Not the hash's last bits, which choose the further topology.
+        return bool((name_hash >> 8) % 2) != (file == "test_batching.py")
+    if "sql" in item.path.parts and scenario is not None:
         seed = name_hash
     if not isinstance(seed, int):
         return False
     if store in ("sync", "async"):
         return bool((store == "async") != bool(seed % 2))
-    return bool((store in _FURTHER_TOPOLOGIES or item.path.name == "test_batching.py") and seed >= _FURTHER_SEEDS_FROM)
+    return bool(file == "test_batching.py" and seed >= _BATCHED_SEEDS)
 
 
 _SUITES_WITH_FILES = frozenset(

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from quota_engine.stores import embedded
+from tests.support.server_folders import make_directory
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 60.0
@@ -42,6 +42,9 @@ START_ATTEMPTS = 8
 LOG_TAIL_LINES = 15
 SLOTS = 16384
 MONITORED = "mymaster"
+SENTINEL_PERIODS = (("publish-period", 2000), ("info-period", 10_000), ("tilt-trigger", 20_000))
+SENTINEL_SHORT_PERIODS = (("publish-period", 200), ("info-period", 1000), ("tilt-trigger", 20_000))
+"""Periods of a Sentinel in ms. It stops its work for 30 s if the machine delays it for longer than its tilt-trigger."""
 
 
 def valkey_server_binary() -> Path:
@@ -225,7 +228,7 @@ class Server(ServerContext):
         """
         self.binary = binary
         # Not the test's own directory: its path may be too long for a socket.
-        self.directory = Path(tempfile.mkdtemp(prefix="servers-"))
+        self.directory = make_directory("servers-")
         self.socket_path = self.directory / "socket"
         self.port = 0
         self._cluster = cluster
@@ -248,6 +251,8 @@ class Server(ServerContext):
                 *([("enable-debug-command", "local")] if debug else []),
                 # A replica that has just come is served at once, not after five seconds.
                 ("repl-diskless-sync-delay", "0"),
+                # Valkey looks once a second for a copy that has arrived as a file.
+                ("repl-diskless-load", "swapdb"),
             ]
         if requirepass:
             self._settings.append(("requirepass", requirepass))
@@ -548,6 +553,8 @@ class Cluster(Group):
         settings = [
             *options.pop("settings", ()),
             ("cluster-node-timeout", "1000"),
+            # Members without work take half the processor time that they take with 10. A lost member is found as fast.
+            ("hz", "3"),
             ("cluster-allow-replica-migration", "no"),
         ]
         number = primaries * (1 + replicas_each)
@@ -621,6 +628,13 @@ class Cluster(Group):
             if first <= slot <= last:
                 return next(member for member in self.members if member.port == port)
         raise LookupError(f"nobody serves slot {slot}")
+
+    def slots_of(self, member: Server) -> list[int]:
+        """The slots that a member serves, as the first running member sees it."""
+        ranges = self._running().ask("CLUSTER", "SLOTS")
+        return [
+            slot for first, last, (_, port, *_), *_ in ranges if port == member.port for slot in range(first, last + 1)
+        ]
 
     def replica_of(self, member: Server) -> Server:
         """One replica of a primary."""
@@ -711,7 +725,9 @@ class Sentinels(Group):
             self.sentinels.append(Server(self._binary, sentinel=True, settings=settings))
             self.members = [*self.data.members, *self.sentinels]
             self.sentinels[-1].start()
+        self.set_periods(SENTINEL_SHORT_PERIODS)
         until(self._all_know_all, "Sentinels that know each other")
+        self.set_periods(SENTINEL_PERIODS)
 
     def close(self) -> None:
         """See :meth:`Group.close`."""
@@ -719,6 +735,16 @@ class Sentinels(Group):
             for one in client.sentinels:
                 one.close()
         super().close()
+
+    def set_periods(self, periods: Iterable[tuple[str, int]]) -> None:
+        """Set how often the Sentinels publish themselves, and ask servers for their state, which takes processor time.
+
+        With the short periods they know each other in half a second, and not in three. After a failover they make the
+        old primary a replica in a second, and not in ten.
+        """
+        for sentinel in self.sentinels:
+            if sentinel.is_running:
+                sentinel.ask("SENTINEL", "DEBUG", *(word for pair in periods for word in pair))
 
     @property
     def url(self) -> str:

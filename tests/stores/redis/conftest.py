@@ -1,4 +1,7 @@
-"""Servers for the tests in this folder: one of each kind a worker, and emptied for each test."""
+"""Servers for the tests in this folder: one of each kind a worker, and emptied for each test.
+
+They end with the last test of the folder: idle clusters and Sentinels take a twentieth of a processor.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.servers import HOST, Cluster, Sentinels, Server, redis_server_binary_or_skip, valkey_server_binary
+from tests.support.servers import (
+    HOST,
+    SENTINEL_PERIODS,
+    SENTINEL_SHORT_PERIODS,
+    Cluster,
+    Sentinels,
+    Server,
+    redis_server_binary_or_skip,
+    valkey_server_binary,
+)
 from tests.support.sold_out import Scene
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey_process() -> Iterator[Server]:
-    """A Valkey that lasts for all tests of this worker."""
+    """A Valkey that lasts for all tests of this folder in this worker."""
     with Server(valkey_server_binary()) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def redis_process() -> Iterator[Server]:
-    """A Redis that lasts for all tests of this worker."""
+    """A Redis that lasts for all tests of this folder in this worker."""
     with Server(redis_server_binary_or_skip()) as server:
         yield server
 
@@ -45,28 +57,28 @@ def redis_server(redis_process: Server) -> Server:
     return emptied(redis_process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey_cluster() -> Iterator[Cluster]:
-    """A cluster that lasts for all tests of this worker: three primaries, each with a replica."""
+    """A cluster that lasts for all tests of this folder in this worker: three primaries, each with a replica."""
     with Cluster(valkey_server_binary(), replicas_each=1) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def redis_cluster() -> Iterator[Cluster]:
     """The same of Redis."""
     with Cluster(redis_server_binary_or_skip(), replicas_each=1) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def valkey_sentinels() -> Iterator[Sentinels]:
-    """A primary, its replica and three Sentinels, which last for all tests of this worker."""
+    """A primary, its replica and three Sentinels, which last for all tests of this folder in this worker."""
     with Sentinels(valkey_server_binary()) as group:
         yield group
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def redis_sentinels() -> Iterator[Sentinels]:
     """The same of Redis."""
     with Sentinels(redis_server_binary_or_skip()) as group:
@@ -82,11 +94,13 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 
 
 @pytest.fixture(params=["valkey", "redis"])
-def sentinels(request: pytest.FixtureRequest) -> Sentinels:
-    """An empty primary behind Sentinels."""
+def sentinels(request: pytest.FixtureRequest) -> Iterator[Sentinels]:
+    """An empty primary behind Sentinels that notice changes fast."""
     group: Sentinels = request.getfixturevalue(f"{request.param}_sentinels")
+    group.set_periods(SENTINEL_SHORT_PERIODS)
     empty_members(group.data.members)
-    return group
+    yield group
+    group.set_periods(SENTINEL_PERIODS)
 
 
 def empty_members(members: list[Server]) -> None:

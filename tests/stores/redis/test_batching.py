@@ -736,14 +736,12 @@ def test_only_the_sender_is_interrupted(opened: Opened, monkeypatch: pytest.Monk
 
 def test_uncopyable_error_leaves_no_thread_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every caller of the batch gets an error, even if the error cannot be copied."""
-    monkeypatch.setattr(f"{__name__}.WAIT_S", 0.3)
     _, _, all_ended = interrupted(opened, Odd("a", "b"), monkeypatch)
     assert all_ended
 
 
 def test_interrupted_next_sender_leaves_no_thread_waiting(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next sender may be interrupted before it sends. Another thread sends the batch instead."""
-    monkeypatch.setattr(f"{__name__}.WAIT_S", 1.0)
     backend = opened.sync(ONE_BY_ONE)
     opened.server.pause()
     first = calling(backend, reserve("first", ONLINE))
@@ -786,7 +784,7 @@ async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, mon
 
     monkeypatch.setattr(backend._executor, "run", fail)
     calls = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(3)]
-    done, _ = await asyncio.wait(calls, timeout=0.3)
+    done, _ = await asyncio.wait(calls, timeout=WAIT_S)
     for call in calls:
         call.cancel()
     for task in list(backend._tasks):

@@ -9,16 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol
 
 import pytest
 
@@ -41,12 +38,12 @@ from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, Audit, Describe, Store, View
 from quota_engine.stores.embedded import open_embedded
 from quota_engine.stores.redis.factory import open_store
-from tests.support.paths import ROOT
+from tests.support.forked_clients import ForkedClients, run_forked_clients, wait_for_start
 from tests.support.servers import Server, until
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
 
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 PROCESSES: Final = 6
 THREADS_EACH: Final = 4
 APPLICANTS: Final = 600
@@ -99,14 +96,13 @@ CROWDS: Final[dict[str, Callable[[Store, Book, int, int], None]]] = {"once": boo
 
 
 def run_client(url: str, path: str, number: str, crowd: str) -> None:
-    """A process of a crowd: some threads on one store. It starts when its standard input receives a line."""
+    """A process of a crowd: some threads on one store, which start when all processes are ready."""
     backend, book = open_store(url, ManualClock(OPENS_AT_MS)), Book(Path(path))
     work = CROWDS[crowd]
     threads = [
         threading.Thread(target=work, args=(backend, book, int(number), thread)) for thread in range(THREADS_EACH)
     ]
-    print("here", flush=True)  # noqa: T201 - to the process that started it
-    sys.stdin.readline()
+    wait_for_start()
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -114,53 +110,13 @@ def run_client(url: str, path: str, number: str, crowd: str) -> None:
     backend.close()
 
 
-class Crowd:
-    """Run client processes, and end them with the ``with`` block in any case."""
+class Crowd(ForkedClients):
+    """Client processes, each with a book."""
 
     def __init__(self, url: str, directory: Path, crowd: str, processes: int = PROCESSES) -> None:
         self.books = [directory / f"book{number}" for number in range(processes)]
-        self.processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", __spec__.name, url, str(book), str(number), crowd],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for number, book in enumerate(self.books)
-        ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def start(self) -> None:
-        """Let them all go at once, when all are there."""
-        for process in self.processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "here\n", process.communicate()[1]
-        for process in self.processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-
-    def finish(self) -> None:
-        """Wait until all have ended by themselves, without an error."""
-        for process in self.processes:
-            _, errors = process.communicate(timeout=WAIT_S)
-            assert (process.returncode, errors) == (0, "")
-
-    def kill(self) -> None:
-        """SIGKILL for all."""
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.communicate()
+        clients = [(url, str(book), str(number), crowd) for number, book in enumerate(self.books)]
+        super().__init__(__spec__.name, clients)
 
 
 @pytest.fixture
@@ -185,7 +141,7 @@ def test_six_processes_sell_each_place_once(binary: Path, directory: Path) -> No
     with Server(binary) as server, Crowd(server.url, directory, "once") as crowd:
         backend = set_up(server.url, PLACES)
         crowd.start()
-        crowd.finish()
+        crowd.finish(WAIT_S)
         state = backend.execute(Describe(OFFICE))
         taken = {key: one for key, one in state["reservations"].items() if one["state"] in ("HELD", "CONFIRMED")}
         assert len(taken) == len(state["reservations"]) == PLACES
@@ -374,7 +330,8 @@ def test_killed_embedded_server_is_survived(directory: Path) -> None:
     """SIGKILL three times in mid-load; it is started again, calls find it, and nothing is lost or done twice."""
     embedded = Embedded(directory)
     try:
-        backend = set_up(embedded.url, 1_000_000)
+        # A busy machine starts it in seconds.
+        backend = set_up(f"{embedded.url}&attempts_max=1000&call_timeout_ms=60000", 1_000_000)
         threads = load(backend, "k", places_max=150)
         for kill in range(1, 4):
             until(lambda kill=kill: sum(len(one.acknowledged) for one in threads) >= 400 * kill, "a load")  # type: ignore[misc]
@@ -473,4 +430,4 @@ def test_purge_interrupted_by_a_restart_leaves_no_claim(binary: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_client(*sys.argv[1:])
+    run_forked_clients(run_client)

@@ -43,6 +43,12 @@ VALID_MS = 150
 """The time that an attempt has. Short, because each late copy costs a wait of this length."""
 
 
+TIME_MS = 600
+"""The time of a call that ends. A machine may stop this process for most of it before the call is sent."""
+SOCKET_MS = 3000
+"""The time-out of a connection, which ends a call that does not end by itself."""
+
+
 class World:
     """An office, a client whose requests may be held by a proxy, and another client without a proxy.
 
@@ -58,7 +64,7 @@ class World:
         self.direct: RedisStore = open_store(server.url, self.clock)
         rules = published(identity_limits=(), reschedules_max=9)
         self.direct.execute(ApplyMany(OFFICE, (*rules, SetCapacity(DAY, "online", 1))))
-        url = f"{proxy.url}?attempt_valid_ms={VALID_MS}&timeout_ms=1500"
+        url = f"{proxy.url}?attempt_valid_ms={VALID_MS}&timeout_ms={SOCKET_MS}"
         self._runner = asyncio.Runner() if kind == "async" else None
         self._store: Any = (
             self._wait(open_async_store(url, self.clock)) if self._runner else open_store(url, self.clock)
@@ -238,7 +244,9 @@ def test_callers_of_an_interrupted_sender_wait(server: Server, monkeypatch: pyte
         attempt.requests(end)
         raise Interrupt
 
-    with closing(open_store(f"{server.url}?attempt_valid_ms=400", ManualClock(OPENS_AT_MS))) as store:
+    with closing(
+        open_store(f"{server.url}?attempt_valid_ms=60000&timeout_ms=60000", ManualClock(OPENS_AT_MS))
+    ) as store:
         store.execute(ApplyMany(OFFICE, published()))
         handle = store._executor.handle(OFFICE)
         key = handle, handle.format.script_of(Release("x"))
@@ -249,7 +257,7 @@ def test_callers_of_an_interrupted_sender_wait(server: Server, monkeypatch: pyte
         assert isinstance(sender.error, Interrupt)
         assert isinstance(other.error, OutcomeUnknown)
         assert sender.settles_at_ms == 0
-        assert 300 < other.settles_at_ms - monotonic_ms() <= 450
+        assert 30_000 < other.settles_at_ms - monotonic_ms() <= 60_050
 
 
 class TestEnd:
@@ -262,8 +270,8 @@ class TestEnd:
         world.proxy.holds = 1
         began_ms = monotonic_ms()
         with pytest.raises(OutcomeUnknown):
-            world.apply(SetCapacity(DAY, "online", 40), timeout_ms=300)
-        assert 250 <= monotonic_ms() - began_ms < 1000
+            world.apply(SetCapacity(DAY, "online", 40), timeout_ms=TIME_MS)
+        assert TIME_MS - 50 <= monotonic_ms() - began_ms < SOCKET_MS
         world.deliver_late()
         assert world.capacity() == 1
 
@@ -272,10 +280,15 @@ class TestEnd:
         world.apply(Release("nobody"))
         before = world.proxy.scripts_seen
         world.proxy.holds = 1
-        with pytest.raises(OutcomeUnknown):
-            world.apply(SetCapacity(DAY, "online", 40), timeout_ms=200)
+        for _ in range(50):
+            try:
+                world.apply(SetCapacity(DAY, "online", 40), timeout_ms=VALID_MS + 50)
+            except OutcomeUnknown:
+                break
+            except BackendUnavailable:  # the machine stopped this process until it was too late to send it
+                assert world.proxy.holds == 1
         time.sleep(0.5)
-        assert world.proxy.scripts_seen == before + 1
+        assert (world.proxy.scripts_seen, world.proxy.holds) == (before + 1, 0)
         world.deliver_late()
 
     def test_call_without_time_is_not_sent(self, world: World) -> None:
@@ -293,8 +306,8 @@ class TestEnd:
         try:
             began_ms = monotonic_ms()
             with pytest.raises(BackendUnavailable):
-                world.apply(SetCapacity(DAY, "online", 40), timeout_ms=300)
-            assert monotonic_ms() - began_ms < 1000
+                world.apply(SetCapacity(DAY, "online", 40), timeout_ms=TIME_MS)
+            assert monotonic_ms() - began_ms < SOCKET_MS
         finally:
             server.start()
 

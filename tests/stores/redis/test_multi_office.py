@@ -6,8 +6,6 @@ Run as a program, this file is one of those processes.
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from quota_engine.workflows.office_moves import MOVE_LEASE_MS
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.stores.redis.test_outages import RIGHTS
+from tests.support.forked_clients import ForkedClients, run_forked_clients, wait_for_start
 from tests.support.multi_office import (
     ANI,
     ANY_SELECTION,
@@ -40,7 +39,6 @@ from tests.support.multi_office import (
     SteppedWorkflow,
     nation,
 )
-from tests.support.paths import ROOT
 from tests.support.servers import Cluster, Server
 
 PEOPLE: Final = tuple(f"person{number}" for number in range(12))
@@ -185,9 +183,9 @@ def run_client(url: str, now_ms: str, seed: str) -> None:
         threading.Thread(target=muddle_along, args=(engine, 10 * int(seed) + number), daemon=True)
         for number in range(4)
     ]
+    wait_for_start()
     for thread in threads:
         thread.start()
-    print("here", flush=True)  # noqa: T201 - to the process that started it
     for thread in threads:
         thread.join()
 
@@ -195,27 +193,12 @@ def run_client(url: str, now_ms: str, seed: str) -> None:
 def test_killed_processes_leave_each_person_one_place(url: str) -> None:
     """Three processes move and book for the same dozen people. They die at the same time, and a later one recovers."""
     there = Nation(places=20, open_store=lambda clock: open_store(url, clock), reschedules_max=900)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, url, str(there.clock.now_ms()), str(seed)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in range(3)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "here\n"
+    clients = [(url, str(there.clock.now_ms()), str(seed)) for seed in range(3)]
+    with ForkedClients(__spec__.name, clients) as crowd:
+        crowd.start()
         moved = 0
         while moved < 25:
             moved = sum(one.done for one in there.moves())
-    finally:
-        for process in processes:
-            process.kill()
-        for process in processes:
-            process.communicate()
     there.clock.advance_ms(MOVE_LEASE_MS)
     there.engine.recover_moves()
     assert max(Counter(who for one in there.active() for who in one.applicants).values()) == 1
@@ -230,4 +213,4 @@ def test_killed_processes_leave_each_person_one_place(url: str) -> None:
 
 
 if __name__ == "__main__":
-    run_client(*sys.argv[1:])
+    run_forked_clients(run_client)

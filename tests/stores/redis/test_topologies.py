@@ -152,7 +152,7 @@ class TestCluster:
         office = slot_of_office(cluster)
         owner = cluster.owner_of(office)
         # Another than the office's own, whose answer would be another: it may have moved to a node of higher slots.
-        lost = next(slot for slot in range(16384) if cluster.owner_of(slot) is owner and slot != office)
+        lost = next(slot for slot in cluster.slots_of(owner) if slot != office)
         owner.ask("CLUSTER", "DELSLOTS", lost)
         back = threading.Timer(0.2, owner.ask, ("CLUSTER", "ADDSLOTS", lost))
         try:
