@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = ["BACKENDS", "Sample", "Soak", "main", "soak"]
 
+import abc
 import argparse
 import contextlib
 import dataclasses
@@ -162,37 +163,44 @@ class _Reader:
                 self._store.apply(OFFICE, Release(f"own{number - 1}"))
 
 
-class _Backend:
+class _Backend(abc.ABC):
     """A server, its faults, and how to measure and empty it."""
 
     url: str
     check_url: str
     faults: dict[str, Callable[[], None]]
 
-    def begin_round(self, stack: ExitStack) -> None:
+    def begin_round(self, stack: ExitStack) -> None:  # noqa: B027 - most servers last for the whole run
         """Start what lives for one round."""
 
+    @abc.abstractmethod
     def empty(self) -> None:
-        raise NotImplementedError
+        """Remove all data."""
 
+    @abc.abstractmethod
     def sample(self) -> tuple[float, int]:
         """Return the server's memory in megabytes and its open files."""
-        raise NotImplementedError
+
+
+def _process_faults(server: Server | PostgresqlServer) -> dict[str, Callable[[], None]]:
+    """Return the faults of the processes of any server: they are killed, or stop for half a second."""
+
+    def kill() -> None:
+        server.kill()
+        server.start()
+
+    def stop() -> None:
+        server.pause()
+        time.sleep(0.5)
+        server.resume()
+
+    return {"kill": kill, "stop": stop}
 
 
 class _Valkey(_Backend):
     def __init__(self, stack: ExitStack) -> None:
         self._server = server = stack.enter_context(Server(valkey_server_binary(), appendfsync="always"))
         self.check_url = f"{server.url}?durability=fsync"
-
-        def kill() -> None:
-            server.kill()
-            server.start()
-
-        def stop() -> None:
-            server.pause()
-            time.sleep(0.5)
-            server.resume()
 
         def cut() -> None:
             server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
@@ -213,7 +221,7 @@ class _Valkey(_Backend):
             with contextlib.suppress(OSError):  # the server has closed the connection of a held request
                 proxy.deliver_late()
 
-        self.faults = {"kill": kill, "stop": stop, "cut": cut, "forget": forget, "lose": lose, "delay": delay}
+        self.faults = {**_process_faults(server), "cut": cut, "forget": forget, "lose": lose, "delay": delay}
 
     def begin_round(self, stack: ExitStack) -> None:
         """Start a proxy, which is in this process and keeps its sockets until it ends."""
@@ -235,22 +243,13 @@ class _Postgresql(_Backend):
         self._server = server = stack.enter_context(PostgresqlServer(wheel_programs()))
         self.url = self.check_url = server.url(schema=_SCHEMA)
 
-        def kill() -> None:
-            server.kill()
-            server.start()
-
-        def stop() -> None:
-            server.pause()
-            time.sleep(0.5)
-            server.resume()
-
         def end_sessions() -> None:
             server.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
             )
 
-        self.faults = {"kill": kill, "stop": stop, "end sessions": end_sessions}
+        self.faults = {**_process_faults(server), "end sessions": end_sessions}
 
     def empty(self) -> None:
         self._server.query(f"DROP SCHEMA {_SCHEMA} CASCADE")
