@@ -6,7 +6,7 @@ the next sender, or until its end.
 
 from __future__ import annotations
 
-__all__ = ["ThreadBatchingStore", "ThreadCall", "ThreadSignal"]
+__all__ = ["LoneCallStore", "ThreadBatchingStore", "ThreadCall", "ThreadSignal"]
 
 import abc
 import contextlib
@@ -157,54 +157,6 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
             if self._closed and not self._calls:
                 self._call_ended.notify_all()
 
-    def _send_one(self, key: K, request: Any, line: str, end: CallEnd | None) -> Any:
-        """Send one command or question for :meth:`_ask`, and return its result. Raises as :meth:`_enqueue`."""
-        raise NotImplementedError  # a store that always makes batches needs none
-
-    def _ask(self, key: K, request: Any, line: str, end: CallEnd | None) -> Any:
-        """Send a command or question at once if none waits, and queue it otherwise; return its result.
-
-        Batches would take a fifth of the client's processor time for a lone call.
-
-        Raises:
-            BackendUnavailable: The store is closed, or as :meth:`_enqueue`.
-            OutcomeUnknown: As :meth:`_enqueue`.
-        """
-        with self._lock:
-            if self._closed:
-                raise BackendUnavailable(CLOSED_ERROR)
-            self._calls += 1
-            queue = self._queues.get(key) or self._queue(key)
-            is_lone = not queue.waiting and queue.fills_batch(1)
-            if is_lone:
-                queue.in_flight += 1
-                queue.last_size = 1
-        if not is_lone:
-            try:
-                return self._enqueue(key, request, line, end)
-            finally:
-                self._end_call()
-        failure, observer = None, self._observer
-        batch = () if observer is None else (ThreadCall(request, line, self._token(), end),)
-        began_ns = perf_counter_ns()
-        try:
-            return self._send_one(key, request, line, end)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            with self._lock:
-                queue.batch_done()
-                next_sender = queue.waiting[0] if queue.fills_batch() else None
-                self._calls -= 1
-                if self._closed and not self._calls:
-                    self._call_ended.notify_all()
-            if next_sender is not None:
-                next_sender.wake()
-            if observer is not None:
-                self._report(key, batch, began_ns, failure)
-            failure = None  # its traceback refers to this frame
-
     def _enqueue(self, key: K, request: Any, line: str, end: CallEnd | None) -> Any:
         """Queue a command or question; return its result when a batch with it has been answered.
 
@@ -313,3 +265,55 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
         with self._lock:
             queue.waiting.extendleft(reversed(unfinished))
         return [call for call in batch if call not in unfinished]
+
+
+class LoneCallStore(ThreadBatchingStore[K]):
+    """A store whose callers are threads, and which sends a lone call without a batch."""
+
+    @abc.abstractmethod
+    def _send_one(self, key: K, request: Any, line: str, end: CallEnd | None) -> Any:
+        """Send one command or question, and return its result. Raises as :meth:`_enqueue`."""
+
+    def _ask(self, key: K, request: Any, line: str, end: CallEnd | None) -> Any:
+        """Send a command or question at once if none waits, and queue it otherwise; return its result.
+
+        Batches would take a fifth of the client's processor time for a lone call.
+
+        Raises:
+            BackendUnavailable: The store is closed, or as :meth:`_enqueue`.
+            OutcomeUnknown: As :meth:`_enqueue`.
+        """
+        with self._lock:
+            if self._closed:
+                raise BackendUnavailable(CLOSED_ERROR)
+            self._calls += 1
+            queue = self._queues.get(key) or self._queue(key)
+            is_lone = not queue.waiting and queue.fills_batch(1)
+            if is_lone:
+                queue.in_flight += 1
+                queue.last_size = 1
+        if not is_lone:
+            try:
+                return self._enqueue(key, request, line, end)
+            finally:
+                self._end_call()
+        failure, observer = None, self._observer
+        batch = () if observer is None else (ThreadCall(request, line, self._token(), end),)
+        began_ns = perf_counter_ns()
+        try:
+            return self._send_one(key, request, line, end)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            with self._lock:
+                queue.batch_done()
+                next_sender = queue.waiting[0] if queue.fills_batch() else None
+                self._calls -= 1
+                if self._closed and not self._calls:
+                    self._call_ended.notify_all()
+            if next_sender is not None:
+                next_sender.wake()
+            if observer is not None:
+                self._report(key, batch, began_ns, failure)
+            failure = None  # its traceback refers to this frame

@@ -37,12 +37,12 @@ from quota_engine.stores.redis.retrying_calls import (
 from quota_engine.stores.redis.shared_write import REJECTIONS, SharedWrite, may_still_run
 from quota_engine.stores.redis.store_base import CONNECT_ERRORS, QueueKey, RedisStoreBase
 from quota_engine.stores.redis.thread_channel import ThreadChannel, ThreadReplies
-from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
+from quota_engine.stores.thread_batching import LoneCallStore, ThreadCall
 
 T = TypeVar("T")
 
 
-class RedisStore(RedisStoreBase[ThreadCall], ThreadBatchingStore[QueueKey]):
+class RedisStore(RedisStoreBase[ThreadCall], LoneCallStore[QueueKey]):
     """A store in a Redis or Valkey server. Safe to use from several threads."""
 
     def _prepare_waiting(self) -> None:
