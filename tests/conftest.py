@@ -76,7 +76,7 @@ if PROFILE != "long":
 _SERVERS = ("valkey", "redis", "postgresql")
 _SERVER_FIXTURES = frozenset(
     f"{kind}_{what}" for kind in _SERVERS for what in ("process", "server", "cluster", "sentinels")
-) | {"cluster", "sentinels", "binary", "server", "own_server"}
+) | {"cluster", "sentinels", "binary", "server", "own_server", "counted_server"}
 """Fixtures that start a Redis or Valkey server, most of them in ``tests/stores/redis/conftest.py``."""
 
 _POSTGRESQL_FIXTURES = frozenset({"postgresql", "each_postgresql", "postgresql_pair"})
@@ -120,14 +120,14 @@ def _is_for_thorough_runs(item: pytest.Item) -> bool:
         return number % _FURTHER_SEEDS != _FURTHER_TOPOLOGIES.index(store) or (seed or 0) >= _FURTHER_SEEDS
     if folder == "redis" and scenario is not None:
         # Not the hash's last bits, which choose the further topology.
-        return bool((name_hash >> 8) % 2) != (file == "test_batching.py")
+        return bool((name_hash >> 8) % 2) != (file == "test_conformance_asyncio.py")
     if "sql" in item.path.parts and scenario is not None:
         seed = name_hash
     if not isinstance(seed, int):
         return False
     if store in ("sync", "async"):
         return bool((store == "async") != bool(seed % 2))
-    return bool(file == "test_batching.py" and seed >= _BATCHED_SEEDS)
+    return bool(file == "test_conformance_asyncio.py" and seed >= _BATCHED_SEEDS)
 
 
 _SUITES_WITH_FILES = frozenset(

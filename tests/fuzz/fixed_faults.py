@@ -294,7 +294,7 @@ FIXED_FAULTS: Final = (
         ),
         (
             "an interrupted sender left the other threads waiting",
-            _REDIS + "test_batching.py::test_interrupted_sender_leaves_no_thread_waiting",
+            _REDIS + "test_batching_failures.py::test_interrupted_sender_leaves_no_thread_waiting",
         ),
         (
             "callers of an interrupted sender did not wait for its attempt",

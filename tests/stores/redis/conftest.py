@@ -5,11 +5,12 @@ They end with the last test of the folder: idle clusters and Sentinels take a tw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.batching import Opened
 from tests.support.servers import (
     HOST,
     SENTINEL_PERIODS,
@@ -135,3 +136,36 @@ def own_server() -> Iterator[Server]:
     """A Valkey of the test's own, to be stopped."""
     with Server(valkey_server_binary(), appendfsync="always") as server:
         yield server
+
+
+@pytest.fixture
+def counted_server() -> Iterator[Server]:
+    """A Valkey of the test's own, to be stopped and counted; every script call gets into its slow log."""
+    with Server(
+        valkey_server_binary(), settings=[("slowlog-log-slower-than", "0"), ("slowlog-max-len", "20000")]
+    ) as it:
+        yield it
+
+
+@pytest.fixture
+def opened(counted_server: Server) -> Iterator[Opened]:
+    """Stores of one server, closed after the test."""
+    it = Opened(counted_server)
+    yield it
+    if counted_server.is_running:
+        counted_server.resume()
+    for backend in it.backends:
+        backend.close()
+
+
+@pytest.fixture
+async def async_opened(counted_server: Server) -> AsyncIterator[Opened]:
+    """The same for tests of tasks."""
+    it = Opened(counted_server)
+    yield it
+    if counted_server.is_running:
+        counted_server.resume()
+    for async_backend in it.async_backends:
+        await async_backend.close()
+    for backend in it.backends:
+        backend.close()
