@@ -488,13 +488,13 @@ class LuaServer:
 
     def _do_xadd(self, key: str, entry_id: str, *fields: str) -> str:
         value = self._value(key, _Stream)
-        number, _, sequence = entry_id.partition("-")
-        if sequence != "0" or int(number) <= value.last_number:
+        number, _, sequence = entry_id.partition("-")  # a number alone stands for number-0
+        if sequence not in ("", "0") or int(number) <= value.last_number:
             raise Refused(f"XADD of {entry_id} after {value.last_number}-0")
         value.last_number = int(number)
         value.entries.append((value.last_number, list(fields)))
         self._values[key] = value
-        return entry_id
+        return f"{number}-0"
 
     def _do_xrange(self, key: str, first: str, last: str, *count: str) -> list[Any]:
         entries = self._value(key, _Stream).entries

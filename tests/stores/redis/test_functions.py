@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.random_commands import random_commands
@@ -13,8 +14,10 @@ from quota_engine.domain.commands import SetCapacity
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
 from quota_engine.fuzz.lua_store import LuaServer, LuaStore
-from quota_engine.ports import ApplyMany, Audit, Describe
+from quota_engine.ports import ApplyMany, Audit, Describe, Lookup
+from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_store
+from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import (
     FUNCTION_LIBRARY,
     OFFICE_COMMANDS,
@@ -130,6 +133,36 @@ def test_both_forms_have_the_same_outcomes(seed: int) -> None:
     for office in "ab":
         first, second = (form.execute(Describe(office)) for form in forms)
         assert first == second
+
+
+def test_a_function_forgets_a_call_that_failed(valkey_server: Server) -> None:
+    """Its changes are in memory when a write fails. The next call must write none of them."""
+    store = opened(valkey_server.url)
+    assert holds(store, "a")
+    keys, client = keys_of("", OFFICE), valkey_server.client()
+    events = keys[OFFICE_KEY_NAMES.index("events")]
+    client.rename(events, f"{events}-kept")
+    client.set(events, "not a stream")
+    line = encode(reserve("b", ONLINE))
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        client.fcall(OFFICE_COMMANDS.function, len(keys), *keys, str(OPENS_AT_MS), line)
+    client.rename(f"{events}-kept", events)
+    assert holds(store, "c")
+    assert store.execute(Lookup(OFFICE, "b")) is None
+    assert store.execute(Audit(OFFICE)) == []
+    store.close()
+
+
+def test_functions_and_scripts_work_on_one_office(valkey_server: Server) -> None:
+    """A function remembers days, but not those that a script has written since."""
+    stores = [opened(valkey_server.url), open_store(f"{valkey_server.url}?functions=off", CLOCK)]
+    for number in range(6):
+        assert holds(stores[number % 2], f"k{number}")
+        again = reserve(f"again{number}", ONLINE, "k0")
+        assert stores[number % 2].apply(OFFICE, again).resumed
+    assert stores[0].execute(Audit(OFFICE)) == []
+    for store in stores:
+        store.close()
 
 
 def test_names_of_functions_contain_the_version() -> None:

@@ -32,8 +32,8 @@ local function forget(clock_ms, now_ms)
   for _, number in ipairs(forgotten) do
     append(now_ms, concat({ "day_forgotten", int(now_ms), int(number) }, TAB))
     call("HDEL", DAYS, int(number), "t" .. int(number))
-    ledger.days[number], ledger.changed[number] = false, nil
-    ledger.forgotten_day_max = math.max(ledger.forgotten_day_max, number)
+    ledger.days[number] = false
+    ledger.forgotten_day_max = math.max(forgotten_day_max(), number)
     -- Its cooling units never become free. ("0" is the character after "/".)
     local cooling = call("ZRANGEBYLEX", COOLING, "[" .. int(number) .. SLASH, "(" .. int(number) .. "0")
     for _, member in ipairs(cooling) do call("ZREM", COOLING, member) end
@@ -82,19 +82,21 @@ local function retention_ms()
       rules.abandoned_holds_window_ms + rules.abandoned_holds_block_ms)
 end
 
+local EVENTS_KEPT_MAX = 8 -- of a call whose tables the next one uses again
+
 -- Write back what has changed, and renew the keys' TTL if the days have changed.
 local function write_back(number_before, cursor_before, now_ms)
   flush()
-  for number in pairs(ledger.changed) do
-    write_day(ledger.days[number])
+  for _, day in next, ledger.days do
+    if day then write_day(day) end
   end
   local last_ms
   if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
-  if is_head_as_read() then
-    if ledger.number ~= number_before then call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number)) end
+  if not ledger.renewed and not ledger.abandoned and ledger.cursor == cursor_before then
+    if ledger.number ~= number_before then call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number) end
   elseif ledger.number ~= number_before or ledger.cursor ~= cursor_before then
-    call("HSET", HEAD, "now_ms", int(ledger.now_ms), "number", int(ledger.number), "forgotten_day_max",
-      int(ledger.forgotten_day_max), "next_forget_ms", int(ledger.next_forget_ms), "cursor", ledger.cursor, "abandoned", ledger.abandoned)
+    call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "forgotten_day_max", forgotten_day_max(),
+      "next_forget_ms", ledger.next_forget_ms, "cursor", ledger.cursor, "abandoned", abandoned_counts())
   end
   if number_before == 0 and ledger.number > 0 then
     for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
@@ -105,6 +107,8 @@ local function write_back(number_before, cursor_before, now_ms)
     call("HSET", HEAD, "ends_at_ms", int(now_ms + ttl_ms))
     for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(ttl_ms)) end
   end
+  -- A table that had many values is searched slowly when it is empty, so the next call makes new ones.
+  are_written = ledger.number - number_before <= EVENTS_KEPT_MAX
 end
 
 local function line_of(result)

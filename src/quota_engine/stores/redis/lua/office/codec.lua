@@ -18,9 +18,18 @@ local LETTER_OF_STATE = {}
 for letter, state in pairs(STATE_OF_LETTER) do LETTER_OF_STATE[state] = letter end
 
 -- Return an integer as text that sorts as the number does, up to 15 digits.
+local PADDED = INT == "%d" and "%015d" or "%015.0f"
 local function padded(number)
-  return format("%015.0f", number)
+  return format(PADDED, number)
 end
+
+-- The digits of base 36. Each one is made when it is first needed.
+local DIGITS = setmetatable({}, {
+  __index = function(digits, value)
+    digits[value] = string.char(value + (value < 10 and 48 or 87))
+    return digits[value]
+  end,
+})
 
 -- Return a time or duration of at least 0 in base 36. tonumber(text, 36) is the inverse. Four digits are made at a time,
 -- because each text between costs as much as its digits. The digits in front of them are remembered: in a time, they stay the
@@ -29,10 +38,9 @@ local short
 local short_front = remembering(function(number) return short(number) end, 500)
 function short(number)
   local low = number % 1679616
-  local fourth, third, second = low % 36, math.floor(low / 36) % 36, math.floor(low / 1296) % 36
-  local first = math.floor(low / 46656)
-  local text = string.char(first + (first < 10 and 48 or 87), second + (second < 10 and 48 or 87),
-    third + (third < 10 and 48 or 87), fourth + (fourth < 10 and 48 or 87))
+  local fourth, last_two, last_three = low % 36, low % 1296, low % 46656
+  local text = DIGITS[(low - last_three) / 46656] .. DIGITS[(last_three - last_two) / 1296] .. DIGITS[(last_two - fourth) / 36]
+    .. DIGITS[fourth]
   if low < number then return short_front((number - low) / 1679616) .. text end
   return (string.gsub(text, "^0+(.)", "%1"))
 end
@@ -45,9 +53,9 @@ local function choice_of_text(text)
   local fields = split(text, TAB)
   local options = {}
   for index, option in ipairs(split(fields[6], "|")) do
-    options[index] = { text = option, quotas = names(option), index = index - 1, letter = string.char(96 + index) }
+    options[index] = { text = option, quotas = names(option), index = int(index - 1), letter = string.char(96 + index) }
   end
-  return { text = text, service = fields[1], service_unit = fields[2], session = fields[3], options = options }
+  return { text = text, field = "=" .. text, service = fields[1], service_unit = fields[2], session = fields[3], options = options }
 end
 
 local RECORD = "^(%u)(%d+)%.?(%w*)\t(%d+)\t(%w+)\t(%w*)\t(%d+)(%l?)\t([^\t]+)(.*)$"
@@ -205,6 +213,7 @@ local function day_of_text(number, text)
     completed = {}, -- choice -> the choice with the guards that count it
     due = {},
     quotas = setmetatable({ rows }, LAZY),
+    rows = {}, -- name -> what text_of_quota() remembers
   }
   for quotas in string.gmatch(due, "[^\t]+") do day.due[quotas] = true end
   return day
@@ -234,39 +243,63 @@ local function quotas_of(day)
   return day.order
 end
 
-local QUOTA_ROW = "\n%s" .. string.rep("\t" .. INT, 7) .. "\t%s"
-local DAY_ROW = "%s" .. string.rep("\t" .. INT, 6) .. "\t%s\t%s\n%s%s"
-
-local function text_of_quota(quota)
-  return format(QUOTA_ROW, quota.name, quota.capacity, quota.free, quota.held,
-    quota.confirmed, quota.cooling, quota.parked, quota.free_since_ms, quota.terms)
+-- Return the row of a quota. The day remembers it with its values: a day has many quotas, and a hold changes two numbers of a few
+-- of them. A list takes a third of the memory of a table with names: the row, the parts in front of and behind free and held,
+-- and the values.
+local function text_of_quota(day, quota)
+  local name, capacity, free, held, confirmed = quota.name, quota.capacity, quota.free, quota.held, quota.confirmed
+  local cooling, parked, free_since_ms, terms = quota.cooling, quota.parked, quota.free_since_ms, quota.terms
+  local row = day.rows[name]
+  if not row or row[6] ~= capacity or row[7] ~= confirmed or row[8] ~= cooling or row[9] ~= parked or row[10] ~= free_since_ms
+      or row[11] ~= terms then
+    local front = NEWLINE .. name .. TAB .. int(capacity) .. TAB
+    local back = TAB .. int(confirmed) .. TAB .. int(cooling) .. TAB .. int(parked) .. TAB .. int(free_since_ms) .. TAB .. terms
+    row = { "", front, back, false, false, capacity, confirmed, cooling, parked, free_since_ms, terms }
+    day.rows[name] = row
+  end
+  if row[4] ~= free or row[5] ~= held then
+    row[1], row[4], row[5] = row[2] .. int(free) .. TAB .. int(held) .. row[3], free, held
+  end
+  return row[1]
 end
 
 -- Note that a set of quotas has holds on a day, or (nil) has none.
 local function set_due(day, names_of_set, has_holds)
-  day.due[names_of_set], day.due_text = has_holds, nil
+  day.due[names_of_set], day.front = has_holds, nil
 end
 
--- Return a day as text. Rows that no command parsed are copied as they were.
+-- Return the rows of a day's quotas. Rows that no command parsed are copied as they were.
+local function rows_of_day(day)
+  local quotas, row_names, texts = day.quotas, day.row_names, day.row_texts
+  if not row_names then
+    row_names, texts = {}, {}
+    if day.order then
+      for index, quota in ipairs(day.order) do row_names[index] = quota.name end
+    else
+      for row, name in string.gmatch(quotas[1], "(\n([^\t]+)[^\n]*)") do
+        row_names[#row_names + 1], texts[#texts + 1] = name, row
+      end
+    end
+    day.row_names, day.row_texts = row_names, texts
+  end
+  for index = 1, #row_names do
+    local quota = rawget(quotas, row_names[index])
+    if quota then texts[index] = text_of_quota(day, quota) end
+  end
+  return concat(texts)
+end
+
+-- Return a day as text. The rows in front of its quotas are remembered: most holds change nothing there. mark_changed() forgets
+-- them.
 local function text_of_day(day)
-  local rows, quotas = nil, day.quotas
-  if not day.due_text then
+  if not day.front then
     local due = {}
     for names_of_set in pairs(day.due) do due[#due + 1] = names_of_set end
-    day.due_text = concat(due, TAB)
+    day.front = (day.closed and "1\t" or "0\t") .. int(day.last_queue_number) .. TAB .. int(day.next_due_ms) .. TAB
+      .. int(day.waiting) .. TAB .. int(day.departed) .. TAB .. int(day.revision) .. TAB .. int(day.last_wait_list_number) .. TAB
+      .. day.times .. TAB .. day.guards .. NEWLINE .. concat(due, TAB)
   end
-  if day.order then
-    rows = {}
-    for index, quota in ipairs(day.order) do rows[index] = text_of_quota(quota) end
-    rows = concat(rows)
-  else
-    rows = string.gsub(quotas[1], "\n([^\t]+)[^\n]*", function(name)
-      local quota = rawget(quotas, name)
-      return quota and text_of_quota(quota)
-    end)
-  end
-  return format(DAY_ROW, day.closed and "1" or "0", day.last_queue_number,
-    day.next_due_ms, day.waiting, day.departed, day.revision, day.last_wait_list_number, day.times, day.guards, day.due_text, rows)
+  return day.front .. rows_of_day(day)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

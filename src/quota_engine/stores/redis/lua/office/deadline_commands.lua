@@ -2,10 +2,9 @@
 -- effect. Part of the body of rare_commands(); see state_machine.lua.
 
 -- fields: name, valid_until_ms, then those of a reserve (the choice as six fields)
-local function reserve_until(fields, now_ms, now)
+local function reserve_until(fields, now_ms)
   if now_ms > tonumber(fields[2]) and not record_of(fields[3]) then return outcome("COMMAND_EXPIRED") end
-  local rest = { "reserve", fields[3], fields[4], fields[5], fields[6], fields[7], concat(fields, TAB, 8) }
-  return reserve(rest, now_ms, now)
+  return reserve(reserve_fields(fields[3], fields[4], fields[5], known_options(concat(fields, TAB, 6))), now_ms)
 end
 
 -- fields: name, valid_until_ms, id, owner, version

@@ -78,11 +78,11 @@ local function count_refusal(charges, now_ms)
 end
 
 -- fields: "guarded"; the pass, the charges and the command's fields by name
-function HANDLERS.guarded(fields, now_ms, now)
+function HANDLERS.guarded(fields, now_ms)
   local in_shadow, command = {}, fields.command
   local apply = HANDLERS[command[1]]
   if not TAKES_NEW_UNITS[command[1]](command, now_ms) then
-    return apply(command, now_ms, now), guarded_line(-1, in_shadow)
+    return apply(command, now_ms), guarded_line(-1, in_shadow)
   end
   local exists = ledger.number > 0 -- before the first event nothing may be stored
   local gate_ms = gate_time(now_ms)
@@ -109,7 +109,7 @@ function HANDLERS.guarded(fields, now_ms, now)
   for _, charge in ipairs(tried) do
     if take({ charge }, gate_ms) >= 0 then in_shadow[#in_shadow + 1] = int(charge.index) end
   end
-  local result = apply(command, now_ms, now)
+  local result = apply(command, now_ms)
   if usable and has_succeeded(result) then
     redis.call("ZADD", GATE, int(fields.pass_until_ms), member)
     gate.now_ms, gate.changed, gate.added = math.max(gate_ms, gate.now_ms), true, gate.added + 1

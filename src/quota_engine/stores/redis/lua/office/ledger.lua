@@ -27,13 +27,20 @@
 -- The loader defines DEFAULT_RULES, EVENT_NUMBERS (2^31, above every number of one day's wait list) and CLAIMS_MAX.
 
 local HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED
-local call, ledger
+local call
+
+-- Everything else that a call has read or changed. The table stays from call to call, because making it costs as much as a server call.
+-- So begin_call() sets each of its fields.
+local ledger = {}
 
 -- Changes of a call, which are written together at its end. They are variables and not fields of ledger, because each access
 -- to a field of a variable costs one more step.
 local records, records_changed -- id -> text, or false if there is none; the ids to write
 local claims, claims_changed -- applicant -> ids, or false; the applicants to write
 local due_changes, new_events -- member -> true to add it, false to delete it; the events to append
+local indexes -- text of a choice -> its index and last day; see index_of()
+local choices_read, penalties_read = {}, {} -- index -> choice; applicant -> text, or false if there is none
+local are_written = false -- true if nothing is left to write, so that the tables of changes are empty
 
 local NEVER_MS = 2 ^ 52
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
@@ -46,6 +53,7 @@ local ARGUMENTS_MAX = 256 -- of one server call; even, because some arguments co
 local BEGINNINGS = {}
 
 local known_rules = remembering(rules_of_text, KNOWN_TEXTS_MAX)
+local known_number = remembering(tonumber, KNOWN_TEXTS_MAX) -- for texts that many calls have, such as days
 
 -- The choice of a text. At an opening nearly all callers want the same few.
 local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
@@ -53,31 +61,31 @@ local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
 -- Begin a call, and read the head. The server may keep these functions, so nothing of an earlier call may remain.
 local function begin_call()
   call = redis.call
-  HEAD, DAYS, RECORDS, CLAIMS, PENALTIES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-  DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
-  records, records_changed, claims, claims_changed, due_changes, new_events = {}, {}, {}, {}, {}, {}
-  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "forgotten_day_max", "next_forget_ms", "cursor", "abandoned")
-  -- The table has at most 16 fields in a plain reserve: one more would double its memory.
-  ledger = {
-    now_ms = tonumber(head[1] or "0"),
-    number = tonumber(head[2] or "0"),
-    rules = known_rules(head[3] or DEFAULT_RULES),
-    forgotten_day_max = tonumber(head[4] or "0"),
-    next_forget_ms = tonumber(head[5] or int(NEVER_MS)),
-    cursor = head[6] or "",
-    abandoned = head[7] or "0,0,0",
-    head = head,
-    days = {}, choices = {}, indexes = {}, changed = {}, deadlines = {},
-    penalties = {}, -- applicant -> text, or false if there is none
-  }
-  for _, begin in ipairs(BEGINNINGS) do begin() end
+  HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = unpack(KEYS)
+  if not are_written then -- the last call has failed, or this is the first one
+    records_changed, claims_changed, due_changes, new_events = {}, {}, {}, {}
+  end
+  are_written = false
+  records, claims, indexes = {}, {}, {}
+  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "next_forget_ms", "cursor")
+  ledger.now_ms, ledger.number = tonumber(head[1] or "0"), tonumber(head[2] or "0")
+  ledger.rules = known_rules(head[3] or DEFAULT_RULES)
+  ledger.next_forget_ms, ledger.cursor = known_number(head[4] or int(NEVER_MS)), head[5] or ""
+  ledger.days, ledger.deadline, ledger.deadline_ttl_ms = {}, nil, nil
+  if next(choices_read) then choices_read = {} end
+  if next(penalties_read) then penalties_read = {} end
+  ledger.abandoned, ledger.forgotten_day_max = nil, nil -- read when they are needed
+  ledger.has_penalties, ledger.renewed, ledger.is_read_only, ledger.write_back_more = nil, nil, nil, nil
+  for index = 1, #BEGINNINGS do BEGINNINGS[index]() end
 end
 
--- Return true if the fields of the head that few events change are as they were read. The days set two of them, and
--- ledger.renewed with them.
-local function is_head_as_read()
-  local head = ledger.head
-  return not ledger.renewed and head[6] == ledger.cursor and head[7] == ledger.abandoned
+local function forgotten_day_max()
+  return ledger.forgotten_day_max or tonumber(call("HGET", HEAD, "forgotten_day_max") or "0")
+end
+
+-- Return the counts of abandoned holds. A call changes ledger.abandoned.
+local function abandoned_counts()
+  return ledger.abandoned or call("HGET", HEAD, "abandoned") or "0,0,0"
 end
 
 local function call_with(name, key, arguments)
@@ -86,43 +94,56 @@ local function call_with(name, key, arguments)
   end
 end
 
--- Days as this server wrote them last, by key and number: the next call need not parse them again. A call takes its day out,
--- because a call that fails leaves it half changed.
-local written_days, written_count = {}, 0
+-- Days as this server read or wrote them last, by key and number: the next call need not parse them again. A call takes its
+-- day out, because a call that fails leaves it half changed.
+local remembered_days, remembered_count = {}, 0
 
 -- Return the day of this number, or nil. It is read once and written back at the end of the call if it changed.
 local function day_of(number)
   local day = ledger.days[number]
   if day == nil then
-    local text, place = call("HGET", DAYS, int(number)), DAYS .. int(number)
-    local written = written_days[place]
-    written_days[place] = nil
-    day = written and written.written == text and written or text and day_of_text(number, text) or false
+    local text, of_office = call("HGET", DAYS, number), remembered_days[DAYS]
+    local written = of_office and of_office[number]
+    if written then of_office[number], remembered_count = nil, remembered_count - 1 end
+    if written and written.written == text then
+      day = written
+    elseif text then
+      day = day_of_text(number, text)
+      day.written = text
+    else
+      day = false
+    end
     ledger.days[number] = day
   end
   return day or nil
 end
 
--- Write a day, and remember it for the next call.
+-- Write a day if it has changed, and remember it for the next call.
 local function write_day(day)
-  local text = text_of_day(day)
-  call("HSET", DAYS, day.text, text)
-  if written_count >= KNOWN_TEXTS_MAX then written_days, written_count = {}, 0 end
-  day.written = text
-  written_days[DAYS .. day.text], written_count = day, written_count + 1
+  if day.is_changed then
+    day.written, day.is_changed = text_of_day(day), nil
+    call("HSET", DAYS, day.text, day.written)
+  end
+  if remembered_count >= KNOWN_TEXTS_MAX then remembered_days, remembered_count = {}, 0 end
+  local of_office = remembered_days[DAYS]
+  if not of_office then
+    of_office = {}
+    remembered_days[DAYS] = of_office
+  end
+  of_office[day.number], remembered_count = day, remembered_count + 1
 end
 
 local function mark_changed(day)
-  ledger.changed[day.number] = true
+  day.is_changed, day.front = true, nil
 end
 
 local function choice_of(index)
-  local choice = ledger.choices[index]
+  local choice = choices_read[index]
   if not choice then
     local text = call("HGET", CHOICES, index)
     -- The choice of a record that a forgotten day left behind may be deleted already.
-    choice = text and choice_by_text(text) or { text = "", options = {} }
-    ledger.choices[index] = choice
+    choice = text and choice_by_text(text) or { text = "", field = "=", options = {} }
+    choices_read[index] = choice
   end
   return choice
 end
@@ -166,20 +187,25 @@ local function complete_choice(day, choice)
   return complete
 end
 
+-- The index and the last day of a choice, from their text.
+local known_index_and_day = remembering(function(text)
+  local index, last_day = string.match(text, "^(%d+)\t(%d+)$")
+  return { index = index, last_day = tonumber(last_day) }
+end, KNOWN_TEXTS_MAX)
+
 -- Return the index of a choice, for a record on this day. A new choice is stored here, so call this only before the record
 -- is written.
 local function index_of(choice, number)
-  local known = ledger.indexes[choice.text]
+  local known = indexes[choice.text]
   if not known then
-    local text = call("HGET", CHOICES, "=" .. choice.text)
-    local index, last_day = string.match(text or "", "^(%d+)\t(%d+)$")
-    known = { index = index or int(call("HINCRBY", CHOICES, "n", 1)), last_day = tonumber(last_day or "0") }
-    ledger.indexes[choice.text] = known
-    ledger.choices[known.index] = choice
+    local text = call("HGET", CHOICES, choice.field)
+    known = text and known_index_and_day(text) or { index = int(call("HINCRBY", CHOICES, "n", 1)), last_day = 0 }
+    indexes[choice.text] = known
   end
   if number > known.last_day then
-    known.last_day = number
-    call("HSET", CHOICES, known.index, choice.text, "=" .. choice.text, known.index .. TAB .. int(number))
+    known = { index = known.index, last_day = number }
+    indexes[choice.text] = known
+    call("HSET", CHOICES, known.index, choice.text, choice.field, known.index .. TAB .. int(number))
     call("HDEL", CHOICES, "x" .. known.index)
   end
   return known.index
@@ -199,7 +225,7 @@ local function retire_choices(first_day)
         call("HSET", CHOICES, "x" .. index, int(ledger.number))
       elseif tonumber(last_number) < oldest_number then
         call("HDEL", CHOICES, index, name, "x" .. index)
-        ledger.choices[index], ledger.indexes[string.sub(name, 2)] = nil, nil
+        choices_read[index], indexes[string.sub(name, 2)] = nil, nil
       end
     end
   end
@@ -243,10 +269,10 @@ local function write_claims(applicant, text)
 end
 
 local function penalty_text(applicant)
-  local text = ledger.penalties[applicant]
+  local text = penalties_read[applicant]
   if text == nil then
     text = call("HGET", PENALTIES, applicant)
-    ledger.penalties[applicant] = text
+    penalties_read[applicant] = text
   end
   return text
 end
@@ -300,7 +326,7 @@ end
 local function flush()
   local first = ledger.number - #new_events
   for index = 1, #new_events do
-    call("XADD", EVENTS, int(first + index) .. "-0", "e", new_events[index])
+    call("XADD", EVENTS, first + index, "e", new_events[index]) -- a number alone stands for number-0
     new_events[index] = nil
   end
   flush_hash(RECORDS, records, records_changed)
@@ -440,8 +466,11 @@ local function reservation_held(day, option, id, applicants, text, now_ms, deadl
   end
   due_changes[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
   if not day.due[option.text] then set_due(day, option.text, true) end
-  if deadline.at_ms < day.next_due_ms then day.next_due_ms = deadline.at_ms end
-  ledger.changed[day.number] = true
+  day.is_changed = true
+  if deadline.at_ms < day.next_due_ms then
+    day.next_due_ms = deadline.at_ms
+    mark_changed(day)
+  end
 end
 
 -- Return the functions of penalties.lua. Creating functions costs as much as a server call, and an opening needs none of

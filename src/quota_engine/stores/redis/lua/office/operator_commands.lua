@@ -10,7 +10,7 @@ local function set_rules(fields, now_ms)
   if seed ~= "" and new_seed ~= "" and new_seed ~= seed then return outcome("CONFLICT") end
   append(now_ms, concat({ "rules_set", int(now_ms), text }, TAB))
   ledger.rules = rules_of_text(text)
-  ledger.deadlines = {} -- they follow from the old rules
+  ledger.deadline = nil -- it follows from the old rules
   ledger.renewed = true
   call("HSET", HEAD, "rules", text)
   return outcome("DONE")

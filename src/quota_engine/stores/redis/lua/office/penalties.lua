@@ -79,7 +79,7 @@ local function abandonment_block_ms(ends, from_ms)
 end
 
 local function count_abandoned(released, expired, blocks)
-  local counts = numbers_of(ledger.abandoned)
+  local counts = numbers_of(abandoned_counts())
   ledger.abandoned = text_of_numbers({ counts[1] + released, counts[2] + expired, counts[3] + blocks })
 end
 
@@ -93,7 +93,7 @@ end
 local function delete_penalty(applicant)
   call("HDEL", PENALTIES, applicant)
   call("ZREM", UPDATED, applicant)
-  ledger.penalties[applicant] = false
+  penalties_read[applicant] = false
 end
 
 -- Update the penalties of a record's applicants after a step. ended_at_ms is the end of the hold.
@@ -141,7 +141,7 @@ local function update(record, verb, at_ms, ended_at_ms)
       local text = text_of_numbers(cancelled)
       if #ends > 0 or undoable ~= "" then text = text .. ";" .. text_of_numbers(ends) end
       if undoable ~= "" then text = text .. ";" .. undoable end
-      ledger.has_penalties, ledger.penalties[applicant] = true, text
+      ledger.has_penalties, penalties_read[applicant] = true, text
       call("HSET", PENALTIES, applicant, text)
       call("ZADD", UPDATED, ledger.number * 128 + order, applicant)
     else

@@ -142,7 +142,7 @@ local function replace_quotas(day, new, renamed, now_ms)
   end
   for name, quota in pairs(by_name) do quota.name = name end
   by_name[1] = "" -- no rows are left to parse
-  day.quotas, day.order = setmetatable(by_name, LAZY), order
+  day.quotas, day.order, day.row_names = setmetatable(by_name, LAZY), order, nil
   local texts, is_rewritten = {}, next(renamed) ~= nil
   for _, quota in ipairs(order) do
     if quota.guard ~= "" then
@@ -160,7 +160,7 @@ end
 local function publish(fields, now_ms)
   local number, text = tonumber(fields[2]), string.gsub(string.gsub(fields[3], "\1", TAB), "\2", NEWLINE)
   local new = day_of_text(number, text)
-  if new.forget_at_ms <= now_ms or number <= ledger.forgotten_day_max then return outcome("DAY_OVER") end
+  if new.forget_at_ms <= now_ms or number <= forgotten_day_max() then return outcome("DAY_OVER") end
   local day, renamed, overbooked = day_of(number), nil, 0
   if day then
     settle(day, now_ms, SETTLE_MAX)
@@ -183,9 +183,9 @@ local function publish(fields, now_ms)
     overbooked = math.max(0, overbooked_units(day) - overbooked)
     distribute_free_units(day, now_ms)
   else
-    ledger.days[number] = new
+    day, ledger.days[number] = new, new
   end
-  ledger.changed[number] = true
+  mark_changed(day)
   ledger.renewed = true
   return outcome("DONE", nil, { overbooked = overbooked })
 end

@@ -213,7 +213,7 @@ end
 local ANSWERS = {
   lookup = function(fields, now_ms) return lookup(fields[2], now_ms) end,
   wait_list_position = function(fields, now_ms) return wait_list_position(fields[2], now_ms) end,
-  abandoned_holds = function() return ledger.abandoned end,
+  abandoned_holds = abandoned_counts,
   view = function(fields, now_ms) return view(tonumber(fields[2]), now_ms) end,
   list_day = function(fields, now_ms) return list_day(tonumber(fields[2]), fields[3], now_ms) end,
   hold_remaining_histogram = function(fields, now_ms)

@@ -25,16 +25,16 @@ if commands[2] then -- a lone command reads its record and claims itself
 end
 local number_before, cursor_before = ledger.number, ledger.cursor
 local clock_ms = now_ms
-now_ms = math.max(now_ms, ledger.now_ms)
-local now = { text = int(now_ms), short = short(now_ms) }
+if ledger.now_ms > now_ms then now_ms = ledger.now_ms end
 local lines = {}
-for index, fields in ipairs(commands) do
+for index = 1, #commands do
+  local fields = commands[index]
   if clock_ms >= ledger.next_forget_ms then
     forget(clock_ms, now_ms)
     ledger.next_forget_ms = next_forget_ms()
   end
   if ledger.cursor ~= "" then purge() end
-  local result, before = HANDLERS[fields[1]](fields, now_ms, now)
+  local result, before = HANDLERS[fields[1]](fields, now_ms)
   lines[index] = before and before .. line_of(result) or line_of(result)
 end
 write_back(number_before, cursor_before, now_ms)

@@ -144,11 +144,27 @@ end
 
 local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 
--- fields: "reserve", id, day, applicants, join_wait_list ("1"), hold_ttl_ms, choice (one text of six fields)
-local function reserve(fields, now_ms, now)
-  local id, number, party, join_wait_list, hold_ttl_ms = fields[2], fields[3], fields[4], fields[5], fields[6]
-  local choice, day_number = fields.choice or choice_by_text(fields[7]), tonumber(number)
-  local applicants = fields.applicants or names(party)
+-- Return the deadline of a hold that lasts hold_ttl_ms; 0 means the office's time. It has the texts that all such holds of a call
+-- share: its digits for the due holds, the times of a record, and the beginning of a reply. Only the last deadline is
+-- remembered, because nearly all holds of a call last equally long.
+local function deadline_of(hold_ttl_ms, now_ms)
+  local deadline = ledger.deadline
+  if not deadline or ledger.deadline_ttl_ms ~= hold_ttl_ms then
+    local ttl_ms = hold_ttl_ms > 0 and hold_ttl_ms or ledger.rules.hold_ttl_ms
+    local at_ms = now_ms + ttl_ms
+    deadline = {
+      at_ms = at_ms, digits = padded(at_ms), times = TAB .. short(now_ms) .. TAB .. short_duration(ttl_ms) .. TAB,
+      line = "NEW\t" .. int(now_ms) .. TAB .. int(at_ms) .. TAB,
+    }
+    ledger.deadline, ledger.deadline_ttl_ms = deadline, hold_ttl_ms
+  end
+  return deadline
+end
+
+-- fields: "reserve", id, day, party, options: see known_options(); and its applicants by name
+local function reserve(fields, now_ms)
+  local id, number, party, options = fields[2], fields[3], fields[4], fields[5]
+  local choice, day_number, applicants = options.choice, known_number(number), fields.applicants
   local known, rest = record_of(id)
   if known then
     return replay_reserve(known, { day = day_number, party = party, applicants = applicants, choice = choice }, now_ms)
@@ -178,7 +194,7 @@ local function reserve(fields, now_ms, now)
   choice = complete_choice(day, choice)
   local option = find_option(day, choice, units, now_ms, NOTHING)
   if not option then
-    if join_wait_list ~= "1" or not served_by_wait_list(day, choice) then return SOLD_OUT end
+    if not options.joins_wait_list or not served_by_wait_list(day, choice) then return SOLD_OUT end
     if day.waiting >= rules.wait_list_max or not wait_list().has_room_for_demand(day, choice, units, now_ms) then
       return outcome("WAIT_LIST_FULL")
     end
@@ -197,22 +213,15 @@ local function reserve(fields, now_ms, now)
     wait_list().note_join(day)
     return outcome("WAITING", waiting)
   end
-  local deadline = ledger.deadlines[hold_ttl_ms]
-  if not deadline then
-    local ttl_ms = tonumber(hold_ttl_ms)
-    local at_ms = now_ms + (ttl_ms > 0 and ttl_ms or rules.hold_ttl_ms)
-    deadline = { at_ms = at_ms, text = int(at_ms), digits = padded(at_ms), ttl = short_duration(at_ms - now_ms) }
-    ledger.deadlines[hold_ttl_ms] = deadline
-  end
+  local deadline = deadline_of(options.hold_ttl_ms, now_ms)
   -- The same text as text_of_record's, made of texts that exist already.
-  local text = "H1\t" .. number .. TAB .. now.short .. TAB .. deadline.ttl .. TAB .. index_of(choice, day_number) .. option.letter .. TAB
-    .. party
+  local text = "H1\t" .. number .. deadline.times .. index_of(choice, day_number) .. option.letter .. TAB .. party
   reservation_held(day, option, id, applicants, text, now_ms, deadline)
   if choice ~= given then -- the caller does not have the choice of the record
     local held = outcome("HELD", record_of_text(id, text))
     return rules.abandoned_holds_max > 0 and penalties().announce(held, now_ms) or held
   end
-  local line = "NEW\t" .. now.text .. TAB .. deadline.text .. TAB .. option.index
+  local line = deadline.line .. option.index
   if rules.extensions_max > 0 then line = line .. TAB .. int(rules.extensions_max) end
   if rules.abandoned_holds_max > 0 and ledger.has_penalties then
     local left, until_ms = penalties().announcement(applicants, now_ms, deadline.at_ms)
@@ -340,22 +349,27 @@ end
 setmetatable(HANDLERS, { __index = load_rare_commands })
 setmetatable(FORMS, { __index = load_rare_commands })
 
-local RESERVE = "^reserve\t(" .. NAME .. ")\t" .. NUMBER .. "\t([%w_%-%.][%w_%-%.,]*)\t([01])\t" .. NUMBER .. "\t([^\n]+)$"
-local CHOICE_ONLY = "^" .. CHOICE .. "$"
--- The choice of a command, or nil if the text is not one. It is checked when it is first seen.
-local checked_choice = remembering(function(text)
-  return string.match(text, CHOICE_ONLY) and choice_by_text(text) or nil
+local RESERVE = "^reserve\t(" .. NAME .. ")\t" .. NUMBER .. "\t(" .. PARTY .. ")\t()"
+local OPTIONS = "^([01])\t" .. NUMBER .. "\t(" .. CHOICE .. ")$"
+-- The fields of a reserve behind the party, or nil if the text is not them. Nearly all callers share them, so they are checked
+-- when they are first seen.
+local known_options = remembering(function(text)
+  local joins_wait_list, hold_ttl_ms, choice_text = string.match(text, OPTIONS)
+  if not choice_text or #hold_ttl_ms > DIGITS_MAX then return nil end
+  return { joins_wait_list = joins_wait_list == "1", hold_ttl_ms = tonumber(hold_ttl_ms), choice = choice_by_text(choice_text) }
 end, KNOWN_TEXTS_MAX)
+
+local function reserve_fields(id, number, party, options)
+  local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
+  return { "reserve", id, number, party, options, applicants = applicants }
+end
 
 -- Return the fields of a command, or nil if the line is not one.
 local function parse(line)
-  local id, number, party, join_wait_list, hold_ttl_ms, choice_text = string.match(line, RESERVE)
+  local id, number, party, options_from = string.match(line, RESERVE)
   if id then
-    if #number > DIGITS_MAX or #hold_ttl_ms > DIGITS_MAX then return nil end
-    local choice = checked_choice(choice_text)
-    if not choice then return nil end
-    local applicants = string.find(party, COMMA, 1, true) and names(party) or { party }
-    return { "reserve", id, number, party, join_wait_list, hold_ttl_ms, choice_text, applicants = applicants, choice = choice }
+    local options = known_options(string.sub(line, options_from))
+    return options and #number <= DIGITS_MAX and reserve_fields(id, number, party, options) or nil
   end
   local name = string.match(line, "^[%l_]+")
   local form = name and FORMS[name]

@@ -227,9 +227,9 @@ end
 
 -- Return the index of a choice if it is stored, or nil.
 local function known_index(choice)
-  local known = ledger.indexes[choice.text]
+  local known = indexes[choice.text]
   if known then return known.index end
-  return string.match(call("HGET", CHOICES, "=" .. choice.text) or "", "^(%d+)\t")
+  return string.match(call("HGET", CHOICES, choice.field) or "", "^(%d+)\t")
 end
 
 -- Return true if a party with this demand would not be one demand too many.

@@ -16,7 +16,9 @@ local DIGITS_MAX = 15
 -- Ends the script with the error LATE and the server's time if its last moment has passed: the network has delivered it
 -- late, and its caller may have another answer. So a script calls this before its first write.
 local function call_time()
-  local given_ms, touches, valid_until_ms, checks_fence, seen = string.match(ARGV[1], "^(%d*)(%+?)<?(%d*)[=:%d]*(@?)(.*)$")
+  local header = ARGV[1]
+  local given_ms, touches, valid_until_ms, rest = string.match(header, "^(%d*)(%+?)<?(%d*)()")
+  local at = string.find(header, "@", rest, true)
   local now_ms = tonumber(given_ms)
   if not now_ms or valid_until_ms ~= "" then
     local time = redis.call("TIME")
@@ -26,7 +28,7 @@ local function call_time()
     end
     now_ms = now_ms or server_ms
   end
-  return now_ms, touches, checks_fence, seen
+  return now_ms, touches, at and "@" or "", at and string.sub(header, at + 1) or ""
 end
 
 -- End the script with the error LEAP, before its first write, if the server's clock leaps. It must be near the caller's own

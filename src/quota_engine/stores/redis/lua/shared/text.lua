@@ -7,10 +7,16 @@ local TAB, NEWLINE, COMMA = "\t", "\n", ","
 local format, concat, sort = string.format, table.concat, table.sort
 
 -- Return an integer as text. (tostring writes 1e+15 for a large one.) Where integers of C have 64 bits, that is faster than
--- the text of a floating-point number.
+-- the text of a floating-point number. An argument of a server command may be an integer itself: servers write it whole.
 local INT = format("%d", 2 ^ 52) == "4503599627370496" and "%d" or "%.0f"
+local SMALL = {} -- integers of up to three characters are remembered: most counters are 0
 local function int(number)
-  return format(INT, number)
+  local text = SMALL[number]
+  if not text then
+    text = format(INT, number)
+    if #text <= 3 then SMALL[number] = text end
+  end
+  return text
 end
 
 -- Return the parts of a text between separators; an empty text has one empty part.
