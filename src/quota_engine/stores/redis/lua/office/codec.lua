@@ -214,6 +214,7 @@ local function day_of_text(number, text)
     due = {},
     quotas = setmetatable({ rows }, LAZY),
     rows = {}, -- name -> what text_of_quota() remembers
+    newly_held = {}, -- names of quotas that got holds since the day was written
   }
   for quotas in string.gmatch(due, "[^\t]+") do day.due[quotas] = true end
   return day
@@ -243,19 +244,20 @@ local function quotas_of(day)
   return day.order
 end
 
--- Return the row of a quota. The day remembers it with its values: a day has many quotas, and a hold changes two numbers of a few
--- of them. A list takes a third of the memory of a table with names: the row, the parts in front of and behind free and held,
--- and the values.
-local function text_of_quota(day, quota)
-  local name, capacity, free, held, confirmed = quota.name, quota.capacity, quota.free, quota.held, quota.confirmed
-  local cooling, parked, free_since_ms, terms = quota.cooling, quota.parked, quota.free_since_ms, quota.terms
-  local row = day.rows[name]
-  if not row or row[6] ~= capacity or row[7] ~= confirmed or row[8] ~= cooling or row[9] ~= parked or row[10] ~= free_since_ms
-      or row[11] ~= terms then
-    local front = NEWLINE .. name .. TAB .. int(capacity) .. TAB
-    local back = TAB .. int(confirmed) .. TAB .. int(cooling) .. TAB .. int(parked) .. TAB .. int(free_since_ms) .. TAB .. terms
-    row = { "", front, back, false, false, capacity, confirmed, cooling, parked, free_since_ms, terms }
-    day.rows[name] = row
+-- Return the row of a quota. The day remembers it, because a hold changes two numbers of a few of its quotas. It remembers a list
+-- of the row, its parts in front of and behind free and held, and the values. A table with names would take three times the
+-- memory. is_only_held is true if nothing but free and held has changed.
+local function text_of_quota(day, quota, is_only_held)
+  local row, free, held = day.rows[quota.name], quota.free, quota.held
+  if not row or not is_only_held and (row[6] ~= quota.capacity or row[7] ~= quota.confirmed or row[8] ~= quota.cooling
+      or row[9] ~= quota.parked or row[10] ~= quota.free_since_ms or row[11] ~= quota.terms) then
+    row = {
+      "", NEWLINE .. quota.name .. TAB .. int(quota.capacity) .. TAB,
+      TAB .. int(quota.confirmed) .. TAB .. int(quota.cooling) .. TAB .. int(quota.parked) .. TAB .. int(quota.free_since_ms) .. TAB
+        .. quota.terms,
+      false, false, quota.capacity, quota.confirmed, quota.cooling, quota.parked, quota.free_since_ms, quota.terms,
+    }
+    day.rows[quota.name] = row
   end
   if row[4] ~= free or row[5] ~= held then
     row[1], row[4], row[5] = row[2] .. int(free) .. TAB .. int(held) .. row[3], free, held
@@ -268,38 +270,39 @@ local function set_due(day, names_of_set, has_holds)
   day.due[names_of_set], day.front = has_holds, nil
 end
 
--- Return the rows of a day's quotas. Rows that no command parsed are copied as they were.
-local function rows_of_day(day)
-  local quotas, row_names, texts = day.quotas, day.row_names, day.row_texts
-  if not row_names then
-    row_names, texts = {}, {}
-    if day.order then
-      for index, quota in ipairs(day.order) do row_names[index] = quota.name end
-    else
-      for row, name in string.gmatch(quotas[1], "(\n([^\t]+)[^\n]*)") do
-        row_names[#row_names + 1], texts[#texts + 1] = name, row
-      end
+-- Read the rows of a day's quotas once, as they were, and note where each quota has its own.
+local function split_rows(day)
+  local texts, indexes = {}, {}
+  if day.order then
+    for index, quota in ipairs(day.order) do indexes[quota.name] = index end
+  else
+    for row, name in string.gmatch(day.quotas[1], "(\n([^\t]+)[^\n]*)") do
+      texts[#texts + 1] = row
+      indexes[name] = #texts
     end
-    day.row_names, day.row_texts = row_names, texts
   end
-  for index = 1, #row_names do
-    local quota = rawget(quotas, row_names[index])
-    if quota then texts[index] = text_of_quota(day, quota) end
-  end
-  return concat(texts)
+  day.row_texts, day.row_indexes = texts, indexes
 end
 
--- Return a day as text. The rows in front of its quotas are remembered: most holds change nothing there. mark_changed() forgets
--- them.
+-- Return a day as text. The rows in front of its quotas are remembered until mark_changed() forgets them. While they are known,
+-- only holds were added, on the quotas of day.newly_held. Rows that no command parsed are copied as they were.
 local function text_of_day(day)
-  if not day.front then
+  if not day.row_texts then split_rows(day) end
+  local front, texts = day.front, day.row_texts
+  for name in next, front and day.newly_held or day.row_indexes do
+    local quota = rawget(day.quotas, name)
+    if quota then texts[day.row_indexes[name]] = text_of_quota(day, quota, front) end
+  end
+  if next(day.newly_held) then day.newly_held = {} end
+  if not front then
     local due = {}
     for names_of_set in pairs(day.due) do due[#due + 1] = names_of_set end
-    day.front = (day.closed and "1\t" or "0\t") .. int(day.last_queue_number) .. TAB .. int(day.next_due_ms) .. TAB
+    front = (day.closed and "1\t" or "0\t") .. int(day.last_queue_number) .. TAB .. int(day.next_due_ms) .. TAB
       .. int(day.waiting) .. TAB .. int(day.departed) .. TAB .. int(day.revision) .. TAB .. int(day.last_wait_list_number) .. TAB
       .. day.times .. TAB .. day.guards .. NEWLINE .. concat(due, TAB)
+    day.front = front
   end
-  return day.front .. rows_of_day(day)
+  return front .. concat(texts)
 end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

@@ -461,8 +461,10 @@ local function reservation_held(day, option, id, applicants, text, now_ms, deadl
     write_claims(applicant, others and (others .. COMMA .. id) or id)
   end
   for index = 1, #option.quotas do
-    local quota = quotas[option.quotas[index]]
+    local name = option.quotas[index]
+    local quota = quotas[name]
     quota.free, quota.held = quota.free - units, quota.held + units
+    day.newly_held[name] = true
   end
   due_changes[day.text .. SLASH .. option.text .. SLASH .. deadline.digits .. SLASH .. id] = true
   if not day.due[option.text] then set_due(day, option.text, true) end

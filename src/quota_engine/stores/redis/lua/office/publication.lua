@@ -142,7 +142,7 @@ local function replace_quotas(day, new, renamed, now_ms)
   end
   for name, quota in pairs(by_name) do quota.name = name end
   by_name[1] = "" -- no rows are left to parse
-  day.quotas, day.order, day.row_names = setmetatable(by_name, LAZY), order, nil
+  day.quotas, day.order, day.row_texts = setmetatable(by_name, LAZY), order, nil
   local texts, is_rewritten = {}, next(renamed) ~= nil
   for _, quota in ipairs(order) do
     if quota.guard ~= "" then
