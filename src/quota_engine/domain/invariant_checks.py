@@ -39,6 +39,9 @@ def _is_conserved(quota: Quota) -> bool:
     """Return True if no unit of the quota is missing, invented or counted twice."""
     return (
         quota.free == quota.capacity - quota.held - quota.confirmed - quota.cooling
-        and quota.cooling == quota.parked + sum(units for _, units in quota.cooling_due)
-        and min(quota.held, quota.confirmed, quota.cooling, quota.parked) >= 0
+        and quota.held >= 0
+        and quota.confirmed >= 0
+        and quota.cooling >= 0
+        and quota.parked >= 0
+        and quota.cooling == quota.parked + (sum(units for _, units in quota.cooling_due) if quota.cooling_due else 0)
     )

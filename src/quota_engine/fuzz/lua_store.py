@@ -165,6 +165,7 @@ class LuaServer:
         self.time_ms = 0
         self.server = "a" * 40
         self._scan_max = scan_max
+        self._scan_orders: dict[str, tuple[set[str], list[tuple[int, str]]]] = {}
         self._values: dict[str, Any] = {}
         self._declared: frozenset[str] = frozenset()
         self._may_write = False
@@ -411,11 +412,14 @@ class LuaServer:
         if word != "COUNT":
             raise Refused(f"HSCAN {word}")
         value = self._hash(key)
-        ahead = sorted((1 + zlib.crc32(field.encode()), field) for field in value)
-        ahead = ahead[bisect_left(ahead, (int(cursor), "")) :]
-        page = ahead[: min(int(count), self._scan_max)]
-        left = ahead[len(page) :]
-        return [str(left[0][0]) if left else "0", [text for _, field in page for text in (field, value[field])]]
+        fields, ordered = self._scan_orders.get(key, (None, []))
+        if value.keys() != fields:  # most scans go over a hash that has not changed since the last step
+            ordered = sorted((1 + zlib.crc32(field.encode()), field) for field in value)
+            self._scan_orders[key] = set(value), ordered
+        start = bisect_left(ordered, (int(cursor), ""))
+        end = start + min(int(count), self._scan_max)
+        texts = [text for _, field in ordered[start:end] for text in (field, value[field])]
+        return [str(ordered[end][0]) if end < len(ordered) else "0", texts]
 
     # ------------------------------------------------------------------ sorted sets
 

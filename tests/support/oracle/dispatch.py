@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import assert_never
 
 from quota_engine.domain.commands import (
@@ -73,8 +72,8 @@ class Oracle(Operators):
         # Only the day's records and counters can change. A deep copy takes longer than all other checks of a walk.
         projection = copy.copy(self)
         projection.records = {r.id: Record(**vars(r)) for r in self.records.values() if r.day == day_number}
-        day = dataclasses.replace(self.days[day_number])
-        day.quotas = {name: dataclasses.replace(quota) for name, quota in day.quotas.items()}
+        day = copy.copy(self.days[day_number])
+        day.quotas = {name: copy.copy(quota) for name, quota in day.quotas.items()}
         day.cooling = list(day.cooling)
         projection._apply_due(day, limit=len(self.records))
         projection._note_free_units(day)

@@ -61,8 +61,12 @@ class Office:
 
     def _free(self, day: Day, name: str) -> int:
         """Return the free units. A negative number is an overbooking."""
-        taken = self._held(day, name) + self._confirmed(day, name) + self._cooling(day, name)
-        return day.quotas[name].capacity - taken
+        taken = sum(
+            r.units
+            for r in self.records.values()
+            if r.day == day.number and name in r.quotas and (r.state is State.HELD or r.state in COUNTED_AS_CONFIRMED)
+        )
+        return day.quotas[name].capacity - taken - self._cooling(day, name)
 
     def _overbooked(self, day: Day) -> int:
         return sum(max(-self._free(day, name), 0) for name in day.quotas)

@@ -171,8 +171,10 @@ def test_idle_transaction_is_ended_by_the_server(each_postgresql: PostgresqlServ
 
 def test_transaction_beyond_its_end_is_ended_by_the_server(postgresql: PostgresqlServer, schema: str) -> None:
     """25P04, from PostgreSQL 17 on."""
-    with opened(postgresql, schema) as connections, connections.session(CallEnd(monotonic_ms() + 700)) as handle:
+    end = CallEnd(monotonic_ms() + 1_500)
+    with opened(postgresql, schema) as connections, connections.session(end) as handle:
         handle(LOCK)
+        end.ends_at_ms = end.cut_at_ms = monotonic_ms() + 60_000  # the client waits for what the server says
         wait_until(lambda: not postgresql.query(OPEN_TRANSACTIONS, schema)[0][0], "the end of the transaction")
         with pytest.raises(RolledBack, match="25P04"):
             handle(RoundTrip((Statement("raise_epoch", (1,)),)))
