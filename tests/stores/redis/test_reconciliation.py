@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from types import ModuleType
@@ -51,6 +52,12 @@ OFFICE = "SBY"
 SEEDS = st.integers(0, 10**6)
 
 
+@functools.lru_cache(maxsize=64)
+def steps_of(seed: int, steps: int) -> tuple[Step, ...]:
+    """A walk, which takes as long to make as to go."""
+    return tuple(walk(Random(seed), steps))
+
+
 class Walked:
     """An office on the scripts without a server, and the machine's ledger of the same walk."""
 
@@ -58,7 +65,7 @@ class Walked:
         self.clock = ManualClock(0)
         self.backend = LuaStore(self.clock, LuaServer(scan_max=3))
         self.ledger = Ledger(OFFICE)
-        self._rest: Iterator[Step] = iter(list(walk(Random(seed), steps + 20)))
+        self._rest: Iterator[Step] = iter(steps_of(seed, steps + 20))
         self.go(steps)
 
     def go(self, steps: int = 1000) -> None:
