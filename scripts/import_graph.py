@@ -30,6 +30,16 @@ def modules(source: Path = SOURCE) -> dict[str, Path]:
     return names
 
 
+def _statements(parts: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """Yield these statements and all inside them. Expressions, which are most of a tree, contain no import."""
+    for part in parts:
+        yield part
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inner = getattr(part, field, None)
+            if isinstance(inner, list):
+                yield from _statements(inner)
+
+
 def _targets(node: ast.AST, known: Mapping[str, Path]) -> Iterator[str]:
     """Yield the known modules that one statement imports."""
     if isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
@@ -46,7 +56,7 @@ def module_imports(source: Path = SOURCE) -> dict[str, frozenset[str]]:
     imports: dict[str, frozenset[str]] = {}
     for name, path in known.items():
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        found = {target for node in ast.walk(tree) for target in _targets(node, known)}
+        found = {target for node in _statements(tree.body) for target in _targets(node, known)}
         imports[name] = frozenset(found & known.keys()) - {name}
     return imports
 

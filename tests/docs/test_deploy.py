@@ -129,8 +129,12 @@ def test_service_starts_with_the_files_of_the_containers(tmp_path: Path) -> None
         "QUOTA_ENGINE_HOST": "127.0.0.1",
         "QUOTA_ENGINE_PORT": str(port),
     }
+    settings = (DEPLOY / "quota.toml").read_text(encoding="utf-8")
+    assert "drain_ms = 5000" in settings
+    own = tmp_path / "quota.toml"
+    own.write_text(settings.replace("drain_ms = 5000", "drain_ms = 0"), encoding="utf-8")
     program = [sys.executable, "-c", "import sys; from quota_engine.cli.main import main; sys.exit(main())"]
-    serve = [*program, "serve", "--config", str(DEPLOY / "quota.toml")]
+    serve = [*program, "serve", "--config", str(own)]
     with contextlib.ExitStack() as stack:
         for command in ([str(valkey_server_binary()), str(DEPLOY / "valkey.conf"), *options], serve):
             process = stack.enter_context(subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL))

@@ -40,7 +40,7 @@ from quota_engine.service.app import ServiceApp, create_app
 from quota_engine.service.http.auth import Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.problems import PROBLEM_TYPES, TYPE_PREFIX
-from tests.support.effort import examples
+from tests.support.effort import PROFILE, examples
 from tests.support.identities import nik
 from tests.support.in_process_service import DAY, TOKENS, configuration
 
@@ -49,7 +49,7 @@ assert _TERMS is not None
 OPENS_AT_MS = _TERMS.opens_at_ms
 EXAMPLES_MAX = int(os.environ.get("QUOTA_ENGINE_EXAMPLES", "0")) or examples(8, 20)
 OPERATOR = {"Authorization": f"Bearer {TOKENS[Role.OPERATOR]}"}
-REFUSALS_MAX = examples(10, 1_000)
+REFUSALS_MAX = 10 if PROFILE == "gate" else 1_000
 """Requests to an endpoint that are sent again with tokens that may not call it."""
 BY_OPERATION = {(one.method, one.path): one for one in ENDPOINTS}
 

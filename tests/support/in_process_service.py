@@ -25,6 +25,7 @@ from quota_engine.service.http.auth import Grant, Role
 from quota_engine.service.http.endpoint import Endpoint
 from quota_engine.service.http.limits import RequestLimits
 from quota_engine.service.server import create_server
+from quota_engine.service.transport import connections
 from tests.support.lost_tail import LostTail
 
 BACKEND = "memory://"
@@ -185,9 +186,13 @@ async def listening(app: ServiceApp) -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def overloaded(client: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
-    """Yield a client of the same service on a socket, while the service counts as at capacity."""
+    """Yield a client of the same service on a socket, while the service counts as at capacity.
+
+    A connection does not pause after a refusal, because a test sends requests to all endpoints.
+    """
     with monkeypatch.context() as patch:
         patch.setattr(client.app.load_shedder, "at_capacity", lambda _: True)
+        patch.setattr(connections, "SHED_PAUSE_S", 0.0)
         async with (
             listening(client.app) as port,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", event_hooks=client.http.event_hooks) as http,
