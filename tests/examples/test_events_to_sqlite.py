@@ -16,12 +16,16 @@ import pytest
 
 from quota_engine import ManualClock, QuotaEngine, RecordedEvent, ReservationChanged, load_catalog
 from quota_engine.domain.consumer_groups import Lease
+from tests.support.effort import PROFILE
 from tests.support.identities import nik
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.store
 
 KEY = b"a key for tests, and only them"
+ROUNDS = 4 if PROFILE == "gate" else 6
+START_PAUSE_S = 0.003
+"""Pause between reservations while the consumers start, which leaves the processor to them."""
 ARGUMENTS = ["--office", "surabaya", "--catalog", "surabaya"]
 
 
@@ -53,7 +57,7 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
         engine.set_capacity("surabaya", "2026-12-07", "morning", 1_000_000)
         assert engine.create_consumer_group("surabaya", "sqlite")
         booked = 0
-        for _ in range(6):
+        for _ in range(ROUNDS):
             # The manual clock stands still, so only a min_idle_ms of 0 takes events from others, and then all of them.
             idle_ms = [str(rng.choice((0, 60_000))) for _ in range(2)]
             consumers = [start(store, into, f"w{one}", "--min-idle-ms", idle_ms[one]) for one in range(2)]
@@ -73,6 +77,8 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
                     engine.confirm(held.reference)
                 if kill_at_s == give_up_at_s and progress(engine) != before:  # both have started
                     kill_at_s = time.monotonic() + rng.random() * 0.4
+                if kill_at_s == give_up_at_s:
+                    time.sleep(START_PAUSE_S)
             for consumer in consumers:
                 consumer.kill()
                 consumer.wait()
