@@ -26,11 +26,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.clocks import USABLE_MS
 from quota_engine.fuzz.faults import FaultSource, held_delay_ms, late_delay_ms, usual_delay_ms
-from quota_engine.fuzz.script_server import ScriptServer
+from quota_engine.fuzz.script_server import SCRIPT_TEXTS, ScriptServer
 from quota_engine.fuzz.slot_moves import SlotMoves
 from quota_engine.fuzz.virtual_loop import VirtualLoop
 from quota_engine.stores.redis.retrying_calls import Node
 
+_TEXTS: Final[dict[int, list[tuple[bytes, str]]]] = {}
+"""The texts of scripts, by their length in bytes."""
+for _text in SCRIPT_TEXTS:
+    _TEXTS.setdefault(len(_text.encode()), []).append((_text.encode(), _text))
+_LONG_WRITE_BYTES: Final = 8_000
+"""The length from which the words of a write are compared with the texts of scripts."""
 _REDIRECTIONS: Final = {MovedError: "redirected", AskError: "asked", TryAgainError: "try_again"}
 Requests = Sequence[Sequence[str]]
 
@@ -311,6 +317,8 @@ class VirtualConnection:
 
 def _unpack(data: bytes) -> list[list[str]]:
     """Return the requests of a write, each as words. No word has a line break."""
+    if len(data) >= _LONG_WRITE_BYTES:
+        return _unpack_texts(data)
     tokens = data.decode().split("\r\n")
     requests: list[list[str]] = []
     at, end = 0, len(tokens) - 1
@@ -318,4 +326,22 @@ def _unpack(data: bytes) -> list[list[str]]:
         words = int(tokens[at].removeprefix("*"))
         requests.append(tokens[at + 2 : at + 1 + 2 * words : 2])
         at += 1 + 2 * words
+    return requests
+
+
+def _unpack_texts(data: bytes) -> list[list[str]]:
+    """Return the requests of a write. The texts of scripts are compared, and not copied: they have up to 300 kB."""
+    requests: list[list[str]] = []
+    at = 0
+    while at < len(data):
+        end = data.index(b"\r\n", at)
+        words: list[str] = []
+        requests.append(words)
+        count, at = int(data[at + 1 : end]), end + 2
+        while len(words) < count:
+            end = data.index(b"\r\n", at)
+            size, at = int(data[at + 1 : end]), end + 2
+            known = next((text for code, text in _TEXTS.get(size, ()) if data.startswith(code, at)), None)
+            words.append(data[at : at + size].decode() if known is None else known)
+            at += size + 2
     return requests

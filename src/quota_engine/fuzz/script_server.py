@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ScriptServer"]
+__all__ = ["SCRIPT_TEXTS", "ScriptServer"]
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -15,6 +15,8 @@ from quota_engine.stores.redis.scripts import Script
 
 _SCRIPTS: Final = {one.sha1: one for one in vars(scripts).values() if isinstance(one, Script)}
 _SHA1_OF: Final = {one.text: one.sha1 for one in _SCRIPTS.values()}
+SCRIPT_TEXTS: Final = (*_SHA1_OF, scripts.FUNCTION_LIBRARY.text)
+"""The long words that requests may have."""
 _SHA1_OF_FUNCTION: Final = {one.function: one.sha1 for one in _SCRIPTS.values() if one.function}
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from redis.connection import Connection
 
 from quota_engine.stores.redis.request_packing import pack_requests
+from quota_engine.stores.redis.scripts import FUNCTION_LIBRARY, OFFICE_COMMANDS, TOUCH
 
 _WORDS = st.builds(
     lambda words: ["SET", *words],
@@ -31,3 +32,12 @@ def test_repeated_script_calls_differ_only_in_their_lines() -> None:
         for lines in (("x",), ("x", "y"), ()):
             words = ("EVALSHA", "ab" * 20, str(len(keys)), *keys, *lines)
             assert pack_requests([words]) == b"".join(Connection().pack_commands([words]))
+
+
+def test_texts_of_scripts_are_packed_as_by_the_client_library() -> None:
+    requests = [
+        *(("EVAL", script.text, "1", "{a}:head", "é") for script in (OFFICE_COMMANDS, TOUCH, OFFICE_COMMANDS)),
+        ("FUNCTION", "LOAD", FUNCTION_LIBRARY.text),
+        ("EVAL", "return 'é'", "0"),
+    ]
+    assert pack_requests(requests) == b"".join(Connection().pack_commands(requests))

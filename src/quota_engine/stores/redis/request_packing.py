@@ -1,7 +1,7 @@
 """Requests as bytes of the Redis protocol.
 
 redis-py packs a request word by word. The script and the keys of a ledger, sixteen words of a reserve, are the same in
-each of its calls, so their bytes are remembered.
+each of its calls, so their bytes are remembered. So are those of the scripts' texts, which have up to 300 kB.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from quota_engine.stores.redis.retrying_calls import Requests
 
 _PREFIXES_MAX: Final = 4096
 """Remembered beginnings, about 1 kB each: a script and the keys of a ledger."""
+_TEXTS_MAX: Final = 64
+"""Remembered texts of scripts: the package has fewer."""
+_TEXT_AFTER: Final[dict[str | int, tuple[str, ...]]] = {"EVAL": ("EVAL",), "FUNCTION": ("FUNCTION", "LOAD")}
+"""The words in front of the text of a script, by the command that has one."""
 
 
 def pack_requests(requests: Requests) -> bytes:
@@ -26,6 +30,10 @@ def pack_requests(requests: Requests) -> bytes:
         parts.append(b"*%d\r\n" % len(words))
         if constant:
             parts.append(_pack_prefix(tuple(words[:constant])))
+        elif words[0] in _TEXT_AFTER:
+            before = _TEXT_AFTER[words[0]]
+            constant = len(before) + 1
+            parts += _pack_prefix(before), _pack_text(str(words[len(before)]))
         for word in words[constant:]:  # without a function for each: nearly all words are lines
             data = word.encode() if isinstance(word, str) else b"%d" % word
             parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
@@ -34,4 +42,13 @@ def pack_requests(requests: Requests) -> bytes:
 
 @lru_cache(_PREFIXES_MAX)
 def _pack_prefix(words: tuple[str | int, ...]) -> bytes:
+    return _pack(words)
+
+
+@lru_cache(_TEXTS_MAX)
+def _pack_text(text: str) -> bytes:
+    return _pack((text,))
+
+
+def _pack(words: tuple[str | int, ...]) -> bytes:
     return b"".join(b"$%d\r\n%b\r\n" % (len(data), data) for data in (str(word).encode() for word in words))
