@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Final
 
@@ -109,9 +109,10 @@ class FaultSource:
     Attributes:
         fired: how often each fault has happened.
         random: decides.
+        happens: decides whether a fault happens now, and counts it.
     """
 
-    __slots__ = ("_positive", "fired", "random")
+    __slots__ = ("_positive", "fired", "happens", "random")
 
     def __init__(self, random: Random, rates: Faults = NO_FAULTS) -> None:
         self.random = random
@@ -121,9 +122,10 @@ class FaultSource:
     def set_rates(self, rates: Faults) -> None:
         """Set the rates, which may be done at any time."""
         self._positive = {name: rate for name, rate in msgspec.structs.asdict(rates).items() if rate}
+        # Without faults, no function of Python runs: a set without members contains none of them.
+        self.happens: Callable[[str], bool] = self._happens if self._positive else frozenset[str]().__contains__
 
-    def happens(self, fault: str) -> bool:
-        """Decide whether a fault happens now, and count it."""
+    def _happens(self, fault: str) -> bool:
         rate = self._positive.get(fault)
         if rate is None or self.random.random() >= rate:
             return False

@@ -167,7 +167,8 @@ class VirtualNetwork:
             return
         if sent < self._last_arrived:
             self.faults.fired["reordered"] += 1
-        self._last_arrived = max(self._last_arrived, sent)
+        else:
+            self._last_arrived = sent
         asking, connection.is_asking = connection.is_asking, request[0] == "ASKING"
         answer = self._answer(connection.node, request, asking=asking)
         # A copy behind a rejected one would run after its client has learned that nothing did.

@@ -116,7 +116,7 @@ def run_schedule(
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             loop = runner.get_loop()
             assert isinstance(loop, VirtualLoop)
-            with monotonic_from(loop.time), entries_decoded_once():
+            with monotonic_from(partial(getattr, loop, "now_s")), entries_decoded_once():
                 return runner.run(_Run(loop, seed, schedule, step_check, keeps_history=keeps_history).run())
     except Exception as error:
         return SeedReport(seed, schedule.store, schedule.world, 0, 0, {}, (f"the run broke off: {error!r}",))
