@@ -74,7 +74,9 @@ from quota_engine.stores.redis.sold_out_cache import SoldOutCache
 T = TypeVar("T")
 
 _SPREAD_MAX: Final = 4000
-"""The most values that a Lua function returns at once here; ``unpack`` takes about 8,000."""
+"""The most values that a function takes or returns at once here; ``unpack`` takes about 8,000."""
+_IS_ERROR: Final = 1
+"""The first of two results of a script that ended with an error reply. Two zeros are in front of an array."""
 _REQUEST_SCRIPTS: Final = (
     CONSUMER_GROUPS,
     RECONCILE,
@@ -170,8 +172,7 @@ class LuaServer:
         self._declared: frozenset[str] = frozenset()
         self._may_write = False
         self._writes = 0
-        self._lua = lua51.LuaRuntime(unpack_returned_tuples=False, register_eval=False)
-        self._table_from = self._lua.table_from
+        self._lua = lua51.LuaRuntime(unpack_returned_tuples=True, register_eval=False)
         self._spread = self._lua.execute("return function(array) return 0, 0, unpack(array) end")
         self._key_tables: dict[tuple[str, ...], tuple[frozenset[str], Any]] = {}
         self._chunks: dict[str, Any] = {}
@@ -180,23 +181,38 @@ class LuaServer:
         self._commands: dict[str, Callable[..., Any]] = {
             name.removeprefix("_do_").upper(): getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
+        # Arrays cross as several values: a table that Python makes or reads costs more than the command.
         # On a server, reading or writing an undefined global variable is an error.
         self._make = self._lua.execute(
             """
-            local call, sha1hex = ...
-            local redis = { call = call, sha1hex = sha1hex }
+            local call, sha1hex, spread_max = ...
+            local function collect(first, ...)
+              if first == true then return { ... } end
+              return first
+            end
+            local redis = { sha1hex = sha1hex }
+            function redis.call(...) return collect(call(...)) end
             function redis.error_reply(text) return { err = text } end
             -- A script may end with an error reply. Its table would lose its text on the way to Python.
             local function raise(problem, level)
               if type(problem) == "table" then error(problem.err, 0) end
               error(problem, (level or 1) + 1)
             end
+            local function spread(reply)
+              if type(reply) ~= "table" then return reply end
+              if reply.err ~= nil then return 1, reply.err end
+              if #reply > spread_max then return reply end
+              return 0, 0, unpack(reply)
+            end
+            local function spreading(callback)
+              return function(keys, arguments, ...) return spread(callback(keys, arguments or { ... })) end
+            end
             return function(text, name, register)
               local chunk, problem = loadstring(text, name)
               if not chunk then error(problem) end
               local globals = { redis = redis, KEYS = false, ARGV = false, error = raise }
               if register then
-                redis.register_function = function(it) register(it.function_name, it.callback) end
+                redis.register_function = function(it) register(it.function_name, spreading(it.callback)) end
               end
               for _, known in ipairs({ "string", "table", "math", "ipairs", "pairs", "tonumber", "tostring", "unpack",
                   "type", "next", "select", "setmetatable", "rawget" }) do
@@ -205,14 +221,15 @@ class LuaServer:
               local function refuse(_, field) error("global variable " .. tostring(field)) end
               setmetatable(globals, { __index = refuse })
               setfenv(chunk, setmetatable({}, { __index = globals, __newindex = refuse }))
-              return function(keys, arguments)
+              return spreading(function(keys, arguments)
                 globals.KEYS, globals.ARGV = keys, arguments
                 return chunk()
-              end
+              end)
             end
             """,
             self._call,
             lambda text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
+            _SPREAD_MAX,
         )
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str]) -> list[Any]:
@@ -239,15 +256,20 @@ class LuaServer:
             declared = self._key_tables[tuple(keys)] = frozenset(keys), self._lua.table_from(list(keys))
         self._declared, key_table = declared
         try:
-            reply = chunk(key_table, self._lua.table_from(list(arguments)))
-            if lua51.lua_type(reply) == "table" and reply["err"] is not None:
-                raise Refused(reply["err"])
+            if len(arguments) <= _SPREAD_MAX:
+                reply = chunk(key_table, None, *arguments)
+            else:
+                reply = chunk(key_table, self._lua.table_from(list(arguments)))
+            if type(reply) is tuple and reply[0] == _IS_ERROR:
+                raise Refused(reply[1])
         except (lua51.LuaError, Refused) as error:
             if self._writes:
                 raise HalfDone(f"after {self._writes} writes: {error}") from error
             raise Refused(str(error)) from error
-        answer: list[Any] = self._from_lua(reply)
-        return answer
+        if type(reply) is not tuple:
+            whole: list[Any] = self._from_lua(reply)
+            return whole
+        return [one if type(one) is str else self._from_lua(one) for one in reply[2:]]
 
     def clear(self) -> None:
         """Delete all keys. The compiled scripts stay, which take longer than most tests."""
@@ -308,12 +330,14 @@ class LuaServer:
                 raise Refused(f"{name} in a script that only looks")
             self._writes += 1
         result = command(*arguments)
-        if type(result) is list:
-            for one in result:
-                if type(one) is not str:
-                    return self._to_lua(result)
-            return self._table_from(result)
-        return False if result is None else result
+        if type(result) is not list:
+            return False if result is None else result
+        if len(result) > _SPREAD_MAX:
+            return self._to_lua(result)
+        for one in result:
+            if type(one) is not str:
+                return (True, *[one if type(one) is str else self._to_lua(one) for one in result])
+        return (True, *result)
 
     def _text(self, argument: Any) -> str:
         if isinstance(argument, int | float) and not isinstance(argument, bool):
