@@ -126,8 +126,8 @@ class FaultSource:
         self.happens: Callable[[str], bool] = self._happens if self._positive else frozenset[str]().__contains__
 
     def _happens(self, fault: str) -> bool:
-        rate = self._positive.get(fault)
-        if rate is None or self.random.random() >= rate:
+        positive = self._positive
+        if fault not in positive or self.random.random() >= positive[fault]:
             return False
         self.fired[fault] += 1
         return True

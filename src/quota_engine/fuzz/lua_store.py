@@ -12,6 +12,7 @@ import hashlib
 import math
 import zlib
 from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -163,7 +164,7 @@ class LuaServer:
             functions: run scripts as functions, which outlive a call, where the library has them.
         """
         self.ttl_ms: dict[str, int] = {}
-        self.calls: dict[str, int] = {}
+        self.calls: dict[str, int] = defaultdict(int)
         self.time_ms = 0
         self.server = "a" * 40
         self._scan_max = scan_max
@@ -317,11 +318,10 @@ class LuaServer:
         command = self._commands.get(name)
         if command is None:
             raise Refused(f"{name} is not among the commands that are used")
-        calls = self.calls
-        calls[name] = calls.get(name, 0) + 1
+        self.calls[name] += 1
         for one in arguments:
             if type(one) is not str:
-                arguments = tuple(one if type(one) is str else self._text(one) for one in arguments)
+                arguments = (*[one if type(one) is str else self._text(one) for one in arguments],)
                 break
         if arguments and arguments[0] not in self._declared and name != "INFO":
             raise Refused(f"{name} of the key {arguments[0]}, which was not declared")
@@ -335,12 +335,12 @@ class LuaServer:
         if len(result) > _SPREAD_MAX:
             return self._to_lua(result)
         for one in result:
-            if type(one) is not str:
-                return (True, *[one if type(one) is str else self._to_lua(one) for one in result])
+            if type(one) is list:
+                return (True, *[self._to_lua(one) for one in result])
         return (True, *result)
 
     def _text(self, argument: Any) -> str:
-        if isinstance(argument, int | float) and not isinstance(argument, bool):
+        if type(argument) is int or type(argument) is float:
             return f"{argument:.17g}"
         raise Refused(f"an argument of type {type(argument).__name__}")
 
@@ -382,11 +382,15 @@ class LuaServer:
     def _do_hget(self, key: str, field: str) -> str | None:
         return self._hash(key).get(field)
 
-    def _do_hmget(self, key: str, *fields: str) -> list[str | None]:
+    def _do_hmget(self, key: str, *fields: str) -> list[str | bool]:
         value = self._hash(key)
-        return [value.get(field) for field in fields]
+        return [field in value and value[field] for field in fields]  # false stands for nil in a table of Lua
 
     def _hash(self, key: str) -> dict[str, str]:
+        if key in self._values:
+            value: Any = self._values[key]
+            if type(value) is dict:
+                return value
         return self._value(key, dict)
 
     def _do_hset(self, key: str, *pairs: str) -> int:

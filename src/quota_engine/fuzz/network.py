@@ -324,7 +324,7 @@ def _unpack(data: bytes) -> list[list[str]]:
     requests: list[list[str]] = []
     at, end = 0, len(tokens) - 1
     while at < end:
-        words = int(tokens[at].removeprefix("*"))
+        words = int(tokens[at][1:])  # behind the asterisk
         requests.append(tokens[at + 2 : at + 1 + 2 * words : 2])
         at += 1 + 2 * words
     return requests
@@ -342,7 +342,9 @@ def _unpack_texts(data: bytes) -> list[list[str]]:
         while len(words) < count:
             end = data.index(b"\r\n", at)
             size, at = int(data[at + 1 : end]), end + 2
-            known = next((text for code, text in _TEXTS.get(size, ()) if data.startswith(code, at)), None)
+            known = None
+            if size in _TEXTS:
+                known = next((text for code, text in _TEXTS[size] if data.startswith(code, at)), None)
             words.append(data[at : at + size].decode() if known is None else known)
             at += size + 2
     return requests

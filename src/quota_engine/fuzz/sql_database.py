@@ -11,7 +11,7 @@ __all__ = ["Run", "RunRecorder", "SqlDatabase", "SqlSessions"]
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from quota_engine.fuzz.faults import FaultSource, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.network import Client
@@ -155,10 +155,13 @@ class SqlDatabase:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._open: list[_Transaction] = []
         self._last_id = 0
+        self._statements: dict[str, Callable[..., Rows | Awaitable[Rows]]] = {
+            name.removeprefix("_do_"): getattr(self, name) for name in _STATEMENTS
+        }
 
     def now_ms(self) -> int:
         """Return the time of the database's clock."""
-        return self.epoch_ms + int(self.loop.now_ms())
+        return self.epoch_ms + int(self.loop.now_s * 1000)
 
     def save(self) -> Any:
         """Return a copy of what is committed, for :meth:`restore`."""
@@ -217,7 +220,7 @@ class SqlDatabase:
         """
         if transaction.is_ended:
             raise RolledBack("the database has ended the transaction")
-        rows: Rows | Awaitable[Rows] = getattr(self, f"_do_{statement.name}")(transaction, *statement.parameters)
+        rows = self._statements[statement.name](transaction, *statement.parameters)
         return rows if isinstance(rows, list) else await rows
 
     async def _lock(self, transaction: _Transaction, address: str) -> _LedgerTables | None:
@@ -416,6 +419,15 @@ class SqlDatabase:
         return [(self.now_ms(),)]
 
 
+_STATEMENTS: Final = tuple(name for name in vars(SqlDatabase) if name.startswith("_do_"))
+_READS: Final = frozenset(
+    name.removeprefix("_do_")
+    for name in _STATEMENTS
+    if name.startswith(("_do_read_", "_do_list_", "_do_lock_", "_do_try_lock_"))
+)
+"""The statements that change nothing."""
+
+
 class SqlSessions:
     """The connections of one client to the database: the part of a dialect that a store uses."""
 
@@ -453,8 +465,11 @@ class SqlSessions:
 
 def _writes(step: RoundTrip) -> bool:
     """Return True if a step may change the tables permanently."""
-    ends = step.end == "commit" or not step.begin
-    return ends and any(not one.name.startswith(("read_", "list_", "lock_", "try_lock_")) for one in step.statements)
+    if step.end == "commit" or not step.begin:
+        for one in step.statements:
+            if one.name not in _READS:
+                return True
+    return False
 
 
 class _Session:
@@ -533,7 +548,9 @@ class _Session:
             if was_ended and step.end != "rollback":
                 raise CommitUnknown("the answer was lost")
             raise RolledBack("the answer was lost")
-        await self._wait(usual_delay_ms(faults.random))
+        await self._database.loop.pause(usual_delay_ms(faults.random) / 1000)
+        if self._client.is_dead:
+            await self._database.loop.create_future()
         return rows
 
     async def _travel(self, *, is_new: bool) -> None:
@@ -542,18 +559,15 @@ class _Session:
         delay_ms = late_delay_ms(faults.random) if faults.happens("request_late") else usual_delay_ms(faults.random)
         if faults.happens("server_slow"):
             delay_ms += 1000 * faults.random.random()
-        await self._wait(delay_ms)
+        await self._database.loop.pause(delay_ms / 1000)
+        if self._client.is_dead:
+            await self._database.loop.create_future()
         if is_new and (self._database.is_down or faults.happens("refused")):
             raise NotStarted("connection refused")
         if faults.happens("cut"):
             was_open = self._transaction is not None
             self._end(commits=False)
             raise RolledBack("the connection was cut") if was_open else NotStarted("the connection was cut")
-
-    async def _wait(self, delay_ms: float) -> None:
-        await self._database.loop.pause(delay_ms / 1000)
-        if self._client.is_dead:
-            await self._database.loop.create_future()
 
     async def _commit(self, step: RoundTrip) -> None:
         transaction, database, faults = self._transaction, self._database, self._faults

@@ -16,25 +16,24 @@ from heapq import heappop, heappush
 from typing import Any
 
 
-class _Handle(list[Any]):
-    """A callback that waits for its turn, with the part of :class:`asyncio.TimerHandle` that asyncio uses.
+class _Handle:
+    """A callback that waits for its turn, with the part of :class:`asyncio.TimerHandle` that asyncio uses."""
 
-    It has the time in seconds, the number of the timer, the callback and its arguments. A list is made and compared
-    without a function of Python.
-    """
+    __slots__ = ("arguments", "callback", "when_s")
 
-    __slots__ = ()
+    def __init__(self, callback: Callable[..., Any], arguments: Sequence[Any], when_s: float) -> None:
+        self.callback: Callable[..., Any] | None = callback
+        self.arguments, self.when_s = arguments, when_s
 
     def cancel(self) -> None:
-        self[2] = None
-        self[3] = ()  # a timer that was cancelled stays in the heap until its time, its objects need not
+        self.callback = None
+        self.arguments = ()  # a timer that was cancelled stays in the heap until its time, its objects need not
 
     def cancelled(self) -> bool:
-        return self[2] is None
+        return self.callback is None
 
     def when(self) -> float:
-        when_s: float = self[0]
-        return when_s
+        return self.when_s
 
 
 def _end_pause(future: asyncio.Future[Any]) -> None:
@@ -55,11 +54,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now_s = 0.0
         self._waiting: deque[_Handle] = deque()
-        self._timers: list[_Handle] = []
+        self._timers: list[tuple[float, int, _Handle]] = []
         self._timers_made = 0
         self._context = contextvars.copy_context()
 
-    get_debug = bool  # type: ignore[assignment]  # False: asyncio asks for each future and task
+    get_debug = bool  # False: asyncio asks for each future and task
 
     def time(self) -> float:
         """Return the virtual time in seconds, from 0."""
@@ -71,28 +70,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         """See :meth:`asyncio.loop.call_soon`. The context is ignored."""
-        handle = _Handle((self.now_s, 0, callback, args))
+        handle = _Handle(callback, args, self.now_s)
         self._waiting.append(handle)
         return handle
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         """See :meth:`asyncio.loop.call_later`. The context is ignored."""
-        self._timers_made = number = self._timers_made + 1
-        handle = _Handle((self.now_s + delay, number, callback, args))
-        heappush(self._timers, handle)
+        when_s = self.now_s + delay
+        handle = _Handle(callback, args, when_s)
+        self._timers_made += 1
+        heappush(self._timers, (when_s, self._timers_made, handle))
         return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:  # type: ignore[override]
         """See :meth:`asyncio.loop.call_at`. Timers of the same time fire in the order in which they were set."""
-        self._timers_made = number = self._timers_made + 1
-        handle = _Handle((when, number, callback, args))
-        heappush(self._timers, handle)
+        handle = _Handle(callback, args, when)
+        self._timers_made += 1
+        heappush(self._timers, (when, self._timers_made, handle))
         return handle
 
     def pause(self, delay_s: float) -> asyncio.Future[Any]:
         """Return a future that is done after a time; as :func:`asyncio.sleep`, without a coroutine."""
         future: asyncio.Future[Any] = asyncio.Future(loop=self)
-        self.call_later(delay_s, _end_pause, future)
+        when_s = self.now_s + delay_s
+        self._timers_made += 1
+        heappush(self._timers, (when_s, self._timers_made, _Handle(_end_pause, (future,), when_s)))
         return future
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -101,7 +103,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Any:  # type: ignore[override]
         """See :meth:`asyncio.loop.create_task`. Names and contexts are ignored."""
-        return asyncio.Task(coro, loop=self, name="", context=self._context)  # asyncio would make a name
+        return asyncio.Task(coro, loop=self, name="", context=self._context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         """Run a function at once, instead of in a thread."""
@@ -121,19 +123,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         waiting, timers = self._waiting, self._timers
         while not self._stopping:  # type: ignore[attr-defined]
             if waiting:
-                _, _, callback, arguments = waiting.popleft()
-                if callback is None:
-                    continue
+                handle = waiting.popleft()
             elif timers:
-                when_s, _, callback, arguments = heappop(timers)
-                if callback is None:
+                when_s, _, handle = heappop(timers)
+                if handle.callback is None:
                     continue
                 if when_s > self.now_s:
                     self.now_s = when_s
             else:
                 raise RuntimeError("every task of the simulation waits, and no timer is set")
+            callback = handle.callback
+            if callback is None:
+                continue
             try:
-                callback(*arguments)
+                callback(*handle.arguments)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:

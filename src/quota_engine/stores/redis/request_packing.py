@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = ["pack_requests"]
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -34,9 +35,9 @@ def pack_requests(requests: Requests) -> bytes:
             before = _TEXT_AFTER[words[0]]
             constant = len(before) + 1
             parts += _pack_prefix(before), _pack_text(str(words[len(before)]))
-        for word in words[constant:]:  # without a function for each: nearly all words are lines
-            data = word.encode() if isinstance(word, str) else b"%d" % word
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+        # Nearly all words are lines. In ASCII, a text has as many bytes as characters, so all are encoded at once.
+        lines = "".join([f"${len(word)}\r\n{word}\r\n" for word in map(str, words[constant:])])
+        parts.append(lines.encode() if lines.isascii() else _pack(words[constant:]))
     return b"".join(parts)
 
 
@@ -50,5 +51,5 @@ def _pack_text(text: str) -> bytes:
     return _pack((text,))
 
 
-def _pack(words: tuple[str | int, ...]) -> bytes:
+def _pack(words: Sequence[str | int]) -> bytes:
     return b"".join(b"$%d\r\n%b\r\n" % (len(data), data) for data in (str(word).encode() for word in words))
