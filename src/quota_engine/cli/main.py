@@ -106,17 +106,16 @@ def _run(words: list[str]) -> int:
 
     try:
         import cyclopts
-        import rich.console
     except ImportError as error:
         _print_error(f"the command line needs {error.name}, of the extra 'cli': pip install 'quota-engine[cli]'")
         return _BAD_INPUT
     try:
+        # Without an error console: cyclopts prints nothing, and to import rich takes as long as a short command.
         code = command_app(words)(
             words,
             exit_on_error=False,
             print_error=False,
             result_action="return_value",
-            error_console=rich.console.Console(stderr=True),
         )
         sys.stdout.flush()
     except cyclopts.CycloptsError as error:
