@@ -30,6 +30,7 @@ KEY = b"a key of the recipes' tests"
 PEOPLE, PLACES = 300, 50
 START_S_MAX = 60.0
 GUNICORN = ["gunicorn", "--chdir", str(EXAMPLES), "-w", "2", "--threads", "8", "-b", "127.0.0.1:{port}"]
+GUNICORN += ["--no-control-socket"]  # which would be in the home directory, and shared with other tests
 UVICORN = ["uvicorn", "--app-dir", str(EXAMPLES), "--workers", "2", "--no-access-log", "--port", "{port}"]
 SERVERS = {
     "booking_fastapi": [*UVICORN, "{name}:app"],

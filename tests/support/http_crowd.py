@@ -13,9 +13,11 @@ async def _post(port: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     content = json.dumps(body).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-    response = await reader.read()
-    writer.close()
+    try:
+        writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        response = await reader.read()
+    finally:
+        writer.close()  # also after an error, or a later test would fail for connections that were never closed
     return {"http": int(response.split(b" ", 2)[1]), **json.loads(_unchunked(response))}
 
 
