@@ -19,7 +19,7 @@ import msgspec
 import schemathesis
 from hypothesis import settings
 from schemathesis.checks import load_all_checks
-from schemathesis.core.failures import Failure
+from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.core.result import Ok
 from schemathesis.core.transport import Response
 from schemathesis.generation import GenerationMode
@@ -171,7 +171,12 @@ CALLER = Caller()
 
 @SCHEMA.hook
 def filter_failure(context: Any, failure: Failure, case: schemathesis.Case[Any], response: Response) -> bool:
-    """Accept a refusal by the rules: a problem with an outcome, or with an unprocessable meaning."""
+    """Accept a refusal by the rules: a problem with an outcome, or with an unprocessable meaning.
+
+    Also accept that an invalid body is refused for its size, which schemathesis does not expect.
+    """
+    if isinstance(failure, AcceptedNegativeData):
+        return response.status_code != 413
     if not isinstance(failure, RejectedPositiveData):
         return True
     problem = msgspec.json.decode(response.content)
