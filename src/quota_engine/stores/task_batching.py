@@ -21,10 +21,14 @@ from quota_engine.stores.batching_store import CLOSED_ERROR, BatchingStore, K, Q
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 
 _KNOWN_IN_A_ROW: Final = 64
-"""Outcomes without the server before the next task of the loop runs: such a call awaits nothing."""
-_KNOWN_IN_A_TURN_MAX: Final = 8192
-"""Outcomes without the server in one iteration of the loop. Then each caller waits for the next iteration: replies of
-the server are read between iterations only, and with hundreds of callers 64 outcomes for each would take too long.
+"""Outcomes without the server before a lone caller lets the loop run: such a call awaits nothing."""
+_KNOWN_IN_A_TURN: Final = 32
+"""The same for a caller beside others. A turn costs a task as much as one or two outcomes."""
+_KNOWN_IN_A_ROUND: Final = 16384
+"""Outcomes until each waiting caller has had its turn, and one more for each. With more callers, turns are shorter."""
+_TURNS_IN_AN_ITERATION: Final = 16
+"""Turns in one iteration of the loop. Replies of the server are read between iterations only, so iterations stay short
+with any number of callers.
 """
 _WATCHED_MAX: Final = 1024
 """Watched calls from which those that have ended are removed."""
@@ -108,9 +112,14 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
     """A store whose callers are tasks of one event loop."""
 
     def _prepare_waiting(self) -> None:
-        self._known_in_turn = 0
-        """Outcomes without the server in this iteration of the loop."""
-        self._turn_ends = False
+        self._known_left = _KNOWN_IN_A_ROW
+        """Outcomes without the server that callers can still get before one must wait for its turn."""
+        self._turns_left = _TURNS_IN_AN_ITERATION
+        """Turns in this iteration of the loop."""
+        self._turns: deque[asyncio.Future[None]] = deque()
+        """Callers that wait for their turn, the first one first."""
+        self._turn_loop: asyncio.AbstractEventLoop | None = None
+        """The loop that gives turns, while callers wait for them."""
         self._batches = 0
         """Batches in flight."""
         self._ready: list[tuple[K, BatchQueue[TaskCall]]] = []
@@ -178,24 +187,37 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _must_let_others_run(self) -> bool:
-        """Count an outcome without the server; return True if its caller must let the loop run.
+    async def _wait_for_turn(self) -> None:
+        """Let the loop run, and wait behind the callers that wait already."""
+        loop = asyncio.get_running_loop()
+        if self._turn_loop is not loop:
+            self._turn_loop = loop
+            self._turns.clear()  # callers of a loop that has ended
+            loop.call_soon(self._give_turns)
+        turn = loop.create_future()
+        self._turns.append(turn)
+        self._turns_left -= 1
+        self._known_left = self._outcomes_in_turn() if self._turns_left > 0 else 0
+        await turn
 
-        While the store works for others, such as on a refresh of the sold-out cache, that is after each outcome. Work
-        that waits for long iterations of the loop would outlast what the cache knows, and all callers would go to the
-        server.
-        """
-        self._known_in_turn += 1
-        if self._known_in_turn % _KNOWN_IN_A_ROW and self._known_in_turn < _KNOWN_IN_A_TURN_MAX and not self._tasks:
-            return False
-        if not self._turn_ends:
-            self._turn_ends = True
-            asyncio.get_running_loop().call_soon(self._begin_turn)
-        return True
+    def _outcomes_in_turn(self) -> int:
+        waiting = len(self._turns)
+        return _KNOWN_IN_A_ROW if waiting <= 1 else min(_KNOWN_IN_A_TURN, _KNOWN_IN_A_ROUND // waiting)
 
-    def _begin_turn(self) -> None:
-        self._turn_ends = False
-        self._known_in_turn = 0
+    def _give_turns(self) -> None:
+        """Let the first waiting callers go on in the next iteration of the loop."""
+        turns, loop = self._turns, self._turn_loop
+        self._turns_left = left = _TURNS_IN_AN_ITERATION
+        self._known_left = self._outcomes_in_turn()
+        while turns and left:
+            turn = turns.popleft()
+            if not turn.done():  # else its caller was cancelled
+                turn.set_result(None)
+                left -= 1
+        if turns and loop is not None:
+            loop.call_soon(self._give_turns)
+        else:
+            self._turn_loop = None
 
     async def _run_until(self, end: CallEnd, call: Coroutine[Any, Any, Any]) -> Any:
         """Await a call that has an end, and cancel it there.

@@ -53,14 +53,17 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         """
         cache = self._sold_out_cache
         if type(command) is Reserve:
+            if self._known_left <= 0 and cache.get(address, command) is not None:
+                if cache.due_offices:
+                    self._refresh()
+                await self._wait_for_turn()
             known = cache.get(address, command)
             if known is not None:
+                self._known_left -= 1
                 if self._observer is not None:
                     self._observer.on_sold_out(address)
                 if cache.due_offices:
                     self._refresh()
-                if self._must_let_others_run():
-                    await asyncio.sleep(0)
                 return known
         end = self._new_end(ends_at_ms)
         try:

@@ -67,8 +67,9 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
         try:
             address = call.address
             if self._sold_out_ms and self._queue(address).is_idle() and self._is_sold_out(address, call.reserve):
-                if self._must_let_others_run():
-                    await asyncio.sleep(0)
+                if self._known_left <= 0:
+                    await self._wait_for_turn()
+                self._known_left -= 1
                 return SOLD_OUT
             return await self._enqueue(address, call, "", end, watches=watches)
         finally:
