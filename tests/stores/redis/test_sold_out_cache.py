@@ -42,6 +42,7 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany
+from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.sync_store import RedisStore
 from quota_engine.stores.task_batching import _KNOWN_IN_A_ROW, _KNOWN_IN_A_TURN, _TURNS_IN_AN_ITERATION
