@@ -19,6 +19,8 @@ from typing import NoReturn
 
 import pytest
 
+from quota_engine.fuzz import runner
+from quota_engine.fuzz.lua_store import LuaServer
 from quota_engine.fuzz.runner import SeedReport, run_seed
 from quota_engine.stores.redis.server_clock import LastMoment
 from tests.support.effort import seeds
@@ -108,6 +110,12 @@ def test_seed_repeats_to_the_byte_under_another_hash_seed() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == digest_of_seeds()
+
+
+def test_seed_has_the_same_history_on_the_interpreter_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = run_seed(2, store="lua", keeps_history=True).lines
+    monkeypatch.setattr(runner, "_lua_servers", [LuaServer(is_fast=False)])
+    assert run_seed(2, store="lua", keeps_history=True).lines == lines != ()
 
 
 def test_simulation_finds_a_server_that_accepts_late_copies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,11 @@ from typing import Any, Final, TypeVar
 
 from lupa import lua51  # type: ignore[import-untyped]
 
+try:
+    from lupa import luajit21
+except ImportError:  # not on all platforms
+    luajit21 = lua51
+
 from quota_engine.domain.commands import Command, Publish, SetRules
 from quota_engine.domain.model import Reservation
 from quota_engine.domain.queries import sort_reservations
@@ -157,11 +162,13 @@ class LuaServer:
         server: the id of its history, which a promotion changes.
     """
 
-    def __init__(self, scan_max: int = 64, *, functions: bool = True) -> None:
+    def __init__(self, scan_max: int = 64, *, functions: bool = True, is_fast: bool = False) -> None:
         """
         Args:
             scan_max: the most fields that ``HSCAN`` returns, regardless of COUNT.
             functions: run scripts as functions, which outlive a call, where the library has them.
+            is_fast: use the interpreter of LuaJIT, which has the language of Lua 5.1, the server's. Its compiler is
+                off: the calls of commands interrupt what it could compile.
         """
         self.ttl_ms: dict[str, int] = {}
         self.calls: dict[str, int] = defaultdict(int)
@@ -173,7 +180,10 @@ class LuaServer:
         self._declared: frozenset[str] = frozenset()
         self._may_write = False
         self._writes = 0
-        self._lua = lua51.LuaRuntime(unpack_returned_tuples=True, register_eval=False)
+        module = luajit21 if is_fast else lua51
+        self._type_of, self._error = module.lua_type, module.LuaError
+        self._lua = module.LuaRuntime(unpack_returned_tuples=True, register_eval=False)
+        self._lua.execute("if jit then jit.off() end")
         self._spread = self._lua.execute("return function(array) return 0, 0, unpack(array) end")
         self._key_tables: dict[tuple[str, ...], tuple[frozenset[str], Any]] = {}
         self._chunks: dict[str, Any] = {}
@@ -263,7 +273,7 @@ class LuaServer:
                 reply = chunk(key_table, self._lua.table_from(list(arguments)))
             if type(reply) is tuple and reply[0] == _IS_ERROR:
                 raise Refused(reply[1])
-        except (lua51.LuaError, Refused) as error:
+        except (self._error, Refused) as error:
             if self._writes:
                 raise HalfDone(f"after {self._writes} writes: {error}") from error
             raise Refused(str(error)) from error
@@ -353,7 +363,7 @@ class LuaServer:
 
     def _from_lua(self, value: Any) -> Any:
         """Convert as a server does: numbers become integers, ``false`` is nil, an array ends before its first nil."""
-        if lua51.lua_type(value) == "table":
+        if self._type_of(value) == "table":
             if len(value) > _SPREAD_MAX:
                 return [self._from_lua(value[at]) for at in range(1, len(value) + 1)]
             _, _, *found = self._spread(value)

@@ -181,7 +181,7 @@ class _Run:
             case "memory":
                 return SimulatedMemory(loop, faults, reference, self._epoch_ms)
             case "lua":
-                lua = _lua_servers.pop() if _lua_servers else LuaServer()
+                lua = _lua_servers.pop() if _lua_servers else LuaServer(is_fast=True)
                 lua.clear()
                 lua.server = "a" * 40
                 self._lua = lua
