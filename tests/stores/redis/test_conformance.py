@@ -1,17 +1,18 @@
-"""The Redis backend goes through the suite that ships for all backends, on every topology."""
+"""The Redis backend goes through the suite that ships for all backends, on every topology.
+
+Here the scripts run as functions of the server, as they do by default. ``test_batching.py`` sends them as scripts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import pytest
-import redis
 
 from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.ports import Clock, Store
 from quota_engine.stores.redis.factory import open_store
-from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.support.servers import Cluster, Sentinels, Server
 
@@ -21,13 +22,13 @@ Opener = Callable[[Clock], Store]
 @pytest.fixture
 def on_valkey(valkey_server: Server) -> Opener:
     """One Valkey."""
-    return lambda clock: RedisStore(_pool(valkey_server.client()), clock)
+    return lambda clock: open_store(valkey_server.url, clock)
 
 
 @pytest.fixture
 def on_redis(redis_server: Server) -> Opener:
     """One Redis."""
-    return lambda clock: RedisStore(_pool(redis_server.client()), clock)
+    return lambda clock: open_store(redis_server.url, clock)
 
 
 @pytest.fixture
@@ -42,11 +43,6 @@ def on_redis_sentinels(redis_sentinels: Sentinels) -> Opener:
     """A Redis that Sentinels watch."""
     empty_members(redis_sentinels.data.members)
     return lambda clock: open_store(redis_sentinels.url, clock)
-
-
-def _pool(client: redis.Redis) -> redis.ConnectionPool:
-    pool: redis.ConnectionPool = client.connection_pool
-    return pool
 
 
 # A topology is a fixture that gives an opener of backends on an empty store; its name goes in here.
