@@ -113,7 +113,7 @@ def test_stopped_server_is_unavailable_until_it_returns(server: Server) -> None:
 
 def test_restart_is_survived(server: Server) -> None:
     """A server that is back within the pauses of a call is not noticed."""
-    backend = set_up(server.url)
+    backend = set_up(server.url + "?attempts_max=60")
     server.stop()
     back = threading.Timer(0.2, server.start)
     back.start()

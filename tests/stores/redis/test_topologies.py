@@ -132,7 +132,7 @@ class TestCluster:
 
     def test_tryagain(self, cluster: Cluster) -> None:
         """TRYAGAIN halfway through a move: refused whole and repeated, and an error if it lasts too long."""
-        backend = set_up(cluster_url(cluster))
+        backend = set_up(cluster_url(cluster) + "?attempts_max=60")
         slot = slot_of_office(cluster)
         target = elsewhere(cluster, slot)
         cluster.begin_move(slot, target)
@@ -148,7 +148,7 @@ class TestCluster:
 
     def test_clusterdown(self, cluster: Cluster) -> None:
         """CLUSTERDOWN, here because a slot has no owner: refused whole and repeated, and an error if it lasts."""
-        backend = set_up(cluster_url(cluster))
+        backend = set_up(cluster_url(cluster) + "?attempts_max=60")
         office = slot_of_office(cluster)
         owner = cluster.owner_of(office)
         # Another than the office's own, whose answer would be another: it may have moved to a node of higher slots.
@@ -192,7 +192,7 @@ class TestCluster:
     async def test_async_store_is_redirected(self, cluster: Cluster) -> None:
         """MOVED and TRYAGAIN, by asyncio."""
         await asyncio.to_thread(set_up, cluster_url(cluster))
-        backend = await open_async_store(cluster_url(cluster), CLOCK)
+        backend = await open_async_store(cluster_url(cluster) + "?attempts_max=60", CLOCK)
         slot = slot_of_office(cluster)
         target = elsewhere(cluster, slot)
         cluster.begin_move(slot, target)
