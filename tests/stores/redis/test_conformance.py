@@ -1,6 +1,7 @@
 """The Redis backend goes through the suite that ships for all backends, on every topology.
 
-Here the scripts run as functions of the server, as they do by default. ``test_batching.py`` sends them as scripts.
+Here the scripts run as functions of the server, as they do by default.
+``test_conformance_asyncio.py`` sends them as scripts.
 """
 
 from __future__ import annotations
