@@ -197,7 +197,7 @@ def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> 
     little = {
         "concurrency": (2, 4, 8),
         "reservations": (50, 300),
-        "offices": (3, 101),
+        "offices": (3, 1_001),
         "rounds": (2,),
         "round-ms": (2,),
     }
@@ -218,7 +218,7 @@ def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> 
         "sold-out, 4 callers: a second",
         "fsync against memory, 4 callers",
         "rate with 300 held against 50",
-        "rate in batches at 101 offices against 1",
+        "rate in batches at 1,001 offices against 1",
     ]
     for goal in goals.values():
         assert goal["measured"] > 0
@@ -227,7 +227,7 @@ def test_goals_preset_reports_every_goal(capsys: pytest.CaptureFixture[str]) -> 
     durable = [case["name"] for case in figures["cases"] if case["backend"] == f"{_EMBEDDED} fsync"]
     assert sorted(durable) == ["bare DECR, batch 128", "by hand: reserve", "limit: reserve", "reserve"]
     # Cases with a long setup have no yardsticks.
-    (spread,) = [case for case in figures["cases"] if case["offices"] == 101]
+    (spread,) = [case for case in figures["cases"] if case["offices"] == 1_001]
     assert (spread["batch"], spread["ratio_to_limit"], spread["kind"]) == (128, None, "engine")
 
 
