@@ -124,7 +124,7 @@ def test_tracing_is_off_by_default() -> None:
     found = app.routes.find(f"{DAY_PATH}/reservations")
     assert found is not None
     assert isinstance(found[0]["POST"], EndpointApp)
-    words = "import sys, quota_engine.service.runner; print([m for m in sys.modules if 'opentelemetry' in m])"
+    words = "import sys, quota_engine.service.server; print([m for m in sys.modules if 'opentelemetry' in m])"
     run = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout == "[]\n"
 
