@@ -57,6 +57,7 @@ from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import format_of, office_script_of
 from quota_engine.stores.redis.office_requests import OfficeRequests
+from quota_engine.stores.redis.request_packing import words_of
 from quota_engine.stores.redis.retrying_calls import Attempt, BlockingWork, Call, RetryPolicy, Router
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import (
@@ -689,7 +690,7 @@ class LuaStore:
                     step = steps.send([])
                     continue
                 assert isinstance(step, Attempt)
-                (name, *rest) = map(str, step.requests(None)[0])
+                (name, *rest) = words_of(step.requests(None)[0])
                 if name == "TIME":
                     step = steps.send([self.store._do_time()])  # noqa: SLF001
                     continue

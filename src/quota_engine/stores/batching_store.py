@@ -57,6 +57,11 @@ class QueuedCall(abc.ABC):
     def set_error(self, error: BaseException) -> None:
         """Give the caller an error to raise."""
 
+    def take_reply(self, decode: Callable[[Any, Any], Any], reply: Any) -> None:
+        """Give the caller the result of its request and this reply, unless it is done."""
+        if not self.is_done():
+            self.set_result(decode(self.request, reply))
+
 
 K = TypeVar("K", bound=Hashable)
 P = TypeVar("P", bound=QueuedCall)

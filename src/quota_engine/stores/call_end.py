@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from quota_engine.clocks import monotonic_ms
@@ -54,13 +54,12 @@ class CallEnd:
         reason: The error of the last attempt, or ``""``.
     """
 
-    is_sent = False
-    is_unknown = False
-    was_lost = False
-    reason = ""
+    __slots__ = ("cut_at_ms", "ends_at_ms", "is_sent", "is_unknown", "reason", "was_lost")
 
     def __init__(self, ends_at_ms: float) -> None:
         self.ends_at_ms = self.cut_at_ms = ends_at_ms
+        self.is_sent = self.is_unknown = self.was_lost = False
+        self.reason = ""
 
     @property
     def size(self) -> int:
@@ -132,40 +131,29 @@ class BatchEnd(CallEnd, Generic[C]):
         lines: Their lines. The attempt reads this list when it is sent.
     """
 
-    def __init__(
-        self,
-        calls: list[C],
-        on_sending: Callable[[], Sequence[C]] | None = None,
-        sender_ends_at_ms: float = math.inf,
-    ) -> None:
+    def __init__(self, calls: list[C], sender_ends_at_ms: float = math.inf) -> None:
         """Begin a batch.
 
         Args:
             calls: Its calls.
-            on_sending: Called just before the first attempt is sent. Returns calls that join the batch.
             sender_ends_at_ms: The end of the thread that sends the batch, which makes no attempt later.
         """
-        self.ends_at_ms = min(_earliest(calls), sender_ends_at_ms)
+        earliest_ms = _earliest(calls)
+        super().__init__(earliest_ms if earliest_ms < sender_ends_at_ms else sender_ends_at_ms)
         self.calls = calls
         self.cut_at_ms = sender_ends_at_ms
         self.lines = [call.line for call in calls]
-        self._on_sending = on_sending
 
     @property
     def size(self) -> int:
         """The number of calls."""
         return len(self.lines)
 
-    def begin_sending(self) -> None:
-        """See :meth:`CallEnd.begin_sending`."""
-        if self._on_sending is None:
-            return
-        on_sending, self._on_sending = self._on_sending, None
-        joined = on_sending()
-        if joined:
-            self.calls = [*self.calls, *joined]
-            self.lines += [call.line for call in joined]
-            self.ends_at_ms = min(self.ends_at_ms, _earliest(joined))
+    def add(self, calls: Sequence[C]) -> None:
+        """Let calls join the batch before it is sent."""
+        self.calls = [*self.calls, *calls]
+        self.lines += [call.line for call in calls]
+        self.ends_at_ms = min(self.ends_at_ms, _earliest(calls))
 
     def record_sent(self) -> None:
         """See :meth:`CallEnd.record_sent`."""

@@ -11,7 +11,7 @@ __all__ = ["SentBatch", "TaskBatchingStore", "TaskCall"]
 import abc
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from time import perf_counter_ns
 from typing import Any, Final, Generic
 
@@ -59,57 +59,90 @@ class TaskCall(QueuedCall):
     def set_error(self, error: BaseException) -> None:
         self.future.set_exception(error)
 
+    def take_reply(self, decode: Callable[[Any, Any], Any], reply: Any) -> None:
+        future = self.future  # as in the base class, with fewer calls
+        if not future.done():
+            future.set_result(decode(self.request, reply))
 
-class SentBatch(Generic[K]):
-    """A batch that is being sent.
+
+class SentBatch(BatchEnd[TaskCall], Generic[K]):
+    """A batch that is being sent. Calls that arrive before it is sent may join it.
 
     Attributes:
         key: The key of its queue.
-        calls: Its calls. Calls that arrive before it is sent join it.
-        end: The ends of its calls.
     """
 
-    __slots__ = ("_began_ns", "_is_held", "_queue", "_store", "calls", "end", "key")
-
     def __init__(
-        self, store: TaskBatchingStore[K], key: K, queue: BatchQueue[TaskCall], calls: list[TaskCall], *, may_join: bool
+        self, store: Any, key: K, queue: BatchQueue[TaskCall], calls: list[TaskCall], *, may_join: bool
     ) -> None:
-        self._store, self._queue, self._is_held = store, queue, True
+        """Begin a batch of a queue, which holds further calls until it is sent.
+
+        Args:
+            store: The store.
+            key: The key of the queue.
+            queue: The queue.
+            calls: The first calls.
+            may_join: True if further calls may join.
+        """
+        super().__init__(calls)
+        self.key = key
+        self._store, self._queue, self._may_join = store, queue, may_join
+        self._all_calls = calls
+        queue.is_holding = self._is_held = True
         self._began_ns = perf_counter_ns()
-        self.key, self.calls = key, calls
-        self.end = BatchEnd([*calls], self._join if may_join else self._let_go)
 
-    def _join(self) -> list[TaskCall]:
-        """Return the calls that join the batch just before it is sent."""
-        joined = [call for call in self._queue.take_more(len(self.calls)) if not call.is_done()]
-        self.calls += joined
-        self._let_go()
-        return joined
+    def start(self) -> None:
+        """Send the batch beside its callers."""
+        self._store._start(self._send())  # noqa: SLF001 - a part of the store
 
-    def _let_go(self) -> Sequence[TaskCall]:
-        """Let the next batch of the queue start."""
-        self._is_held = self._queue.is_holding = False
-        self._store._send_batches(self.key, self._queue)  # noqa: SLF001 - a part of the store
-        return ()
+    def begin_sending(self) -> None:
+        """Add the calls that have arrived meanwhile, and let the next batch of the queue start."""
+        if not self._is_held:
+            return
+        queue = self._queue
+        queue.is_holding = self._is_held = False
+        if queue.waiting and self._may_join:
+            joined = [call for call in queue.take_more(len(self.calls)) if not call.future.done()]
+            if joined:
+                self.add(joined)
+                self._all_calls = self.calls
+        if queue.waiting:
+            self._store._send_batches(self.key, queue)  # noqa: SLF001
+
+    async def _send(self) -> None:
+        """Send the batch, and give each caller its result."""
+        failure: BaseException | None = None
+        try:
+            await self._store._run_batch(self.key, self)  # noqa: SLF001
+        except BaseException as error:
+            failure = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.finish(failure)
+            failure = None  # its traceback refers to this frame
 
     def finish(self, failure: BaseException | None) -> None:
         """Count the batch as done, after its callers have their results, or give them this error."""
         store, queue = self._store, self._queue
         try:
             if failure is not None:
-                store._fail(self.key, self.calls, failure)  # noqa: SLF001
+                store._fail(self.key, self._all_calls, failure)  # noqa: SLF001
         finally:
-            store._report(self.key, self.calls, self._began_ns, failure)  # noqa: SLF001
+            store._report(self.key, self._all_calls, self._began_ns, failure)  # noqa: SLF001
             if self._is_held:
                 queue.is_holding = False
             queue.batch_done()
             store._batches -= 1  # noqa: SLF001
             store._end_call()  # noqa: SLF001
-            store._send_batches(self.key, queue)  # noqa: SLF001
+            if queue.waiting:
+                store._send_batches(self.key, queue)  # noqa: SLF001
 
 
 class TaskBatchingStore(BatchingStore[K, TaskCall]):
     """A store whose callers are tasks of one event loop."""
+
+    _batch_type: type[SentBatch[K]] = SentBatch
 
     def _prepare_waiting(self) -> None:
         self._known_left = _KNOWN_IN_A_ROW
@@ -238,10 +271,10 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         The calls have the same time-out, so they end in the order in which they came.
         """
         watched = self._watched
-        while watched and watched[0].future.done():
+        while watched and watched[0].future.done():  # at once: dead calls would push live ones out of the caches
             watched.popleft()
         if len(watched) >= self._watched_max:  # calls behind one that is stuck
-            watched = self._watched = deque(one for one in watched if not one.is_done())
+            watched = self._watched = deque(one for one in watched if not one.future.done())
             self._watched_max = max(_WATCHED_MAX, 2 * len(watched))
         watched.append(call)
         if self._watch_timer is None:
@@ -329,24 +362,6 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
             if not batch:
                 queue.batch_done()
                 continue
-            queue.is_holding = True
             self._batches += 1
             self._calls += 1  # close() waits for it, also if its callers have given up
-            self._start_batch(SentBatch(self, key, queue, batch, may_join=not is_part and self._may_join(key)))
-
-    def _start_batch(self, batch: SentBatch[K]) -> None:
-        """Send a batch beside its callers."""
-        self._start(self._send_batch(batch))
-
-    async def _send_batch(self, batch: SentBatch[K]) -> None:
-        """Send one batch, and give each caller its result."""
-        failure: BaseException | None = None
-        try:
-            await self._run_batch(batch.key, batch.end)
-        except BaseException as error:
-            failure = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            batch.finish(failure)
-            failure = None  # its traceback refers to this frame
+            self._batch_type(self, key, queue, batch, may_join=not is_part and self._may_join(key)).start()

@@ -10,6 +10,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from quota_engine.clocks import MARGIN_MS, REFRESH_MS, USABLE_MS, ServerClock
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.request_packing import words_of
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     Header,
@@ -86,7 +87,7 @@ class Network:
             if request[0] == "TIME":
                 replies.append([str(self.server_ms // 1000), str(self.server_ms % 1000 * 1000)])
             elif request[0] != "WAIT":
-                self.last_moments.append(int(str(request[3 + len(KEYS)]).removeprefix("<")))
+                self.last_moments.append(int(words_of(request)[3 + len(KEYS)].removeprefix("<")))
                 replies.append(None)
         self.did.append(" ".join(words))
         return replies

@@ -35,8 +35,85 @@ from quota_engine.stores.task_batching import SentBatch, TaskBatchingStore, Task
 T = TypeVar("T")
 
 
+class _DrivenBatch(SentBatch[QueueKey]):
+    """Runs the steps of a batch by callbacks: a task and a future for each batch would cost as much as its requests.
+
+    It is the :class:`~quota_engine.stores.redis.node_channel.Replies` of its attempts.
+    """
+
+    _steps: Call[list[Any]]
+
+    def start(self) -> None:
+        handle, script = self.key
+        self._steps = self._store._executor.run(script, handle, self.lines)  # noqa: SLF001 - a part of the store
+        self._resume(self._steps.send, None)
+
+    def done(self) -> bool:
+        """Return False: callers may have given up, but others may join."""
+        return False
+
+    def set_result(self, replies: list[Any]) -> None:
+        """Take the replies to an attempt."""
+        self._resume(self._steps.send, replies)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Take the error of an attempt."""
+        if isinstance(error, NotSent | ReplyLost):
+            self.reason = str(error)
+        self._resume(self._steps.throw, error)
+
+    def _resume(self, resume: Callable[[Any], Step], value: Any) -> None:
+        """Continue the steps, and run the next one."""
+        store = self._store
+        try:
+            step = resume(value)
+            while isinstance(step, Attempt):
+                try:
+                    if not self._is_held:  # no time has passed before the first attempt
+                        self.begin_attempt(store._monotonic_ms())  # noqa: SLF001
+                except (BackendUnavailable, OutcomeUnknown) as error:
+                    step = self._steps.throw(error)
+                    continue
+                store.submit(WaitingAttempt(step, self, self, len(self.lines)))
+                return
+        except StopIteration as end:
+            self._finish(end.value)
+        except BaseException as error:
+            self.finish(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if isinstance(step, RetryPause):
+                asyncio.get_running_loop().call_later(step.duration_ms / 1000, self.set_result, [])
+            else:
+                store._start(self._work(step))  # noqa: SLF001
+
+    def _finish(self, replies: list[Any]) -> None:
+        """Give the callers their results."""
+        failure: BaseException | None = None
+        try:
+            self._store._resolve(self.key, self.calls, replies)  # noqa: SLF001
+        except BaseException as error:
+            failure = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.finish(failure)
+            failure = None  # its traceback refers to this frame
+
+    async def _work(self, step: BlockingWork) -> None:
+        try:
+            await asyncio.to_thread(step.run)
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result([])
+
+
 class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     """A store in a Redis or Valkey server, for one event loop."""
+
+    _batch_type = _DrivenBatch
 
     def _prepare_waiting(self) -> None:
         super()._prepare_waiting()
@@ -51,8 +128,8 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         A call that is cancelled in the queue has no effect. A call that is cancelled later may have one, which the same
         id finds. An attempt in flight may run for up to ``attempt_valid_ms``; no other attempt is sent for the call.
         """
-        cache = self._sold_out_cache
-        if type(command) is Reserve:
+        cache, is_reserve = self._sold_out_cache, type(command) is Reserve
+        if is_reserve:
             if self._known_left <= 0 and cache.get(address, command) is not None:
                 if cache.due_offices:
                     self._refresh()
@@ -67,13 +144,12 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 return known
         end = self._new_end(ends_at_ms)
         try:
-            if ends_at_ms is None and not self._executor.offices.must_register(address, command):
+            if ends_at_ms is None and (is_reserve or not self._executor.offices.must_register(address, command)):
                 # Nearly all calls: without the cost of further coroutines.
                 self._begin_call()
                 try:
-                    handle = self._executor.handle(address)
-                    key = handle, handle.format.script_of(command)
-                    line = handle.format.encode(command)
+                    handle = self._handle(address)
+                    key, line = handle.queue_key(command), handle.format.encode(command)
                     try:
                         outcome = await self._queue_call(key, command, line, end, watches=True)
                     except asyncio.CancelledError:
@@ -127,9 +203,8 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         try:
             if self._executor.offices.must_register(address, command):
                 await self._drive(self._executor.offices.register(address, command), end)
-            handle = self._executor.handle(address)
-            key = handle, handle.format.script_of(command)
-            return await self._enqueue(key, command, handle.format.encode(command), end)
+            handle = self._handle(address)
+            return await self._enqueue(handle.queue_key(command), command, handle.format.encode(command), end)
         finally:
             self._end_call()
 
@@ -148,9 +223,6 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
 
     async def _run_batch(self, key: QueueKey, end: BatchEnd[TaskCall]) -> None:
         raise AssertionError("a batch is sent by callbacks")
-
-    def _start_batch(self, batch: SentBatch[QueueKey]) -> None:
-        _BatchDriver(self, batch).start()
 
     def _send_ready(self) -> None:
         self._is_collecting = True
@@ -322,84 +394,6 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 write.lose("the call was interrupted", error)
         finally:
             await pool.release(connection)
-
-
-class _BatchDriver:
-    """Runs the steps of a batch by callbacks: a task and a future for each batch would cost as much as its requests.
-
-    It is the :class:`~quota_engine.stores.redis.node_channel.Replies` of its attempts.
-    """
-
-    __slots__ = ("_batch", "_steps", "_store")
-
-    def __init__(self, store: AsyncRedisStore, batch: SentBatch[QueueKey]) -> None:
-        self._store, self._batch = store, batch
-        handle, script = batch.key
-        self._steps = store._executor.run(script, handle, batch.end.lines)  # noqa: SLF001 - a part of the store
-
-    def start(self) -> None:
-        """Run the first step."""
-        self._resume(self._steps.send, None)
-
-    def done(self) -> bool:
-        """Return False: callers may have given up, but others may join."""
-        return False
-
-    def set_result(self, replies: list[Any]) -> None:
-        """Take the replies to an attempt."""
-        self._resume(self._steps.send, replies)
-
-    def set_exception(self, error: BaseException) -> None:
-        """Take the error of an attempt."""
-        if isinstance(error, NotSent | ReplyLost):
-            self._batch.end.reason = str(error)
-        self._resume(self._steps.throw, error)
-
-    def _resume(self, resume: Callable[[Any], Step], value: Any) -> None:
-        """Continue the steps, and run the next one."""
-        store, batch = self._store, self._batch
-        try:
-            step = resume(value)
-            while isinstance(step, Attempt):
-                try:
-                    batch.end.begin_attempt(store._monotonic_ms())  # noqa: SLF001
-                except (BackendUnavailable, OutcomeUnknown) as error:
-                    step = self._steps.throw(error)
-                    continue
-                store.submit(WaitingAttempt(step, batch.end, self, batch.end.size))
-                return
-        except StopIteration as end:
-            self._finish(end.value)
-        except BaseException as error:
-            batch.finish(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            if isinstance(step, RetryPause):
-                asyncio.get_running_loop().call_later(step.duration_ms / 1000, self.set_result, [])
-            else:
-                store._start(self._work(step))  # noqa: SLF001
-
-    def _finish(self, replies: list[Any]) -> None:
-        """Give the callers their results."""
-        failure: BaseException | None = None
-        try:
-            self._store._resolve(self._batch.key, self._batch.end.calls, replies)  # noqa: SLF001
-        except BaseException as error:
-            failure = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._batch.finish(failure)
-            failure = None  # its traceback refers to this frame
-
-    async def _work(self, step: BlockingWork) -> None:
-        try:
-            await asyncio.to_thread(step.run)
-        except BaseException as error:
-            self.set_exception(error)
-        else:
-            self.set_result([])
 
 
 async def _connect(pool: Any) -> Any:

@@ -17,6 +17,7 @@ from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.permissions import check_server
 from quota_engine.stores.redis.reconciliation import Reconciler
 from quota_engine.stores.redis.registration import OfficeList
+from quota_engine.stores.redis.request_packing import ScriptKeys
 from quota_engine.stores.redis.retrying_calls import Behind, Call, Fence, Fenced, RetryPause
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import OFFICE_QUERIES, Script
@@ -68,7 +69,7 @@ class Executor:
         return self._run_distinct(script, handle, lines)
 
     def run_fenced(
-        self, script: Script, handle: LedgerHandle, keys: Sequence[str], lines: Sequence[str], *, writes: bool
+        self, script: Script, handle: LedgerHandle, keys: ScriptKeys, lines: Sequence[str], *, writes: bool
     ) -> Call[list[Any]]:
         """Run a script that checks the ledger's fence; returns its reply.
 
@@ -84,7 +85,7 @@ class Executor:
         return self.runner.run(script, keys, lines, writes=writes, shown_head=handle.keys[handle.format.head])
 
     def _run_behind_fence(
-        self, script: Script, handle: LedgerHandle, keys: Sequence[str], lines: Sequence[str], *, writes: bool
+        self, script: Script, handle: LedgerHandle, keys: ScriptKeys, lines: Sequence[str], *, writes: bool
     ) -> Call[list[Any]]:
         """See :meth:`run_fenced`."""
         policy = self.runner.policy

@@ -24,6 +24,8 @@ __all__ = [
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from quota_engine.stores.redis.request_packing import ScriptKeys
+
 OFFICE_KEY_NAMES: Final = (
     "head",
     "days",
@@ -92,9 +94,9 @@ SHORT_RETENTION_MARGIN_MS: Final = 86_400_000
 """The same for waiting rooms and token buckets."""
 
 
-def keys_of(namespace: str, address: str, key_names: Sequence[str] = OFFICE_KEY_NAMES) -> tuple[str, ...]:
+def keys_of(namespace: str, address: str, key_names: Sequence[str] = OFFICE_KEY_NAMES) -> ScriptKeys:
     """Return the keys of the ledger at an address, in the order of ``key_names``."""
-    return tuple(f"{{quota_engine:{namespace}:{address}}}:{name}" for name in key_names)
+    return ScriptKeys(f"{{quota_engine:{namespace}:{address}}}:{name}" for name in key_names)
 
 
 def offices_key(namespace: str) -> str:

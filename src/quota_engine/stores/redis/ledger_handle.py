@@ -10,6 +10,7 @@ from typing import Any, Final
 from quota_engine.stores.redis.fencing import Seen
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.ledger_formats import LedgerFormat, format_of
+from quota_engine.stores.redis.scripts import Script
 
 _INDEX_OF_KEY: Final = {name: index for index, name in enumerate(OFFICE_KEY_NAMES)}
 
@@ -26,7 +27,7 @@ class LedgerHandle:
         reconciling: Held by the thread that reconciles the ledger. Callers try the lock and never wait for it.
     """
 
-    __slots__ = ("address", "decoder", "format", "keys", "reconciling", "seen")
+    __slots__ = ("_queue_keys", "address", "decoder", "format", "keys", "reconciling", "seen")
 
     def __init__(self, address: str, namespace: str) -> None:
         self.address = address
@@ -35,10 +36,19 @@ class LedgerHandle:
         self.decoder: Any = self.format.decoder(address)
         self.seen = Seen()
         self.reconciling = threading.Lock()
+        self._queue_keys: dict[type, tuple[LedgerHandle, Script]] = {}
 
     def key(self, name: str) -> str:
         """Return one key of an office by its name."""
         return self.keys[_INDEX_OF_KEY[name]]
+
+    def queue_key(self, command: Any) -> tuple[LedgerHandle, Script]:
+        """Return the key of the queue of calls that share batches with a command."""
+        kind = type(command)
+        key = self._queue_keys.get(kind)
+        if key is None:
+            key = self._queue_keys[kind] = self, self.format.script_of(command)
+        return key
 
     def record_seen(self, line: str) -> None:
         """Remember the fence of a reply. Replies may overtake each other, so a lower epoch is ignored.

@@ -42,6 +42,7 @@ from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.codecs.office_state import event_of_text, group_of_text
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_formats import office_script_of
+from quota_engine.stores.redis.request_packing import ScriptKeys
 from quota_engine.stores.redis.retrying_calls import Call, run_blocking
 from quota_engine.stores.redis.script_runner import pairs
 from quota_engine.stores.redis.scripts import (
@@ -192,7 +193,7 @@ class OfficeRequests:
         handle = self._executor.handle(office)
         if limit < 1 or after >= EVENT_NUMBER_LIMIT:
             return []
-        keys = [handle.key(name) for name in ("head", "events", "choices")]
+        keys = ScriptKeys(handle.key(name) for name in ("head", "events", "choices"))
         words = [str(max(after, 0)), str(limit)]
         entries, choices = yield from self._executor.run_fenced(OFFICE_EVENTS, handle, keys, words, writes=False)
         return self._recorded(office, entries, choices)
@@ -239,7 +240,7 @@ class OfficeRequests:
     def _run_groups(self, office: str, *words: str | int) -> Call[list[Any]]:
         """Run the script of consumer groups, whose operations are all harmless to repeat; returns the reply's rest."""
         handle = self._executor.handle(office)
-        keys = [handle.key(name) for name in ("head", "events", "choices")]
+        keys = ScriptKeys(handle.key(name) for name in ("head", "events", "choices"))
         texts = [str(word) for word in words]
         status, *reply = yield from self._executor.run_fenced(CONSUMER_GROUPS, handle, keys, texts, writes=True)
         if status == "FULL":

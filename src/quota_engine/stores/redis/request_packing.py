@@ -1,55 +1,115 @@
 """Requests as bytes of the Redis protocol.
 
 redis-py packs a request word by word. The script and the keys of a ledger, sixteen words of a reserve, are the same in
-each of its calls, so their bytes are remembered. So are those of the scripts' texts, which have up to 300 kB.
+each of its calls. So the keys remember the packed beginnings of their requests. The texts of scripts, which have up to
+300 kB, are remembered as well.
 """
 
 from __future__ import annotations
 
-__all__ = ["pack_requests"]
+__all__ = ["Beginning", "Requests", "ScriptKeys", "ScriptRequest", "pack_requests", "words_of"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from quota_engine.stores.redis.retrying_calls import Requests
-
-_PREFIXES_MAX: Final = 4096
-"""Remembered beginnings, about 1 kB each: a script and the keys of a ledger."""
 _TEXTS_MAX: Final = 64
 """Remembered texts of scripts: the package has fewer."""
-_TEXT_AFTER: Final[dict[str | int, tuple[str, ...]]] = {"EVAL": ("EVAL",), "FUNCTION": ("FUNCTION", "LOAD")}
-"""The words in front of the text of a script, by the command that has one."""
+
+
+class Beginning(NamedTuple):
+    """The words of a request that each call of a ledger repeats.
+
+    Attributes:
+        words: The command, the script or function, the number of keys, and the keys.
+        packed: The same in the form in which they travel.
+    """
+
+    words: Sequence[str]
+    packed: str
+
+
+class ScriptKeys(tuple[str, ...]):
+    """The keys that a script declares. They remember the packed beginnings of their requests, of about 1 kB each."""
+
+    _beginnings: dict[str, Beginning]
+
+    def beginning(self, name: str, code: str) -> Beginning:
+        """Return the beginning of a request.
+
+        Args:
+            name: The command, such as ``EVALSHA``.
+            code: The script or function. There are few of a ledger.
+        """
+        try:
+            return self._beginnings[code]
+        except AttributeError:
+            self._beginnings = {}
+        except KeyError:
+            pass
+        words = name, code, str(len(self)), *self
+        pack = _pack_text if name == "EVAL" else _pack_word
+        known = Beginning(words, "".join((_pack_word(name), pack(code), *map(_pack_word, words[2:]))))
+        if name != "EVAL":  # its text is remembered once for all keys
+            self._beginnings[code] = known
+        return known
+
+
+class ScriptRequest(NamedTuple):
+    """A request to run a script.
+
+    Attributes:
+        name: The command.
+        beginning: The command, the script and its keys.
+        header: The first argument.
+        lines: The other ones.
+    """
+
+    name: str
+    beginning: Beginning
+    header: str
+    lines: Sequence[str]
+
+
+Requests = Sequence[Sequence[str | int] | ScriptRequest]
+"""Requests to one server, each as words or to run a script. The first element is the command."""
+
+
+def words_of(request: Sequence[str | int] | ScriptRequest) -> list[str]:
+    """Return all words of a request as text."""
+    if isinstance(request, ScriptRequest):
+        return [*request.beginning.words, request.header, *request.lines]
+    return [str(word) for word in request]
 
 
 def pack_requests(requests: Requests) -> bytes:
-    """Return requests, each given as words, in the form in which they travel."""
-    parts: list[bytes] = []
-    for words in requests:
-        # The command, the script or function, the number of keys, and the keys.
-        constant = 3 + int(words[2]) if words[0] in ("EVALSHA", "FCALL") else 0
-        parts.append(b"*%d\r\n" % len(words))
-        if constant:
-            parts.append(_pack_prefix(tuple(words[:constant])))
-        elif words[0] in _TEXT_AFTER:
-            before = _TEXT_AFTER[words[0]]
-            constant = len(before) + 1
-            parts += _pack_prefix(before), _pack_text(str(words[len(before)]))
-        # Nearly all words are lines. In ASCII, a text has as many bytes as characters, so all are encoded at once.
-        lines = "".join([f"${len(word)}\r\n{word}\r\n" for word in map(str, words[constant:])])
-        parts.append(lines.encode() if lines.isascii() else _pack(words[constant:]))
-    return b"".join(parts)
+    """Return requests in the form in which they travel."""
+    parts: list[str] = []
+    for request in requests:
+        words: Iterable[str | int] = request  # type: ignore[assignment]
+        if type(request) is ScriptRequest:
+            _, (repeated, packed), header, words = request
+            parts.append(f"*{len(repeated) + 1 + len(words)}\r\n{packed}{_pack_word(header)}")
+        else:
+            parts.append(f"*{len(request)}\r\n")
+            if request[0] == "FUNCTION":  # the last word is the text of the library
+                parts += [_pack_word(str(word)) for word in request[:-1]]
+                parts.append(_pack_text(str(request[-1])))
+                continue
+        for word in words:
+            # Without a function for each: nearly all words are lines of ASCII.
+            if type(word) is str and word.isascii():
+                parts.append(f"${len(word)}\r\n{word}\r\n")
+            else:
+                parts.append(_pack_word(word))
+    return "".join(parts).encode()
 
 
-@lru_cache(_PREFIXES_MAX)
-def _pack_prefix(words: tuple[str | int, ...]) -> bytes:
-    return _pack(words)
+def _pack_word(word: str | int) -> str:
+    text = str(word)
+    return f"${len(text.encode())}\r\n{text}\r\n"
 
 
 @lru_cache(_TEXTS_MAX)
-def _pack_text(text: str) -> bytes:
-    return _pack((text,))
-
-
-def _pack(words: Sequence[str | int]) -> bytes:
-    return b"".join(b"$%d\r\n%b\r\n" % (len(data), data) for data in (str(word).encode() for word in words))
+def _pack_text(text: str) -> str:
+    return _pack_word(text)

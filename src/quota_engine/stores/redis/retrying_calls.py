@@ -26,7 +26,6 @@ __all__ = [
     "NotReplicated",
     "NotSent",
     "ReplyLost",
-    "Requests",
     "RetryPause",
     "RetryPolicy",
     "Router",
@@ -37,9 +36,10 @@ __all__ = [
     "send_to",
 ]
 
+import abc
 import enum
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from redis.exceptions import (
@@ -61,6 +61,7 @@ from quota_engine.domain.clock_check import LEAP_MS_DEFAULT, explain_leap
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.clock_alarm import report_leap
+from quota_engine.stores.redis.request_packing import Requests, ScriptKeys, ScriptRequest
 from quota_engine.stores.redis.scripts import FUNCTION_LIBRARY, TOUCH, Script
 from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
@@ -162,11 +163,7 @@ class Node(NamedTuple):
         return f"{self.host}:{self.port}"
 
 
-Requests = Sequence[Sequence[str | int]]
-"""Requests to one server, each as words."""
-
-
-class Attempt(NamedTuple):
+class Attempt:
     """A step of a call: send these requests on one connection to a node.
 
     The driver sends the list of replies back in, errors among them. If there are none, it throws :class:`NotSent`,
@@ -174,13 +171,24 @@ class Attempt(NamedTuple):
 
     Attributes:
         node: The server; ``None`` is the only one.
-        requests: Returns each request as words. The driver calls it once it holds a connection, just before it sends:
-            the words may contain a moment that counts from the sending. Its argument is the end of the calls that the
-            attempt is for, if they have one.
     """
 
-    node: Node | None
-    requests: Callable[[CallEnd | None], Requests]
+    __slots__ = ("_make", "node")
+
+    def __init__(self, node: Node | None, make: Callable[[CallEnd | None], Requests]) -> None:
+        """Take the server, and the function behind :meth:`requests`."""
+        self.node, self._make = node, make
+
+    def requests(self, end: CallEnd | None) -> Requests:
+        """Return the requests.
+
+        The driver calls it once it holds a connection, just before it sends: the words may contain a moment that counts
+        from the sending.
+
+        Args:
+            end: The end of the calls that the attempt is for, if they have one.
+        """
+        return self._make(end)
 
 
 class RetryPause(NamedTuple):
@@ -256,19 +264,6 @@ _REMEDIES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-class _Words(Protocol):
-    """Makes the requests of an attempt."""
-
-    def __call__(self, *, by_text: bool, valid_until_ms: int | None) -> Requests:
-        """Return the requests.
-
-        Args:
-            by_text: True to send the text of a script that the server does not know.
-            valid_until_ms: The last moment of the attempt by the server's clock; ``None`` if it has none.
-        """
-        ...
-
-
 class Header(NamedTuple):
     """The first argument of a script, except the last moment of the attempt; see ``lua/shared/call.lua``.
 
@@ -290,7 +285,7 @@ class Header(NamedTuple):
 
 def call_script(
     script: Script,
-    keys: Sequence[str],
+    keys: ScriptKeys,
     header: Header,
     lines: Sequence[str],
     policy: RetryPolicy,
@@ -325,20 +320,9 @@ def call_script(
         OutcomeUnknown: A reply was lost, and no later attempt was answered.
         LedgerClosed: The script checks the ledger's fence, which is closed.
     """
-    count = str(len(keys))
-    # On the same connection, because WAIT waits only for writes of the same connection.
-    waits = bool(policy.replicas and (writes or shown_head))
-    wait = (("WAIT", policy.replicas, policy.wait_ms),) if waits else ()
-
-    def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
-        name, code, touch = ("EVAL", script.text, TOUCH.text) if by_text else ("EVALSHA", script.sha1, TOUCH.sha1)
-        touches = ((name, touch, "1", shown_head),) if waits and not writes else ()
-        if as_function and script.function and not by_text:
-            name, code = "FCALL", script.function
-        return ((name, code, count, *keys, header.text(valid_until_ms), *lines), *touches, *wait)
-
     last_moment = LastMoment(clocks, policy.attempt_valid_ms) if writes else None
-    return _call_with_retries(words, policy, router, keys[0], last_moment, waits=waits, first_only=True)
+    attempt = _ScriptAttempt(last_moment, script, keys, header, lines, policy, shown_head, as_function=as_function)
+    return _call_with_retries(attempt, policy, router, keys[0], waits=attempt.waits, first_only=True)
 
 
 def call_plain(
@@ -360,20 +344,105 @@ def call_plain(
     """
     waits = waits and bool(policy.replicas)
     requests = (*commands, ("WAIT", policy.replicas, policy.wait_ms)) if waits else commands
-
-    def words(*, by_text: bool, valid_until_ms: int | None) -> Requests:
-        return requests
-
-    replies = yield from _call_with_retries(words, policy, router, key, None, waits=waits)
+    replies = yield from _call_with_retries(_PlainAttempt(requests), policy, router, key, waits=waits)
     return replies[:-1] if waits else replies
 
 
+class _RepeatedAttempt(Attempt):
+    """The attempts of a call, of which one is in flight at a time. One object serves all of them.
+
+    Attributes:
+        last_moment: Stamps each attempt of a call that writes; ``None`` for a call whose lost reply is no unknown
+            outcome.
+        by_text: True to send the text of a script that the server does not know.
+        asking: True if the node does not own the slot yet. ASKING precedes each request then.
+        refreshes: True to ask for the server's time first.
+    """
+
+    __slots__ = ("asking", "by_text", "last_moment", "refreshes")
+
+    def __init__(self, last_moment: LastMoment | None) -> None:
+        self.node, self.last_moment = None, last_moment
+        self.by_text = self.asking = self.refreshes = False
+
+    def requests(self, end: CallEnd | None) -> Requests:
+        last_moment = self.last_moment
+        made = self.make(None if last_moment is None else last_moment.stamp(self.node, end))
+        if self.refreshes:
+            made = (("TIME",), *made)
+        return [one for request in made for one in (("ASKING",), request)] if self.asking else made
+
+    @abc.abstractmethod
+    def make(self, valid_until_ms: int | None) -> Requests:
+        """Return the requests of the call.
+
+        Args:
+            valid_until_ms: The last moment of the attempt by the server's clock; ``None`` if it has none.
+        """
+
+
+class _PlainAttempt(_RepeatedAttempt):
+    """Plain commands."""
+
+    __slots__ = ("_commands",)
+
+    def __init__(self, commands: Requests) -> None:
+        super().__init__(None)
+        self._commands = commands
+
+    def make(self, valid_until_ms: int | None) -> Requests:
+        return self._commands
+
+
+class _ScriptAttempt(_RepeatedAttempt):
+    """A script; for the arguments see :func:`call_script`.
+
+    Attributes:
+        waits: True if the reply waits for replicas.
+    """
+
+    __slots__ = ("_as_function", "_header", "_keys", "_lines", "_policy", "_script", "_shown_head", "waits")
+
+    def __init__(
+        self,
+        last_moment: LastMoment | None,
+        script: Script,
+        keys: ScriptKeys,
+        header: Header,
+        lines: Sequence[str],
+        policy: RetryPolicy,
+        shown_head: str,
+        *,
+        as_function: bool,
+    ) -> None:
+        super().__init__(last_moment)
+        self._script, self._keys, self._header, self._lines = script, keys, header, lines
+        self._policy, self._shown_head, self._as_function = policy, shown_head, as_function
+        self.waits = bool(policy.replicas and (last_moment is not None or shown_head))
+
+    def make(self, valid_until_ms: int | None) -> Requests:
+        script = self._script
+        name, code = ("EVAL", script.text) if self.by_text else ("EVALSHA", script.sha1)
+        if self._as_function and script.function and not self.by_text:
+            name, code = "FCALL", script.function
+        header = self._header.text(valid_until_ms)
+        request = ScriptRequest(name, self._keys.beginning(name, code), header, self._lines)
+        if not self.waits:
+            return (request,)
+        # On the same connection, because WAIT waits only for writes of the same connection.
+        policy = self._policy
+        touches: Requests = ()
+        if self.last_moment is None:
+            name, code = ("EVAL", TOUCH.text) if self.by_text else ("EVALSHA", TOUCH.sha1)
+            touches = ((name, code, "1", self._shown_head),)
+        return (request, *touches, ("WAIT", policy.replicas, policy.wait_ms))
+
+
 def _call_with_retries(
-    words: _Words,
+    attempt: _RepeatedAttempt,
     policy: RetryPolicy,
     router: Router,
     key: str,
-    last_moment: LastMoment | None,
     *,
     waits: bool,
     first_only: bool = False,
@@ -381,22 +450,20 @@ def _call_with_retries(
     """Send requests until they are answered or the policy is used up.
 
     Args:
-        words: Makes the requests.
+        attempt: The attempts, which it changes before each of them.
         policy: Attempts and pauses.
         router: Finds the server.
         key: A key that decides the server.
-        last_moment: Stamps each attempt of a call that writes; ``None`` for a call whose lost reply is no unknown
-            outcome.
         waits: True if the last request is WAIT, and too few replicas are a failure.
         first_only: True to return the first reply, which is a list, in place of all replies.
     """
+    last_moment = attempt.last_moment
     unknown: Exception | None = None  # the reason why an attempt may have been applied
     reason: Exception | None = None
     pause_ms = policy.pause_ms_min
-    by_text = False
     node: Node | None = None
     redirected: Node | None = None
-    asking = was_redirected = has_loaded = False
+    was_redirected = has_loaded = False
     attempts = 0
     while attempts < policy.attempts_max:
         attempts += 1
@@ -411,9 +478,10 @@ def _call_with_retries(
                     yield from _read_clock(node, last_moment.clocks)
                     refreshes = clock.is_due(last_moment.clocks.now_ms())
             # Without a separate generator: each one between the driver and this attempt costs every call.
-            replies = yield _attempt(node, words, last_moment, by_text=by_text, asking=asking, refreshes=refreshes)
+            attempt.node, attempt.refreshes = node, refreshes
+            replies = yield attempt
             _raise_error(replies)
-            if asking:
+            if attempt.asking:
                 replies = replies[1::2]
             if last_moment is not None and refreshes:
                 last_moment.clocks.record(node, replies.pop(0))
@@ -426,14 +494,14 @@ def _call_with_retries(
             # does not count, unless the server forgets scripts as soon as it receives them.
             if last_moment is not None:
                 last_moment.record_refused()
-            attempts -= not by_text
-            by_text = True
+            attempts -= not attempt.by_text
+            attempt.by_text = True
             continue
         except AskError as error:  # the base class of MovedError
             if last_moment is not None:
                 last_moment.record_refused()
             reason, redirected = error, router.redirect_target(error, node)
-            asking = not isinstance(error, MovedError)
+            attempt.asking = not isinstance(error, MovedError)
             if not was_redirected:
                 was_redirected = True
                 continue
@@ -459,7 +527,7 @@ def _call_with_retries(
             if str(error).startswith(NO_FUNCTION):
                 # A new server, or a flush. The attempt does not count, unless the server does not take the functions.
                 attempts -= not has_loaded
-                by_text = has_loaded or not (yield from _load_functions(node))
+                attempt.by_text = has_loaded or not (yield from _load_functions(node))
                 has_loaded = True
                 continue
             reason = error
@@ -478,7 +546,8 @@ def _call_with_retries(
             ("LATE", "LEAP")
         ):  # they come from the owner
             router.invalidate()
-        by_text, redirected, asking, was_redirected, has_loaded = False, None, False, False, False
+        attempt.by_text = attempt.asking = was_redirected = has_loaded = False
+        redirected = None
         yield RetryPause(max(pause_ms, 0 if last_moment is None else last_moment.wait_ms()))
         pause_ms = min(2 * pause_ms, policy.pause_ms_max)
     if str(reason).startswith("BEHIND"):
@@ -511,36 +580,12 @@ def _read_clock(node: Node | None, clocks: ServerClocks) -> Call[None]:
     clocks.record(node, reply)
 
 
-def _attempt(
-    node: Node | None, words: _Words, last_moment: LastMoment | None, *, by_text: bool, asking: bool, refreshes: bool
-) -> Attempt:
-    """Return one attempt, with its last moment if it has one.
-
-    Args:
-        node: The server.
-        words: Makes the requests.
-        last_moment: Stamps the attempt.
-        by_text: See :class:`_Words`.
-        asking: True if the node does not own the slot yet. ASKING precedes each request then.
-        refreshes: True to ask for the server's time first.
-    """
-
-    def requests(end: CallEnd | None) -> Requests:
-        until_ms = None if last_moment is None else last_moment.stamp(node, end)
-        made = words(by_text=by_text, valid_until_ms=until_ms)
-        if refreshes:
-            made = (("TIME",), *made)
-        return [one for request in made for one in (("ASKING",), request)] if asking else made
-
-    return Attempt(node, requests)
-
-
 def send_to(node: Node | None, requests: Callable[[CallEnd | None], Requests]) -> Call[list[Any]]:
     """Send requests to a node once; returns the replies, or raises the first error among them.
 
     Args:
         node: The server.
-        requests: Returns each request as words; see :class:`Attempt`.
+        requests: Returns the requests; see :class:`Attempt`.
     """
     replies = yield Attempt(node, requests)
     _raise_error(replies)

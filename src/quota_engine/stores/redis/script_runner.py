@@ -14,6 +14,7 @@ from quota_engine.ports import Clock
 from quota_engine.stores.redis.keys import identity_key_key, offices_key
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_reader import OfficeReader
+from quota_engine.stores.redis.request_packing import ScriptKeys
 from quota_engine.stores.redis.retrying_calls import Call, Header, RetryPolicy, Router, call_plain, call_script
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.server_clock import ServerClocks
@@ -80,7 +81,7 @@ class ScriptRunner:
     def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: ScriptKeys,
         lines: Sequence[str],
         *,
         writes: bool,

@@ -72,9 +72,11 @@ class LastMoment:
         self._end = end
         if end is not None:
             end.record_sent()
-            valid_ms = min(valid_ms, end.ends_at_ms - now_ms - MARGIN_MS)
+            left_ms = end.ends_at_ms - now_ms - MARGIN_MS
+            if left_ms < valid_ms:
+                valid_ms = max(left_ms, -USABLE_MS)
         self._passes_at_ms = now_ms + valid_ms
-        return max(0, math.floor(self.clocks.of(node).at(now_ms) + max(valid_ms, -USABLE_MS)))
+        return max(0, math.floor(self.clocks.of(node).at(now_ms) + valid_ms))
 
     def record_lost(self) -> None:
         """Note that the reply to the attempt that was stamped last is lost: it may be in flight."""

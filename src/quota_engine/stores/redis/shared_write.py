@@ -13,15 +13,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.node_channel import WaitingAttempt
-from quota_engine.stores.redis.request_packing import pack_requests
-from quota_engine.stores.redis.retrying_calls import Attempt, ReplyLost, Requests
+from quota_engine.stores.redis.request_packing import Requests, ScriptRequest, pack_requests
+from quota_engine.stores.redis.retrying_calls import Attempt, ReplyLost
 
 REJECTIONS: Final = (AuthenticationError, BusyLoadingError)
 """The server answered, and rejects the connection."""
 _SCRIPT_CALLS: Final = ("EVAL", "EVALSHA", "FCALL")
 
 
-def may_still_run(error: Exception, behind: Iterable[Sequence[str | int]]) -> bool:
+def may_still_run(error: Exception, behind: Iterable[Sequence[str | int] | ScriptRequest]) -> bool:
     """Return True if a script may run although the server has rejected a request of the same write.
 
     Args:
@@ -40,7 +40,7 @@ class SharedWrite:
         """Begin a write with these attempts."""
         self._unmade = deque(taken)
         self._sent: deque[tuple[WaitingAttempt[Any], int]] = deque()
-        self._requests: list[Sequence[str | int]] = []
+        self._requests: list[Sequence[str | int] | ScriptRequest] = []
         self._replies: list[Any] = []
         self._complete: deque[tuple[WaitingAttempt[Any], list[Any]]] = deque()
         self._answered = 0

@@ -18,7 +18,8 @@ from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CallEnd
 from quota_engine.stores.redis.executor import Executor
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_requests import OfficeRequests
-from quota_engine.stores.redis.retrying_calls import Attempt, Node, Requests, RetryPolicy, Router
+from quota_engine.stores.redis.request_packing import Requests
+from quota_engine.stores.redis.retrying_calls import Attempt, Node, RetryPolicy, Router
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import Script
 from quota_engine.stores.redis.sold_out_cache import SoldOutCache
@@ -76,6 +77,7 @@ class RedisStoreBase(BatchingStore[QueueKey, P]):
         self._executor = Executor(
             ScriptRunner(clock, policy, namespace, router, monotonic, second_clock), self._sold_out_cache
         )
+        self._handle = self._executor.runner.handle
         self._requests = OfficeRequests(self._executor, self._sold_out_cache)
         super().__init__(limits=limits, on_close=on_close, call_timeout_ms=call_timeout_ms, monotonic=monotonic)
 
@@ -115,5 +117,4 @@ class RedisStoreBase(BatchingStore[QueueKey, P]):
         """Give each caller of a batch its result."""
         decode = self._executor.decoder_of(*key)
         for call, reply in zip(batch, replies, strict=True):
-            if not call.is_done():
-                call.set_result(decode(call.request, reply))
+            call.take_reply(decode, reply)

@@ -22,7 +22,7 @@ from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.redis.ending_connections import limit_socket, read_reply, set_end, write_bytes
 from quota_engine.stores.redis.node_channel import WaitingAttempt
 from quota_engine.stores.redis.office_requests import as_query
-from quota_engine.stores.redis.request_packing import pack_requests
+from quota_engine.stores.redis.request_packing import Requests, pack_requests
 from quota_engine.stores.redis.retrying_calls import (
     Attempt,
     BlockingWork,
@@ -30,7 +30,6 @@ from quota_engine.stores.redis.retrying_calls import (
     Node,
     NotSent,
     ReplyLost,
-    Requests,
     RetryPause,
     Step,
 )
@@ -113,8 +112,8 @@ class RedisStore(RedisStoreBase[ThreadCall], LoneCallStore[QueueKey]):
         if executor.offices.must_register(address, command):
             with self._call():
                 self._drive(executor.offices.register(address, command), end)
-        handle = executor.runner.handle(address)
-        return self._ask((handle, handle.format.script_of(command)), command, handle.format.encode(command), end)
+        handle = self._handle(address)
+        return self._ask(handle.queue_key(command), command, handle.format.encode(command), end)
 
     def _execute(self, request: StoreRequest[Any], end: CallEnd | None) -> Any:
         query = as_query(request)

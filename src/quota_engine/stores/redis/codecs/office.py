@@ -23,7 +23,6 @@ __all__ = [
     "text_of_party",
 ]
 
-import re
 from binascii import a2b_base64, b2a_base64, unhexlify
 from collections.abc import Callable
 from typing import Any, Final
@@ -96,20 +95,25 @@ _STATE_HELD: Final = State.HELD
 # --- Applicants ----------------------------------------------------------------------------------------------------
 
 _SHORT_LENGTH: Final = 22
-_is_keyed_hash: Final = re.compile("[0-9a-f]{32}").fullmatch
 _TO_NAME: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_NAME: Final = str.maketrans("-_", "+/")
 
 
-def _short_text_of_hash(keyed_hash: str) -> str:
-    """Return a keyed hash of 32 hex digits in 22 characters."""
-    return b2a_base64(unhexlify(keyed_hash), newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
+def _short_text_of_hash(applicant: str) -> str:
+    """Return a keyed hash of 32 hex digits in 22 characters, and ``""`` for any other applicant."""
+    try:
+        digest = unhexlify(applicant)
+    except ValueError:
+        return ""
+    if digest.hex() != applicant or len(applicant) != 32:
+        return ""
+    return b2a_base64(digest, newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
 
 
 def text_of_applicant(applicant: str) -> str:
     """Return a keyed hash of 32 hex digits in 22 characters. Any other text of 22 characters gets a dot in front."""
-    if len(applicant) == 32 and _is_keyed_hash(applicant):
-        return _short_text_of_hash(applicant)
+    if len(applicant) == 32 and (short := _short_text_of_hash(applicant)):
+        return short
     return f".{applicant}" if len(applicant) == _SHORT_LENGTH else applicant
 
 
@@ -230,7 +234,7 @@ def encode(command: Command | GuardedCommand | OfficeQuestion) -> str:
         if (
             len(applicants) == 1
             and type(applicants[0]) is str
-            and _is_keyed_hash(applicants[0])
+            and (party := _short_text_of_hash(applicants[0]))
             and type(command.id) is str
             and is_name(command.id)
             and type(day) is int
@@ -239,7 +243,6 @@ def encode(command: Command | GuardedCommand | OfficeQuestion) -> str:
             and not command.hold_ttl_ms
             and not command.valid_until_ms
         ):
-            party = _short_text_of_hash(applicants[0])
             return (
                 f"reserve\t{command.id}\t{day}\t{party}\t{command.join_wait_list:d}"
                 f"\t0\t{_kept_text_of_choice(command.choice)}"
