@@ -145,6 +145,7 @@ def split_brain_on_both_sides(stack: ExitStack) -> Case:
     new_url = f"{new.url}?fence=auto"
 
     def strike() -> Strike:
+        group.wait_in_step()  # a replica gets nothing in the second after its first copy
         group.promote(new)
         store = open_store(new_url)
         with Load(store, 4, prefix="other") as other:

@@ -470,9 +470,9 @@ BUGS: Final = (
         "batching",
         "callers of one batch get each other's answers",
         "stores/redis/store_base.py",
-        "        for call, reply in zip(batch, replies, strict=True):\n            if not call.is_done():",
+        "        for call, reply in zip(batch, replies, strict=True):\n            call.take_reply(decode, reply)",
         "        for call, reply in zip(batch, [*replies[1:], *replies[:1]], strict=True):\n"
-        "            if not call.is_done():",
+        "            call.take_reply(decode, reply)",
         "lua",
     ),
     Bug(
@@ -489,7 +489,7 @@ BUGS: Final = (
         "batching",
         "the last moment of an attempt ignores attempt_valid_ms, and the call does not wait for it",
         "stores/redis/server_clock.py",
-        "self.clocks.of(node).at(now_ms) + max(valid_ms, -USABLE_MS)",
+        "self.clocks.of(node).at(now_ms) + valid_ms",
         "self.clocks.of(node).at(now_ms) + 3_600_000",
         "lua",
     ),
@@ -498,8 +498,8 @@ BUGS: Final = (
         "batching",
         "the last moment of an attempt is later than the end of its call",
         "stores/redis/server_clock.py",
-        "            valid_ms = min(valid_ms, end.ends_at_ms - now_ms - MARGIN_MS)\n",
-        "",
+        "                valid_ms = max(left_ms, -USABLE_MS)\n",
+        "                pass\n",
         "lua",
     ),
     Bug(
