@@ -44,7 +44,7 @@ from quota_engine.stores.redis.ledger_formats import ROOM
 from quota_engine.waiting_room.commands import CreateRoom, JoinRoom, ViewRoom
 from quota_engine.waiting_room.permutation import Permutation
 from quota_engine.waiting_room.ticket_status import POSITION_NONE
-from quota_engine.waiting_room.transcript import TranscriptWindow, verify
+from quota_engine.waiting_room.transcript import TranscriptWindow, digest_of, verify
 from quota_engine.workflows.room_view_cache import RoomViewSnapshot
 
 OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
@@ -83,6 +83,7 @@ def order(tickets: int) -> dict[str, Any]:
     with opened_room(1) as (engine, _, _):
         record = engine.room("bench").transcript()
     record = msgspec.structs.replace(record, windows=(TranscriptWindow(0, 1, tickets),))
+    record = msgspec.structs.replace(record, digest=digest_of(record))
     started_s = time.process_time()
     found = verify(record)
     took_s = time.process_time() - started_s
