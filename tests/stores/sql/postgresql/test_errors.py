@@ -152,7 +152,7 @@ def test_lock_timeout_rolls_back(each_postgresql: PostgresqlServer, schema: str)
 
 def test_statement_timeout_rolls_back(each_postgresql: PostgresqlServer, schema: str) -> None:
     """57014."""
-    options = {"lock_timeout_ms": 2000, "statement_timeout_ms": 20}
+    options = {"lock_timeout_ms": 2000, "statement_timeout_ms": 400}
     with opened(each_postgresql, schema, **options) as connections, connections.session() as handle:
         handle(LOCK)
         with pytest.raises(RolledBack, match="57014"):
