@@ -209,6 +209,7 @@ BUGS: Final = (
         _RESERVE,
         "    if not is_party_of(record, command.applicants) or (\n",
         "    if record.state is _HELD and len(record.applicants) == len(command.applicants):\n"
+        "        from msgspec.structs import replace\n"
         "        record = replace(record, applicants=command.applicants, version=record.version + 1)\n"
         "        evolve(ledger, ReservationChanged(now_ms, Verb.REPLACE_APPLICANT, record))\n"
         "    if (\n",
