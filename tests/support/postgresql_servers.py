@@ -234,12 +234,14 @@ class PostgresqlServer(ServerContext):
     def pause(self) -> None:
         """Stop all its processes (SIGSTOP): connections stay open, and nothing is answered."""
         for one in self._processes():
-            one.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that ended since it was listed
+                one.suspend()
 
     def resume(self) -> None:
         """Continue after :meth:`pause`."""
         for one in self._processes():
-            one.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.resume()
 
     def promote(self) -> None:
         """Make a standby the primary, and wait until it takes writes."""

@@ -122,7 +122,7 @@ def test_finishing_works_without_javascript(service: BrowserService, browser: Ph
         phone.find("#nik").send_keys(NIK)
         phone.press("form[action='/reserve'] button.large")
         phone.press("form[action='/finish'] button")
-        assert citizen_text("finished_heading", "en") in phone.find("h1").text
+        phone.wait_for_heading(citizen_text("finished_heading", "en"))
         for _ in range(2):
             phone.driver.back()
             source = phone.driver.page_source
