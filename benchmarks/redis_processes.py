@@ -2,6 +2,9 @@
 
 The callers are divided among the processes, so that each row has as many callers in all. All processes are pinned to
 one core, and the server to another. The rounds of the rows alternate, and the values are medians.
+
+Two ratios compare a row. The first has one process with all callers. The second has one process with the share of
+callers that each process of the row has: the processes share a core, so each has that part of its time as well.
 """
 
 from __future__ import annotations
@@ -95,19 +98,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(_work(options.work, options.offices, options.first_person, options.callers, options.seconds))
         return
     rates: dict[int, list[float]] = {count: [] for count in options.processes}
+    shares: dict[int, list[float]] = {count: [] for count in options.processes}
     with Server(valkey_server_binary(), settings=[("appendonly", "no")]) as server:
         for thread in Path(f"/proc/{server.pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {_SERVER_CORE})
         asyncio.run(_publish(server.url, options.offices))
         for _ in range(options.rounds):
             for count in options.processes:
-                rates[count].append(_round(server.url, options.offices, count, options.callers, options.seconds))
+                rate = _round(server.url, options.offices, count, options.callers, options.seconds)
+                rates[count].append(rate)
+                callers = options.callers // count
+                shares[count].append(
+                    rate if count == 1 else _round(server.url, options.offices, 1, callers, options.seconds)
+                )
     first = options.processes[0]
     for count, values in rates.items():
-        share = statistics.median(one / alone for one, alone in zip(values, rates[first], strict=True))
+        of_first = statistics.median(one / alone for one, alone in zip(values, rates[first], strict=True))
+        of_share = statistics.median(one / alone for one, alone in zip(values, shares[count], strict=True))
         print(
             f"{count} processes, {options.callers} callers in all, {options.offices} offices: "
-            f"{statistics.median(values):,.0f} a second, {share:.2f} of {first}"
+            f"{statistics.median(values):,.0f} a second\n"
+            f"    {of_first:.2f} of {first} with {options.callers} callers, "
+            f"{of_share:.2f} of 1 with {options.callers // count}"
         )
 
 
