@@ -3,8 +3,8 @@
 The callers are divided among the processes, so that each row has as many callers in all. All processes are pinned to
 one core, and the server to another. The rounds of the rows alternate, and the values are medians.
 
-Two ratios compare a row. The first has one process with all callers. The second has one process with the share of
-callers that each process of the row has: the processes share a core, so each has that part of its time as well.
+Two ratios compare a row. The first is with one process and all callers. The second is with one process and as many
+callers as each process of the row has. The processes share a core, so the same rate is the sum to expect of them.
 """
 
 from __future__ import annotations
