@@ -71,7 +71,7 @@ def server(store: BenchStore, batch: int, rounds: int, *, as_function: bool) -> 
     workload = EngineWorkload(store, case)
     plain = PlainRedisWorkload(store, BenchCase("reserve", Implementation.BY_HAND, ApiStyle.TASKS, IN_FLIGHT, batch))
     keys = keys_of(store.target.namespace, workload.offices[0])
-    store.client.script_load(OFFICE_COMMANDS.text)
+    store.clients.client.script_load(OFFICE_COMMANDS.text)
     head = ("FCALL", OFFICE_COMMANDS.function) if as_function else ("EVALSHA", OFFICE_COMMANDS.sha1)
     count = batch * max(20, CALLS // batch)
     ours: list[float] = []
@@ -94,10 +94,10 @@ def _server_us(store: BenchStore, requests: Sequence[Sequence[Any]]) -> float:
     """Return the processor time of the server's main thread for these requests."""
 
     def used_s() -> float:
-        info: Any = store.client.info("cpu")
+        info: Any = store.clients.client.info("cpu")
         return float(info["used_cpu_user_main_thread"]) + float(info["used_cpu_sys_main_thread"])
 
-    pipe = store.client.pipeline(transaction=False)
+    pipe = store.clients.client.pipeline(transaction=False)
     for request in requests:
         pipe.execute_command(*request)
     before_s = used_s()

@@ -187,7 +187,7 @@ def _took(took: object) -> None:
 
 
 def _redis_url(store: BenchStore) -> str:
-    settings = store.client.connection_pool.connection_kwargs
+    settings = store.clients.client.connection_pool.connection_kwargs
     return f"unix://{settings['path']}" if "path" in settings else f"redis://{settings['host']}:{settings['port']}"
 
 

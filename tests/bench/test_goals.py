@@ -35,3 +35,25 @@ def test_goals_of_several_backends_fit_80_columns() -> None:
     assert max(map(len, lines)) <= 80
     assert [line.strip() for line in lines if "://" in line] == ["valkey+embedded://", "redis://localhost:6379"]
     assert sum(line.rstrip().endswith(("met", "missed")) for line in lines) == 3
+
+
+def test_goals_of_a_cluster_are_per_primary() -> None:
+    """One office lives on one primary; several load all of them. The terminal and the JSON state it."""
+    backend = "redis+cluster://127.0.0.1:7000"
+    cases = [
+        case_with([9000.0], backend=backend, concurrency=500, ratio_to_handwritten=9.0),
+        case_with([8000.0], backend=backend, concurrency=500, offices=10, name="reserve, 10 offices"),
+    ]
+    result = result_with(*cases, primaries={backend: 3})
+    goals = goals_of(msgspec.structs.replace(result, settings=GOALS))
+    assert [(goal.name, goal.primaries) for goal in goals] == [
+        ("reserve, 500 callers: times by hand", 1),
+        ("500 callers at 10 offices against 1", 3),
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_goals(goals, console)
+    text = console.export_text()
+    assert f"{backend}, per primary" in text
+    assert "per primary: an office lives on one primary" in text
+    assert "spread evenly over all 3" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80

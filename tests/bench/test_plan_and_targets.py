@@ -20,9 +20,10 @@ from quota_engine.bench.plan import (
     engine_cases,
 )
 from quota_engine.bench.results import quarter_octave_buckets
-from quota_engine.bench.target_url import is_loopback, parse_target
+from quota_engine.bench.target_url import ENGINE_OPTIONS, is_loopback, parse_target
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.reporting.statistics import Histogram
+from quota_engine.stores.redis import factory
 
 
 @pytest.mark.parametrize("kind", list(BackendKind))
@@ -85,6 +86,16 @@ def test_a_shared_store_gets_a_new_namespace() -> None:
     assert one.namespace != other.namespace
     assert one.url == f"redis://localhost:1/0?namespace={one.namespace}&timeout_ms=9&socket_keepalive=yes"
     assert one.client_url == "redis://localhost:1/0?socket_keepalive=yes"
+
+
+def test_no_option_of_the_engine_reaches_redis_py() -> None:
+    """On one server and on several. The list of the benchmark is that of the engine."""
+    assert set(ENGINE_OPTIONS) == factory._STORE_OPTIONS
+    words = "&".join(f"{name}=1" for name in ENGINE_OPTIONS)
+    for base in ("redis://h:1", "redis+cluster://h:1,h:2", "rediss+sentinel://h:1,h:2/name/3"):
+        target = parse_target(f"{base}?{words}&socket_keepalive=yes")
+        assert target.kind is BackendKind.REDIS
+        assert target.client_url == f"{base}?socket_keepalive=yes"
 
 
 @pytest.mark.parametrize("url", ["", "redis", "localhost:6379", "redis://[::1", "redis://localhost?db=x"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["HANDWRITTEN_CONNECTIONS", "Store"]
+__all__ = ["BenchStore"]
 
 import asyncio
 import contextlib
+import itertools
+import secrets
 import shutil
 import sqlite3
 import tempfile
@@ -15,13 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import quote
 
-from quota_engine.bench.cluster_cleanup import create_cleanup_client
 from quota_engine.bench.host_info import pinned
 from quota_engine.bench.plain_sql import remove_offices
 from quota_engine.bench.plan import BackendKind
 from quota_engine.bench.target_url import (
     EMBEDDED_SCHEME,
-    ENGINE_OPTIONS,
     SOLD_OUT_MS,
     SQLITE_SCHEME,
     BenchTarget,
@@ -34,15 +34,12 @@ from quota_engine.ports import AsyncStore, Store
 from quota_engine.stores.memory import AsyncMemoryStore, MemoryStore
 
 if TYPE_CHECKING:
-    import redis
-    import redis.asyncio
-
+    from quota_engine.bench.plain_clients import PlainClients
     from quota_engine.bench.plain_postgresql import PlainPostgresql
 
 T = TypeVar("T")
 
-HANDWRITTEN_CONNECTIONS: Final = 50
-_POOL_WAIT_S: Final = 60
+_POSTGRESQL_CONNECTIONS: Final = 50
 
 
 class BenchStore:
@@ -51,7 +48,8 @@ class BenchStore:
     Attributes:
         target: The target.
         is_pinned: True if the server is pinned to its core.
-        server: Name and version of the server, such as ``valkey 9.1.2``; "" if unknown.
+        server: Name, version and topology of the server, such as ``valkey 9.1.2``; "" if unknown.
+        primaries: Number of servers that keep keys: more than 1 in a cluster only.
         cleanup_problem: Reason why keys stay in the store; "" if none do.
     """
 
@@ -59,15 +57,14 @@ class BenchStore:
         self.target = target
         self.is_pinned = False
         self.server = ""
+        self.primaries = 1
         self.cleanup_problem = ""
         self._server_core = server_core
         self._undo = contextlib.ExitStack()
         self._runner = asyncio.Runner()
         self._url = ""
         self._opened: dict[bool, tuple[Store, AsyncStore]] = {}
-        self._client: redis.Redis | None = None
-        self._async_client: redis.asyncio.Redis | None = None
-        self._cleanup_client: Any = None
+        self._clients: PlainClients | None = None
         self._postgresql: PlainPostgresql | None = None
         self._offices: set[str] = set()
         self._plain_keys: dict[str, None] = {}
@@ -82,10 +79,6 @@ class BenchStore:
                 self._open(undo, sold_out_cache=False)
             if self.target.kind is BackendKind.REDIS:
                 self._open_clients(undo, client_url)
-                self._cleanup_client = self._client
-            elif self.target.has_several_servers:
-                self._cleanup_client = create_cleanup_client(self.target.url, ENGINE_OPTIONS)
-                undo.callback(self._cleanup_client.close)
             elif self.target.kind is BackendKind.SQL:
                 self.server = f"sqlite {sqlite3.sqlite_version}"
             elif self.target.kind is BackendKind.POSTGRESQL:
@@ -116,16 +109,10 @@ class BenchStore:
         return self._opened[sold_out_cache]
 
     @property
-    def client(self) -> redis.Redis:
-        """Plain redis-py client."""
-        assert self._client is not None
-        return self._client
-
-    @property
-    def async_client(self) -> redis.asyncio.Redis:
-        """Plain redis-py client for asyncio."""
-        assert self._async_client is not None
-        return self._async_client
+    def clients(self) -> PlainClients:
+        """Plain redis-py clients of the store."""
+        assert self._clients is not None
+        return self._clients
 
     @property
     def postgresql(self) -> PlainPostgresql:
@@ -136,6 +123,24 @@ class BenchStore:
     def run_coroutine(self, call: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the event loop of this store's asyncio clients, and return its result."""
         return self._runner.run(call)
+
+    def new_offices(self, count: int) -> list[str]:
+        """Return ids of offices that no earlier measurement has used.
+
+        In a cluster, the first office is always on the same primary, and several are spread evenly over all primaries.
+        """
+        from quota_engine.stores.redis.keys import keys_of
+
+        tag = secrets.token_hex(4)
+        every = (f"bench-{tag}-{number}" for number in itertools.count())
+        if self._clients is None or self.primaries == 1:
+            return [*itertools.islice(every, count)]
+        offices: list[str] = []
+        while len(offices) < count:
+            office = next(every)
+            if self._clients.primary_of(keys_of(self.target.namespace, office)[0]) == len(offices) % self.primaries:
+                offices.append(office)
+        return offices
 
     def register_offices(self, offices: list[str]) -> None:
         """Register offices before their first key is written, so that they are removed even after an error."""
@@ -175,20 +180,19 @@ class BenchStore:
     @contextlib.contextmanager
     def _cleaning_up(self) -> Iterator[Any]:
         """Yield the client that removes keys, or ``None`` if none can. Keep the reason of an error."""
-        if self._cleanup_client is None or self.cleanup_problem:
+        if self._clients is None or self.cleanup_problem:
             yield None
             return
         import redis
 
         try:
-            yield self._cleanup_client
+            yield self._clients.client
         except redis.RedisError as error:
             self.cleanup_problem = str(error) or type(error).__name__
 
     def _open(self, undo: contextlib.ExitStack, *, sold_out_cache: bool) -> None:
         url = self._url
-        has_cache = self.target.kind in (BackendKind.REDIS, BackendKind.SQL, BackendKind.POSTGRESQL)
-        if has_cache or self.target.has_several_servers:
+        if self.target.kind in (BackendKind.REDIS, BackendKind.SQL, BackendKind.POSTGRESQL):
             url = with_sold_out_ms(url, SOLD_OUT_MS if sold_out_cache else 0)
         factory = store_factory(url)
         backend = factory.open_store(url, None)
@@ -244,26 +248,14 @@ class BenchStore:
     def _open_postgresql(self, undo: contextlib.ExitStack) -> None:
         from quota_engine.bench.plain_postgresql import PlainPostgresql
 
-        self._postgresql = PlainPostgresql(self._url, HANDWRITTEN_CONNECTIONS, self.run_coroutine)
+        self._postgresql = PlainPostgresql(self._url, _POSTGRESQL_CONNECTIONS, self.run_coroutine)
         undo.callback(self._postgresql.close)
         self.server = self._postgresql.server
 
     def _open_clients(self, undo: contextlib.ExitStack, url: str) -> None:
-        import redis
-        import redis.asyncio
+        from quota_engine.bench.plain_clients import open_clients
 
-        options: dict[str, Any] = {
-            "max_connections": HANDWRITTEN_CONNECTIONS,
-            "timeout": _POOL_WAIT_S,
-            "decode_responses": True,
-        }
-        pool = redis.BlockingConnectionPool.from_url(url, **options)
-        self._client = redis.Redis(connection_pool=pool)
-        undo.callback(pool.disconnect)
-        async_pool = redis.asyncio.BlockingConnectionPool.from_url(url, **options)
-        self._async_client = redis.asyncio.Redis(connection_pool=async_pool)
-        undo.callback(lambda: self.run_coroutine(async_pool.disconnect()))
-        hello: Any = self._client.execute_command("HELLO")
-        if not isinstance(hello, dict):
-            hello = dict(zip(hello[::2], hello[1::2], strict=True))
-        self.server = f"{hello['server']} {hello['version']}"
+        clients = self._clients = self.run_coroutine(open_clients(url))
+        undo.callback(clients.close)
+        undo.callback(lambda: self.run_coroutine(clients.aclose()))
+        self.server, self.primaries = clients.server, clients.primaries

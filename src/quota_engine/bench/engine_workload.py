@@ -57,8 +57,7 @@ class EngineWorkload:
         self._next = 0
         self._done = [0] * case.offices
         self._block = case.batch if case.offices > OFFICES_OF_CALLERS_MAX else 1
-        tag = secrets.token_hex(4)
-        self.offices = [f"bench-{tag}-{number}" for number in range(case.offices)]
+        self.offices = store.new_offices(case.offices)
         self.day = next_working_day()
         catalog = benchmark_catalog(self.offices, 0 if case.action in _REFUSED else _CAPACITY)
         self.request_builder = RequestBuilder(secrets.token_bytes(32), catalog)

@@ -11,9 +11,10 @@ __all__ = ["PlainRedisWorkload"]
 import hashlib
 import importlib.resources
 import itertools
-import secrets
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import redis
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.errors import WrongOutcome
@@ -29,6 +30,13 @@ _COUNTERS: Final = ("capacity", "free", "held", "confirmed")
 _numbers = itertools.count(1)
 
 
+class _Script(NamedTuple):
+    """Text of a script, and the digest by which a server that has run it knows it."""
+
+    text: str
+    digest: str
+
+
 class PlainRedisWorkload:
     """Counters of new offices, and the operations on them by plain scripts."""
 
@@ -39,35 +47,35 @@ class PlainRedisWorkload:
         self._done = [0] * case.offices
         self._next = 0
         self._capacity = 0 if case.action == "refusal" else _CAPACITY
-        tag = secrets.token_hex(4)
-        self._offices = [f"bench-{tag}-{number}" for number in range(case.offices)]
+        self._offices = store.new_offices(case.offices)
         namespace = store.target.namespace
         self._keys = [
             tuple(f"{{quota_engine:{namespace}:{office}}}:plain-{name}" for name in _KEY_NAMES)
             for office in self._offices
         ]
         store.register_keys([key for keys in self._keys for key in keys])
+        self._clients = store.clients
+        self._client: Any = store.clients.client
         self._scripts = {name: self._load(name) for name in ("plain_reserve", "plain_confirm")}
         counters: dict[Any, Any] = dict.fromkeys(_COUNTERS, self._capacity)
         if case.implementation is Implementation.DECR:
             self._create_bare_counter()
         else:
             for keys in self._keys:
-                store.client.hset(keys[0], mapping=counters)
+                self._client.hset(keys[0], mapping=counters)
         self._reserve_now(case.reservations)
 
-    def _load(self, name: str) -> str:
-        """Make a script known to the server, and return its digest."""
+    def _load(self, name: str) -> _Script:
+        """Make a script known to all primaries."""
         text = (importlib.resources.files(__package__) / f"{name}.lua").read_text("utf-8")
-        self._store.client.eval(text, 0, *([_HOLD_MS] if name == "plain_reserve" else []))  # with nothing to do
-        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        # Without keys, it has nothing to do.
+        self._clients.run_everywhere(text, *([_HOLD_MS] if name == "plain_reserve" else []))
+        return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     def _create_bare_counter(self) -> None:
-        import redis
-
         try:
-            self._store.client.set(self._keys[0][0], self._capacity + 1)
-            self._store.client.decr(self._keys[0][0])
+            self._client.set(self._keys[0][0], self._capacity + 1)
+            self._client.decr(self._keys[0][0])
         except redis.exceptions.NoPermissionError as error:
             raise BackendUnavailable(
                 f"the benchmark compares with a bare DECR: allow +set +get +decr +unlink for its user ({error})"
@@ -76,20 +84,21 @@ class PlainRedisWorkload:
     def prepare(self, count: int) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return the call to measure, and the arguments of each call for ``count`` operations."""
         case = self._case
-        client: Any = self._store.async_client if case.api_style is ApiStyle.TASKS else self._store.client
         if case.implementation is Implementation.DECR:
             return self._decrements(count)
         if case.action == "availability":
-            return self._reads(client, count)
+            return self._reads(count)
         if case.action == "confirm":
             reservations = self._reserve_now(count)
-            calls = self._calls("plain_confirm", reservations, lambda part: [one for one, _ in part])
+            calls = self._calls(reservations, lambda part: [one for one, _ in part])
         else:
             reservations = self._new_reservations(count)
-            calls = self._calls("plain_reserve", reservations, _reserve_arguments)
+            calls = self._calls(reservations, _reserve_arguments)
             self._count(reservations if self._capacity else {})
-        evalsha = client.evalsha
-        return lambda arguments: evalsha(*arguments), calls
+        script = self._scripts["plain_confirm" if case.action == "confirm" else "plain_reserve"]
+        if case.api_style is ApiStyle.TASKS:
+            return self._clients.in_turn(_async_runner(self._clients.async_client, script), calls, _first_key)
+        return _runner(self._client, script), calls
 
     def check(self) -> None:
         """Compare counters, records, deadlines and events with the number of operations.
@@ -100,7 +109,7 @@ class PlainRedisWorkload:
         if self._case.action == "availability":
             return
         for (counters, records, identities, deadlines, events), done in zip(self._keys, self._done, strict=True):
-            client = self._store.client
+            client = self._client
             is_bare = self._case.implementation is Implementation.DECR
             left = int((client.get(counters) if is_bare else client.hget(counters, "free")) or 0)
             found: tuple[int, ...] = (left,)
@@ -138,37 +147,41 @@ class PlainRedisWorkload:
     def _reserve_now(self, count: int) -> dict[int, list[tuple[str, str]]]:
         """Reserve for new applicants, unmeasured, and return them by office."""
         reservations = self._new_reservations(count)
+        run = _runner(self._client, self._scripts["plain_reserve"])
         for index, mine in reservations.items():
             for start in range(0, len(mine), _PRELOAD):
                 arguments = _reserve_arguments(mine[start : start + _PRELOAD])
-                self._store.client.evalsha(
-                    self._scripts["plain_reserve"], len(_KEY_NAMES), *self._keys[index], *arguments
-                )
+                run((len(_KEY_NAMES), *self._keys[index], *arguments))
         self._count(reservations)
         return reservations
 
     def _calls(
         self,
-        script: str,
         reservations: dict[int, list[tuple[str, str]]],
         arguments_of: Callable[[list[tuple[str, str]]], list[Any]],
     ) -> list[tuple[Any, ...]]:
-        """Return arguments of ``EVALSHA`` in batches of the case's size, round robin over the offices."""
+        """Return arguments of ``EVALSHA`` after the digest, in batches of the case's size, round robin over offices."""
         size = self._case.batch
         longest = max(map(len, reservations.values()), default=0)
         return [
-            (self._scripts[script], len(_KEY_NAMES), *self._keys[index], *arguments_of(part))
+            (len(_KEY_NAMES), *self._keys[index], *arguments_of(part))
             for start in range(0, longest, size)
             for index, mine in reservations.items()
             if (part := mine[start : start + size])
         ]
 
-    def _reads(self, client: Any, count: int) -> tuple[Callable[[Any], Any], list[Any]]:
+    def _reads(self, count: int) -> tuple[Callable[[Any], Any], Sequence[Any]]:
         """Return reads of an office's counters, in pipelines if the case has batches."""
+        is_async = self._case.api_style is ApiStyle.TASKS
+        client = self._clients.async_client if is_async else self._client
         keys = [each[0] for each in itertools.islice(itertools.cycle(self._keys), count)]
         size = self._case.batch
         if size == 1:
-            return lambda key: client.hmget(key, _COUNTERS), keys
+
+            def read_one(key: str) -> Any:
+                return client.hmget(key, _COUNTERS)
+
+            return self._clients.in_turn(read_one, keys, str) if is_async else (read_one, keys)
 
         def read(part: list[str]) -> Any:
             pipe = client.pipeline(transaction=False)
@@ -183,17 +196,14 @@ class PlainRedisWorkload:
         from redis.connection import Connection
 
         self._done[0] += count
-        size, pool = self._case.batch, self._store.async_client.connection_pool
-        packed = b"".join(Connection().pack_commands([("DECR", self._keys[0][0])]))
+        size, key, clients = self._case.batch, self._keys[0][0], self._clients
+        packed = b"".join(Connection().pack_commands([("DECR", key)]))
 
         async def exchange(commands: int) -> None:
-            connection = await pool.get_connection()
-            try:
+            async with clients.connection_to(key) as connection:
                 await connection.send_packed_command(packed * commands)
                 for _ in range(commands):
                     await connection.read_response()
-            finally:
-                await pool.release(connection)
 
         return exchange, [min(size, count - start) for start in range(0, count, size)]
 
@@ -204,3 +214,33 @@ class PlainRedisWorkload:
 
 def _reserve_arguments(part: list[tuple[str, str]]) -> list[Any]:
     return [_HOLD_MS, *itertools.chain.from_iterable(part)]
+
+
+def _first_key(arguments: tuple[Any, ...]) -> str:
+    return str(arguments[1])
+
+
+def _runner(client: Any, script: _Script) -> Callable[[tuple[Any, ...]], Any]:
+    """Return a call that runs a script, and sends its text to a server that does not know it."""
+    evalsha, digest = client.evalsha, script.digest
+
+    def run(arguments: tuple[Any, ...]) -> Any:
+        try:
+            return evalsha(digest, *arguments)
+        except redis.exceptions.NoScriptError:
+            return client.eval(script.text, *arguments)
+
+    return run
+
+
+def _async_runner(client: Any, script: _Script) -> Callable[[tuple[Any, ...]], Awaitable[Any]]:
+    """Return the same for asyncio."""
+    evalsha, digest = client.evalsha, script.digest
+
+    async def run(arguments: tuple[Any, ...]) -> Any:
+        try:
+            return await evalsha(digest, *arguments)
+        except redis.exceptions.NoScriptError:
+            return await client.eval(script.text, *arguments)
+
+    return run

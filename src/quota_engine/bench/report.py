@@ -172,9 +172,9 @@ def _reading_notes(result: BenchResult) -> str:
     if _has(result.cases, Implementation.LIMIT):
         notes.append(
             "By hand is a plain script of 25 lines, without this library: one EVALSHA for each operation, by as many "
-            "callers, with redis-py and 50 connections. It checks the id and the identity, takes a place, and keeps a "
-            "record, a deadline and an event. The limit is that script with prepared batches of 128, four of them in "
-            "flight. The bare DECR of the server does nothing else, in batches of as many."
+            "callers, with redis-py and 50 connections to each primary. It checks the id and the identity, takes a "
+            "place, and keeps a record, a deadline and an event. The limit is that script with prepared batches of "
+            "128, four of them in flight. The bare DECR of the server does nothing else, in batches of as many."
         )
     if _has(result.cases, Implementation.DICT):
         notes.append("In memory, and for the sold-out cache, the yardstick is a dict behind a lock.")

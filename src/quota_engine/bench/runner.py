@@ -159,6 +159,7 @@ def _machine(stores: Sequence[BenchStore], client_core: int | None, server_core:
     return {
         **describe_machine(),
         "servers": {store.target.label: store.server for store in stores if store.server},
+        "primaries": {store.target.label: store.primaries for store in stores if store.primaries > 1},
         "pinned": client_core is not None and servers_are_pinned,
         "client_core": client_core,
         "server_core": server_core if embedded and servers_are_pinned else None,

@@ -30,7 +30,20 @@ SQLITE_SCHEME: Final = "sqlite://"
 EMBEDDED_SCHEME: Final = "valkey+embedded://"
 """URL of the embedded server. Without a directory, a temporary one is used."""
 
-ENGINE_OPTIONS: Final = ("namespace", "timeout_ms", "attempts_max", "durability", "replicas", "wait_ms", "sold_out_ms")
+ENGINE_OPTIONS: Final = (
+    "namespace",
+    "timeout_ms",
+    "call_timeout_ms",
+    "attempts_max",
+    "attempt_valid_ms",
+    "clock_leap_max_ms",
+    "durability",
+    "replicas",
+    "wait_ms",
+    "sold_out_ms",
+    "fence",
+    "functions",
+)
 """Options of a URL that belong to the engine. redis-py knows the rest."""
 
 SOLD_OUT_MS: Final = 250
@@ -39,7 +52,7 @@ SOLD_OUT_MS: Final = 250
 POSTGRESQL_SCHEMES: Final = ("postgresql", "postgres", "postgresql+embedded")
 
 _SEVERAL_SERVERS: Final = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
-"""Schemes without yardsticks. Their keys are the same, and are removed."""
+"""Schemes of a cluster, and of a store behind Sentinels."""
 
 
 class BenchTarget(NamedTuple):
@@ -49,7 +62,8 @@ class BenchTarget(NamedTuple):
         kind: Kind of the backend, which decides about the yardsticks.
         label: URL without user, password and options, followed by the durability if the URL names one.
         url: URL for the engine.
-        client_url: URL for redis-py; "" without yardsticks, and for the embedded server, whose socket is known later.
+        client_url: URL for the yardsticks' clients, without the engine's options; "" if they do not use redis-py, and
+            for the embedded server, whose socket is known later.
         namespace: Prefix of all keys; "" if the URL has no such option.
         hosts: Hosts of the store; empty if it is always on this machine.
         durability: Durability that the URL names, or "".
@@ -115,15 +129,15 @@ def parse_target(url: str) -> BenchTarget:
         return BenchTarget(BackendKind.POSTGRESQL, label, with_new_schema(url), "", "", hosts, durability)
     namespace = f"bench-{secrets.token_hex(4)}"
     base = url.partition("?")[0]
-    if scheme in _SEVERAL_SERVERS:
-        engine_url = f"{base}?{urlencode({**options, 'namespace': namespace})}"
-        return BenchTarget(BackendKind.OTHER, label, engine_url, "", namespace, _hosts(parts.netloc), durability)
-    if scheme not in ("redis", "rediss", "unix"):
+    if scheme not in ("redis", "rediss", "unix", *_SEVERAL_SERVERS):
         return BenchTarget(BackendKind.OTHER, label, url, "", "", _hosts(parts.netloc))
     client_options = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
     client_url = base + (f"?{urlencode(client_options)}" if client_options else "")
     engine_url = f"{base}?{urlencode({**options, 'namespace': namespace})}"
-    hosts = () if scheme == "unix" else (_host_for_client(client_url),)
+    if scheme in _SEVERAL_SERVERS:
+        hosts = _hosts(parts.netloc)
+    else:
+        hosts = () if scheme == "unix" else (_host_for_client(client_url),)
     return BenchTarget(BackendKind.REDIS, label, engine_url, client_url, namespace, hosts, durability)
 
 

@@ -39,18 +39,24 @@ def print_result(result: BenchResult, console: Console) -> None:
 def print_goals(goals: list[Goal], console: Console) -> None:
     """Print the goals of the project with the measured values."""
     table = _table("goals", "\nmeasured", "\ngoal", "")
-    names_backends = len({goal.backend for goal in goals}) > 1
+    primaries: dict[str, int] = {}
+    for goal in goals:
+        primaries[goal.backend] = max(primaries.get(goal.backend, 1), goal.primaries)
+    names_backends = len(primaries) > 1 or max(primaries.values(), default=1) > 1
     backend = ""
     for goal in goals:
         if names_backends and goal.backend != backend:
             backend = goal.backend
-            table.add_row(Text(backend, style="bold"))
+            table.add_row(Text(f"{backend}{', per primary' if primaries[backend] > 1 else ''}", style="bold"))
         wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
         measured = f"{goal.measured:,.2f}".removesuffix(".00")
         verdict = Text("met", style="green") if goal.is_met else Text("missed", style="bold red")
         table.add_row(Text(goal.name), Text(measured), Text(wanted), verdict)
     console.print()
     console.print(table)
+    for count in sorted(set(primaries.values()) - {1}):
+        console.print()
+        console.print(Text(_per_primary(count)))
 
 
 def print_comparison(comparison: BenchComparison, console: Console) -> None:
@@ -92,6 +98,13 @@ def print_comparison(comparison: BenchComparison, console: Console) -> None:
                 "again, one after the other."
             )
         )
+
+
+def _per_primary(primaries: int) -> str:
+    return (
+        f"per primary: an office lives on one primary, so the callers of one office load one of the {primaries}, as "
+        f"they do by hand. Several offices are spread evenly over all {primaries}, in both."
+    )
 
 
 def _engine_table(cases: list[CaseResult]) -> Table:
