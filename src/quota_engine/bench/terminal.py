@@ -142,7 +142,7 @@ def _cells(case: CaseResult) -> list[str]:
 
 def _table(first: str, *columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
-    table.add_column(f"\n{first}")
+    table.add_column(f"\n{first}", overflow="fold")  # The URL of a cluster may be long.
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
