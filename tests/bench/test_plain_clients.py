@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from benchmarks import cluster_goals
 from quota_engine.bench.backends import BenchStore
@@ -101,12 +103,36 @@ def test_offices_are_spread_evenly_over_primaries(store: BenchStore, cluster: Cl
     assert len({owner(office) for _ in range(5) for office in store.new_offices(1)}) == 1
 
 
-def test_callers_wait_for_a_connection(store: BenchStore) -> None:
-    """redis-py's client of a cluster would raise an error with more callers than connections to a primary."""
-    case = BenchCase("reserve", Implementation.BY_HAND, ApiStyle.TASKS, 3 * CONNECTIONS)
-    workload = PlainRedisWorkload(store, case)
-    assert measure_once(store, workload, case, 4 * CONNECTIONS).operations == 4 * CONNECTIONS
-    workload.remove()
+@pytest.mark.parametrize("action", ["reserve", "availability"])
+@pytest.mark.parametrize("topology", ["single", "sentinels", "cluster"])
+def test_callers_wait_for_a_connection(topology: str, action: str, request: pytest.FixtureRequest) -> None:
+    """redis-py would raise an error with more callers than connections to a primary."""
+    with contextlib.ExitStack() as undo:
+        if topology == "cluster":
+            store = request.getfixturevalue("store")
+        else:
+            binary = valkey_server_binary()
+            if topology == "sentinels":
+                url = undo.enter_context(Sentinels(binary)).url
+            else:
+                url = undo.enter_context(Server(binary)).url
+            store = undo.enter_context(BenchStore(parse_target(url), None))
+        case = BenchCase(action, Implementation.BY_HAND, ApiStyle.TASKS, 3 * CONNECTIONS)
+        workload = PlainRedisWorkload(store, case)
+        assert measure_once(store, workload, case, 4 * CONNECTIONS).operations == 4 * CONNECTIONS
+        workload.remove()
+
+
+def test_no_queue_of_a_pool_slows_the_yardstick() -> None:
+    """A ``BlockingConnectionPool`` costs callers by hand up to a fifth of their rate."""
+    with Server(valkey_server_binary()) as server, BenchStore(parse_target(server.url), None) as store:
+        assert type(store.clients.client.connection_pool) is redis.ConnectionPool
+        assert type(store.clients.async_client.connection_pool) is redis.asyncio.ConnectionPool
+        case = BenchCase("reserve", Implementation.BY_HAND, ApiStyle.TASKS, CONNECTIONS)
+        workload = PlainRedisWorkload(store, case)
+        _, calls = workload.prepare(2 * CONNECTIONS)
+        assert all(call[0] == 5 for call in calls)  # arguments of the script, without a semaphore
+        workload.remove()
 
 
 @pytest.mark.parametrize("style", list(ApiStyle))

@@ -18,6 +18,7 @@ import redis
 
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.errors import WrongOutcome
+from quota_engine.bench.plain_clients import CONNECTIONS
 from quota_engine.bench.plan import ApiStyle, BenchCase, Implementation
 from quota_engine.domain.errors import BackendUnavailable
 
@@ -97,8 +98,13 @@ class PlainRedisWorkload:
             self._count(reservations if self._capacity else {})
         script = self._scripts["plain_confirm" if case.action == "confirm" else "plain_reserve"]
         if case.api_style is ApiStyle.TASKS:
-            return self._clients.in_turn(_async_runner(self._clients.async_client, script), calls, _first_key)
+            return self._in_turn(_async_runner(self._clients.async_client, script), calls, _first_key)
         return _runner(self._client, script), calls
+
+    @property
+    def reserve_digest(self) -> str:
+        """Digest of the script that reserves, for ``EVALSHA``."""
+        return self._scripts["plain_reserve"].digest
 
     def check(self) -> None:
         """Compare counters, records, deadlines and events with the number of operations.
@@ -181,7 +187,7 @@ class PlainRedisWorkload:
             def read_one(key: str) -> Any:
                 return client.hmget(key, _COUNTERS)
 
-            return self._clients.in_turn(read_one, keys, str) if is_async else (read_one, keys)
+            return self._in_turn(read_one, keys, str) if is_async else (read_one, keys)
 
         def read(part: list[str]) -> Any:
             pipe = client.pipeline(transaction=False)
@@ -190,6 +196,14 @@ class PlainRedisWorkload:
             return pipe.execute()
 
         return read, [keys[start : start + size] for start in range(0, count, size)]
+
+    def _in_turn(
+        self, call: Callable[[Any], Awaitable[Any]], items: Sequence[Any], key_of: Callable[[Any], str]
+    ) -> tuple[Callable[[Any], Awaitable[Any]], Sequence[Any]]:
+        """Let calls wait for a connection, if there can be too few."""
+        if self._case.concurrency <= CONNECTIONS:
+            return call, items
+        return self._clients.in_turn(call, items, key_of)
 
     def _decrements(self, count: int) -> tuple[Callable[[Any], Any], list[Any]]:
         """Return pipelines of ``DECR`` that are encoded before: all that is measured is the server and the socket."""
