@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import xml.etree.ElementTree as ET
 
 import msgspec
 from rich.console import Console
 
 from quota_engine.bench.goals import goals_of
 from quota_engine.bench.plan import GOALS
+from quota_engine.bench.report import html_report
 from quota_engine.bench.terminal import print_goals
 from tests.support.bench_results import case_with, result_with
 
@@ -57,3 +59,22 @@ def test_goals_of_a_cluster_are_per_primary() -> None:
     assert "per primary: an office lives on one primary" in text
     assert "spread evenly over all 3" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_report_has_the_goals() -> None:
+    """It shows what is wanted, what was measured, and if that is met; without the preset there are none."""
+    backend = "redis+cluster://node.example:7000"
+    result = result_with(
+        case_with([9000.0], backend=backend, concurrency=500, ratio_to_handwritten=7.25, ratio_to_limit=0.95),
+        case_with([8000.0], backend=backend, concurrency=500, offices=10, name="reserve, 10 offices"),
+        primaries={backend: 3},
+    )
+    page = html_report(msgspec.structs.replace(result, settings=GOALS))
+    tree = ET.fromstring(page.removeprefix("<!DOCTYPE html>\n"))  # noqa: S314 - our own text
+    rows = [["".join(cell.itertext()) for cell in row] for row in tree.iter("tr")]
+    assert ["goal", "measured", "wanted", "result"] in rows
+    assert [backend] in rows
+    assert ["reserve, 500 callers: times by hand", "7.25", "at least 8", "missed"] in rows
+    assert ["reserve, 500 callers: of the limit", "0.95", "at least 0.90", "met"] in rows
+    assert ["500 callers at 10 offices against 1 (3 primaries)", "0.89", "at least 0.80", "met"] in rows
+    assert "<h2>Goals</h2>" not in html_report(result)

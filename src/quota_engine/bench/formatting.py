@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["RULE", "headline", "machine_line", "microseconds", "percent", "rate", "times"]
+__all__ = ["RULE", "goal_cells", "headline", "machine_line", "microseconds", "percent", "rate", "times"]
 
 from typing import Any
 
 from quota_engine.bench.compare import RATIO_MIN
+from quota_engine.bench.goals import Goal
 from quota_engine.bench.results import BenchResult
 
 RULE = (
@@ -38,6 +39,13 @@ def percent(share: float | None) -> str:
 def times(ratio: float | None) -> str:
     """Return a ratio as ``5.1×``; empty for ``None``."""
     return "" if ratio is None else f"{ratio:.2f}\u00d7" if ratio < 1.995 else f"{ratio:.1f}\u00d7"
+
+
+def goal_cells(goal: Goal) -> tuple[str, str, str]:
+    """Return the measured value of a goal, the wanted one, and if it is met."""
+    wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
+    measured = f"{goal.measured:,.2f}".removesuffix(".00")
+    return measured, wanted, "met" if goal.is_met else "missed"
 
 
 def headline(result: BenchResult) -> str:

@@ -9,7 +9,8 @@ import html
 from collections.abc import Iterable
 
 from quota_engine.bench.compare import BenchComparison, ChangeVerdict
-from quota_engine.bench.formatting import RULE, headline, machine_line, microseconds, percent, rate, times
+from quota_engine.bench.formatting import RULE, goal_cells, headline, machine_line, microseconds, percent, rate, times
+from quota_engine.bench.goals import goals_of
 from quota_engine.bench.plan import Implementation
 from quota_engine.bench.plots import BenchPlot, change_chart, latency_chart, plots_of_backend
 from quota_engine.bench.results import BenchResult, CaseResult
@@ -17,7 +18,7 @@ from quota_engine.reporting.figure import NARROW_PX, figure, plot_figure
 from quota_engine.reporting.page import page
 from quota_engine.reporting.svg_plot import PlotLine
 from quota_engine.reporting.svg_ranges import RangeChart, render_ranges
-from quota_engine.reporting.table import render_table
+from quota_engine.reporting.table import Cell, render_table
 
 _TITLE = "Reservation benchmark"
 _WIDE_PX = 760
@@ -31,6 +32,8 @@ def html_report(result: BenchResult, comparison: BenchComparison | None = None) 
     ]
     if comparison is not None:
         parts.append(_verdict(comparison))
+    if result.settings.preset:
+        parts.append(_goals(result))
     for backend in result.backends:
         cases = result.cases_of(backend)
         parts += [f"<h2>{_escaped(backend)}</h2>", _cards(cases), '<div class="plots">']
@@ -56,6 +59,20 @@ def _verdict(comparison: BenchComparison) -> str:
         for one in slower
     )
     return f'<div class="bad"><b>Slower than in the earlier run:</b><ul>{items}</ul></div>'
+
+
+def _goals(result: BenchResult) -> str:
+    """Return the goals of the project with the measured values, backend by backend."""
+    rows: list[list[str | Cell]] = []
+    backend = ""
+    for goal in goals_of(result):
+        if goal.backend != backend:
+            backend = goal.backend
+            rows.append([backend])
+        measured, wanted, verdict = goal_cells(goal)
+        name = goal.name if goal.primaries == 1 else f"{goal.name} ({goal.primaries} primaries)"
+        rows.append([name, measured, wanted, Cell(verdict, "good" if goal.is_met else "bad")])
+    return f"<h2>Goals</h2>{render_table(['goal', 'measured', 'wanted', 'result'], rows)}"
 
 
 def _cards(cases: list[CaseResult]) -> str:

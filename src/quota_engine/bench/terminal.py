@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quota_engine.bench.compare import BenchComparison, ChangeVerdict
-from quota_engine.bench.formatting import RULE, headline, machine_line, microseconds, percent, rate, times
+from quota_engine.bench.formatting import RULE, goal_cells, headline, machine_line, microseconds, percent, rate, times
 from quota_engine.bench.goals import Goal
 from quota_engine.bench.plan import Implementation
 from quota_engine.bench.results import BenchResult, CaseResult
@@ -48,10 +48,9 @@ def print_goals(goals: list[Goal], console: Console) -> None:
         if names_backends and goal.backend != backend:
             backend = goal.backend
             table.add_row(Text(f"{backend}{', per primary' if primaries[backend] > 1 else ''}", style="bold"))
-        wanted = f"{'at least' if goal.is_least else 'at most'} {goal.wanted:,.2f}".removesuffix(".00")
-        measured = f"{goal.measured:,.2f}".removesuffix(".00")
-        verdict = Text("met", style="green") if goal.is_met else Text("missed", style="bold red")
-        table.add_row(Text(goal.name), Text(measured), Text(wanted), verdict)
+        measured, wanted, verdict = goal_cells(goal)
+        style = "green" if goal.is_met else "bold red"
+        table.add_row(Text(goal.name), Text(measured), Text(wanted), Text(verdict, style=style))
     console.print()
     console.print(table)
     for count in sorted(set(primaries.values()) - {1}):
