@@ -2,6 +2,7 @@
 
 Every contender takes one unit of a capacity that is never used up, as its documents show. One caller sends the next
 call after the answer; then 16 threads share the work. Rounds are interleaved, and the results are medians.
+This process is pinned to one core, and the main thread of the server to another.
 The contenders do not do the same: the table says what each leaves out.
 
 Install the other libraries with ``pip install -r benchmarks/peers-requirements.txt``. One that is missing is left out,
@@ -27,9 +28,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from benchmarks.memory import processor
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.engine_workload import EngineWorkload
+from quota_engine.bench.host_info import describe_machine, pinned, usable_cores
 from quota_engine.bench.load_drivers import run_threads
 from quota_engine.bench.plain_redis import PlainRedisWorkload
 from quota_engine.bench.plan import ApiStyle, BenchCase, Implementation
@@ -43,7 +44,7 @@ CAPACITY: Final = 10_000_000
 PLACES: Final = 20_000
 """Rows of the table with a row for each place."""
 THREADS: Final = 16
-CALLS_OF_THREADS_MIN: Final = 320
+CALLS_OF_THREADS_MIN: Final = 1_000
 """Fewer calls would measure the start of the threads."""
 _numbers = itertools.count(1)
 
@@ -226,10 +227,13 @@ def measure(rounds: int, round_s: float) -> list[dict[str, Any]]:
         round_s: About how long a contender is measured in a round, in seconds.
     """
     results: list[dict[str, Any]] = []
+    client_core, server_core = usable_cores() or (None, None)
     for url, contenders in (("valkey+embedded://", ON_VALKEY), ("postgresql+embedded://", ON_POSTGRESQL)):
         try:
-            with BenchStore(parse_target(url), None) as store:
-                results += _measure(store, contenders, rounds, round_s)
+            # The server starts first, because its helpers would inherit the client's core.
+            with BenchStore(parse_target(url), server_core) as store, pinned(0, client_core):
+                measured = _measure(store, contenders, rounds, round_s)
+                results += [{**one, "server": store.server} for one in measured]
         except (ImportError, OSError, RuntimeError) as error:
             print(f"{url}: left out: {error}", file=sys.stderr)
     return results
@@ -281,15 +285,19 @@ def _measure(store: BenchStore, contenders: Sequence[Contender], rounds: int, ro
 
 
 def _picture(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return a chart of the places a second with threads."""
-    most = max(one["a_second"] for one in results)
+    """Return a chart of the places a second with threads. Bars of different servers have different scales."""
+    servers = list(dict.fromkeys(one["server"] for one in results))
+    most = {server: max(one["a_second"] for one in results if one["server"] == server) for server in servers}
     bars = [
-        Bar(f"{one['name'].replace('`', '')}: {one['a_second']:,}", [BarPart(0, one["a_second"] / most)])
+        Bar(
+            f"{one['name'].replace('`', '')}: {one['a_second']:,}",
+            [BarPart(servers.index(one["server"]), one["a_second"] / most[one["server"]])],
+        )
         for one in results
     ]
-    description = "A bar for each library: the places that it gives in a second."
-    chart = BarChart("peers", f"Places a second, {THREADS} threads", description, ["places a second"], bars)
-    return render_bars(chart, 900, standalone=True)
+    description = "A bar for each library: the places that it gives in a second, as a share of the most on its server."
+    title = f"Places a second with {THREADS} threads; bars: share of the most on the same server"
+    return render_bars(BarChart("peers", title, description, servers, bars), 900, standalone=True)
 
 
 def _version(package: str) -> str:
@@ -307,7 +315,13 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the table and the picture of docs/performance.md")
     options = parser.parse_args()
     results = measure(options.rounds, options.round_ms / 1000)
-    figures = {"processor": processor(), "threads": THREADS, "rounds": options.rounds, "results": results}
+    machine = describe_machine()
+    figures = {
+        **{name: machine[name] for name in ("processor", "cores", "python", "quota_engine", "redis_py", "hiredis")},
+        "threads": THREADS,
+        "rounds": options.rounds,
+        "results": results,
+    }
     for one in results:
         print(f"{one['name']:<50}{one['lone_us']:>8,} µs{one['client_us']:>6,} µs{one['a_second']:>10,}/s")
     if options.write:

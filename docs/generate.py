@@ -345,7 +345,11 @@ def imports() -> str:
 def peers() -> str:
     """Return the results that ``python -m benchmarks.peers --write`` has written."""
     data: dict[str, Any] = json.loads((DOCS / "data" / "peers.json").read_text(encoding="utf-8"))
+    servers = " and ".join(dict.fromkeys(one["server"] for one in data["results"]))
     lines = [
+        f"Medians of {data['rounds']} rounds with {servers} on {data['processor']}, {data['cores']} cores.",
+        f"Client: Python {data['python']}, redis-py {data['redis_py']}, hiredis {data['hiredis']}.",
+        "",
         f"| a place from | one caller: p50 | the client's processor | {data['threads']} threads: places a second "
         "| leaves out |",
         "| --- | --- | --- | --- | --- |",
