@@ -77,6 +77,6 @@ def cache_of(backend: RedisStore) -> SoldOutCache:
 
 
 async def settled(backend: AsyncRedisStore) -> None:
-    """Wait until no task is in flight."""
-    while backend._tasks:
-        await asyncio.wait(backend._tasks)
+    """Wait until no task and no write is in flight."""
+    while backend._tasks or backend._calls:
+        await asyncio.sleep(0)

@@ -220,6 +220,113 @@ async def test_replies_are_read_as_they_arrive(async_pool: AsyncConnectionPool, 
     valkey_server.resume()
 
 
+class Receiver:
+    """Keeps the replies of a write, and what the connection notes meanwhile."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.replies: list[Any] = []
+        self.parts: list[int] = []
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def replies_left(self) -> int:
+        return self.count - len(self.replies)
+
+    def take_reply(self, reply: Any) -> None:
+        if isinstance(reply, RedisConnectionError):
+            raise reply
+        self.replies.append(reply)
+
+    def deliver(self) -> None:
+        self.parts.append(len(self.replies))
+
+    def finish_reading(self) -> None:
+        self.ended.set_result(None)
+
+    def fail_reading(self, error: BaseException) -> None:
+        self.ended.set_exception(error)
+
+
+async def received(connection: Any, count: int, data: bytes) -> Receiver:
+    """Write, and receive the replies."""
+    receiver = Receiver(count)
+    connection.write(data)
+    connection.receive(receiver)
+    async with asyncio.timeout(WAIT_S):
+        await receiver.ended
+    assert not connection.has_receiver()
+    return receiver
+
+
+async def test_a_receiver_gets_replies_as_they_arrive(async_pool: AsyncConnectionPool) -> None:
+    """Bytes go to the receiver while there is one, and otherwise to the stream of redis-py."""
+    connection = await async_pool.get_connection()
+    requests = [("PING",), ("NONSENSE",), ("ECHO", "x" * 900_000)]
+    receiver = await received(connection, 3, pack_requests(requests))
+    pong, error, text = receiver.replies
+    assert (pong, len(text)) == ("PONG", 900_000)
+    assert isinstance(error, ResponseError)
+    assert receiver.parts
+    assert set(receiver.parts) <= {0, 1, 2}
+    assert await ping_async(connection) == "PONG"
+    assert (await received(connection, 1, PING[0])).replies == ["PONG"]
+    assert connection.is_ready()
+
+
+async def test_a_receiver_gets_an_error_if_the_server_closes_or_rejects_the_connection(
+    async_pool: AsyncConnectionPool, valkey_server: Server
+) -> None:
+    connection = await async_pool.get_connection()
+    with pytest.raises(AuthenticationError):
+        await received(connection, 1, pack_requests([("AUTH", "someone", "wrong")]))
+    with pytest.raises(RedisConnectionError, match="the server closed the connection"):
+        await received(connection, 3, pack_requests([("PING",), ("QUIT",)]))
+    assert not connection.is_ready()
+    async_pool.take_back(connection)
+    again = await async_pool.get_connection()
+    assert (await received(again, 1, PING[0])).replies == ["PONG"]
+    receiver = Receiver(1)
+    again.receive(receiver)
+    await again.disconnect()
+    with pytest.raises(RedisConnectionError, match="the server closed the connection"):
+        await receiver.ended
+
+
+async def test_a_receiver_that_fails_at_its_end_leaves_the_connection_open(async_pool: AsyncConnectionPool) -> None:
+    """Another write may use the connection already, so it stays as it is, and the loop reports the error."""
+    loop = asyncio.get_running_loop()
+    reported: asyncio.Future[BaseException] = loop.create_future()
+    loop.set_exception_handler(lambda _, context: reported.set_result(context["exception"]))
+    connection = await async_pool.get_connection()
+    receiver = Receiver(1)
+    receiver.ended.set_result(None)
+    connection.write(PING[0])
+    connection.receive(receiver)
+    async with asyncio.timeout(WAIT_S):
+        assert isinstance(await reported, asyncio.InvalidStateError)
+    assert (await received(connection, 1, PING[0])).replies == ["PONG"]
+
+
+async def test_a_receiver_waits_for_the_time_out_of_the_socket(
+    async_pool: AsyncConnectionPool, valkey_server: Server
+) -> None:
+    """The time counts from the last bytes. A timer of earlier replies does not end it."""
+    connection = await async_pool.get_connection()
+    connection.socket_timeout = 0.03
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        await received(connection, 1, PING[0])
+        await asyncio.sleep(0.02)
+    valkey_server.pause()
+    try:
+        began_s = loop.time()
+        with pytest.raises(RedisTimeoutError, match="Timeout reading"):
+            await received(connection, 1, PING[0])
+        assert loop.time() - began_s >= 0.03
+    finally:
+        valkey_server.resume()
+
+
 async def test_replies_to_a_large_write_wait_until_the_server_reads_it(
     async_pool: AsyncConnectionPool, valkey_server: Server
 ) -> None:

@@ -2,6 +2,8 @@
 
 redis-py starts a task for each write, to limit its time, and its pool waits at locks that are free. Both together take
 more processor time than the rest of a lone call. It sets a timer for each reply, also for one that has arrived.
+
+The transport gives replies to the write that waits for them, without a stream, a task or a timer for each write.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ __all__ = ["AsyncConnectionPool", "get_ready_connection", "read_replies"]
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -150,6 +152,30 @@ class AsyncConnectionPool:
         return sum(one.is_connected for one in self._connections)
 
 
+class ReplyReceiver(Protocol):
+    """Gets the replies of one write as they arrive."""
+
+    def replies_left(self) -> int:
+        """Return the number of replies that it waits for."""
+        ...
+
+    def take_reply(self, reply: Any) -> None:
+        """Take the next reply. An error that it raises ends the reading."""
+        ...
+
+    def deliver(self) -> None:
+        """Note that no further reply has arrived yet."""
+        ...
+
+    def finish_reading(self) -> None:
+        """Note that all replies have been taken."""
+        ...
+
+    def fail_reading(self, error: BaseException) -> None:
+        """Take the error after which no reply arrives any more."""
+        ...
+
+
 class _DirectConnection:
     """Writes without a separate task, unless the server does not read, and reads several replies at a time."""
 
@@ -157,6 +183,10 @@ class _DirectConnection:
     _writer: Any
     socket_timeout: float | None
     reply_reader: Any = None
+    _receiver: ReplyReceiver | None = None
+    _direct_transport: Any = None
+    _reads_until_s: float = 0
+    _read_timer: asyncio.TimerHandle | None = None
 
     async def _connect(self) -> None:
         await super()._connect()  # type: ignore[misc]
@@ -188,6 +218,66 @@ class _DirectConnection:
     def write(self, data: bytes) -> None:
         """Write without waiting, on a connection that is ready."""
         self._writer.write(data)
+
+    def receive(self, receiver: ReplyReceiver) -> None:
+        """Hand the next replies to a receiver. The connection must be ready, and its receiver must wait for some."""
+        transport = self._writer.transport
+        if transport is not self._direct_transport:
+            transport.set_protocol(_DirectProtocol(self, transport.get_protocol()))
+            self._direct_transport = transport
+        self._receiver = receiver
+        self._limit_reading()
+
+    def _limit_reading(self) -> None:
+        """Let the receiver wait for ``socket_timeout`` from now: one timer, which runs again if it was early."""
+        timeout_s = self.socket_timeout
+        if timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._reads_until_s = loop.time() + timeout_s
+            if self._read_timer is None:
+                self._read_timer = loop.call_at(self._reads_until_s, self._end_reading, loop)
+
+    def _end_reading(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._read_timer = None
+        if self._receiver is None:
+            return
+        if loop.time() < self._reads_until_s:
+            self._read_timer = loop.call_at(self._reads_until_s, self._end_reading, loop)
+        else:
+            self.fail_reading(RedisTimeoutError(f"Timeout reading from {self._host_error()}"))  # type: ignore[attr-defined]
+
+    def has_receiver(self) -> bool:
+        """Return True if a receiver waits for replies."""
+        return self._receiver is not None
+
+    def fail_reading(self, error: BaseException) -> None:
+        """Give the receiver an error, if there is one."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.fail_reading(error)
+
+    def take_bytes(self, data: bytes) -> None:
+        """Give the receiver the replies in these bytes."""
+        receiver, reader = self._receiver, self.reply_reader
+        assert receiver is not None
+        try:
+            reader.feed(data)
+            left = receiver.replies_left()
+            while left:
+                reply = reader.gets()
+                if reply is False:  # it is not complete
+                    self._limit_reading()
+                    receiver.deliver()
+                    return
+                receiver.take_reply(reply)
+                left -= 1
+        except BaseException as error:
+            self.fail_reading(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._receiver = None
+            receiver.finish_reading()
 
     def has_unsent(self) -> bool:
         """Return True if more bytes are unsent than a writer of asyncio keeps without waiting."""
@@ -227,3 +317,36 @@ class _DirectConnection:
             return bool(await can_read())
         except RedisError:
             return True
+
+
+class _DirectProtocol(asyncio.Protocol):
+    """Gives bytes to the receiver of a connection, and to the stream of redis-py while there is none."""
+
+    def __init__(self, connection: _DirectConnection, stream: Any) -> None:
+        """Take the place of the stream's protocol."""
+        self._connection, self._stream = connection, stream
+
+    def pause_writing(self) -> None:
+        self._stream.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stream.resume_writing()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._connection.has_receiver():
+            self._stream.data_received(data)
+            return
+        try:
+            self._connection.take_bytes(data)
+        except Exception as error:  # of a receiver that has its replies: the transport must not close for it
+            context = {"message": "replies were read and not delivered", "exception": error, "protocol": self}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def eof_received(self) -> bool | None:
+        stays_open: bool | None = self._stream.eof_received()
+        self._connection.fail_reading(RedisConnectionError("the server closed the connection"))
+        return stays_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stream.connection_lost(exc)
+        self._connection.fail_reading(exc or RedisConnectionError("the server closed the connection"))

@@ -110,6 +110,39 @@ class _DrivenBatch(SentBatch[QueueKey]):
             self.set_result([])
 
 
+class _DirectWrite(SharedWrite):
+    """A write on a connection that was ready. It gets its replies from the connection, without a task."""
+
+    __slots__ = ("_channel", "_connection", "_node", "_store")
+
+    def __init__(
+        self,
+        taken: list[WaitingAttempt[Replies]],
+        store: AsyncRedisStore,
+        node: Node | None,
+        channel: NodeChannel[Replies] | None,
+        connection: Any,
+    ) -> None:
+        super().__init__(taken)
+        self._store, self._node, self._channel, self._connection = store, node, channel, connection
+
+    def finish_reading(self) -> None:
+        """Start the next write, and give the last attempts their replies."""
+        store = self._store
+        store._pool(self._node).take_back(self._connection)  # noqa: SLF001 - a part of the store
+        try:
+            store._end_write(self._node, self._channel)  # noqa: SLF001
+        finally:
+            self.deliver()
+            store._end_call()  # noqa: SLF001
+
+    def fail_reading(self, error: BaseException) -> None:
+        """Close the connection, and give each attempt without replies its error."""
+        store = self._store
+        store._start(store._fail_write(self._node, self._channel, self, self._connection, error))  # noqa: SLF001
+        store._end_call()  # noqa: SLF001
+
+
 class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     """A store in a Redis or Valkey server, for one event loop."""
 
@@ -300,9 +333,12 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         self, node: Node | None, channel: NodeChannel[Replies] | None, taken: list[WaitingAttempt[Replies]]
     ) -> None:
         """Send attempts in one write: at once, if a connection is ready."""
-        pool, write = self._pool(node), SharedWrite(taken)
+        pool = self._pool(node)
         connection = get_ready_connection(pool)
-        if connection is not None:
+        if connection is None:
+            self._start(self._complete_write(node, channel, SharedWrite(taken), None))
+        else:
+            write = _DirectWrite(taken, self, node, channel, connection)
             try:
                 connection.write(self._pack(write))
             except BaseException as error:
@@ -310,7 +346,11 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 write.fail(NotSent("the call was interrupted"), error)
                 self._end_write(node, channel)
                 raise
-        self._start(self._complete_write(node, channel, write, connection))
+            if connection.has_unsent() or not write.replies_left():
+                self._start(self._complete_write(node, channel, write, connection))
+            else:
+                self._calls += 1  # close() waits for it
+                connection.receive(write)
         if len(self._channels) > 1 and not self._is_collecting:
             self._start_all_writes()  # packing may have let a batch for another server start
 
@@ -344,6 +384,20 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         finally:
             self._end_write(node, channel)
             write.deliver()
+
+    async def _fail_write(
+        self,
+        node: Node | None,
+        channel: NodeChannel[Replies] | None,
+        write: SharedWrite,
+        connection: Any,
+        error: BaseException,
+    ) -> None:
+        """Close the connection of a write whose reading has failed, and start the next write."""
+        try:
+            await self._lose_write(self._pool(node), write, connection, error)
+        finally:
+            self._end_write(node, channel)
 
     async def _send_write(self, node: Node | None, write: SharedWrite) -> Any:
         """Send attempts on the next connection, and return it, or ``None`` after giving each its error."""
