@@ -28,6 +28,22 @@ START: Final = "/?lang=en&service=new"
 BEFORE_MS: Final = 60_000
 WEEK_MS: Final = 7 * 86_400_000
 THIRD: Final = "3578012345678903"
+FOURTH: Final = "3578012345678904"
+LATE_PAGES: Final = """
+    const [fetchNow, held] = [window.fetch, []];
+    const answer = (url, options) => fetchNow(url, options).then(async (response) => {
+        await response.clone().text();
+        setTimeout(() => (window.arePagesLate = false), 50);
+        return response;
+    });
+    window.fetch = (url, options) => options.method === "POST" ? fetchNow(url, options) : new Promise((resolve) => {
+        held.push(() => resolve(answer(url, options)));
+        window.arePagesLate = true;
+    });
+    window.letPagesCome = () => held.forEach((come) => come());
+    followMain(document.querySelector("[data-refresh]"));
+"""
+"""Hold all pages back that the script of a page loads from now on, and let it load the main part."""
 NEWS: Final = "document.querySelector('[data-news]').textContent === arguments[0]"
 
 
@@ -50,6 +66,23 @@ def phone(service: BrowserService, tmp_path_factory: pytest.TempPathFactory) -> 
 def _press_in(phone: PhoneBrowser, selector: str) -> None:
     """Press an element, also if a note covers it."""
     phone.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def _hold_reserves_back(
+    service: BrowserService, monkeypatch: pytest.MonkeyPatch
+) -> tuple[threading.Event, list[object]]:
+    """Hold all reserves back until an event. Return it, and a list with an element for each call."""
+    engine = service.client.service.engine
+    reserve, answer, calls = engine.reserve, threading.Event(), list[object]()
+
+    async def slow(*arguments: Any, **more: Any) -> Any:
+        calls.append(arguments)
+        while not answer.is_set():
+            await asyncio.sleep(0.02)
+        return await reserve(*arguments, **more)
+
+    monkeypatch.setattr(engine, "reserve", slow)
+    return answer, calls
 
 
 def test_an_open_page_becomes_able_to_book_at_the_opening(service: BrowserService, phone: PhoneBrowser) -> None:
@@ -112,16 +145,7 @@ def test_a_press_answers_at_once_and_loads_one_page(
     service: BrowserService, phone: PhoneBrowser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store takes long, the button is not pressed twice, and the page says what to do."""
-    engine = service.client.service.engine
-    reserve, answer, calls = engine.reserve, threading.Event(), []
-
-    async def slow(*arguments: Any, **more: Any) -> Any:
-        calls.append(1)
-        while not answer.is_set():
-            await asyncio.sleep(0.02)
-        return await reserve(*arguments, **more)
-
-    monkeypatch.setattr(engine, "reserve", slow)
+    answer, calls = _hold_reserves_back(service, monkeypatch)
     phone.driver.delete_all_cookies()
     phone.driver.execute_script("sessionStorage.clear()")
     phone.open(START)
@@ -213,3 +237,28 @@ def _book_as(phone: PhoneBrowser, nik: str, heading: str) -> None:
     phone.fill("#nik", nik)
     phone.press("form[action='/reserve'] button.large")
     phone.wait_for_heading(citizen_text(heading, "en"))
+
+
+@pytest.mark.parametrize("is_answered_first", [True, False])
+def test_a_late_page_does_not_replace_the_answer_to_a_form(
+    service: BrowserService, phone: PhoneBrowser, is_answered_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page loads its main part at an opening, and an applicant sends the form before it has come."""
+    answer, _ = _hold_reserves_back(service, monkeypatch)
+    phone.driver.delete_all_cookies()
+    phone.driver.execute_script("sessionStorage.clear()")
+    phone.open(START)
+    phone.press("input[value='2026-12-14|afternoon']")
+    phone.fill("#nik", FOURTH)
+    phone.driver.execute_script(LATE_PAGES)
+    phone.wait_until("window.arePagesLate === true")
+    phone.press("form[action='/reserve'] button.large")
+    if is_answered_first:
+        answer.set()
+        phone.wait_for_heading(citizen_text("held_heading", "en"))
+    phone.driver.execute_script("letPagesCome()")
+    phone.wait_until("window.arePagesLate === false")
+    if not is_answered_first:
+        assert phone.find("form[action='/reserve'] button.large").text == citizen_text("sending", "en")
+        answer.set()
+    phone.wait_for_heading(citizen_text("held_heading", "en"))

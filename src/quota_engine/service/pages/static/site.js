@@ -64,12 +64,15 @@ async function loadMain(url, part) {
   if (!response.ok) throw response.status;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const main = document.querySelector("main");
+  reportReachable(part);
+  // Meanwhile a form was sent, or has shown its page, which is newer.
+  if (!part.isConnected || main.querySelector("form[data-sending]")) return false;
   const focused = document.activeElement && document.activeElement.id;
   document.title = page.title;
   main.replaceChildren(...page.querySelector("main").childNodes);
   start(main);
   if (focused && document.getElementById(focused)) document.getElementById(focused).focus({ preventScroll: true });
-  reportReachable(part);
+  return true;
 }
 // Every browser learns of an opening at the same moment. The delay spreads their requests.
 function followMain(part) {
@@ -78,7 +81,7 @@ function followMain(part) {
   async function attempt() {
     if (!part.isConnected) return;
     try {
-      await loadMain(location.href, part);
+      if (!(await loadMain(location.href, part))) return;
       const possible = document.querySelector("[data-possible]");
       if (possible && document.querySelector(".slot input:enabled")) {
         document.querySelector("[data-news]").textContent = possible.dataset.possible;
@@ -385,8 +388,7 @@ function loadChoice(form) {
   async function load() {
     const url = form.action.split("?")[0] + "?" + new URLSearchParams(new FormData(form));
     try {
-      await loadMain(url, form);
-      history.replaceState(null, "", url);
+      if (await loadMain(url, form)) history.replaceState(null, "", url);
     } catch {
       reportUnreachable(form, load);
     }
@@ -421,6 +423,7 @@ function showSending(form, button) {
   slow.className = "note";
   slow.setAttribute("role", "status");
   form.append(slow);
+  form.dataset.sending = "yes";
   if (button) {
     button.textContent = main.dataset.sending;
     button.setAttribute("aria-disabled", "true");
@@ -429,6 +432,7 @@ function showSending(form, button) {
   return () => {
     clearTimeout(timer);
     slow.remove();
+    delete form.dataset.sending;
     if (!button) return;
     button.textContent = before;
     button.removeAttribute("aria-disabled");
