@@ -17,7 +17,8 @@ from typing import Final
 
 from quota_engine.bench.host_info import pinned, usable_cores
 from quota_engine.cli import main as command_line
-from tests.support.servers import Cluster, Sentinels, Server, redis_server_binary, valkey_server_binary
+from tests.support.server_groups import Cluster, Sentinels
+from tests.support.servers import Server, redis_server_binary, valkey_server_binary
 
 _APPENDFSYNC: Final = "everysec"
 """As the embedded server has it."""

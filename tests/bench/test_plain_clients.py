@@ -20,7 +20,8 @@ from quota_engine.bench.plain_redis import PlainRedisWorkload
 from quota_engine.bench.plan import ApiStyle, BenchCase, Implementation
 from quota_engine.bench.target_url import parse_target
 from quota_engine.cli import main
-from tests.support.servers import Cluster, Sentinels, Server, valkey_server_binary
+from tests.support.server_groups import Cluster, Sentinels
+from tests.support.servers import Server, valkey_server_binary
 
 pytestmark = [pytest.mark.store, pytest.mark.slow]
 

@@ -31,7 +31,8 @@ from tests.support.paths import ROOT
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgresql_proxy import PostgresqlProxy
 from tests.support.postgresql_servers import PostgresqlPair, PostgresqlServer, wheel_programs
-from tests.support.servers import HOST, Cluster, Replicated, Sentinels, Server, until, valkey_server_binary
+from tests.support.server_groups import Cluster, Replicated, Sentinels
+from tests.support.servers import HOST, Server, until, valkey_server_binary
 
 KEPT: Final = "nothing acknowledged is lost"
 CONSISTENT: Final = "no place is sold twice; the last moments before it may be lost"

@@ -21,7 +21,8 @@ from tests.support.acknowledged_load import Load, inspect, open_store
 from tests.support.hosts import FullDisk, MovedClock, SeparateNetwork
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.postgresql_servers import PostgresqlServer, wheel_programs
-from tests.support.servers import HOST, Replicated, Server, until, valkey_server_binary
+from tests.support.server_groups import Replicated
+from tests.support.servers import HOST, Server, until, valkey_server_binary
 
 _SCHEMA: Final = "chaos"
 _PAUSE_S: Final = 1.0

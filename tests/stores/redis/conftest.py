@@ -11,16 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.batching import Opened
-from tests.support.servers import (
-    HOST,
-    SENTINEL_PERIODS,
-    SENTINEL_SHORT_PERIODS,
-    Cluster,
-    Sentinels,
-    Server,
-    redis_server_binary_or_skip,
-    valkey_server_binary,
-)
+from tests.support.server_groups import SENTINEL_PERIODS, SENTINEL_SHORT_PERIODS, Cluster, Sentinels
+from tests.support.servers import HOST, Server, redis_server_binary_or_skip, valkey_server_binary
 from tests.support.sold_out import Scene
 
 

@@ -15,7 +15,8 @@ from quota_engine.conformance.test_backend import *  # noqa: F403
 from quota_engine.ports import Clock, Store
 from quota_engine.stores.redis.factory import open_store
 from tests.stores.redis.conftest import cluster_url, empty_members
-from tests.support.servers import Cluster, Sentinels, Server
+from tests.support.server_groups import Cluster, Sentinels
+from tests.support.servers import Server
 
 Opener = Callable[[Clock], Store]
 

@@ -16,7 +16,8 @@ from quota_engine.ports import ApplyMany, Audit
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.test_outages import CLOCK
-from tests.support.servers import Replicated, Server
+from tests.support.server_groups import Replicated
+from tests.support.servers import Server
 
 
 def opened(url: str) -> RedisStore:

@@ -12,7 +12,7 @@ from quota_engine.admission.tickets import read_ticket_index
 from tests.engine.test_waiting_rooms import CATALOG, FIRST_DAY, KEY, LAST_DAY, OPENS_AT, OPENS_AT_MS, PEOPLE
 from tests.support import draw_runs
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import Replicated
+from tests.support.server_groups import Replicated
 
 KNOWN, LOST, LATER = PEOPLE[:3]
 FENCED = "?fence=auto&attempts_max=5"

@@ -15,7 +15,8 @@ from quota_engine.ports import ApplyMany, Lookup
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import Replicated, Server
+from tests.support.server_groups import Replicated
+from tests.support.servers import Server
 
 HASTY = "?attempts_max=3&timeout_ms=500"
 

@@ -14,7 +14,7 @@ from quota_engine.draws.outcomes import DrawStatus
 from quota_engine.waiting_room.results import RoomStatus
 from tests.support.draw_runs import KEY, announced, catalog, choice
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import Replicated
+from tests.support.server_groups import Replicated
 
 ROOM_OPENS_AT_MS = 1_000_000_000_000
 FENCED = "?fence=auto&attempts_max=3"

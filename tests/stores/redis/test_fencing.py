@@ -24,7 +24,8 @@ from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
 from tests.stores.redis.test_outages import CLOCK
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import HOST, Cluster, Replicated, Sentinels, Server, until
+from tests.support.server_groups import Cluster, Replicated, Sentinels
+from tests.support.servers import HOST, Server, until
 
 HEAD, DAYS = keys_of("", OFFICE)[:2]
 PATIENT = "?durability=replicated&replicas=1&attempts_max=30"

@@ -45,7 +45,8 @@ from quota_engine.stores.redis.sync_store import RedisStore
 from quota_engine.waiting_room.commands import CreateRoom, JoinRoom, ViewRoom
 from quota_engine.waiting_room.results import RoomStatus
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import Replicated, Server
+from tests.support.server_groups import Replicated
+from tests.support.servers import Server
 
 CHARGE = (Charge("reserve", per_minute(6, 3), 1),)
 LOST = "this store has no record of the {name}, which this process has seen at epoch 1: the store was wiped"

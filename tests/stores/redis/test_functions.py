@@ -27,7 +27,8 @@ from quota_engine.stores.redis.scripts import (
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
 from tests.stores.redis.test_outages import RIGHTS
-from tests.support.servers import Cluster, Server
+from tests.support.server_groups import Cluster
+from tests.support.servers import Server
 
 CLOCK = ManualClock(OPENS_AT_MS)
 

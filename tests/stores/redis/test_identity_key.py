@@ -10,7 +10,8 @@ from quota_engine import AsyncQuotaEngine, QuotaEngine
 from quota_engine.domain.errors import WrongIdentityKey
 from quota_engine.stores.redis.keys import identity_key_key
 from tests.stores.redis.conftest import cluster_url
-from tests.support.servers import Cluster, Server
+from tests.support.server_groups import Cluster
+from tests.support.servers import Server
 
 KEY, OTHER = b"the key of the first opening", b"another key, of another house"
 

@@ -39,7 +39,8 @@ from tests.support.multi_office import (
     SteppedWorkflow,
     nation,
 )
-from tests.support.servers import Cluster, Server
+from tests.support.server_groups import Cluster
+from tests.support.servers import Server
 
 PEOPLE: Final = tuple(f"person{number}" for number in range(12))
 

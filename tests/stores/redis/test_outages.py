@@ -36,7 +36,8 @@ from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.paths import DOCS
-from tests.support.servers import Replicated, Server, until
+from tests.support.server_groups import Replicated
+from tests.support.servers import Server, until
 
 
 class FarFuture:

@@ -36,7 +36,7 @@ from quota_engine.ports import (
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.sync_store import RedisStore
 from quota_engine.waiting_room.commands import CreateRoom, JoinRoom, ViewRoom
-from tests.support.servers import Replicated
+from tests.support.server_groups import Replicated
 
 PATIENT = "?durability=replicated&replicas=1&attempts_max=30"
 HASTY = "?durability=replicated&replicas=1&wait_ms=100&attempts_max=2"

@@ -36,7 +36,8 @@ from quota_engine.waiting_room.results import RoomResult, RoomStatus
 from tests.stores.redis.conftest import cluster_url, empty_members
 from tests.support.effort import examples
 from tests.support.paths import DOCS
-from tests.support.servers import Cluster, Server
+from tests.support.server_groups import Cluster
+from tests.support.servers import Server
 
 PLACE = "~room.december"
 KEYS = keys_of("", PLACE, ROOM.key_names)

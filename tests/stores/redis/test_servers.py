@@ -12,15 +12,8 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from tests.support import servers
-from tests.support.servers import (
-    Cluster,
-    Replicated,
-    Sentinels,
-    Server,
-    redis_server_binary_or_skip,
-    until,
-    valkey_server_binary,
-)
+from tests.support.server_groups import Cluster, Replicated, Sentinels
+from tests.support.servers import Server, redis_server_binary_or_skip, until, valkey_server_binary
 
 pytestmark = pytest.mark.store
 

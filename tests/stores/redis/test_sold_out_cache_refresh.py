@@ -31,7 +31,8 @@ from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.sold_out_cache import CacheLimits, SoldOutCache
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import Replicated, Server, valkey_server_binary
+from tests.support.server_groups import Replicated
+from tests.support.servers import Server, valkey_server_binary
 from tests.support.sold_out import BOUND_MS, ON, SOLD_OUT, Scene, cache_of, settled
 
 

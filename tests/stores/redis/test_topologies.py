@@ -25,7 +25,8 @@ from quota_engine.stores.redis.keys import keys_of, offices_key
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.stores.redis.conftest import cluster_url
 from tests.support.paths import DOCS
-from tests.support.servers import HOST, MONITORED, Cluster, Sentinels, Server, redis_server_binary_or_skip, until
+from tests.support.server_groups import MONITORED, Cluster, Sentinels
+from tests.support.servers import HOST, Server, redis_server_binary_or_skip, until
 
 CAPACITY = 1_000_000
 THREADS = 2

@@ -15,12 +15,13 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.engine.store_discovery import store_factory
 from quota_engine.stores.sql.postgresql.connections import Connections
 from quota_engine.stores.sql.postgresql.url import parse_url
+from tests.support.certificates import Certificates, make_certificates
 from tests.support.postgresql_servers import (
     PostgresqlServer,
     debian_programs_or_skip,
 )
 from tests.support.postgresql_steps import append_entry, opened
-from tests.support.servers import HOST, Certificates, make_certificates
+from tests.support.servers import HOST
 
 pytestmark = pytest.mark.store
 IN_USE = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = %s"
