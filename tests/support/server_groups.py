@@ -110,6 +110,8 @@ class Replicated(Group):
     def wait_in_step(self) -> None:
         """Wait until every replica has all that the primary has written."""
 
+        self.primary.ask("PUBLISH", "in step", "")  # A replica is in step only if it gets what is written from now on.
+
         def in_step() -> bool:
             offset = self.primary.info("replication")["master_repl_offset"]
             infos = [replica.info("replication") for replica in self.replicas]

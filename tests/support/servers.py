@@ -180,8 +180,9 @@ class Server(ServerContext):
                 ("appendfsync", appendfsync or "everysec"),
                 ("maxmemory", str(maxmemory_bytes)),
                 *([("enable-debug-command", "local")] if debug else []),
-                # A replica that has just come is served at once, not after five seconds.
-                ("repl-diskless-sync-delay", "0"),
+                # A replica that has just come is served at once. Without a file, the first writes would wait up to a
+                # second for its acknowledgment, and an end of the primary in that second would lose all of them.
+                ("repl-diskless-sync", "no"),
                 # Valkey looks once a second for a copy that has arrived as a file.
                 ("repl-diskless-load", "swapdb"),
             ]
