@@ -20,7 +20,7 @@ from typing import NoReturn
 import pytest
 
 from quota_engine.fuzz import runner
-from quota_engine.fuzz.lua_store import LuaServer
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.fuzz.runner import SeedReport, run_seed
 from quota_engine.stores.redis.server_clock import LastMoment
 from tests.support.effort import seeds

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from quota_engine.fuzz.lua_store import LuaServer
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.fuzz.runner import run_seed
 from quota_engine.fuzz.slot_moves import NODES, SlotMoves
 

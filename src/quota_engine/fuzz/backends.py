@@ -24,7 +24,8 @@ from typing import Any, Final
 
 from quota_engine.clocks import monotonic_ms
 from quota_engine.fuzz.faults import FaultSource
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.fuzz.memory_server import MemoryServerStore
 from quota_engine.fuzz.network import Client, VirtualNetwork
 from quota_engine.fuzz.reference import Reference

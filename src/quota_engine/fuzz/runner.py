@@ -29,7 +29,7 @@ from quota_engine.fuzz.backends import (
     entries_decoded_once,
 )
 from quota_engine.fuzz.faults import LATE_MS_MAX, NO_FAULTS, FaultSource, late_delay_ms
-from quota_engine.fuzz.lua_store import LuaServer
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.fuzz.network import Client
 from quota_engine.fuzz.recording import calls_of, event_of, note_answers
 from quota_engine.fuzz.reference import Reference, StepCheck

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, ResponseError
 
-from quota_engine.fuzz.lua_store import LuaServer, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.stores.redis import scripts
 from quota_engine.stores.redis.scripts import Script
 

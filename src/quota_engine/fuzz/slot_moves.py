@@ -16,7 +16,7 @@ from typing import Any, Final
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, TryAgainError
 
-from quota_engine.fuzz.lua_store import LuaServer
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.stores.redis.retrying_calls import Node
 from quota_engine.stores.redis.routing import SLOTS
 

@@ -35,7 +35,7 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.draws.commands import CreateDraw
 from quota_engine.draws.queries import ReadDraw
 from quota_engine.fuzz.faults import FaultSource
-from quota_engine.fuzz.lua_store import LuaServer
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.fuzz.network import VirtualNetwork
 from quota_engine.fuzz.script_server import ScriptServer
 from quota_engine.fuzz.virtual_loop import VirtualLoop

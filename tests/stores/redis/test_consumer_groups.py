@@ -14,7 +14,8 @@ from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, publishe
 from quota_engine.domain.commands import Confirm
 from quota_engine.domain.consumer_groups import PENDING_MAX, ConsumerGroupView, Lease
 from quota_engine.domain.outcomes import Status
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import (
     Acknowledge,
     ApplyMany,

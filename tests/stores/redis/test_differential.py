@@ -1,7 +1,7 @@
 """The scripts against the machine: the same commands at the same times, and every outcome, state and event compared.
 
 Three ways in: one command after the other, batches, and concurrent calls; on a Valkey, on a Redis, and without a server
-(``quota_engine.fuzz.lua_store``), where a seed takes milliseconds. A failure is cut down to as few commands as it
+(``quota_engine.fuzz.lua_server``), where a seed takes milliseconds. A failure is cut down to as few commands as it
 takes, and printed as a test that replays them without a server.
 
 A default run takes about 4,000 commands on servers and as many without. For a long campaign say how many seeds each
@@ -46,7 +46,9 @@ from quota_engine.domain.lifecycle import State
 from quota_engine.domain.model import DayTerms, IdentityLimit, QuotaTerms, Reallocation, ReRelease, ReReleaseRule, Rules
 from quota_engine.domain.queries import lookup, view, wait_list_position
 from quota_engine.domain.state_machine import apply_batch
-from quota_engine.fuzz.lua_store import HalfDone, LuaServer, LuaStore, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import HalfDone, LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import (
     ApplyMany,
     AsyncStore,

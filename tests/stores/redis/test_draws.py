@@ -1,6 +1,6 @@
 """Draws in the store against the pure ledger: the same commands at the same times, every answer and state compared.
 
-Without a server (``quota_engine.fuzz.lua_store``), and on a Valkey and a Redis, one by one and by callers at once.
+Without a server (``quota_engine.fuzz.lua_server``), and on a Valkey and a Redis, one by one and by callers at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from quota_engine.draws.ledger import OFFERED_DAYS_MAX, DrawLedger, address_of, 
 from quota_engine.draws.lottery import CHOICES_MAX, PREFERENCES_MAX
 from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
 from quota_engine.draws.queries import DrawQuery, ReadApplications, ReadDraw
-from quota_engine.fuzz.lua_store import LuaServer, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.ports import AsyncStore, Describe, ListOffices, Query, Store
 from quota_engine.stores.redis.codecs.draws import (
     DrawDecoder,

@@ -13,7 +13,8 @@ from quota_engine.conformance.world import DAY, OFFICE, ONLINE, OPENS_AT_MS, pub
 from quota_engine.domain.commands import SetCapacity
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.outcomes import Status
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import ApplyMany, Audit, Describe, Lookup
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.factory import open_store

@@ -45,7 +45,9 @@ from quota_engine.domain.commands import Confirm, MoveIn, Release, Reschedule, R
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.ledger import describe
 from quota_engine.domain.outcomes import Status
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import ApplyMany, Describe, Query, Store
 from quota_engine.stores.redis.codecs import buckets as bucket_codec
 from quota_engine.stores.redis.codecs.buckets import buckets_of_state, text_of_guards

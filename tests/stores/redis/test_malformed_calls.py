@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quota_engine.conformance.world import published
-from quota_engine.fuzz.lua_store import LuaServer, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import keys_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS

@@ -23,7 +23,9 @@ from quota_engine.domain.model import Rules
 from quota_engine.domain.reconcile import recompute
 from quota_engine.domain.state_machine import apply
 from quota_engine.engine.store_discovery import store_factory
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import (
     Audit,
     Describe,

@@ -24,7 +24,8 @@ from quota_engine.domain.cross_office_registry import (
     ask,
     describe,
 )
-from quota_engine.fuzz.lua_store import LuaServer, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.ports import Describe, Query, Store
 from quota_engine.stores.redis.codecs import registry as codec
 from quota_engine.stores.redis.factory import open_async_store, open_store

@@ -13,7 +13,8 @@ from quota_engine.domain.ledger import Ledger, describe
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
 from quota_engine.domain.outcomes import Status
 from quota_engine.domain.state_machine import apply
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import ApplyMany, Audit, Describe, ListOffices, ReadEvents, TrimEvents
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.keys import keys_of, offices_key

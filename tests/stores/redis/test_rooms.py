@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from quota_engine import AsyncQuotaEngine, BackendUnavailable, QuotaEngine, TicketPhase, load_catalog
 from quota_engine.clocks import ManualClock
 from quota_engine.conformance.random_rooms import CLOSING_SEED, OPENS_AT_MS, QUESTIONS, SEED, terms, walk
-from quota_engine.fuzz.lua_store import LuaServer, Refused
+from quota_engine.fuzz.keyspace import Refused
+from quota_engine.fuzz.lua_server import LuaServer
 from quota_engine.ports import Describe, Query
 from quota_engine.stores.memory import MemoryStore
 from quota_engine.stores.redis.factory import open_async_store, open_store

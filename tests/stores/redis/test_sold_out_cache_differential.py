@@ -29,7 +29,8 @@ from quota_engine.domain.commands import Command, Reserve
 from quota_engine.domain.ledger import Ledger
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.state_machine import apply
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import ApplyMany, ReadEvents
 from quota_engine.stores.redis.codecs.office import OfficeDecoder, text_of_choice
 from quota_engine.stores.redis.codecs.office_state import event_of_text, names_of_event

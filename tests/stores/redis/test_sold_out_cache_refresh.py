@@ -24,7 +24,8 @@ from quota_engine.conformance.world import (
 from quota_engine.domain.commands import Command, Confirm, Release, Reserve, SetCapacity, SetRules
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Outcome, Status
-from quota_engine.fuzz.lua_store import LuaServer, LuaStore
+from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.fuzz.lua_store import LuaStore
 from quota_engine.ports import ApplyMany, ReadEvents, TrimEvents
 from quota_engine.stores.redis import sold_out_cache
 from quota_engine.stores.redis.factory import open_async_store, open_store
