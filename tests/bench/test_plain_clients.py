@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,9 +59,12 @@ def _keys(servers: list[Server]) -> int:
     return sum(server.ask("DBSIZE") for server in servers)
 
 
-def test_a_cluster_has_all_yardsticks(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cluster_has_all_yardsticks(
+    cluster: Cluster, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By hand, the limit and the bare ``DECR``, for each case that has them on one server; no key stays."""
-    figures = _run(_url(cluster), capsys, "--quick")
+    report = tmp_path / "report.html"
+    figures = _run(_url(cluster), capsys, "--quick", "--report", str(report))
     cases = {(case["name"], case["concurrency"]): case for case in figures["cases"]}
     assert cases["bare DECR, batch 128", 4]["ops_per_s"] > 0
     for case in cases.values():
@@ -71,6 +75,7 @@ def test_a_cluster_has_all_yardsticks(cluster: Cluster, capsys: pytest.CaptureFi
     (server,) = figures["machine"]["servers"].values()
     assert server.startswith("valkey ")
     assert server.endswith("in a cluster of 3 primaries")
+    assert server in report.read_text("utf-8")
     assert [*figures["machine"]["primaries"].values()] == [3]
     assert _keys(cluster.members) == 0
 
