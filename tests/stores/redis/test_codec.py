@@ -13,8 +13,9 @@ from quota_engine.conformance.world import ONLINE
 from quota_engine.domain.commands import DAY_MAX, Confirm, Publish, Reschedule, Reserve, SetRules
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice, DayTerms, QuotaTerms, Rules
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.domain.penalties import NoShowBlock, PenaltyRecord
-from quota_engine.stores.redis.codecs.office import applicant_of_text, encode, text_of_applicant
+from quota_engine.stores.redis.codecs.office import OfficeDecoder, applicant_of_text, encode, text_of_applicant
 from quota_engine.stores.redis.codecs.office_state import penalty_of_text, text_of_penalty
 from tests.stores.redis.test_differential import check_steps
 from tests.support.command_source import Step
@@ -27,6 +28,7 @@ HEX = "0123456789abcdef0123456789abcdef"
 @example(HEX)
 @example("f" * 32)
 @example(HEX.upper())
+@example("A" + "f" * 31)
 @example("A" * 22)
 @example("0" * 22)
 def test_applicants_survive_encoding(applicant: str) -> None:
@@ -89,6 +91,20 @@ def test_usual_reserves_are_encoded_as_all_others() -> None:
     general = encode(Reserve(**{**GOOD_RESERVE, "applicants": ("ani",)})).split("\t")
     assert usual[3] == text_of_applicant("0" * 32)
     assert [*usual[:3], "ani", *usual[4:]] == general
+
+
+def test_holds_with_equal_lines_are_decoded_for_their_own_commands() -> None:
+    """A decoder remembers the last line of a new hold, and nothing of its command."""
+    decoder = OfficeDecoder("kiosk")
+    lines = ["NEW\t5\t9\t0", "NEW\t5\t9\t0", "NEW\t5\t9\t0\t2", "NEW\t5\t9\t0\t2", "NEW\t6\t9\t0", "NEW\t5\t9\t0"]
+    for number, line in enumerate(lines):
+        command = Reserve(f"k{number}", 7 + number, (HEX,), ONLINE)
+        outcome, fresh = decoder.outcome(command, line), OfficeDecoder("kiosk").outcome(command, line)
+        assert outcome == fresh
+        record = outcome.reservation
+        assert (record.id, record.day, record.quotas) == (command.id, command.day, ONLINE.options[0])
+        assert (record.created_at_ms, record.deadline_at_ms) == (6 if number == 4 else 5, 9)
+        assert outcome.extensions_left == (2 if number in (2, 3) else Outcome(Status.HELD).extensions_left)
 
 
 def test_short_form_is_unique() -> None:

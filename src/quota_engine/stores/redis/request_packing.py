@@ -9,10 +9,12 @@ from __future__ import annotations
 
 __all__ = ["Beginning", "Requests", "ScriptKeys", "ScriptRequest", "pack_requests", "words_of"]
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+_SIZES: Final = [f"${size}\r\n" for size in range(512)]
+"""The beginnings of short words: a number costs as much as the rest of a line."""
 _TEXTS_MAX: Final = 64
 """Remembered texts of scripts: the package has fewer."""
 
@@ -86,23 +88,26 @@ def pack_requests(requests: Requests) -> bytes:
     """Return requests in the form in which they travel."""
     parts: list[str] = []
     for request in requests:
-        words: Iterable[str | int] = request  # type: ignore[assignment]
         if type(request) is ScriptRequest:
-            _, (repeated, packed), header, words = request
-            parts.append(f"*{len(repeated) + 1 + len(words)}\r\n{packed}{_pack_word(header)}")
+            _, (repeated, packed), header, lines = request
+            parts += (f"*{len(repeated) + 1 + len(lines)}\r\n{packed}{_pack_word(header)}", _pack_lines(lines))
+            continue
+        parts.append(f"*{len(request)}\r\n")
+        if request[0] == "FUNCTION":  # the last word is the text of the library
+            parts += [_pack_word(str(word)) for word in request[:-1]]
+            parts.append(_pack_text(str(request[-1])))
         else:
-            parts.append(f"*{len(request)}\r\n")
-            if request[0] == "FUNCTION":  # the last word is the text of the library
-                parts += [_pack_word(str(word)) for word in request[:-1]]
-                parts.append(_pack_text(str(request[-1])))
-                continue
-        for word in words:
-            # Without a function for each: nearly all words are lines of ASCII.
-            if type(word) is str and word.isascii():
-                parts.append(f"${len(word)}\r\n{word}\r\n")
-            else:
-                parts.append(_pack_word(word))
+            parts += [_pack_word(str(word)) for word in request]
     return "".join(parts).encode()
+
+
+def _pack_lines(lines: Sequence[str]) -> str:
+    try:
+        packed = "".join([f"{_SIZES[len(line)]}{line}\r\n" for line in lines])
+    except IndexError:  # a long line
+        packed = ""
+    # One look at all lines: nearly all of them are of ASCII.
+    return packed if packed and packed.isascii() else "".join([_pack_word(line) for line in lines])
 
 
 def _pack_word(word: str | int) -> str:

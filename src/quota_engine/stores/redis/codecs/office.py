@@ -101,11 +101,11 @@ _FROM_NAME: Final = str.maketrans("-_", "+/")
 
 def _short_text_of_hash(applicant: str) -> str:
     """Return a keyed hash of 32 hex digits in 22 characters, and ``""`` for any other applicant."""
+    if len(applicant) != 32 or not (applicant.islower() or applicant.isdecimal()):
+        return ""
     try:
         digest = unhexlify(applicant)
     except ValueError:
-        return ""
-    if digest.hex() != applicant or len(applicant) != 32:
         return ""
     return b2a_base64(digest, newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
 
@@ -244,7 +244,7 @@ def encode(command: Command | GuardedCommand | OfficeQuestion) -> str:
             and not command.valid_until_ms
         ):
             return (
-                f"reserve\t{command.id}\t{day}\t{party}\t{command.join_wait_list:d}"
+                f"reserve\t{command.id}\t{day}\t{party}\t{'1' if command.join_wait_list else '0'}"
                 f"\t0\t{_kept_text_of_choice(command.choice)}"
             )
         command.check()  # a reserve does not check itself when it is made, and must not fail the batch of other callers
@@ -267,6 +267,10 @@ class OfficeDecoder:
         self._choices: dict[str, Choice] = {}
         self._outcomes: dict[str, Outcome] = {}
         """Outcomes without a record, by their line. There are few different ones."""
+        self._hold: tuple[str, list[str], int, int, int] = ("", [], 0, 0, 0)
+        """The last line of a new hold, its fields, its times and the index of its option. The holds of a batch usually
+        have equal lines.
+        """
 
     def choice(self, text: str) -> Choice:
         """Return the choice of a text."""
@@ -307,33 +311,41 @@ class OfficeDecoder:
 
     def outcome(self, command: Any, line: str) -> Any:
         """Return the outcome of a command from its reply line; a :class:`GuardedOutcome` for a guarded command."""
-        fields = line.split("\t")
-        if fields[0] == "NEW":
-            # A new hold, the most frequent success: the command has the rest of its record.
-            assert type(command) is Reserve
-            choice = command.choice
-            outcome = Outcome(
-                _HELD,
-                Reservation(
-                    self._office,
-                    command.id,
-                    command.day,
-                    command.applicants,
-                    choice,
-                    choice.options[int(fields[3])],
-                    _STATE_HELD,
-                    1,
-                    int(fields[1]),
-                    int(fields[2]),
-                    0,
-                    0,
-                ),
-            )
-            if len(fields) == 4:
-                return outcome
-            if len(fields) % 2:
-                outcome = replace(outcome, extensions_left=int(fields[4]))
-            return _announced(outcome, fields[-2:]) if len(fields) > 5 else outcome
+        hold = self._hold
+        if line != hold[0]:
+            fields = line.split("\t")
+            if fields[0] != "NEW":
+                return self._outcome(command, line, fields)
+            hold = self._hold = line, fields, int(fields[1]), int(fields[2]), int(fields[3])
+        # A new hold, the most frequent success: the command has the rest of its record.
+        assert type(command) is Reserve
+        _, fields, created_at_ms, deadline_at_ms, option = hold
+        choice = command.choice
+        outcome = Outcome(
+            _HELD,
+            Reservation(
+                self._office,
+                command.id,
+                command.day,
+                command.applicants,
+                choice,
+                choice.options[option],
+                _STATE_HELD,
+                1,
+                created_at_ms,
+                deadline_at_ms,
+                0,
+                0,
+            ),
+        )
+        if len(fields) == 4:
+            return outcome
+        if len(fields) % 2:
+            outcome = replace(outcome, extensions_left=int(fields[4]))
+        return _announced(outcome, fields[-2:]) if len(fields) > 5 else outcome
+
+    def _outcome(self, command: Any, line: str, fields: list[str]) -> Any:
+        """Return the outcome of any other line, which has these fields."""
         if fields[0] == "G":
             _, refused_by, in_shadow, rest = line.split("\t", 3)
             indexes = tuple(map(int, in_shadow.split(","))) if in_shadow else ()
