@@ -6,6 +6,7 @@ Each is a context manager that cleans up after itself, as one server does (:mod:
 from __future__ import annotations
 
 import abc
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.support.servers import HOST, START_TIMEOUT_S, Server, ServerContext, 
 
 SLOTS = 16384
 MONITORED = "mymaster"
+_FAILOVER_MAX_S = 6
+"""Time of a planned failover in a cluster: the servers give it up after 5 s."""
 SENTINEL_PERIODS = (("publish-period", 2000), ("info-period", 10_000), ("tilt-trigger", 20_000))
 SENTINEL_SHORT_PERIODS = (("publish-period", 200), ("info-period", 1000), ("tilt-trigger", 20_000))
 """Periods of a Sentinel in ms. It stops its work for 30 s if the machine delays it for longer than its tilt-trigger."""
@@ -229,6 +232,20 @@ class Cluster(Group):
             if info["role"] == "slave" and int(info["master_port"]) == primary_port:
                 return other
         raise LookupError("no replica")
+
+    def fail_over(self, replica: Server) -> None:
+        """Let a replica take over without a loss. A failover that the servers gave up is begun again."""
+        again_at_s = 0.0
+
+        def has_taken_over() -> bool:
+            nonlocal again_at_s
+            if replica.info("replication")["role"] == "master":
+                return True
+            if time.monotonic() >= again_at_s and replica.ask("CLUSTER", "FAILOVER") == "OK":
+                again_at_s = time.monotonic() + _FAILOVER_MAX_S
+            return False
+
+        until(has_taken_over, "the replica to take over")
 
     def begin_move(self, slot: int, target: Server) -> None:
         """Begin to move a slot the old way, without any key yet. Commands for its keys can get ``TRYAGAIN`` now."""

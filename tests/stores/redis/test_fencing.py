@@ -333,8 +333,7 @@ def test_replica_in_a_cluster_takes_over(cluster: Cluster) -> None:
     slot = cluster.slot_of(HEAD)
     old = cluster.owner_of(slot)
     replica = cluster.replica_of(old)
-    until(lambda: replica.ask("CLUSTER", "FAILOVER") == "OK", "the failover to begin")
-    until(lambda: replica.info("replication")["role"] == "master", "the replica to take over")
+    cluster.fail_over(replica)
     assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
     assert epoch_of(replica) == 2
     cluster.wait_ok()
