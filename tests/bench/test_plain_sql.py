@@ -58,6 +58,19 @@ def test_a_url_without_a_path_uses_a_temporary_file() -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("batch", [1, 16])
+def test_each_refusal_is_a_refusal(batch: int, tmp_path: Path) -> None:
+    """A batch does not end with its first one, which would be the limit of nothing."""
+    refusal = dataclasses.replace(BY_HAND, implementation=Implementation.LIMIT, action="refusal", batch=batch)
+    with BenchStore(parse_target(f"sqlite://{tmp_path}/quota.db?durability=memory"), None) as store:
+        workload = PlainSqlWorkload(store.url, refusal)
+        statements: list[str] = []
+        workload._connection.set_trace_callback(statements.append)
+        measure_once(store, workload, refusal, 32)
+        assert sum("SET free = free - 1" in one for one in statements) == 32
+        workload.remove()
+
+
 def test_a_wrong_effect_is_found(tmp_path: Path) -> None:
     with BenchStore(parse_target(f"sqlite://{tmp_path}/quota.db?durability=memory"), None) as store:
         workload = create_workload(store, BY_HAND)
