@@ -80,12 +80,14 @@ def find_worse(kept: Mapping[str, float], measured: Mapping[str, float], share_m
 
 def _measure() -> dict[str, float]:
     def show(case: str, done: int, total: int) -> None:
-        print(f"\r{done} of {total}: {case:<50}", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{done} of {total}: {case:<50}", end="", file=sys.stderr, flush=True)
 
     results = [
         run_bench([parse_target(url)], SETTINGS, show, lambda text: print(text, file=sys.stderr)) for url in URLS
     ]
-    print(f"\r{'':<70}\r", end="", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(f"\r{'':<70}\r", end="", file=sys.stderr)
     return ratios_of(results)
 
 
