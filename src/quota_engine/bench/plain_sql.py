@@ -1,8 +1,8 @@
 """Yardsticks on SQL databases: the transaction that a developer writes by hand, and the limit.
 
 **By hand** is one transaction for each reservation: it takes a unit from the counter if one is left, and inserts the
-reservation, whose applicant is unique. **The limit** runs the same statements for prepared batches of 128 reservations in
-one transaction. Both leave out holds that expire, events, sessions, parties and repeated keys.
+reservation, whose applicant is unique. **The limit** runs the same statements for prepared batches of 128 reservations
+in one transaction. Both leave out holds that expire, events, sessions, parties and repeated keys.
 """
 
 from __future__ import annotations
