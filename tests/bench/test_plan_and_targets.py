@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 
 import pytest
 
+from quota_engine.bench.errors import WrongOutcome
 from quota_engine.bench.formatting import microseconds, percent, times
 from quota_engine.bench.host_info import cores_apart, pinned
+from quota_engine.bench.limits_workload import LimitsWorkload
 from quota_engine.bench.load_drivers import run_single, run_threads
 from quota_engine.bench.plan import (
     QUICK,
@@ -37,16 +40,36 @@ def test_case_names_are_unique(settings: BenchSettings, kind: BackendKind) -> No
 @pytest.mark.parametrize(
     ("kind", "subjects"),
     [
-        (BackendKind.MEMORY, {Implementation.ENGINE, Implementation.DICT}),
-        (BackendKind.REDIS, set(Implementation)),
+        (BackendKind.MEMORY, {Implementation.ENGINE, Implementation.DICT, Implementation.LIMITS}),
+        (BackendKind.REDIS, set(Implementation) - {Implementation.LIMITS}),
         (BackendKind.SQL, {Implementation.ENGINE, Implementation.LIMIT, Implementation.BY_HAND}),
         (BackendKind.POSTGRESQL, {Implementation.ENGINE, Implementation.LIMIT, Implementation.BY_HAND}),
         (BackendKind.OTHER, {Implementation.ENGINE}),
     ],
 )
 def test_each_kind_of_backend_has_its_yardsticks(kind: BackendKind, subjects: set[Implementation]) -> None:
-    """A store that is not known is measured all the same."""
+    """A store that is not known is measured all the same. Without ``limits``, memory has one yardstick less."""
     assert {one.implementation for one in cases_with_yardsticks(engine_cases(STANDARD, kind), kind)} == subjects
+
+
+def test_the_benchmark_runs_without_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is no dependency of this one."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    cases = cases_with_yardsticks(engine_cases(QUICK, BackendKind.MEMORY), BackendKind.MEMORY)
+    assert {one.implementation for one in cases} == {Implementation.ENGINE, Implementation.DICT}
+
+
+def test_hits_of_limits_are_counted() -> None:
+    """A hit that is missing would make the library look faster."""
+    workload = LimitsWorkload()
+    call, identities = workload.prepare(3)
+    assert [call(each) for each in identities] == [True] * 3
+    workload.check()
+    assert call(identities[0]) is False
+    workload.prepare(1)
+    with pytest.raises(WrongOutcome, match="3 identities after it; expected 4"):
+        workload.check()
+    workload.remove()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from quota_engine.bench.backends import BenchStore
 from quota_engine.bench.dict_workload import DictWorkload
 from quota_engine.bench.engine_workload import EngineWorkload
+from quota_engine.bench.limits_workload import LimitsWorkload
 from quota_engine.bench.load_drivers import CallTimes, run_single, run_tasks, run_threads
 from quota_engine.bench.plain_sql import PlainSqlWorkload
 from quota_engine.bench.plan import SOLD_OUT, ApiStyle, BackendKind, BenchCase, Implementation
@@ -56,6 +57,8 @@ def create_workload(store: BenchStore, case: BenchCase) -> BenchWorkload:
         return EngineWorkload(store, case)
     if case.implementation is Implementation.DICT:
         return DictWorkload(case)
+    if case.implementation is Implementation.LIMITS:
+        return LimitsWorkload()
     if store.target.kind is BackendKind.SQL:
         return PlainSqlWorkload(store.url, case)
     if store.target.kind is BackendKind.POSTGRESQL:

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -63,6 +64,7 @@ class Implementation(StrEnum):
     BY_HAND = "by hand"
     DECR = "bare DECR"
     DICT = "dict"
+    LIMITS = "limits"
 
 
 class BenchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +146,8 @@ class BenchCase:
         """Name in tables and in JSON. Name, backend and concurrency identify a case."""
         if self.implementation is Implementation.DECR:
             return f"bare DECR, batch {self.batch}"
+        if self.implementation is Implementation.LIMITS:
+            return "limits: a hit, lone"
         parts = ["a dict behind a lock" if self.implementation is Implementation.DICT else self.action]
         if self.api_style is not ApiStyle.TASKS:
             parts.append("lone" if self.api_style is ApiStyle.SINGLE else "threads")
@@ -236,14 +240,18 @@ def yardsticks_of(case: BenchCase, kind: BackendKind) -> Yardsticks:
 def cases_with_yardsticks(cases: Sequence[BenchCase], kind: BackendKind) -> list[BenchCase]:
     """Return the engine's cases, each followed by its yardsticks, without repetitions.
 
-    On Redis and Valkey the bare ``DECR`` of the server is added.
+    On Redis and Valkey the bare ``DECR`` of the server is added, and in memory the rate limiter ``limits``, if it is
+    installed.
     """
 
     def both() -> Iterable[BenchCase]:
         for case in cases:
             yield case
             yield from filter(None, yardsticks_of(case, kind))
-        if kind is BackendKind.REDIS and any(case.action == "reserve" for case in cases):
+        has_reserve = any(case.action == "reserve" for case in cases)
+        if kind is BackendKind.REDIS and has_reserve:
             yield BenchCase("reserve", Implementation.DECR, ApiStyle.TASKS, IN_FLIGHT_OF_LIMIT, BATCH_OF_LIMIT)
+        if kind is BackendKind.MEMORY and has_reserve and importlib.util.find_spec("limits") is not None:
+            yield BenchCase("reserve", Implementation.LIMITS, ApiStyle.SINGLE, 1)
 
     return list(dict.fromkeys(both()))

@@ -195,6 +195,8 @@ def _reading_notes(result: BenchResult) -> str:
         )
     if _has(result.cases, Implementation.DICT):
         notes.append("In memory, and for the sold-out cache, the yardstick is a dict behind a lock.")
+    if _has(result.cases, Implementation.LIMITS):
+        notes.append("limits is a rate limiter; a hit of it counts an identity, and keeps no reservation.")
     notes.append("\u00b1 is half the range of the rounds; smaller differences mean nothing.")
     return f'<h2>How to read this page</h2><p class="quiet">{" ".join(map(_escaped, notes))}</p>'
 

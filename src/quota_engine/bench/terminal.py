@@ -153,6 +153,8 @@ def _reading(result: BenchResult) -> str:
         notes.append("of limit: share of a plain script's rate in prepared batches of 128.")
     if any(case.kind == Implementation.BY_HAND for case in result.cases):
         notes.append("by hand: ratio to one call of the plain script each (single caller: of p50).")
+    if any(case.kind == Implementation.LIMITS for case in result.cases):
+        notes.append("limits: a hit of that rate limiter, which keeps no reservation.")
     if any(case.kind == Implementation.DICT for case in result.cases):
         notes.append("of dict, and of limit for sold-out: share of a dict behind a lock.")
     return " ".join(notes)
