@@ -176,6 +176,10 @@ class BatchEnd(CallEnd, Generic[C]):
             if call.end is not None:
                 call.end.is_sent = call.end.is_unknown
 
+    def has_done_call(self) -> bool:
+        """Return True if a call has a result or an error, or its caller has given up."""
+        return any(call.is_done() for call in self.calls)
+
     def begin_attempt(self, now_ms: float) -> None:
         """Drop the calls whose callers have given up, and answer and drop those with too little time left.
 
@@ -183,12 +187,8 @@ class BatchEnd(CallEnd, Generic[C]):
             BackendUnavailable: No call is left, or the sender has too little time left, and nothing was sent.
             OutcomeUnknown: The same, and an attempt was sent.
         """
-        if self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN:
-            for call in self.calls:
-                if call.is_done():
-                    break
-            else:
-                return  # nearly always
+        if self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN and not self.has_done_call():
+            return  # nearly always
         kept = []
         for call in self.calls:
             if call.is_done():

@@ -168,7 +168,31 @@ async def test_async_calls_end_in_time(stopped: Server) -> None:
     assert set(kinds[1]) == {BackendUnavailable}
     stopped.resume()
     assert (await store.apply(OFFICE, reserve("budi", ONLINE))).status is Status.HELD
-    assert not store._watched or store._watched[0].is_done()
+    assert all(call.is_done() for batch in store._batches for call in batch.calls)
+    await store.close()
+
+
+@pytest.mark.slow
+async def test_async_calls_that_come_later_end_later(stopped: Server) -> None:
+    """One timer serves all calls: it goes on to the next end, in a batch in flight and in the queues."""
+    store = await open_async_store(url_of(stopped, call_timeout_ms=TIME_MS), CLOCK)
+    await store.execute(ApplyMany(OFFICE, published()))
+    stopped.pause()
+
+    async def timed(key: str) -> float:
+        began_ms = monotonic_ms()
+        with pytest.raises((OutcomeUnknown, BackendUnavailable)):
+            await store.apply(OFFICE, reserve(key, ONLINE))
+        return monotonic_ms() - began_ms
+
+    calls = []
+    for number in range(8):
+        calls.append(asyncio.create_task(timed(f"ani-{number}")))
+        await asyncio.sleep(TIME_MS / 16_000)
+    taken_ms = await asyncio.gather(*calls)
+    assert all(TIME_MS - 1 <= one < TIME_MS + SLACK_MS for one in taken_ms)
+    stopped.resume()
+    assert (await store.apply(OFFICE, reserve("budi", ONLINE))).status is Status.HELD
     await store.close()
 
 

@@ -452,7 +452,7 @@ def test_cache_without_hkeys_is_off(own_server: Server) -> None:
         own_server.ask("ACL", "SETUSER", user, "reset", "on", ">secret", "~{quota_engine:*", *rights.split())
         backend = open_store(f"unix://{user}:secret@{own_server.socket_path}{ON}", scene.clock)
         assert [scene.stranger(backend).status for _ in range(10)] == [SOLD_OUT] * 10
-        assert (cache_of(backend)._offices[OFFICE].snapshot is None) == (user == "old")
+        assert (cache_of(backend).offices[OFFICE].snapshot is None) == (user == "old")
         backend.close()
     for backend in scene.opened:
         backend.close()
@@ -466,7 +466,7 @@ def test_switched_off_nothing_is_kept(scene: Scene) -> None:
     backend.close()
     with pytest.raises(BackendUnavailable):
         scene.stranger(backend)
-    assert cache_of(backend)._offices == {}
+    assert cache_of(backend).offices == {}
 
 
 def test_cache_is_unused_after_the_clock_goes_back(scene: Scene) -> None:

@@ -60,7 +60,7 @@ def test_office_with_too_many_names_is_not_cached(scene: Scene) -> None:
     for _ in range(10):
         assert scene.stranger(backend).status is SOLD_OUT
         scene.clock.advance_ms(10)
-    assert cache._offices[OFFICE].snapshot is None
+    assert cache.offices[OFFICE].snapshot is None
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 20
     scene.clock.advance_ms(BOUND_MS)
     assert scene.calls(lambda: [scene.stranger(backend) for _ in range(20)]) == 21
@@ -76,14 +76,14 @@ def test_too_many_events_or_a_full_filter_read_all_names(scene: Scene) -> None:
         assert other.apply(OFFICE, reserve(f"n{number}", ONLINE)).ok
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
-    table = cache._offices[OFFICE].names
+    table = cache.offices[OFFICE].names
     for number in range(4):
         assert backend.apply(OFFICE, reserve("again", ONLINE, f"n{number}")).resumed
     assert table is not None
     table.count = len(table.table)
     scene.clock.advance_ms(BOUND_MS)
     scene.rush(backend)
-    assert cache._offices[OFFICE].names is not table
+    assert cache.offices[OFFICE].names is not table
     assert backend.apply(OFFICE, reserve("again", ONLINE, "n3")).resumed
 
 
@@ -96,7 +96,7 @@ def test_cache_is_bounded(valkey_server: Server) -> None:
         for number in range(3):
             command = reserve(f"w{wanted.options[0][-1]}{number}", wanted)
             assert backend.apply(OFFICE, command).status is SOLD_OUT
-    here = cache._offices[OFFICE]
+    here = cache.offices[OFFICE]
     assert here.snapshot is not None
     assert len(here.kinds) == 2
     assert set(here.snapshot[3]) == set(here.kinds)
@@ -104,9 +104,9 @@ def test_cache_is_bounded(valkey_server: Server) -> None:
         backend.execute(ApplyMany(office, (*published(), SetCapacity(DAY, "online", 0))))
         for number in range(3):
             assert backend.apply(office, reserve(f"o{number}", ONLINE)).status is SOLD_OUT
-    assert set(cache._offices) == {"second", "third"}
-    assert cache._offices["second"].names is None
-    assert cache._offices["third"].names is not None
+    assert set(cache.offices) == {"second", "third"}
+    assert cache.offices["second"].names is None
+    assert cache.offices["third"].names is not None
     assert not cache.due_offices
     backend.close()
 

@@ -53,7 +53,7 @@ def test_trimmed_events_make_the_cache_read_all_names(scene: Scene) -> None:
     # Nothing new: a trimmed stream alone costs no new reading.
     scene.clock.advance_ms(200)
     assert scene.stranger(backend).status is SOLD_OUT
-    assert cache_of(backend)._offices[OFFICE].snapshot is not None
+    assert cache_of(backend).offices[OFFICE].snapshot is not None
 
 
 def test_another_history_makes_the_cache_read_all_names(scene: Scene) -> None:
@@ -326,7 +326,7 @@ def test_trimmed_other_history_makes_the_cache_read_all_names() -> None:
     for command in (SetCapacity(DAY, "online", 3), reserve("lost", ONLINE)):
         apart.store.apply(OFFICE, command)
     apart.rush()
-    number = apart.cache._offices[OFFICE].last_event_number
+    number = apart.cache.offices[OFFICE].last_event_number
     for step in (SetCapacity(DAY, "online", 4), reserve("x", ONLINE), reserve("y", ONLINE), Confirm("y")):
         assert other.store.apply(OFFICE, step).ok
     assert other.store.execute(ReadEvents(OFFICE, number, 9))
@@ -374,7 +374,7 @@ def test_office_dropped_during_a_refresh() -> None:
     lines = apart.look(question)
     apart.cache.record_outcome("elsewhere", reserve("w", ONLINE), Outcome(SOLD_OUT))
     apart.learn(question, lines)
-    assert set(apart.cache._offices) == {"elsewhere"}
+    assert set(apart.cache.offices) == {"elsewhere"}
     assert apart.cache.begin_refresh(OFFICE) is None
     assert apart.stranger() is not None
 

@@ -6,12 +6,13 @@ __all__ = ["AsyncRedisStore"]
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import RedisError
 
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.outcomes import Status
 from quota_engine.generators import drive_async
 from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd
@@ -33,6 +34,8 @@ from quota_engine.stores.redis.store_base import CONNECT_ERRORS, QueueKey, Redis
 from quota_engine.stores.task_batching import SentBatch, TaskBatchingStore, TaskCall
 
 T = TypeVar("T")
+
+_STATUS_SOLD_OUT: Final = Status.SOLD_OUT
 
 
 class _DrivenBatch(SentBatch[QueueKey]):
@@ -162,7 +165,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         id finds. An attempt in flight may run for up to ``attempt_valid_ms``; no other attempt is sent for the call.
         """
         cache, is_reserve = self._sold_out_cache, type(command) is Reserve
-        if is_reserve:
+        if is_reserve and cache.offices:
             if self._known_left <= 0 and cache.get(address, command) is not None:
                 if cache.due_offices:
                     self._refresh()
@@ -175,29 +178,36 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 if cache.due_offices:
                     self._refresh()
                 return known
-        end = self._new_end(ends_at_ms)
+        end = CallEnd(self._monotonic_ms() + self.call_timeout_ms if ends_at_ms is None else ends_at_ms)
         try:
             if ends_at_ms is None and (is_reserve or not self._executor.offices.must_register(address, command)):
                 # Nearly all calls: without the cost of further coroutines.
-                self._begin_call()
+                if self._open_loop is asyncio.get_running_loop():
+                    self._calls += 1
+                else:
+                    self._begin_call()
                 try:
-                    handle = self._handle(address)
-                    key, line = handle.queue_key(command), handle.format.encode(command)
+                    handle = self._runner.handles.get(address) or self._handle(address)
+                    key = handle.queue_keys.get(type(command)) or handle.queue_key(command)
+                    line = handle.format.encode(command)
                     try:
                         outcome = await self._queue_call(key, command, line, end, watches=True)
                     except asyncio.CancelledError:
                         self._abandon(key)
                         raise
                 finally:
-                    self._end_call()
+                    self._calls -= 1
+                    if self._closed:
+                        self._note_idle()
             else:
                 outcome = await self._run_until(end, self._send(address, command, end))
         except BaseException:
             cache.record_unknown(address, command)
             raise
-        cache.record_outcome(address, command, outcome)
-        if cache.due_offices:
-            self._refresh()
+        if cache.offices or not is_reserve or outcome.status is _STATUS_SOLD_OUT:
+            cache.record_outcome(address, command, outcome)
+            if cache.due_offices:
+                self._refresh()
         return outcome
 
     async def execute(self, request: StoreRequest[T], *, ends_at_ms: float | None = None) -> T:

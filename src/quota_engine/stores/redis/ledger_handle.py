@@ -24,10 +24,11 @@ class LedgerHandle:
         keys: All keys, in the order of the scripts.
         decoder: Decodes the replies of the ledger's scripts.
         seen: The fence with the highest epoch that was seen.
+        queue_keys: Keys of queues by the type of the command. :meth:`queue_key` adds them.
         reconciling: Held by the thread that reconciles the ledger. Callers try the lock and never wait for it.
     """
 
-    __slots__ = ("_queue_keys", "address", "decoder", "format", "keys", "reconciling", "seen")
+    __slots__ = ("address", "decoder", "format", "keys", "queue_keys", "reconciling", "seen")
 
     def __init__(self, address: str, namespace: str) -> None:
         self.address = address
@@ -36,7 +37,7 @@ class LedgerHandle:
         self.decoder: Any = self.format.decoder(address)
         self.seen = Seen()
         self.reconciling = threading.Lock()
-        self._queue_keys: dict[type, tuple[LedgerHandle, Script]] = {}
+        self.queue_keys: dict[type, tuple[LedgerHandle, Script]] = {}
 
     def key(self, name: str) -> str:
         """Return one key of an office by its name."""
@@ -45,9 +46,9 @@ class LedgerHandle:
     def queue_key(self, command: Any) -> tuple[LedgerHandle, Script]:
         """Return the key of the queue of calls that share batches with a command."""
         kind = type(command)
-        key = self._queue_keys.get(kind)
+        key = self.queue_keys.get(kind)
         if key is None:
-            key = self._queue_keys[kind] = self, self.format.script_of(command)
+            key = self.queue_keys[kind] = self, self.format.script_of(command)
         return key
 
     def record_seen(self, line: str) -> None:

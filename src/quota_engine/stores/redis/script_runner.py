@@ -33,6 +33,7 @@ class ScriptRunner:
         offices_key: The key of the list of offices.
         identity_key_key: The key of the identity key's fingerprint.
         uses_functions: True to run scripts as functions. A check of the server may turn it off.
+        handles: The handles of ledgers by address. :meth:`handle` adds them.
     """
 
     def __init__(
@@ -63,20 +64,20 @@ class ScriptRunner:
         self._namespace = namespace
         self._router = router
         self._clocks = ServerClocks(monotonic)
-        self._handles: dict[str, LedgerHandle] = {}
+        self.handles: dict[str, LedgerHandle] = {}
 
     def handle(self, address: str) -> LedgerHandle:
         """Return the handle of the ledger at an address."""
-        handle = self._handles.get(address)
+        handle = self.handles.get(address)
         if handle is None:
-            if len(self._handles) >= HANDLES_MAX:
-                self._handles.clear()
-            handle = self._handles[address] = LedgerHandle(address, self._namespace)
+            if len(self.handles) >= HANDLES_MAX:
+                self.handles.clear()
+            handle = self.handles[address] = LedgerHandle(address, self._namespace)
         return handle
 
     def forget_handles(self) -> None:
         """Forget what is known of the ledgers, and the locks of their handles."""
-        self._handles = {}
+        self.handles = {}
 
     def run(
         self,

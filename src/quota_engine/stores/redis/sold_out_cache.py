@@ -220,19 +220,20 @@ class SoldOutCache:
         self._bound_s = bound_ms / 1000
         self._now_s = now_s
         self._limits = limits
-        self._offices: dict[str, _OfficeCache] = {}
+        self.offices: dict[str, _OfficeCache] = {}
+        """The state of each office. While it is empty, only ``SOLD_OUT`` is worth a report."""
         self._lock = threading.Lock()
         call_in_child(self._after_fork)
 
     def _after_fork(self) -> None:
         """Forget everything: a thread of the parent may have been in the middle of a change."""
         self.due_offices = deque()
-        self._offices = {}
+        self.offices = {}
         self._lock = threading.Lock()
 
     def get(self, office: str, command: Reserve) -> Outcome | None:
         """Return ``SOLD_OUT`` if the store had it for this reserve at most the bound ago, or ``None``."""
-        cached = self._offices.get(office)
+        cached = self.offices.get(office)
         snapshot = cached.snapshot if cached is not None else None
         if cached is None or snapshot is None:
             return None
@@ -259,7 +260,7 @@ class SoldOutCache:
         """Learn from the store's outcome of a command."""
         if isinstance(outcome, GuardedOutcome):
             command, outcome = command.command, outcome.outcome
-        cached = self._offices.get(office)
+        cached = self.offices.get(office)
         if type(command) is Reserve and outcome.status is _STATUS_SOLD_OUT:
             self._record_sold_out(office, cached, command)
         elif cached is not None and outcome.ok:
@@ -272,7 +273,7 @@ class SoldOutCache:
 
     def record_unknown(self, office: str, command: Any) -> None:
         """Learn that a command may have been applied, or may be later. Its caller must get the store's answer next."""
-        cached = self._offices.get(office)
+        cached = self.offices.get(office)
         if cached is None:
             return
         if type(command) is GuardedCommand:
@@ -288,14 +289,14 @@ class SoldOutCache:
         Call :meth:`end_refresh` when it has been answered, or cannot be any more.
         """
         with self._lock:
-            cached = self._offices.get(office)
+            cached = self.offices.get(office)
             return None if cached is None else self._query(office, cached)
 
     def apply_reply(self, query: RefreshQuery, lines: Sequence[str]) -> RefreshQuery | None:
         """Apply the store's reply; returns a query for all names if the reply does not show which names are new."""
         with self._lock:
             cached, now_s = query.cached, self._now_s()
-            if self._offices.get(query.office) is not cached:
+            if self.offices.get(query.office) is not cached:
                 return None
             head, *answers = lines
             if query.is_for_all:
@@ -315,7 +316,7 @@ class SoldOutCache:
             refresh_s = asked_s + self._limits.refresh_after * bound_s
             table, mask = cached.names.table, cached.names.mask
             cached.snapshot = _Snapshot(asked_s, refresh_s, asked_s + bound_s, frozenset(sold_out), table, mask)
-            self._offices[query.office] = self._offices.pop(query.office)
+            self.offices[query.office] = self.offices.pop(query.office)
             return None
 
     def end_refresh(self, query: RefreshQuery, *, is_unavailable: bool) -> None:
@@ -331,7 +332,7 @@ class SoldOutCache:
         """Forget everything, and remember nothing from now on."""
         with self._lock:
             self._bound_s = 0.0
-            self._offices = {}
+            self.offices = {}
             self.due_offices.clear()
 
     def _request_refresh(self, office: str, cached: _OfficeCache, now_s: float) -> None:
@@ -351,7 +352,7 @@ class SoldOutCache:
         now_s = self._now_s()
         with self._lock:
             if cached is None:
-                cached = self._offices.get(office) or self._add_office(office)
+                cached = self.offices.get(office) or self._add_office(office)
             snapshot = cached.snapshot
             if snapshot is not None and kind in snapshot.sold_out and snapshot.asked_s <= now_s < snapshot.until_s:
                 return  # known already: the caller's name was in the filter
@@ -384,9 +385,9 @@ class SoldOutCache:
             cached.version += 1
 
     def _add_office(self, office: str) -> _OfficeCache:
-        cached = self._offices[office] = _OfficeCache()
-        while len(self._offices) > self._limits.offices_max:
-            del self._offices[next(iter(self._offices))]
+        cached = self.offices[office] = _OfficeCache()
+        while len(self.offices) > self._limits.offices_max:
+            del self.offices[next(iter(self.offices))]
         return cached
 
     def _query(self, office: str, cached: _OfficeCache) -> RefreshQuery:
@@ -419,8 +420,8 @@ class SoldOutCache:
 
     def _drop_excess_names(self, cached: _OfficeCache) -> None:
         """Forget the names of the offices that were queried longest ago, until the total is within its limit."""
-        total = sum(one.names.count for one in self._offices.values() if one.names is not None)
-        for one in self._offices.values():
+        total = sum(one.names.count for one in self.offices.values() if one.names is not None)
+        for one in self.offices.values():
             if total <= self._limits.names_total_max:
                 return
             if one is not cached and one.names is not None:

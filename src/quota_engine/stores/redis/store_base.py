@@ -77,7 +77,8 @@ class RedisStoreBase(BatchingStore[QueueKey, P]):
         self._executor = Executor(
             ScriptRunner(clock, policy, namespace, router, monotonic, second_clock), self._sold_out_cache
         )
-        self._handle = self._executor.runner.handle
+        self._runner = self._executor.runner
+        self._handle = self._runner.handle
         self._requests = OfficeRequests(self._executor, self._sold_out_cache)
         super().__init__(limits=limits, on_close=on_close, call_timeout_ms=call_timeout_ms, monotonic=monotonic)
 
