@@ -24,13 +24,17 @@ from quota_engine.bench.engine_workload import EngineWorkload
 from quota_engine.bench.plain_redis import PlainRedisWorkload
 from quota_engine.bench.plan import ApiStyle, BenchCase, Implementation
 from quota_engine.bench.target_url import parse_target
+from quota_engine.clocks import SystemClock
+from quota_engine.domain.clock_check import LEAP_MS_DEFAULT
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import keys_of
+from quota_engine.stores.redis.retrying_calls import Header
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS
 
 CALLS: Final = 100
 BATCHES: Final = (1, 4, 16, 128)
 IN_FLIGHT: Final = 4
+TIMEOUT_MS: Final = 60_000
 
 
 def _median_ratio(ours: Sequence[float], plain: Sequence[float]) -> dict[str, float]:
@@ -87,17 +91,28 @@ def server(store: BenchStore, batch: int, rounds: int, *, as_function: bool) -> 
     ours: list[float] = []
     by_hand: list[float] = []
     for number in range(rounds + 1):
-        lines = [encode(command) for _, _, command in workload.make_reserves(count)]
-        requests = [(*head, len(keys), *keys, "", *lines[at : at + batch]) for at in range(0, count, batch)]
+        work = workload.make_reserves(count)
+        workload._count(work)  # noqa: SLF001 - these commands pass by the store
+        lines = [encode(command) for _, _, command in work]
+        header = _header()
+        requests = [(*head, len(keys), *keys, header, *lines[at : at + batch]) for at in range(0, count, batch)]
         one = _server_us(store, requests) / count
         _, calls = plain.prepare(count)
         other = _server_us(store, [("EVALSHA", plain.reserve_digest, *call) for call in calls]) / count
         if number:
             ours.append(one)
             by_hand.append(other)
+    workload.check()
+    plain.check()
     workload.remove()
     plain.remove()
     return _median_ratio(ours, by_hand)
+
+
+def _header() -> str:
+    """Return the first argument of a call, as the store sends it: its last moment, and a check of the clock."""
+    now_ms = SystemClock().now_ms()
+    return Header(witness=f"={now_ms}:{LEAP_MS_DEFAULT}").text(now_ms + TIMEOUT_MS)
 
 
 def _server_us(store: BenchStore, requests: Sequence[Sequence[Any]]) -> float:
