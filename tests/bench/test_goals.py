@@ -61,6 +61,16 @@ def test_goals_of_a_cluster_are_per_primary() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_engine_cases_are_compared_within_rounds() -> None:
+    """A minute in which the machine is slow is slow for both."""
+    cases = [
+        case_with([1000.0, 9000.0, 2000.0], concurrency=500),
+        case_with([900.0, 1000.0, 1800.0], concurrency=5_000),
+    ]
+    goals = goals_of(msgspec.structs.replace(result_with(*cases), settings=GOALS))
+    assert [(goal.name, goal.measured) for goal in goals] == [("reserve, 5,000 callers against 500", 0.9)]
+
+
 def test_the_report_has_the_goals() -> None:
     """It shows what is wanted, what was measured, and if that is met; without the preset there are none."""
     backend = "redis+cluster://node.example:7000"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Goal", "goals_of"]
 
+import statistics
 from typing import Final
 
 import msgspec
@@ -71,7 +72,12 @@ def _goals_of_backend(result: BenchResult, backend: str) -> list[Goal]:
         )
 
     def compared(one: CaseResult | None, other: CaseResult | None) -> float | None:
-        return one.ops_per_s / other.ops_per_s if one and other else None
+        """Return the median of the ratios within each round, so that a slow round does not count."""
+        if one is None or other is None:
+            return None
+        return statistics.median(
+            rate / rate_of_other for rate, rate_of_other in zip(one.rounds, other.rounds, strict=True)
+        )
 
     reserve, lone = memory.get(("reserve", main)), memory.get(("reserve, lone", 1))
     if reserve:
