@@ -112,11 +112,11 @@ def requests_alone(count: int) -> float:
     """Do what reserve and refusal share: names, keyed hash and the check of the key."""
     builder = open_engine(0)._methods.requests  # noqa: SLF001 - a part of a call is measured alone
     pairs = list(zip(identities(count), keys(count), strict=True))
-    selection = Selection()
 
     def calls() -> None:
         for identity, key in pairs:
-            builder.reserve(OFFICE, DAY, identity, selection, key, False, 0)
+            names = (OFFICE, DAY, "", "", "", "online", "")
+            builder.reserve_or_refuse(names, identity, key, False, 0, None)
 
     return timed(calls)
 

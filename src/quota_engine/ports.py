@@ -388,6 +388,25 @@ class TimedStore(Protocol):
     call_timeout_ms: int
 
 
+ReserveKind = tuple[int, int, int, bool]
+"""A kind of reserve: the choice's ``id()``, day, number of applicants, wait list."""
+
+
+class KnownRefusal(Protocol):
+    """Method of a store that knows some refusals without a call to its server."""
+
+    def __call__(self, address: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...], /) -> Outcome | None:
+        """Return the refusal of a reserve, or ``None`` if the store does not know it now.
+
+        Args:
+            address: the office.
+            kind: the kind of the reserve, whose choice is kept by the caller.
+            id_: the id of the reserve.
+            applicants: keyed hashes of the applicants.
+        """
+        ...
+
+
 class StoreFactory(Protocol):
     """Opens stores: the object that an entry point of the group ``quota_engine.backends`` names, often a module.
 

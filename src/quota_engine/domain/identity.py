@@ -55,19 +55,22 @@ class Pseudonyms:
             InvalidRequest: not such an identity. The message names ``where``, never the identity.
         """
         # Nearly all identities are normalized already. These checks take a tenth of the time of the hash.
-        if type(identity) is str and self._is_plain:
-            is_normalized = (
-                identity.isascii()
+        if self._is_plain:
+            if not (
+                type(identity) is str
+                and identity.isascii()
                 and identity.isprintable()
-                and 0 < len(identity) <= IDENTITY_LENGTH_MAX
                 and identity == identity.strip()
-            )
-        else:
-            matches = self._matches_normalized
-            is_normalized = (
-                matches is not None and type(identity) is str and identity.isascii() and matches(identity) is not None
-            )
-        if not is_normalized:
+                and identity
+                and len(identity) <= IDENTITY_LENGTH_MAX
+            ):
+                identity = self.identity_format.normalize(identity, where)
+        elif (
+            (matches := self._matches_normalized) is None
+            or type(identity) is not str
+            or not identity.isascii()
+            or matches(identity) is None
+        ):
             identity = self.identity_format.normalize(identity, where)
         keyed = self._keyed.copy()
         keyed.update(identity.encode())

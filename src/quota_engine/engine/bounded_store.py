@@ -17,7 +17,7 @@ __all__ = [
 from typing import Any, TypeVar
 
 from quota_engine.clocks import monotonic_ms
-from quota_engine.ports import AsyncStore, Store, StoreRequest
+from quota_engine.ports import AsyncStore, KnownRefusal, Store, StoreRequest
 from quota_engine.workflows.jobs import check_timeout
 
 T = TypeVar("T")
@@ -33,12 +33,18 @@ def end_of(timeout_ms: int) -> float:
     return monotonic_ms() + timeout_ms
 
 
+def known_refusal_of(store: object) -> KnownRefusal | None:
+    """Return the store's method that knows refusals, or ``None`` for a store without it."""
+    return getattr(store, "known_refusal", None)
+
+
 class BoundedStore:
     """A store whose calls all end by one time."""
 
     def __init__(self, store: Store, ends_at_ms: float) -> None:
         """Bound the calls of ``store`` by a time of :func:`quota_engine.clocks.monotonic_ms`."""
         self._store = store
+        self.known_refusal = known_refusal_of(store)
         self.ends_at_ms = ends_at_ms
 
     def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
@@ -63,6 +69,7 @@ class AsyncBoundedStore:
     def __init__(self, store: AsyncStore, ends_at_ms: float) -> None:
         """Bound the calls of ``store`` by a time of :func:`quota_engine.clocks.monotonic_ms`."""
         self._store = store
+        self.known_refusal = known_refusal_of(store)
         self.ends_at_ms = ends_at_ms
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
@@ -87,6 +94,7 @@ class TimeoutStore:
     def __init__(self, store: Store, call_timeout_ms: int) -> None:
         """Bound each call of ``store`` that has no other end by ``call_timeout_ms`` milliseconds."""
         self._store = store
+        self.known_refusal = known_refusal_of(store)
         self.call_timeout_ms = call_timeout_ms
 
     def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
@@ -108,6 +116,7 @@ class AsyncTimeoutStore:
     def __init__(self, store: AsyncStore, call_timeout_ms: int) -> None:
         """Bound each call of ``store`` that has no other end by ``call_timeout_ms`` milliseconds."""
         self._store = store
+        self.known_refusal = known_refusal_of(store)
         self.call_timeout_ms = call_timeout_ms
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:

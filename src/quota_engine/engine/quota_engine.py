@@ -14,10 +14,11 @@ from typing import Self
 
 from quota_engine.admission.policy import Caller, Policy
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog, Selection
+from quota_engine.catalog import Catalog
 from quota_engine.clocks import SystemClock
+from quota_engine.domain.commands import Reserve
 from quota_engine.domain.outcomes import Outcome
-from quota_engine.engine.bounded_store import AsyncBoundedStore, BoundedStore, end_of
+from quota_engine.engine.bounded_store import AsyncBoundedStore, BoundedStore, end_of, known_refusal_of
 from quota_engine.engine.day_methods import DayMethods
 from quota_engine.engine.draws import AsyncDraw, Draw
 from quota_engine.engine.event_methods import EventMethods
@@ -79,6 +80,7 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
         handle = handler_of(store)
         super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle, job_timeout_ms))
         self._store = store
+        self._known_refusal = known_refusal_of(store)
         self._job_timeout_ms = job_timeout_ms
         local_ms = _local_clock(clock)
         self._rooms = (
@@ -210,13 +212,19 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
             UnknownName: the catalog does not have one of the ids.
             InvalidRequest: an argument is not valid, or ``admission_pass`` is given and the engine has no policies.
         """
-        selection = Selection(service, service_unit, session, channel, group)
+        names = (office, day, service, service_unit, session, channel, group)
         requests = self._methods.requests
-        command = requests.reserve(office, day, applicants, selection, idempotency_key, join_wait_list, hold_ttl_ms)
         # The hot path: one command, without the cost of a workflow.
         if self._methods.gate is None and not admission_pass and not requests.has_national_limit:
-            outcome: Outcome = self._store.apply(office, command)
+            planned = requests.reserve_or_refuse(
+                names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, self._known_refusal
+            )
+            if isinstance(planned, Outcome):
+                return planned
+            outcome: Outcome = self._store.apply(office, planned)
             return outcome
+        command = requests.reserve_or_refuse(names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, None)
+        assert isinstance(command, Reserve), "no store is asked"
         work = reserve(requests, self._methods.gate, office, command, caller, admission_pass)
         handle = self._begin()
         result: Outcome = handle(work) if isinstance(work, Request) else drive(work, handle)
@@ -297,6 +305,7 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         handle = async_handler_of(store)
         super().__init__(EngineMethods(requests, gate), handle, call_handlers(store, handle, job_timeout_ms))
         self._store = store
+        self._known_refusal = known_refusal_of(store)
         self._job_timeout_ms = job_timeout_ms
         local_ms = _local_clock(clock)
         self._rooms = (
@@ -365,13 +374,19 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         admission_pass: str = "",
     ) -> Outcome:
         """See :meth:`QuotaEngine.reserve`."""
-        selection = Selection(service, service_unit, session, channel, group)
+        names = (office, day, service, service_unit, session, channel, group)
         requests = self._methods.requests
-        command = requests.reserve(office, day, applicants, selection, idempotency_key, join_wait_list, hold_ttl_ms)
         # The hot path: one command, without the cost of a workflow.
         if self._methods.gate is None and not admission_pass and not requests.has_national_limit:
-            outcome: Outcome = await self._store.apply(office, command)
+            planned = requests.reserve_or_refuse(
+                names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, self._known_refusal
+            )
+            if isinstance(planned, Outcome):
+                return planned
+            outcome: Outcome = await self._store.apply(office, planned)
             return outcome
+        command = requests.reserve_or_refuse(names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, None)
+        assert isinstance(command, Reserve), "no store is asked"
         work = reserve(requests, self._methods.gate, office, command, caller, admission_pass)
         handle = self._begin()
         result: Outcome = await (handle(work) if isinstance(work, Request) else drive_async(work, handle))

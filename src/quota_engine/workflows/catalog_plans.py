@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CatalogPlans", "check_catalog"]
+__all__ = ["BookingNames", "CatalogPlans", "Plan", "check_catalog"]
 
 import datetime
 from typing import Final
@@ -10,11 +10,23 @@ from typing import Final
 from quota_engine.catalog import Catalog, Selection, choice_of, day_terms
 from quota_engine.domain.errors import InvalidRequest
 from quota_engine.domain.model import Choice
+from quota_engine.ports import ReserveKind
 from quota_engine.workflows.arguments import Day, day_number
 
 PLANS_MAX: Final = 10_000
 _EPOCH_DAY: Final = datetime.date(1970, 1, 1).toordinal()
 _DAY_MS: Final = 86_400_000
+
+
+BookingNames = tuple[str, Day, str, str, str, str, str]
+"""Office, day, and the names of a selection: service, service unit, session, channel, group."""
+
+
+Plan = tuple[int, Choice, ReserveKind]
+"""Day and choice of a booking, and the kind of its reserve for one applicant without the wait list.
+
+Each reserve unpacks one, and unpacking a named tuple takes several times longer.
+"""
 
 
 def check_catalog(catalog: object) -> None:
@@ -39,8 +51,8 @@ class CatalogPlans:
         self.has_national_limit = catalog is not None and catalog.national is not None
         """True if an applicant may have one active place over all offices."""
         self._choices: dict[tuple[str, Selection], Choice] = {}
-        self.plans: dict[tuple[str, Day, Selection], tuple[int, Choice]] = {}
-        """Day number and choice by office, day and selection. :meth:`plan` fills it."""
+        self.plans: dict[BookingNames, Plan] = {}
+        """Plans by the names of a booking. :meth:`plan` fills it."""
         self._times_ms: dict[tuple[str, int], tuple[int, int]] = {}
         """When a day opens and when it is over, by office and day; zeros if the catalog does not plan it."""
 
@@ -55,31 +67,25 @@ class CatalogPlans:
             raise InvalidRequest("catalog", "none has been given", "one with open(..., catalog=...) or publish(...)")
         return self._catalog
 
-    def plan(self, office: str, day: Day, selection: Selection) -> tuple[int, Choice]:
-        """Return the day's ordinal and the choice that ``selection`` means at ``office``.
+    def plan(self, names: BookingNames) -> Plan:
+        """Return the plan of a booking.
 
         Raises:
             UnknownName: the catalog does not have one of the ids.
             InvalidRequest: no such day; an id is missing; or no allotment admits the selection.
         """
+        office, day, *selected = names
         number = day_number(day)
-        names = (
-            office,
-            selection.service,
-            selection.service_unit,
-            selection.session,
-            selection.channel,
-            selection.group,
-        )
-        if not all(isinstance(name, str) for name in names):
+        if not all(isinstance(name, str) for name in (office, *selected)):
             raise InvalidRequest("office, service, session, channel, group", "not all are strings", "names")
+        selection = Selection(*selected)
         choice = choice_of(self.catalog, office, selection)
         # All days share one choice, so that it costs a reservation one pointer.
         choice = self._choices.setdefault((office, selection), choice)
         if len(self.plans) >= PLANS_MAX:
             self.plans.clear()
-        self.plans[office, day, selection] = number, choice
-        return number, choice
+        plan = self.plans[names] = number, choice, (id(choice), number, 1, False)
+        return plan
 
     def opens_at_ms(self, office: str, day: int) -> int:
         """Return when an office's day opens for booking, by the catalog; 0 for a day that it does not plan."""

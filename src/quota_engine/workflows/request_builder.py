@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from quota_engine.admission.policy import Caller
 from quota_engine.admission.tickets import TicketKeys
 from quota_engine.catalog import Catalog, Selection, get_office
@@ -26,6 +28,7 @@ from quota_engine.ports import (
     Acknowledge,
     CreateConsumerGroup,
     DeleteConsumerGroup,
+    KnownRefusal,
     ListConsumerGroups,
     ListDay,
     ReadAbandonedHolds,
@@ -38,7 +41,7 @@ from quota_engine.ports import (
     TrimEvents,
 )
 from quota_engine.workflows.arguments import Applicants, Day, day_number, random_id, ticket_keys_from
-from quota_engine.workflows.catalog_plans import CatalogPlans
+from quota_engine.workflows.catalog_plans import BookingNames, CatalogPlans
 from quota_engine.workflows.generator_drivers import Apply
 
 EVENTS_READ_MAX: Final = 100_000
@@ -144,7 +147,8 @@ class RequestBuilder:
 
     def plan(self, office: str, day: Day, selection: Selection) -> tuple[int, Choice]:
         """Return the day's ordinal and the choice: :meth:`CatalogPlans.plan`."""
-        return self._plans.plan(office, day, selection)
+        number, choice, _ = self._plans.plan((office, day, *msgspec.structs.astuple(selection)))
+        return number, choice
 
     def opens_at_ms(self, office: str, day: int) -> int:
         """Return when an office's day opens for booking: :meth:`CatalogPlans.opens_at_ms`."""
@@ -226,22 +230,43 @@ class RequestBuilder:
         hold_ttl_ms: int,
     ) -> Reserve:
         """Return the command of :meth:`quota_engine.QuotaEngine.reserve`."""
-        plans = self._plans  # read once: another thread may be publishing a new catalog
+        names = (office, day, *msgspec.structs.astuple(selection))
+        command = self.reserve_or_refuse(names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, None)
+        assert isinstance(command, Reserve), "no store is asked"
+        return command
+
+    def reserve_or_refuse(
+        self,
+        names: BookingNames,
+        applicants: Applicants,
+        idempotency_key: str | None,
+        join_wait_list: bool,
+        hold_ttl_ms: int,
+        known_refusal: KnownRefusal | None,
+    ) -> Reserve | Outcome:
+        """Return the command of :meth:`quota_engine.QuotaEngine.reserve`, or its refusal if the store knows one."""
         try:
-            plan = plans.plans.get((office, day, selection))
+            plan = self._plans.plans.get(names)
         except TypeError:  # an argument that is not even hashable
             plan = None
-        number, choice = plan or plans.plan(office, day, selection)
+        day, choice, kind = plan or self._plans.plan(names)
         if idempotency_key is None:
             idempotency_key = self.id_factory()
         elif type(idempotency_key) is not str or is_name(idempotency_key) is None:
             check_name(idempotency_key, "idempotency_key")
-        if join_wait_list is not False and join_wait_list is not True:
-            raise InvalidRequest("join_wait_list", f"a {type(join_wait_list).__name__}", "True or False")
-        if hold_ttl_ms:
-            check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
+        if join_wait_list is not False or hold_ttl_ms:
+            if join_wait_list is not True and join_wait_list is not False:
+                raise InvalidRequest("join_wait_list", f"a {type(join_wait_list).__name__}", "True or False")
+            if hold_ttl_ms:
+                check_integer(hold_ttl_ms, "hold_ttl_ms", 0, DURATION_MS_MAX)
         party = (self._pseudonyms.of(applicants),) if isinstance(applicants, str) else self.party_hashes(applicants)
-        return Reserve(idempotency_key, number, party, choice, join_wait_list, hold_ttl_ms)
+        if known_refusal is not None:
+            if join_wait_list or len(party) > 1:
+                kind = id(choice), day, len(party), join_wait_list
+            refusal = known_refusal(names[0], kind, idempotency_key, party)
+            if refusal is not None:
+                return refusal
+        return Reserve(idempotency_key, day, party, choice, join_wait_list, hold_ttl_ms)
 
     def reschedule(
         self, reference: str, day: Day, selection: Selection, owner: str | None, expected_version: int

@@ -12,9 +12,9 @@ from redis.exceptions import RedisError
 
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
-from quota_engine.domain.outcomes import Status
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.generators import drive_async
-from quota_engine.ports import StoreRequest
+from quota_engine.ports import ReserveKind, StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd
 from quota_engine.stores.redis.async_connections import get_ready_connection, read_replies
 from quota_engine.stores.redis.node_channel import NodeChannel, Replies, WaitingAttempt
@@ -157,6 +157,22 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
         self._is_collecting = False
         """True while the batches of one iteration of the loop are made, which then share writes."""
         self._waits_for_replicas = bool(self._executor.runner.policy.replicas)
+
+    def known_refusal(self, address: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...]) -> Outcome | None:
+        """See :class:`quota_engine.ports.KnownRefusal`.
+
+        A caller whose turn has ended, or who finds that a refresh is due, is left to :meth:`apply`.
+        """
+        cache = self._sold_out_cache
+        if not cache.offices or self._known_left <= 0:
+            return None
+        refusal = cache.find(address, kind, id_, applicants)
+        if refusal is None or cache.due_offices:
+            return None
+        self._known_left -= 1
+        if self._observer is not None:
+            self._observer.on_sold_out(address)
+        return refusal
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.AsyncStore.apply`. Waiting calls share a script call.

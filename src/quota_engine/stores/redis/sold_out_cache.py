@@ -41,6 +41,7 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.model import Choice
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.forks import call_in_child
+from quota_engine.ports import ReserveKind
 from quota_engine.stores.redis.codecs.office import applicant_of_text, text_of_choice
 from quota_engine.stores.redis.codecs.office_state import names_of_event
 
@@ -80,11 +81,6 @@ _MARKS: Final = tuple(sum(1 << bit for bit in bits) for bits in islice(cycle(com
 _SLOTS_PER_NAME: Final = 16
 _SLOTS_MIN: Final = 16384
 
-_Kind = tuple[int, int, int, bool]
-"""A kind of reserve: the choice's ``id()``, day, number of applicants, wait list. The cache keeps the choice, so that
-its ``id()`` stays unique.
-"""
-
 
 class NameFilter:
     """A Bloom filter of names, of 8 to 32 bytes each.
@@ -119,18 +115,20 @@ class NameFilter:
         return self.count > 2 * len(self.table) // _SLOTS_PER_NAME
 
 
-class _Snapshot(NamedTuple):
-    """The store's reply to one query, and the filter of known names.
+def _has_mark(slot: int, name: str) -> bool:
+    """Return True if a name has left its mark in its slot of a filter."""
+    mark = _MARKS[hash(name) >> 40 & 63]
+    return slot & mark == mark
 
-    Threads read it without a lock: only the filter's table changes, and only by added names.
-    """
 
-    asked_s: float
-    refresh_s: float
-    until_s: float
-    sold_out: frozenset[_Kind]
-    table: bytearray
-    mask: int
+_Snapshot = tuple[float, float, float, frozenset[ReserveKind], bytearray, int]
+"""The store's reply to one query, and the filter of known names.
+
+It has three times in seconds: those of the query, from which a refresh is due, and until which it is used. The kinds of
+reserves that are sold out follow, then table and mask of the filter. Each reserve unpacks it, and unpacking a named
+tuple takes several times longer. Threads read it without a lock: only the filter's table changes, and only by added
+names.
+"""
 
 
 class _OfficeCache:
@@ -153,7 +151,8 @@ class _OfficeCache:
 
     def __init__(self) -> None:
         self.snapshot: _Snapshot | None = None
-        self.kinds: dict[_Kind, tuple[Choice, str]] = {}
+        self.kinds: dict[ReserveKind, tuple[Choice, str]] = {}
+        """The choice of each kind, kept so that its ``id()`` stays unique, and its line for the script."""
         self.names: NameFilter | None = None
         self.last_event_number = 0
         self.last_event_at = ""
@@ -183,7 +182,7 @@ class RefreshQuery(NamedTuple):
     office: str
     lines: Sequence[str]
     cached: _OfficeCache
-    kinds: Sequence[tuple[_Kind, Choice]]
+    kinds: Sequence[tuple[ReserveKind, Choice]]
     is_for_all: bool
     version: int
     asked_s: float
@@ -233,24 +232,27 @@ class SoldOutCache:
 
     def get(self, office: str, command: Reserve) -> Outcome | None:
         """Return ``SOLD_OUT`` if the store had it for this reserve at most the bound ago, or ``None``."""
+        if command.valid_until_ms:
+            return None
+        kind = id(command.choice), command.day, len(command.applicants), command.join_wait_list
+        return self.find(office, kind, command.id, command.applicants)
+
+    def find(self, office: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...]) -> Outcome | None:
+        """Return what :meth:`get` returns for a reserve of this kind."""
         cached = self.offices.get(office)
-        snapshot = cached.snapshot if cached is not None else None
-        if cached is None or snapshot is None:
+        if cached is None or (snapshot := cached.snapshot) is None:
             return None
         asked_s, refresh_s, until_s, sold_out, table, mask = snapshot
-        applicants = command.applicants
-        if (id(command.choice), command.day, len(applicants), command.join_wait_list) not in sold_out:
+        if kind not in sold_out:
             return None
         now_s = self._now_s()
-        if not asked_s <= now_s < until_s or command.valid_until_ms:
+        if not asked_s <= now_s < until_s:
             return None
-        # The lookup of NameFilter, inlined: most slots are empty.
-        digest = hash(command.id)
-        if (slot := table[digest & mask]) and slot & (mark := _MARKS[digest >> 40 & 63]) == mark:
+        # Most slots are empty.
+        if (slot := table[hash(id_) & mask]) and _has_mark(slot, id_):
             return None
         for name in applicants:
-            digest = hash(name)
-            if (slot := table[digest & mask]) and slot & (mark := _MARKS[digest >> 40 & 63]) == mark:
+            if (slot := table[hash(name) & mask]) and _has_mark(slot, name):
                 return None
         if now_s >= refresh_s and not cached.is_refreshing:
             self._request_refresh(office, cached, now_s)
@@ -315,7 +317,7 @@ class SoldOutCache:
             asked_s, bound_s = query.asked_s, self._bound_s
             refresh_s = asked_s + self._limits.refresh_after * bound_s
             table, mask = cached.names.table, cached.names.mask
-            cached.snapshot = _Snapshot(asked_s, refresh_s, asked_s + bound_s, frozenset(sold_out), table, mask)
+            cached.snapshot = asked_s, refresh_s, asked_s + bound_s, frozenset(sold_out), table, mask
             self.offices[query.office] = self.offices.pop(query.office)
             return None
 
@@ -354,14 +356,16 @@ class SoldOutCache:
             if cached is None:
                 cached = self.offices.get(office) or self._add_office(office)
             snapshot = cached.snapshot
-            if snapshot is not None and kind in snapshot.sold_out and snapshot.asked_s <= now_s < snapshot.until_s:
-                return  # known already: the caller's name was in the filter
+            if snapshot is not None:
+                asked_s, _, until_s, sold_out, _, _ = snapshot
+                if kind in sold_out and asked_s <= now_s < until_s:
+                    return  # known already: the caller's name was in the filter
             if kind not in cached.kinds:
                 if len(cached.kinds) >= self._limits.kinds_max:
                     oldest = next(iter(cached.kinds))
                     del cached.kinds[oldest]
                     if snapshot is not None:
-                        cached.snapshot = snapshot._replace(sold_out=snapshot.sold_out - {oldest})
+                        cached.snapshot = (*snapshot[:3], snapshot[3] - {oldest}, *snapshot[4:])
                 line = f"sold_out\t{command.day}\t{units}\t{int(command.join_wait_list)}\t{text_of_choice(choice)}"
                 cached.kinds[kind] = choice, line
             # A single refusal is not worth a query; two within the bound are a load spike.
