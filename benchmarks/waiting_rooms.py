@@ -36,7 +36,7 @@ import redis.asyncio
 
 from benchmarks.server_memory import _redis_server, _valkey_server
 from quota_engine import ManualClock, QuotaEngine, RoomSettings, load_catalog
-from quota_engine.admission.tickets import _FROM_BASE64URL
+from quota_engine.admission.tickets import TicketKeys
 from quota_engine.ports import Query
 from quota_engine.stores.redis.factory import open_async_store, open_store
 from quota_engine.stores.redis.keys import keys_of
@@ -48,6 +48,9 @@ from quota_engine.waiting_room.transcript import TranscriptWindow, digest_of, ve
 from quota_engine.workflows.room_view_cache import RoomViewSnapshot
 
 OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
+FROM_BASE64URL: Final = bytes.maketrans(b"-_", b"+/")
+INDEX: Final = slice(-40, -36)
+"""The index in the bytes of a ticket: 36 bytes follow it."""
 BATCH: Final = 128
 IN_FLIGHT: Final = 4
 GOALS: Final = {
@@ -107,7 +110,7 @@ def answers(people: int, rounds: int) -> dict[str, Any]:
         room = engine.room("bench")
         room.status(tickets[0])
         snapshot = room._methods.cache.snapshot()  # noqa: SLF001 - parts of an answer are measured alone
-        floor = _floor(snapshot)
+        floor = _floor(snapshot, engine._methods.requests.ticket_keys)  # noqa: SLF001
         for _ in range(rounds):
             clock.advance_ms(1_000)
             room.view()
@@ -125,20 +128,18 @@ def answers(people: int, rounds: int) -> dict[str, Any]:
     return {"tickets": people, **{name: _answers(people, taken) for name, taken in times.items()}}
 
 
-def _floor(snapshot: RoomViewSnapshot) -> Callable[[str], int]:
+def _floor(snapshot: RoomViewSnapshot, keys: TicketKeys) -> Callable[[str], int]:
     """Return a function that does only what a new ticket's position needs: a keyed hash and 24 rounds."""
-    tickets = snapshot._tickets  # noqa: SLF001
-    copy_signature_hash = tickets._copy_signature_hash  # noqa: SLF001
-    start = len(tickets._ticket_head)  # noqa: SLF001
+    copy_signature_hash = keys.derived_keys(keys.active).signature_hash.copy
     (permutation,) = snapshot._order._permutations.values()  # noqa: SLF001
 
     def position(ticket: str) -> int:
-        raw = binascii.a2b_base64(ticket.encode().translate(_FROM_BASE64URL) + b"==")
+        raw = binascii.a2b_base64(ticket.encode().translate(FROM_BASE64URL) + b"==")
         expected = copy_signature_hash()
         expected.update(raw[:-16])
         if expected.digest() != raw[-16:]:
             raise ValueError("not signed")
-        return permutation.position(int.from_bytes(raw[start : start + 4], "big"))
+        return permutation.position(int.from_bytes(raw[INDEX], "big"))
 
     return position
 

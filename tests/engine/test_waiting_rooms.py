@@ -396,6 +396,7 @@ def test_a_ticket_is_checked_against_an_identity(engine: QuotaEngine, clock: Man
         lambda: room.enter(ticket, PEOPLE[1]),
         lambda: room.enter(ticket[:-2] + "AA", PEOPLE[0]),
         lambda: room.status(None),  # type: ignore[arg-type]
+        lambda: room.status(["a ticket"]),  # type: ignore[arg-type]
     ):
         with pytest.raises(InvalidRequest) as caught:
             call()

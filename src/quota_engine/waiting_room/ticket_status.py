@@ -230,24 +230,41 @@ class TicketStatuses:
         """
         if now_ms < self._now_ms:
             now_ms = self._now_ms
-        called_count, tickets = self._called_count, self._tickets
+        called_count, tickets, opens_at_ms = self._called_count, self._tickets, self._opens_at_ms
+        if position > called_count and opens_at_ms <= now_ms < self._closes_at_ms:  # nearly all polls
+            ahead = position - called_count - 1
+            wait_ms = wait_ms_min = ahead * _MINUTE_MS // self._per_minute_max
+            if not self._observed_calls:
+                wait_ms = WAIT_UNKNOWN
+            elif (observed_ms := ahead * self._observed_ms // self._observed_calls) > wait_ms:
+                wait_ms = observed_ms
+            chance = self._chance_beyond
+            if ahead <= self._ahead_likely_max:
+                chance = _ENOUGH if ahead <= self._ahead_enough_max else _LIKELY
+            return TicketStatus(
+                _WAITING,
+                number,
+                position,
+                ahead,
+                tickets,
+                self._places_left,
+                chance,
+                wait_ms_min,
+                wait_ms,
+                0,
+                opens_at_ms,
+                self._now_ms,
+                self._epoch,
+            )
         ahead = 0
         wait_ms_min = wait_ms = WAIT_UNKNOWN
         enter_until_ms = 0
         if now_ms >= self._closes_at_ms:
             phase = _ROOM_CLOSED
             position = max(position, POSITION_NONE)
-        elif position > called_count and now_ms >= self._opens_at_ms:  # nearly all polls
-            phase = _WAITING
-            ahead = position - called_count - 1
-            wait_ms_min = ahead * _MINUTE_MS // self._per_minute_max
-            if self._observed_calls:
-                wait_ms = ahead * self._observed_ms // self._observed_calls
-                if wait_ms < wait_ms_min:
-                    wait_ms = wait_ms_min
         elif position == POSITION_LOST:
             phase, position, ahead = TicketPhase.TICKET_LOST, POSITION_NONE, AHEAD_UNKNOWN
-        elif now_ms < self._opens_at_ms:
+        elif now_ms < opens_at_ms:
             phase, position, ahead = TicketPhase.NOT_OPEN, POSITION_NONE, AHEAD_UNKNOWN
         elif position == POSITION_NONE:
             phase, ahead, wait_ms_min = TicketPhase.SHUFFLING, tickets - 1 - called_count, 0
@@ -273,7 +290,7 @@ class TicketStatuses:
             wait_ms_min,
             wait_ms,
             enter_until_ms,
-            self._opens_at_ms,
+            opens_at_ms,
             self._now_ms,
             self._epoch,
         )

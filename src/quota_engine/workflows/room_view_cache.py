@@ -40,6 +40,9 @@ STALE_MS_MAX: Final = 10_000
 KNOWN_TICKETS_MAX: Final = 100_000
 """Tickets of a room whose signature and position are remembered between polls."""
 
+_NEVER_MS: Final = -(2**62)
+"""Time of the last read while there was none: the view is out of date by any clock."""
+
 _log = logging.getLogger("quota_engine")
 
 
@@ -131,18 +134,24 @@ class RoomViewSnapshot:
         Raises:
             InvalidRequest: the ticket is not valid.
         """
-        known = self._known_tickets.get(ticket) if isinstance(ticket, str) else None
-        if known is not None and known.position >= 0:
+        known_tickets = self._known_tickets
+        try:
+            known = known_tickets.get(ticket)
+        except TypeError:  # no text at all, as reading it finds
+            known = None
+        if known is None:
+            index, epoch = self._tickets.read_fields(ticket, self.view.now_ms)
+        elif known.position >= 0:
             return self._statuses.of(known.index + 1, known.position, now_ms)
-        view = self.view
-        index, epoch = (known.index, known.epoch) if known else self._tickets.read_fields(ticket, view.now_ms)
-        if epoch > view.epoch:
-            return None
+        else:
+            index, epoch = known.index, known.epoch
         position = self._positions.of(index, epoch)
+        if position < 0 and epoch > self.view.epoch:
+            return None
         if known is None or position != known.position:
-            if len(self._known_tickets) >= KNOWN_TICKETS_MAX:
-                self._known_tickets.clear()
-            self._known_tickets[ticket] = _KnownTicket(index, epoch, position)
+            if len(known_tickets) >= KNOWN_TICKETS_MAX:
+                known_tickets.clear()
+            known_tickets[ticket] = _KnownTicket(index, epoch, position)
         return self._statuses.of(index + 1, position, now_ms)
 
     def lost_status(self, number: int, now_ms: int) -> TicketStatus:
@@ -194,7 +203,7 @@ class RoomViewCache:
         self.local_ms = local_ms
         self._refresh_ms = refresh_ms
         self._snapshot: RoomViewSnapshot | None = None
-        self._read_at_ms: int | None = None
+        self._read_at_ms = _NEVER_MS
         self._failed_at_ms: int | None = None
         self._choices: tuple[Catalog, tuple[Choice, ...]] | None = None
         self._revealed: tuple[str, str] | None = None
@@ -234,10 +243,10 @@ class RoomViewCache:
         Raises:
             InvalidRequest: the ticket is not valid.
         """
-        snapshot, read_at_ms = self._snapshot, self._read_at_ms
-        if snapshot is None or read_at_ms is None:
+        snapshot = self._snapshot
+        if snapshot is None:
             return None
-        age_ms = self.local_ms() - read_at_ms
+        age_ms = self.local_ms() - self._read_at_ms
         if age_ms >= self._refresh_ms:
             return None
         return snapshot.ticket_status(ticket, snapshot.view.now_ms + age_ms)
@@ -247,7 +256,7 @@ class RoomViewCache:
         return self._snapshot is not None and self._age_ms() < STALE_MS_MAX
 
     def _age_ms(self) -> int:
-        return STALE_MS_MAX if self._read_at_ms is None else self.local_ms() - self._read_at_ms
+        return self.local_ms() - self._read_at_ms
 
     def store(self, view: RoomView | None, read_at_ms: int) -> None:
         """Answer from ``view`` from now on; ``None`` if the room is unknown. ``read_at_ms`` is local."""
