@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -64,6 +65,23 @@ def test_every_call_has_the_time_that_is_left(engine: QuotaEngine, store: Record
     assert all(left is not None and 4_000 < left <= 5_000 for left in store.times_left_ms)
     engine.lookup("surabaya~an-id")
     assert store.times_left_ms[-1] is None
+
+
+def test_an_engine_for_one_request_takes_few_calls(engine: QuotaEngine) -> None:
+    """Each request of a service makes one. Two instance checks of protocols took as many calls again."""
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    engine.with_timeout(5_000)
+    sys.setprofile(count)
+    try:
+        engine.with_timeout(5_000)
+    finally:
+        sys.setprofile(None)
+    assert 5 < calls < 20
 
 
 def test_an_earlier_end_stays(engine: QuotaEngine, store: RecordingStore) -> None:
