@@ -18,6 +18,7 @@ __all__ = [
     "CreateConsumerGroup",
     "DeleteConsumerGroup",
     "Describe",
+    "KnownRefusal",
     "ListConsumerGroups",
     "ListDay",
     "ListOffices",
@@ -32,6 +33,7 @@ __all__ = [
     "ReadWaitListPosition",
     "Reconcile",
     "RecordedEvent",
+    "ReserveKind",
     "Store",
     "StoreFactory",
     "StoreObserver",
@@ -393,7 +395,11 @@ ReserveKind = tuple[int, int, int, bool]
 
 
 class KnownRefusal(Protocol):
-    """Method of a store that knows some refusals without a call to its server."""
+    """Method ``known_refusal`` of a store that knows some refusals without a call to its server.
+
+    A store need not have it, and its attribute may be ``None``. The engine calls it before it builds the command of a
+    plain reserve. The answer is one that :meth:`Store.apply` could give to that command.
+    """
 
     def __call__(self, address: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...], /) -> Outcome | None:
         """Return the refusal of a reserve, or ``None`` if the store does not know it now.
