@@ -197,10 +197,13 @@ def _source(file: str | FenceFields) -> str:
     return "\n".join([*lines, body])
 
 
-def _lines(files: tuple[str | FenceFields, ...], main: tuple[str | _Function, ...]) -> list[str]:
+def _lines(
+    files: tuple[str | FenceFields, ...], main: tuple[str | _Function, ...], *, is_kept: bool = False
+) -> list[str]:
     """Join files, and files that form the body of ``run()``; see :func:`_script`."""
     parts = [*map(_source, files)]
     if main:
+        parts.append(f"local IS_KEPT = {'true' if is_kept else 'false'}")
         parts.append("local function run()")
         for part in main:
             if isinstance(part, _Function):
@@ -243,7 +246,7 @@ def _function_library(*parts: tuple[tuple[str | _Function, ...], Mapping[str, st
     probe = 'redis.register_function{function_name="quota_engine_probeVERSION", callback=function() return 1 end'
     lines = [f'{probe}, flags={{"no-writes"}}}}', "local KEYS, ARGV"]
     for main, functions in parts:
-        lines += ["do", "local function load()", *_lines(_FENCED_OFFICE, main), "return run()", "end"]
+        lines += ["do", "local function load()", *_lines(_FENCED_OFFICE, main, is_kept=True), "return run()", "end"]
         # While a library is loaded, the server has not even the functions of strings. So the first call makes ours.
         lines += ["local main", "local function call(keys, arguments)", "KEYS, ARGV = keys, arguments"]
         lines += ["if not main then main = load() end", "return main()", "end"]
@@ -286,12 +289,14 @@ _STATE_MACHINE: Final = (
     _RARE_COMMANDS,
     _PUBLICATION,
 )
+_NEW_HOLDS: Final = _Function("local function load_new_holds()", ("office/new_holds.lua",))
 _MAIN: Final = _Function("local function main()", ("office/run_commands.lua",))
-_APPLY_COMMANDS: Final = (*_STATE_MACHINE, "office/apply_commands.lua", _MAIN)
+_APPLY_COMMANDS: Final = (*_STATE_MACHINE, _NEW_HOLDS, "office/apply_commands.lua", _MAIN)
 _APPLY_GUARDED_COMMANDS: Final = (
     *_STATE_MACHINE,
     "buckets/token_bucket.lua",
     "office/guarded_command.lua",
+    _NEW_HOLDS,
     "office/apply_commands.lua",
     _MAIN,
 )

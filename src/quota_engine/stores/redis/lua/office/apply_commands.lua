@@ -12,6 +12,8 @@
 --
 -- The loader defines PURGE_MAX and RETENTION_MARGIN_MS.
 
+local parse_call, hold_first -- of new_holds.lua, which the loader makes load_new_holds()
+
 local function known_days()
   local rows, days = call("HGETALL", DAYS), {}
   for index = 1, #rows, 2 do
@@ -87,16 +89,20 @@ local EVENTS_KEPT_MAX = 8 -- of a call whose tables the next one uses again
 -- Write back what has changed, and renew the keys' TTL if the days have changed.
 local function write_back(number_before, cursor_before, now_ms)
   flush()
-  for _, day in next, ledger.days do
-    if day then write_day(day) end
+  for number, day in next, ledger.days do
+    if day then write_day(day) else drop_day(number) end
   end
   local last_ms
   if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
-  if not ledger.renewed and not ledger.abandoned and ledger.cursor == cursor_before then
-    if ledger.number ~= number_before then call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number) end
-  elseif ledger.number ~= number_before or ledger.cursor ~= cursor_before then
-    call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "forgotten_day_max", forgotten_day_max(),
-      "next_forget_ms", ledger.next_forget_ms, "cursor", ledger.cursor, "abandoned", abandoned_counts())
+  if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
+    if not ledger.renewed and not ledger.abandoned and ledger.cursor == cursor_before then
+      call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "keeper", new_keeper())
+    else
+      call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "keeper", new_keeper(), "forgotten_day_max", forgotten_day_max(),
+        "next_forget_ms", ledger.next_forget_ms, "cursor", ledger.cursor, "abandoned", abandoned_counts())
+    end
+  elseif ledger.is_day_written then
+    call("HSET", HEAD, "keeper", new_keeper())
   end
   if number_before == 0 and ledger.number > 0 then
     for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
@@ -106,6 +112,11 @@ local function write_back(number_before, cursor_before, now_ms)
     local ttl_ms = math.max(0, last_ms - now_ms) + retention_ms()
     call("HSET", HEAD, "ends_at_ms", int(now_ms + ttl_ms))
     for _, key in ipairs(KEYS) do call("PEXPIRE", key, int(ttl_ms)) end
+  end
+  if IS_KEPT and ledger.number > 0 and ledger.cursor == "" and next(office.days) then
+    office.now_ms, office.number, office.rules, office.next_forget_ms, office.cursor, office.has_penalties =
+      ledger.now_ms, ledger.number, ledger.rules, ledger.next_forget_ms, ledger.cursor, ledger.has_penalties
+    offices[HEAD] = office
   end
   -- A table that had many values is searched slowly when it is empty, so the next call makes new ones.
   are_written = ledger.number - number_before <= EVENTS_KEPT_MAX

@@ -212,6 +212,8 @@ local function day_of_text(number, text)
     completed_count = 0,
     completed = {}, -- choice -> the choice with the guards that count it
     due = {},
+    valid = {}, -- choice -> until when it is valid on this day, and its index if it needs no guards
+    valid_count = 0,
     quotas = setmetatable({ rows }, LAZY),
     rows = {}, -- name -> what text_of_quota() remembers
     newly_held = {}, -- names of quotas that got holds since the day was written
@@ -244,6 +246,8 @@ local function quotas_of(day)
   return day.order
 end
 
+local COUNTS = INT .. TAB .. INT
+
 -- Return the row of a quota. The day remembers it, because a hold changes two numbers of a few of its quotas. It remembers a list
 -- of the row, its parts in front of and behind free and held, and the values. A table with names would take three times the
 -- memory. is_only_held is true if nothing but free and held has changed.
@@ -260,7 +264,7 @@ local function text_of_quota(day, quota, is_only_held)
     day.rows[quota.name] = row
   end
   if row[4] ~= free or row[5] ~= held then
-    row[1], row[4], row[5] = row[2] .. int(free) .. TAB .. int(held) .. row[3], free, held
+    row[1], row[4], row[5] = row[2] .. format(COUNTS, free, held) .. row[3], free, held
   end
   return row[1]
 end
@@ -302,7 +306,7 @@ local function text_of_day(day)
       .. day.times .. TAB .. day.guards .. NEWLINE .. concat(due, TAB)
     day.front = front
   end
-  return front .. concat(texts)
+  return front .. (texts[2] and concat(texts) or texts[1])
 end
 
 -- hold_ttl_ms, offer_ttl_ms, extensions_max, extension_ms, party_max, no_show_block_ms, cancellations_max, cancellations_window_ms,

@@ -1,8 +1,9 @@
 -- ledger: the state of one office, read from its keys once for each call, and the events that change it. Mirrors
 -- domain/ledger.py, claims.py, returned_units.py and event_handlers.py.
 --
--- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge,
---                            abandoned: holds released, holds expired and blocks that followed, separated by commas
+-- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge.
+--                            Abandoned: holds released, holds expired and blocks that followed, separated by commas. The keeper:
+--                            the name of the last write, see begin_call()
 --       2 days       hash    day -> its counters (see codec.lua); "t" .. day -> its published terms
 --       3 records    hash    id -> reservation
 --       4 claims     hash    applicant -> ids of their active reservations
@@ -58,24 +59,61 @@ local known_number = remembering(tonumber, KNOWN_TEXTS_MAX) -- for texts that ma
 -- The choice of a text. At an opening nearly all callers want the same few.
 local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
 
--- Begin a call, and read the head. The server may keep these functions, so nothing of an earlier call may remain.
+-- Offices as this server knows them from its last calls, by the key of their head. Only functions outlive a call (IS_KEPT), so
+-- scripts know none. An office has what the head has, whether there are penalties, and its days by number. A call takes its
+-- office out, because a call that fails leaves it half changed.
+--
+-- The keeper in the head proves that nothing has been written since: each call that writes leaves another one there, which no
+-- other write has had. Scripts leave "", which proves nothing, and a reconciliation deletes it. Without the proof, each day
+-- proves itself by its text.
+local offices, known_days_count = {}, 0
+local office
+local KEEPER, keepers_count = "", 0
+
+-- Begin a call, and read the head unless this server knows it.
 local function begin_call()
   call = redis.call
   HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, DUE, COOLING, WAITING, EVENTS, CHOICES, UPDATED = unpack(KEYS)
+  office = offices[HEAD]
+  if office then
+    offices[HEAD] = nil
+    if call("HGET", HEAD, "keeper") == office.keeper then return end
+  end
+  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "next_forget_ms", "cursor", "keeper")
+  office = office or { days = {}, reads = 0 }
+  office.now_ms, office.number = tonumber(head[1] or "0"), tonumber(head[2] or "0")
+  office.rules = known_rules(head[3] or DEFAULT_RULES)
+  office.next_forget_ms, office.cursor = known_number(head[4] or int(NEVER_MS)), head[5] or ""
+  office.keeper, office.has_penalties = head[6] ~= "" and head[6] or nil, nil
+  office.reads = office.reads + 1 -- days of earlier reads have to prove themselves
+end
+
+-- Return the keeper of a new write.
+local function new_keeper()
+  if not IS_KEPT then return "" end
+  if KEEPER == "" then -- the time of the first write, and the address of a table that only these functions have
+    local time = call("TIME")
+    KEEPER = time[1] .. "." .. time[2] .. "." .. match(tostring(ledger), "%w+$") .. "." .. INT
+  end
+  keepers_count = keepers_count + 1
+  office.keeper = format(KEEPER, keepers_count)
+  return office.keeper
+end
+
+-- Make everything else new that the state machine reads and changes.
+local function begin_commands()
   if not are_written then -- the last call has failed, or this is the first one
     records_changed, claims_changed, due_changes, new_events = {}, {}, {}, {}
   end
   are_written = false
   records, claims, indexes = {}, {}, {}
-  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "next_forget_ms", "cursor")
-  ledger.now_ms, ledger.number = tonumber(head[1] or "0"), tonumber(head[2] or "0")
-  ledger.rules = known_rules(head[3] or DEFAULT_RULES)
-  ledger.next_forget_ms, ledger.cursor = known_number(head[4] or int(NEVER_MS)), head[5] or ""
+  ledger.now_ms, ledger.number, ledger.rules = office.now_ms, office.number, office.rules
+  ledger.next_forget_ms, ledger.cursor, ledger.has_penalties = office.next_forget_ms, office.cursor, office.has_penalties
   ledger.days, ledger.deadline, ledger.deadline_ttl_ms = {}, nil, nil
   if next(choices_read) then choices_read = {} end
   if next(penalties_read) then penalties_read = {} end
   ledger.abandoned, ledger.forgotten_day_max = nil, nil -- read when they are needed
-  ledger.has_penalties, ledger.renewed, ledger.is_read_only, ledger.write_back_more = nil, nil, nil, nil
+  ledger.renewed, ledger.is_read_only, ledger.write_back_more, ledger.is_day_written = nil, nil, nil, nil
   for index = 1, #BEGINNINGS do BEGINNINGS[index]() end
 end
 
@@ -94,24 +132,17 @@ local function call_with(name, key, arguments)
   end
 end
 
--- Days as this server read or wrote them last, by key and number: the next call need not parse them again. A call takes its
--- day out, because a call that fails leaves it half changed.
-local remembered_days, remembered_count = {}, 0
-
 -- Return the day of this number, or nil. It is read once and written back at the end of the call if it changed.
 local function day_of(number)
   local day = ledger.days[number]
   if day == nil then
-    local text, of_office = call("HGET", DAYS, number), remembered_days[DAYS]
-    local written = of_office and of_office[number]
-    if written then of_office[number], remembered_count = nil, remembered_count - 1 end
-    if written and written.written == text then
-      day = written
-    elseif text then
-      day = day_of_text(number, text)
-      day.written = text
-    else
-      day = false
+    day = office.days[number]
+    if not day or day.reads ~= office.reads then
+      local text = call("HGET", DAYS, number)
+      if not day or day.written ~= text then
+        day = text and day_of_text(number, text) or false
+      end
+      if day then day.written, day.reads, day.valid, day.valid_count = text, office.reads, {}, 0 end
     end
     ledger.days[number] = day
   end
@@ -123,14 +154,18 @@ local function write_day(day)
   if day.is_changed then
     day.written, day.is_changed = text_of_day(day), nil
     call("HSET", DAYS, day.text, day.written)
+    ledger.is_day_written = true
   end
-  if remembered_count >= KNOWN_TEXTS_MAX then remembered_days, remembered_count = {}, 0 end
-  local of_office = remembered_days[DAYS]
-  if not of_office then
-    of_office = {}
-    remembered_days[DAYS] = of_office
+  if not office.days[day.number] then
+    if known_days_count >= KNOWN_TEXTS_MAX then offices, office.days, known_days_count = {}, {}, 0 end
+    known_days_count = known_days_count + 1
   end
-  of_office[day.number], remembered_count = day, remembered_count + 1
+  office.days[day.number], day.reads = day, office.reads
+end
+
+-- Forget a day that is not there any more.
+local function drop_day(number)
+  if office.days[number] then office.days[number], known_days_count = nil, known_days_count - 1 end
 end
 
 local function mark_changed(day)

@@ -177,7 +177,7 @@ local function publish(fields, now_ms)
   if day then
     replace_quotas(day, new, renamed, now_ms)
     for _, field in ipairs({ "times", "opens_at_ms", "starts_at_ms", "ends_at_ms", "forget_at_ms", "sessions" }) do day[field] = new[field] end
-    day.last_valid_choice = nil
+    day.valid, day.valid_count = {}, 0
     day.revision = day.revision + 1
     day.next_due_ms = 0
     overbooked = math.max(0, overbooked_units(day) - overbooked)

@@ -228,6 +228,7 @@ local ANSWERS = {
 }
 
 begin_call()
+begin_commands()
 ledger.is_read_only = true
 local now_ms, _, checks_fence, seen = call_time()
 local fences, fence

@@ -8,26 +8,43 @@ if checks_fence == "@" then
   fence = fences.check(seen, now_ms)
   if fence.problem then return redis.error_reply(fence.problem) end
 end
-check_leap(now_ms, ledger.now_ms, ledger.next_forget_ms)
-local commands, error_reply = parse_commands(parse)
+check_leap(now_ms, office.now_ms, office.next_forget_ms)
+local commands, error_reply, singles
+if IS_KEPT then
+  if not parse_call then parse_call, hold_first = load_new_holds() end
+  commands, error_reply, singles = parse_call()
+else
+  commands, error_reply = parse_commands(parse)
+end
 if not commands then return error_reply end
-if commands[2] then -- a lone command reads its record and claims itself
-  local ids, applicants = {}, {}
-  for _, fields in ipairs(commands) do
+local count, done = #ARGV - 1, 0
+local lines = count == 1 and {} or { nil, nil, nil, nil, nil, nil, nil, nil } -- makes room for a few lines at once
+if IS_KEPT and singles > 0 then
+  done = hold_first(singles, now_ms, lines)
+  if done == count then
+    if touches == "+" then call("HSET", HEAD, "~", "") end
+    if fence then lines[count + 1] = fences.line(fence) end
+    return lines
+  end
+end
+begin_commands()
+if count > done + 1 then -- a lone command reads its record and claims itself
+  local read_ids, applicants = {}, {}
+  for index = done + 1, count do
+    local fields = commands[index]
     fields = fields.command or fields -- of a guarded one: the command itself
     if fields[1] == "reserve" then
       for _, applicant in ipairs(fields.applicants) do applicants[#applicants + 1] = applicant end
     end
-    if fields[1] == "reserve" or FROM[fields[1]] then ids[#ids + 1] = fields[2] end
+    if fields[1] == "reserve" or FROM[fields[1]] then read_ids[#read_ids + 1] = fields[2] end
   end
-  read_ahead(RECORDS, records, ids)
+  read_ahead(RECORDS, records, read_ids)
   read_ahead(CLAIMS, claims, applicants)
 end
 local number_before, cursor_before = ledger.number, ledger.cursor
 local clock_ms = now_ms
 if ledger.now_ms > now_ms then now_ms = ledger.now_ms end
-local lines = {}
-for index = 1, #commands do
+for index = done + 1, count do
   local fields = commands[index]
   if clock_ms >= ledger.next_forget_ms then
     forget(clock_ms, now_ms)

@@ -142,6 +142,7 @@ local function resume_or_refuse(command, now_ms)
   return outcome("IDENTITY_LIMIT", same_party(conflicting, command) and conflicting or nil)
 end
 
+local VALID_CHOICES_MAX = 20 -- that a day remembers
 local SOLD_OUT = "SOLD_OUT\t\t0\t0\t0"
 
 -- Return the deadline of a hold that lasts hold_ttl_ms; 0 means the office's time. It has the texts that all such holds of a call
@@ -172,12 +173,14 @@ local function reserve(fields, now_ms)
   local day = day_of(day_number)
   if not day then return outcome("UNKNOWN_DAY") end
   if now_ms >= day.next_due_ms then settle(day, now_ms, SETTLE_MAX) end
-  if day.last_valid_choice ~= choice or day.closed or now_ms < day.opens_at_ms
-      or now_ms >= day.last_valid_until_ms then
+  local valid = day.valid[choice]
+  if not valid or day.closed or now_ms < day.opens_at_ms or now_ms >= valid.until_ms then
     local refusal, retry_at_ms = refuse_day(day, choice, now_ms)
     if refusal then return outcome(refusal, nil, { retry_at_ms = retry_at_ms }) end
     local _, until_ms = session_times(day, choice)
-    day.last_valid_choice, day.last_valid_until_ms = choice, until_ms
+    valid = { until_ms = until_ms }
+    if day.valid_count >= VALID_CHOICES_MAX then day.valid, day.valid_count = {}, 0 end
+    day.valid[choice], day.valid_count = valid, day.valid_count + 1
   end
   local units, rules = #applicants, ledger.rules
   if units > rules.party_max then return outcome("PARTY_TOO_LARGE") end
@@ -215,7 +218,9 @@ local function reserve(fields, now_ms)
   end
   local deadline = deadline_of(options.hold_ttl_ms, now_ms)
   -- The same text as text_of_record's, made of texts that exist already.
-  local text = "H1\t" .. number .. deadline.times .. index_of(choice, day_number) .. option.letter .. TAB .. party
+  local index = index_of(choice, day_number)
+  if choice == given then valid.index = index end
+  local text = "H1\t" .. number .. deadline.times .. index .. option.letter .. TAB .. party
   reservation_held(day, option, id, applicants, text, now_ms, deadline)
   if choice ~= given then -- the caller does not have the choice of the record
     local held = outcome("HELD", record_of_text(id, text))

@@ -10,6 +10,9 @@
 -- Digits of the longest number in a line: integers below 2^53 have at most 16.
 local DIGITS_MAX = 15
 
+-- The second of the server's time that was read last, as text and in milliseconds.
+local second, second_ms
+
 -- Return now_ms, "+" or "", "@" or "", and the fence as the caller saw it last. The server's time is read once:
 -- it stands still within a script on Valkey, but not on Redis 7.0.
 --
@@ -17,12 +20,14 @@ local DIGITS_MAX = 15
 -- late, and its caller may have another answer. So a script calls this before its first write.
 local function call_time()
   local header = ARGV[1]
-  local given_ms, touches, valid_until_ms, rest = string.match(header, "^(%d*)(%+?)<?(%d*)()")
-  local at = string.find(header, "@", rest, true)
-  local now_ms = tonumber(given_ms)
+  local given_ms, touches, valid_until_ms, rest = match(header, "^(%d*)(%+?)<?(%d*)()")
+  local at = find(header, "@", rest, true)
+  local now_ms = given_ms ~= "" and tonumber(given_ms) or nil
   if not now_ms or valid_until_ms ~= "" then
     local time = redis.call("TIME")
-    local server_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+    if time[1] ~= second then second, second_ms = time[1], tonumber(time[1]) * 1000 end
+    local server_ms = tonumber(time[2])
+    server_ms = second_ms + (server_ms - server_ms % 1000) / 1000
     if valid_until_ms ~= "" and server_ms > tonumber(valid_until_ms) then
       error(redis.error_reply("LATE " .. string.format("%.0f", server_ms)))
     end

@@ -4,7 +4,8 @@
 -- in an id, a name or a keyed hash.
 
 local TAB, NEWLINE, COMMA = "\t", "\n", ","
-local format, concat, sort = string.format, table.concat, table.sort
+local format, match, find, sub = string.format, string.match, string.find, string.sub
+local concat, sort = table.concat, table.sort
 
 -- Return an integer as text. (tostring writes 1e+15 for a large one.) Where integers of C have 64 bits, that is faster than
 -- the text of a floating-point number. An argument of a server command may be an integer itself: servers write it whole.
