@@ -4,7 +4,6 @@ from __future__ import annotations
 
 __all__ = [
     "EMBEDDED_SCHEME",
-    "ENGINE_OPTIONS",
     "POSTGRESQL_SCHEMES",
     "SOLD_OUT_MS",
     "SQLITE_SCHEME",
@@ -23,28 +22,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from quota_engine.bench.plan import BackendKind
 from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.engine.store_discovery import store_factory
+from quota_engine.stores.redis.url_options import STORE_OPTIONS
 
 SQLITE_SCHEME: Final = "sqlite://"
 """URL of a SQLite file. Without a path, a file in a temporary directory is used."""
 
 EMBEDDED_SCHEME: Final = "valkey+embedded://"
 """URL of the embedded server. Without a directory, a temporary one is used."""
-
-ENGINE_OPTIONS: Final = (
-    "namespace",
-    "timeout_ms",
-    "call_timeout_ms",
-    "attempts_max",
-    "attempt_valid_ms",
-    "clock_leap_max_ms",
-    "durability",
-    "replicas",
-    "wait_ms",
-    "sold_out_ms",
-    "fence",
-    "functions",
-)
-"""Options of a URL that belong to the engine. redis-py knows the rest."""
 
 SOLD_OUT_MS: Final = 250
 """Lifetime of the sold-out cache in the case that measures it."""
@@ -131,7 +115,7 @@ def parse_target(url: str) -> BenchTarget:
     base = url.partition("?")[0]
     if scheme not in ("redis", "rediss", "unix", *_SEVERAL_SERVERS):
         return BenchTarget(BackendKind.OTHER, label, url, "", "", _hosts(parts.netloc))
-    client_options = {name: value for name, value in options.items() if name not in ENGINE_OPTIONS}
+    client_options = {name: value for name, value in options.items() if name not in STORE_OPTIONS}
     client_url = base + (f"?{urlencode(client_options)}" if client_options else "")
     engine_url = f"{base}?{urlencode({**options, 'namespace': namespace})}"
     if scheme in _SEVERAL_SERVERS:

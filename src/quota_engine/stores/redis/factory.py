@@ -32,6 +32,7 @@ from quota_engine.stores.redis.retrying_calls import Durability, Fence, Node, Re
 from quota_engine.stores.redis.routing import ClusterRouter, EmbeddedRouter, SentinelRouter
 from quota_engine.stores.redis.sold_out_cache import BOUND_MS_DEFAULT, BOUND_MS_MAX, SoldOutCache
 from quota_engine.stores.redis.sync_store import RedisStore
+from quota_engine.stores.redis.url_options import STORE_OPTIONS
 
 S = TypeVar("S", RedisStore, AsyncRedisStore)
 
@@ -42,22 +43,6 @@ _FORMS: Final = {
     "sentinel": "redis+sentinel://[user:password@]host:port,host:port/service[/db] with options of redis-py",
     "cluster": "redis+cluster://[user:password@]host:port,host:port with options of redis-py",
 }
-_STORE_OPTIONS: Final = frozenset(
-    {
-        "namespace",
-        "timeout_ms",
-        "attempts_max",
-        "attempt_valid_ms",
-        "clock_leap_max_ms",
-        "durability",
-        "replicas",
-        "wait_ms",
-        "sold_out_ms",
-        "fence",
-        "functions",
-        "call_timeout_ms",
-    }
-)
 _PORTS: Final = {"sentinel": 26379, "cluster": 6379}
 _ATTEMPTS_MAX_WITH_FAILOVER: Final = 16
 """With pauses of about five seconds in total, which outlasts most failovers."""
@@ -170,8 +155,8 @@ def _split_embedded(url: str) -> tuple[str, str]:
     """Return the URL of an embedded server, and the store's own options as the query of another URL."""
     base, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
-    of_store = [(name, value) for name, value in pairs if name in _STORE_OPTIONS]
-    of_server = [(name, value) for name, value in pairs if name not in _STORE_OPTIONS]
+    of_store = [(name, value) for name, value in pairs if name in STORE_OPTIONS]
+    of_server = [(name, value) for name, value in pairs if name not in STORE_OPTIONS]
     if ("durability", Durability.FSYNC) in of_store and "appendfsync" not in dict(of_server):
         of_server.append(("appendfsync", "always"))
     return _with_options(base, of_server), _with_options("", of_store)
