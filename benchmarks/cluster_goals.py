@@ -38,7 +38,7 @@ def _start(topology: str, binary: Path, undo: contextlib.ExitStack) -> tuple[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Start the servers, run the preset ``goals``, and return its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--servers", choices=("valkey", "redis"), default="valkey")
     parser.add_argument("--on", choices=("cluster", "sentinels", "single"), action="append", help="repeat it for more")
     options, rest = parser.parse_known_args(arguments)

@@ -132,12 +132,14 @@ def _server_us(store: BenchStore, requests: Sequence[Sequence[Any]]) -> float:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", default="valkey+embedded://")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results: dict[str, dict[str, float]] = {}
+    if not options.json:
+        print(f"{'processor time of a reserve':<42}{'engine':>11}{'plain':>11}{'ratio':>13}")
 
     def add(name: str, measure: Callable[[], dict[str, float]]) -> None:
         results[name] = measure()

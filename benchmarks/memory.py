@@ -274,8 +274,8 @@ def show(figures: dict[str, Any]) -> None:
         spread = f"{case['us_min']:.2f}–{case['us_max']:.2f}"
         print(f"{case['name']:<26}{case['ops_per_s']:>12,}{case['us']:>8.2f}{spread:>16}{case['times_the_dict']:>8.1f}")
     print(f"\na refusal is {figures['refusal_to_reserve']} times as fast as a reserve")
-    sizes = ", ".join(f"{size:,}: {us:.2f} µs" for size, us in figures["us_by_reservations"].items())
-    print(f"a reserve by reservations on the day: {sizes}")
+    sizes = ", ".join(f"{size:,}: {us:.2f}" for size, us in figures["us_by_reservations"].items())
+    print(f"µs of a reserve by reservations on the day:\n{'':<10}{sizes}")
     live = figures["live_reservations"]
     print(f"memory at {live:,}: {figures['bytes_held']} bytes a held one, with its event;")
     print(f"{'':<10}{figures['bytes_confirmed']} bytes a confirmed one, with both events")
@@ -283,7 +283,7 @@ def show(figures: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=100_000, help="calls of a case in a round")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--live", type=int, default=1_000_000, help="reservations for the memory and growth figures")

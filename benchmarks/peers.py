@@ -309,7 +309,7 @@ def _version(package: str) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--round-ms", type=int, default=200, help="about how long each is measured in a round")
     parser.add_argument("--write", action="store_true", help="write the table and the picture of docs/performance.md")

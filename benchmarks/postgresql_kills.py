@@ -34,7 +34,7 @@ def _count_transactions(server: PostgresqlServer) -> tuple[int, int]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the campaign and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--offices", type=int, default=1, help="their batches share transactions")

@@ -3,8 +3,9 @@
 The callers are divided among the processes, so that each row has as many callers in all. All processes are pinned to
 one core, and the server to another. The rounds of the rows alternate, and the values are medians.
 
-Two ratios compare a row. The first is with one process and all callers. The second is with one process and as many
-callers as each process of the row has. The processes share a core, so the same rate is the sum to expect of them.
+Each row has two ratios. The first compares it with one process that has all callers. The second compares it with one
+process that has as many callers as each process of the row. All processes of a row share one core, as that one has it
+alone. So a second ratio of 1 means that the row loses nothing.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _round(url: str, offices: int, processes: int, callers: int, seconds: float)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the rounds, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--callers", type=int, default=500, help="callers of all processes together")
     parser.add_argument("--offices", type=int, default=125)

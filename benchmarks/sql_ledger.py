@@ -99,7 +99,7 @@ def _dicts_s(count: int) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fill, vacuum, and read in a new process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--reservations", type=int, default=1_000_000)
     parser.add_argument("--read", action="store_true", help=argparse.SUPPRESS)

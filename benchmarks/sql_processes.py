@@ -146,7 +146,7 @@ def _round(url: str, processes: int, callers: int, seconds: float, *, by_hand: b
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the rounds, and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--callers", type=int, default=50, help="callers of each process")

@@ -139,7 +139,7 @@ def measure(cases: dict[str, tuple[Callable[[int], float], int]], rounds: int) -
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=100_000, help="calls of a case in a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--callers", type=int, default=500, help="callers at once, on the store")
