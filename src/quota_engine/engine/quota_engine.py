@@ -14,9 +14,8 @@ from typing import Self
 
 from quota_engine.admission.policy import Caller, Policy
 from quota_engine.admission.tickets import TicketKeys
-from quota_engine.catalog import Catalog
+from quota_engine.catalog import Catalog, Selection
 from quota_engine.clocks import SystemClock
-from quota_engine.domain.commands import Reserve
 from quota_engine.domain.outcomes import Outcome
 from quota_engine.engine.bounded_store import AsyncBoundedStore, BoundedStore, end_of, known_refusal_of
 from quota_engine.engine.day_methods import DayMethods
@@ -212,10 +211,10 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
             UnknownName: the catalog does not have one of the ids.
             InvalidRequest: an argument is not valid, or ``admission_pass`` is given and the engine has no policies.
         """
-        names = (office, day, service, service_unit, session, channel, group)
         requests = self._methods.requests
         # The hot path: one command, without the cost of a workflow.
         if self._methods.gate is None and not admission_pass and not requests.has_national_limit:
+            names = (office, day, service, service_unit, session, channel, group)
             planned = requests.reserve_or_refuse(
                 names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, self._known_refusal
             )
@@ -223,8 +222,8 @@ class QuotaEngine(SyncBound[EngineMethods], SyncResource):
                 return planned
             outcome: Outcome = self._store.apply(office, planned)
             return outcome
-        command = requests.reserve_or_refuse(names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, None)
-        assert isinstance(command, Reserve), "no store is asked"
+        selection = Selection(service, service_unit, session, channel, group)
+        command = requests.reserve(office, day, applicants, selection, idempotency_key, join_wait_list, hold_ttl_ms)
         work = reserve(requests, self._methods.gate, office, command, caller, admission_pass)
         handle = self._begin()
         result: Outcome = handle(work) if isinstance(work, Request) else drive(work, handle)
@@ -374,10 +373,10 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
         admission_pass: str = "",
     ) -> Outcome:
         """See :meth:`QuotaEngine.reserve`."""
-        names = (office, day, service, service_unit, session, channel, group)
         requests = self._methods.requests
         # The hot path: one command, without the cost of a workflow.
         if self._methods.gate is None and not admission_pass and not requests.has_national_limit:
+            names = (office, day, service, service_unit, session, channel, group)
             planned = requests.reserve_or_refuse(
                 names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, self._known_refusal
             )
@@ -385,8 +384,8 @@ class AsyncQuotaEngine(AsyncBound[EngineMethods], AsyncResource):
                 return planned
             outcome: Outcome = await self._store.apply(office, planned)
             return outcome
-        command = requests.reserve_or_refuse(names, applicants, idempotency_key, join_wait_list, hold_ttl_ms, None)
-        assert isinstance(command, Reserve), "no store is asked"
+        selection = Selection(service, service_unit, session, channel, group)
+        command = requests.reserve(office, day, applicants, selection, idempotency_key, join_wait_list, hold_ttl_ms)
         work = reserve(requests, self._methods.gate, office, command, caller, admission_pass)
         handle = self._begin()
         result: Outcome = await (handle(work) if isinstance(work, Request) else drive_async(work, handle))
