@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from quota_engine.clocks import ManualClock
@@ -74,6 +74,40 @@ class Scene:
 
 def cache_of(backend: RedisStore) -> SoldOutCache:
     return backend._sold_out_cache
+
+
+async def run_losers(clock: ManualClock, lose: Callable[[str], Awaitable[None]]) -> tuple[int, int]:
+    """Let 100 tasks lose 150 times each, and as often again when a refresh is due.
+
+    Args:
+        clock: The clock of the store.
+        lose: Makes one call, whose key and identity are the argument.
+
+    Returns:
+        The most outcomes in one iteration of the loop, and the most by which two tasks differed.
+    """
+    answered = [0] * 100
+    outcomes_max = difference_max = 0
+
+    async def run(loser: int, first: int) -> None:
+        for number in range(first, first + 150):
+            await lose(f"b{loser}-{number}")
+            answered[loser] += 1
+
+    async def watch() -> None:
+        nonlocal outcomes_max, difference_max
+        while True:
+            before = sum(answered)
+            await asyncio.sleep(0)
+            outcomes_max = max(outcomes_max, sum(answered) - before)
+            difference_max = max(difference_max, max(answered) - min(answered))
+
+    watching = asyncio.create_task(watch())
+    for first in (0, 150):
+        await asyncio.gather(*(run(loser, first) for loser in range(len(answered))))
+        clock.advance_ms(200)
+    watching.cancel()
+    return outcomes_max, difference_max
 
 
 async def settled(backend: AsyncRedisStore) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from quota_engine.stores.task_batching import _KNOWN_IN_A_ROW, _KNOWN_IN_A_TURN,
 from quota_engine.workflows.admission_gate import AdmissionGate
 from quota_engine.workflows.request_builder import RequestBuilder
 from tests.support.servers import Server
-from tests.support.sold_out import BOUND_MS, ON, settled
+from tests.support.sold_out import BOUND_MS, ON, run_losers, settled
 
 KEY = b"a key for tests, and only them"
 OFFICE, DAY = "east", "2026-12-07"
@@ -199,27 +198,12 @@ async def test_losing_tasks_let_the_loop_run_in_turns(valkey_server: Server) -> 
     """Hundreds of tasks that lose get a bounded number of outcomes in one iteration of the loop, also in a refresh."""
     clock = ManualClock.at(OPENING)
     engine = await sold_out_engine(valkey_server, clock)
-    answered = [0] * 100
-    iterations: list[int] = []
 
-    async def lose(loser: int, first: int) -> None:
-        for number in range(first, first + 150):
-            outcome = await engine.reserve(OFFICE, DAY, f"b{loser}-{number}", idempotency_key=f"b{loser}-{number}")
-            assert outcome.status is SOLD_OUT
-            answered[loser] += 1
+    async def lose(name: str) -> None:
+        assert (await engine.reserve(OFFICE, DAY, name, idempotency_key=name)).status is SOLD_OUT
 
-    async def watch() -> None:
-        while True:
-            before = sum(answered)
-            await asyncio.sleep(0)
-            iterations.append(sum(answered) - before)
-
-    watching = asyncio.create_task(watch())
-    for first in (0, 150):
-        await asyncio.gather(*(lose(loser, first) for loser in range(len(answered))))
-        clock.advance_ms(200)  # a refresh is due
-    watching.cancel()
-    assert 100 < max(iterations) <= _TURNS_IN_AN_ITERATION * (_KNOWN_IN_A_TURN + 1) + 2 * _KNOWN_IN_A_ROW
+    outcomes_max, _ = await run_losers(clock, lose)
+    assert 100 < outcomes_max <= _TURNS_IN_AN_ITERATION * (_KNOWN_IN_A_TURN + 1) + 2 * _KNOWN_IN_A_ROW
     await engine.close()
 
 

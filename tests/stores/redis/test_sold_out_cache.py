@@ -48,7 +48,7 @@ from quota_engine.stores.redis.sync_store import RedisStore
 from quota_engine.stores.task_batching import _KNOWN_IN_A_ROW, _KNOWN_IN_A_TURN, _TURNS_IN_AN_ITERATION
 from tests.stores.redis.test_outages import RIGHTS
 from tests.support.servers import Server
-from tests.support.sold_out import BOUND_MS, ON, SOLD_OUT, Scene, cache_of, settled
+from tests.support.sold_out import BOUND_MS, ON, SOLD_OUT, Scene, cache_of, run_losers, settled
 
 
 def test_refused_applicants_do_not_reach_the_store(scene: Scene) -> None:
@@ -176,34 +176,17 @@ async def test_many_losing_tasks_leave_the_loop_time_for_replies(valkey_server: 
     """
     clock = ManualClock(OPENS_AT_MS)
     backend = await sold_out_store(valkey_server, clock)
-    answered = [0] * 100
-    iterations: list[int] = []
-    spans: list[int] = []
 
-    async def lose(loser: int, first: int) -> None:
-        for number in range(first, first + 150):
-            command = reserve(f"b{loser}-{number}", ONLINE)
-            # Not those that the name filter takes for known ones: they would wait for the server.
-            if backend._sold_out_cache.get(OFFICE, command) is not None:
-                assert (await backend.apply(OFFICE, command)).status is SOLD_OUT
-            answered[loser] += 1
+    async def lose(name: str) -> None:
+        command = reserve(name, ONLINE)
+        # Not those that the name filter takes for known ones: they would wait for the server.
+        if backend._sold_out_cache.get(OFFICE, command) is not None:
+            assert (await backend.apply(OFFICE, command)).status is SOLD_OUT
 
-    async def watch() -> None:
-        """Note the outcomes of each iteration, and by how many the callers differ."""
-        while True:
-            before = sum(answered)
-            await asyncio.sleep(0)
-            iterations.append(sum(answered) - before)
-            spans.append(max(answered) - min(answered))
-
-    watching = asyncio.create_task(watch())
-    for first in (0, 150):
-        await asyncio.gather(*(lose(loser, first) for loser in range(len(answered))))
-        clock.advance_ms(200)  # a refresh is due
-    watching.cancel()
+    outcomes_max, difference_max = await run_losers(clock, lose)
     await backend.close()
-    assert max(iterations) <= _TURNS_IN_AN_ITERATION * (_KNOWN_IN_A_TURN + 1) + 2 * _KNOWN_IN_A_ROW
-    assert max(spans) <= 2 * _KNOWN_IN_A_ROW + 2
+    assert outcomes_max <= _TURNS_IN_AN_ITERATION * (_KNOWN_IN_A_TURN + 1) + 2 * _KNOWN_IN_A_ROW
+    assert difference_max <= 2 * _KNOWN_IN_A_ROW + 2
 
 
 async def test_caller_who_waited_for_its_turn_asks_the_cache_again(valkey_server: Server) -> None:
