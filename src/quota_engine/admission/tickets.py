@@ -269,10 +269,10 @@ class RoomTickets:
                 raw = _from_base64(ticket.encode().translate(_FROM_BASE64URL) + self._padding, strict_mode=True)
             except ValueError:
                 raise _malformed("ticket") from None
-            is_usual = raw.startswith(self._ticket_head)
+            has_current_head = raw.startswith(self._ticket_head)
         else:
-            raw, is_usual = _decode(ticket, "ticket"), False
-        if is_usual:
+            raw, has_current_head = _decode(ticket, "ticket"), False
+        if has_current_head:
             index, epoch, expires_high, expires_low, owner, signature = self._unpack(raw)
             keyed = self._copy_signature_hash()
             keyed.update(raw[_SIGNED])
@@ -332,7 +332,7 @@ class RoomTickets:
 _TICKET_TAIL: Final = struct.Struct(f">IIHI{_APPLICANT_LENGTH}s{_SIGNATURE_LENGTH}s")
 """The values behind a ticket's release. ``expires_at_ms`` is in two parts, of 2 and 4 bytes."""
 _SIGNED: Final = slice(-_SIGNATURE_LENGTH)
-"""The bytes that a signature is for."""
+"""The bytes of a ticket that its signature covers."""
 _compare_digest = hmac.compare_digest
 
 

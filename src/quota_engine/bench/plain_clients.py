@@ -63,7 +63,7 @@ class PlainClients:
         """Return the number of the primary that has a key, 0 or more."""
         return 0
 
-    def run_everywhere(self, script: str, *arguments: Any) -> None:
+    def run_on_primaries(self, script: str, *arguments: Any) -> None:
         """Run a script without keys on each primary, which keeps it for later calls by its digest."""
         self.client.eval(script, 0, *arguments)
 
@@ -142,7 +142,7 @@ class _ClusterClients(PlainClients):
     def primary_of(self, key: str) -> int:
         return self._numbers.get(self.client.get_node_from_key(key).name, 0)
 
-    def run_everywhere(self, script: str, *arguments: Any) -> None:
+    def run_on_primaries(self, script: str, *arguments: Any) -> None:
         self.client.execute_command("EVAL", script, 0, *arguments, target_nodes=redis.cluster.RedisCluster.PRIMARIES)
 
     @contextlib.asynccontextmanager

@@ -70,7 +70,7 @@ class PlainRedisWorkload:
         """Make a script known to all primaries."""
         text = (importlib.resources.files(__package__) / f"{name}.lua").read_text("utf-8")
         # Without keys, it has nothing to do.
-        self._clients.run_everywhere(text, *([_HOLD_MS] if name == "plain_reserve" else []))
+        self._clients.run_on_primaries(text, *([_HOLD_MS] if name == "plain_reserve" else []))
         return _Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     def _create_bare_counter(self) -> None:

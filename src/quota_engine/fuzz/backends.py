@@ -376,7 +376,7 @@ class SimulatedRedis(SimulatedStore):
         self.network.cut_all()
         self._server.forget_scripts()
         self._servers += 1
-        self._lua.server = f"{self._servers:040x}"
+        self._lua.replication_id = f"{self._servers:040x}"
 
     def save(self) -> Any:
         """See :meth:`SimulatedStore.save`."""

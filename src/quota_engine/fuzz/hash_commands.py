@@ -51,7 +51,7 @@ class HashCommands(Keyspace):
     def _do_hdel(self, key: str, *fields: str) -> int:
         value = self._hash(key)
         gone = sum(value.pop(field, None) is not None for field in fields)
-        self._kept(key, value, not value)
+        self._store(key, value, not value)
         return gone
 
     def _do_hgetall(self, key: str) -> list[str]:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Refused(Exception):
-    """The store does not carry out this command, as a server would not, or not as it is meant."""
+    """A command is refused. A real server refuses it, too, or does something else than the scripts need."""
 
 
 class Keyspace:
@@ -19,14 +19,15 @@ class Keyspace:
     A method ``_do_name`` is the command ``NAME``.
 
     Attributes:
-        ttl_ms: what the last ``PEXPIRE`` of each key said.
-        server: the id of its history, which a promotion changes.
+        ttl_ms: the duration of each key's last ``PEXPIRE``, in milliseconds.
+        time_ms: the server's time, in milliseconds since 1970 (UTC).
+        replication_id: the id of the server's history, which a promotion changes: 40 hexadecimal digits.
     """
 
     def __init__(self) -> None:
         self.ttl_ms: dict[str, int] = {}
         self.time_ms = 0
-        self.server = "a" * 40
+        self.replication_id = "a" * 40
         self._values: dict[str, Any] = {}
         self._declared: frozenset[str] = frozenset()
 
@@ -39,7 +40,8 @@ class Keyspace:
             raise Refused("WRONGTYPE")
         return value
 
-    def _kept(self, key: str, value: Any, is_empty: bool) -> None:
+    def _store(self, key: str, value: Any, is_empty: bool) -> None:
+        """Store a value, or delete its key if it is empty, as a server does."""
         if is_empty:
             self._values.pop(key, None)
         else:
@@ -65,7 +67,7 @@ class Keyspace:
     def _do_info(self, section: str) -> str:
         if section != "replication":
             raise Refused(section)
-        return f"# Replication\r\nrole:master\r\nmaster_replid:{self.server}\r\nmaster_replid2:{'0' * 40}\r\n"
+        return f"# Replication\r\nrole:master\r\nmaster_replid:{self.replication_id}\r\nmaster_replid2:{'0' * 40}\r\n"
 
     def _do_time(self) -> list[str]:
         return [str(self.time_ms // 1000), str(self.time_ms % 1000 * 1000)]

@@ -183,7 +183,7 @@ class _Run:
             case "lua":
                 lua = _lua_servers.pop() if _lua_servers else LuaServer(is_fast=True)
                 lua.clear()
-                lua.server = "a" * 40
+                lua.replication_id = "a" * 40
                 self._lua = lua
                 backend = SimulatedRedis(loop, faults, reference, self._epoch_ms, lua, random)
                 if any(one.kind == "slot_moved" for one in self._schedule.incidents):

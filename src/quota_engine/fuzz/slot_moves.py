@@ -66,7 +66,7 @@ class SlotMoves:
             return TryAgainError("Multiple keys request during rehashing of slot")
         elif here == source and phase == _MOVED:
             return AskError(f"{slot} {NODES[target].host}:{NODES[target].port}")
-        self._lua.server = f"{here}{self._lua.server[1:]}"  # each node has a separate history
+        self._lua.replication_id = f"{here}{self._lua.replication_id[1:]}"  # each node has a separate history
         return None
 
     async def move(self, lasts_ms: int) -> bool:

@@ -58,7 +58,7 @@ class SortedSetCommands(Keyspace):
     def _do_zrem(self, key: str, *members: str) -> int:
         value = self._set(key)
         gone = sum(map(value.remove, members))
-        self._kept(key, value, not value.scores)
+        self._store(key, value, not value.scores)
         return gone
 
     def _do_zrange(self, key: str, first: str, last: str, *options: str) -> list[str]:

@@ -232,6 +232,7 @@ class TicketStatuses:
             now_ms = self._now_ms
         called_count, tickets, opens_at_ms = self._called_count, self._tickets, self._opens_at_ms
         if position > called_count and opens_at_ms <= now_ms < self._closes_at_ms:  # nearly all polls
+            # Made at once, without the values of the other phases: they would cost each poll time.
             ahead = position - called_count - 1
             wait_ms = wait_ms_min = ahead * _MINUTE_MS // self._per_minute_max
             if not self._observed_calls:

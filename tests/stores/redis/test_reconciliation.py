@@ -396,7 +396,7 @@ def test_reading_ends_when_the_office_or_the_server_changes() -> None:
 
     lease, server, part, cursor = begin()
     assert run(RECONCILE, keys, ["0", "read", "t", lease, server, part, cursor])[0] == "OK"
-    walked.backend.store.server = "b" * 40
+    walked.backend.store.replication_id = "b" * 40
     assert run(RECONCILE, keys, ["0", "read", "t", lease, server, part, cursor]) == ["TAKEN"]
     lease, server, part, cursor = begin()
     walked.go(60)  # a client without the fence
@@ -476,7 +476,7 @@ def test_histories_with_the_same_epoch_are_distinguished() -> None:
         minding(f"2:{here}:{ends_at_ms}")
     with pytest.raises(Refused, match="FENCED 1 0 1"):
         minding(f"1:{'c' * 40}:0")
-    walked.backend.store.server = "b" * 40
+    walked.backend.store.replication_id = "b" * 40
     with pytest.raises(Refused, match="FENCED 1 0 1"):
         minding(f"1:{here}:0")
     walked.go()  # a client without the fence continues
