@@ -1,13 +1,12 @@
-"""The sizes of batches, and the signal by which threads wake each other."""
+"""The sizes of batches, and the wake-up of their callers."""
 
 from __future__ import annotations
 
-import threading
+import pytest
 
 from quota_engine.stores.batching import BatchLimits, BatchQueue
-from quota_engine.stores.thread_batching import ThreadSignal
-
-WAIT_S = 30.0
+from quota_engine.stores.thread_batching import ThreadCall, wake_all
+from quota_engine.stores.thread_signal import LockSignal
 
 
 def queue_of(calls: int, limits: BatchLimits = BatchLimits()) -> BatchQueue[int]:  # noqa: B008 - immutable
@@ -48,17 +47,22 @@ def test_an_empty_queue_fills_no_batch() -> None:
     assert queue_of(0).fills_batch(1)
 
 
-def test_a_signal_wakes_its_thread_once() -> None:
-    signal = ThreadSignal()
-    assert not signal.wait(0)
-    waker = threading.Thread(target=signal.set)
-    waker.start()
-    assert signal.wait(WAIT_S)
-    waker.join()
-    assert not signal.wait(0.001)
-    signal.set()
-    signal.set()
-    signal.clear()
-    assert not signal.wait(0)
-    signal.set()
-    assert signal.wait(None)
+def test_an_interrupted_waker_leaves_no_caller_asleep() -> None:
+    class Signal(LockSignal):
+        """A signal whose first setter is interrupted before it sets it."""
+
+        is_interrupted = False
+
+        def set(self) -> None:
+            if not self.is_interrupted:
+                self.is_interrupted = True
+                raise KeyboardInterrupt
+            super().set()
+
+    calls = [ThreadCall(number, "", None, None) for number in range(3)]
+    signals = [LockSignal(), Signal(), LockSignal()]
+    for call, signal in zip(calls, signals, strict=True):
+        call.woken = signal
+    with pytest.raises(KeyboardInterrupt):
+        wake_all(calls)
+    assert [signal.wait(0) for signal in signals] == [True] * 3

@@ -6,13 +6,14 @@ the next sender, or until its end.
 
 from __future__ import annotations
 
-__all__ = ["LoneCallStore", "ThreadBatchingStore", "ThreadCall", "ThreadSignal"]
+__all__ = ["LoneCallStore", "ThreadBatchingStore", "ThreadCall", "wake_all"]
 
 import abc
 import contextlib
 import math
 import threading
 import time
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -20,30 +21,10 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.batching_store import CLOSED_ERROR, BatchingStore, K, QueuedCall
 from quota_engine.stores.call_end import TIME_LEFT_MS_MIN, BatchEnd, CallEnd
+from quota_engine.stores.thread_signal import ThreadSignal, thread_signal
 
 _PENDING: Final = object()
 """Stands for a result that has not arrived, because ``None`` is a result."""
-
-
-class ThreadSignal:
-    """Wakes one thread. It takes a fifth of the processor time of an event, which any number of threads may await."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def clear(self) -> None:
-        """Let the next :meth:`wait` wait for another :meth:`set`."""
-        self._lock.acquire(blocking=False)
-
-    def set(self) -> None:
-        """Wake the thread, or let it not sleep."""
-        with contextlib.suppress(RuntimeError):  # it is set already
-            self._lock.release()
-
-    def wait(self, timeout_s: float | None) -> bool:
-        """Sleep until the signal is set; return False if that takes longer than this time."""
-        return self._lock.acquire(timeout=-1 if timeout_s is None else min(timeout_s, threading.TIMEOUT_MAX))
 
 
 class ThreadCall(QueuedCall):
@@ -73,11 +54,9 @@ class ThreadCall(QueuedCall):
         self.error = error
 
     def prepare_sleep(self) -> ThreadSignal:
-        """Return the signal that wakes the caller, not set. Call it under the lock of the queues."""
+        """Return the signal that wakes the caller. Call it under the lock of the queues."""
         if self.woken is None:
-            self.woken = ThreadSignal()
-        else:
-            self.woken.clear()
+            self.woken = thread_signal()
         return self.woken
 
     def wake(self) -> None:
@@ -87,6 +66,17 @@ class ThreadCall(QueuedCall):
         """
         if self.woken is not None:
             self.woken.set()
+
+
+def wake_all(calls: Sequence[ThreadCall]) -> None:
+    """Wake several callers. Other threads run meanwhile; an interrupt in that time leaves no caller asleep."""
+    try:
+        for call in calls:
+            call.wake()
+    except BaseException:
+        for call in calls:
+            call.wake()
+        raise
 
 
 class _CallCounter:
@@ -230,10 +220,8 @@ class ThreadBatchingStore(BatchingStore[K, ThreadCall]):
             with self._lock:
                 queue.batch_done()
                 next_sender = queue.waiting[0] if queue.fills_batch() else None
-            for call in batch:
-                call.wake()
-            if next_sender is not None:
-                next_sender.wake()
+            # The next sender comes first: no caller's own code delays its batch.
+            wake_all([*([] if next_sender is None else [next_sender]), *(one for one in batch if one is not sender)])
             self._report(key, batch, began_ns, failure)
             failure = None  # its traceback refers to this frame
 

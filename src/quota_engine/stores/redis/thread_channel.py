@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
-from quota_engine.stores.thread_batching import ThreadSignal
+from quota_engine.stores.thread_signal import ThreadSignal, thread_signal
 
 
 class ThreadReplies:
@@ -51,11 +51,9 @@ class ThreadReplies:
         self._has_stopped = True
 
     def prepare_sleep(self) -> ThreadSignal:
-        """Return the signal that wakes the thread, not set. Look afterwards whether there is a reason to sleep."""
+        """Return the signal that wakes the thread. Look afterwards if there is a reason to sleep."""
         if self._woken is None:
-            self._woken = ThreadSignal()
-        else:
-            self._woken.clear()
+            self._woken = thread_signal()
         return self._woken
 
     def wake(self) -> None:
