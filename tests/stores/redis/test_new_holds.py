@@ -1,7 +1,7 @@
-"""Reserves that only take a free place have a short way through the Lua (``lua/office/new_holds.lua``).
+"""Reserves that only take a free place have a fast path in Lua (``lua/office/new_holds.lua``).
 
-It must write the same bytes as the general way. A server without functions knows no office from earlier calls, so it
-always takes the general way. Both get the same calls here, and all that they have stored is compared.
+It must write the same bytes as the general path. A server without functions knows no office from earlier calls, so it
+always takes the general path. Both get the same calls here, and all that they have stored is compared.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ def batches(random: Random, commands: Sequence[Command], sizes: Sequence[int]) -
 
 
 def stored(server: LuaServer) -> dict[str, Any]:
-    """Return everything that a server has stored, except the keeper, which differs by its purpose.
+    """Return everything that a server has stored, except the id of the last write, which differs on purpose.
 
     The second row of a day is a set, whose order means nothing: it is that of a table of Lua.
     """
     found = {key: dict(value) if isinstance(value, dict) else vars(value) for key, value in server.save().items()}
-    found.get(HEAD, {}).pop("keeper", None)
+    found.get(HEAD, {}).pop("write_id", None)
     for number, text in found.get(DAYS, {}).items():
         first, *rows = text.split("\n")
         if number.isdigit():
@@ -134,7 +134,7 @@ def stored(server: LuaServer) -> dict[str, Any]:
     return found
 
 
-class BothWays:
+class BothPaths:
     """A server that knows offices from earlier calls, and one that does not."""
 
     def __init__(self) -> None:
@@ -158,11 +158,11 @@ class BothWays:
 
 
 @pytest.mark.slow
-def test_both_ways_write_the_same() -> None:
-    """Openings with all sizes of calls, in which most holds take the short way."""
+def test_both_paths_write_the_same() -> None:
+    """Openings with all sizes of calls, in which most holds take the fast path."""
     found = [0, 0, 0]
     for seed in seeds(12, 60):
-        random, both, now_ms = Random(seed), BothWays(), OPENS_AT_MS
+        random, both, now_ms = Random(seed), BothPaths(), OPENS_AT_MS
         for lines in batches(random, list(opening(random)), ((1,), (1, 2, 5), (3, 8))[seed % 3]):
             now_ms += random.choice((0, 0, 1, 7, 40, -3))
             both.run(OFFICE_COMMANDS, now_ms, lines)
@@ -176,7 +176,7 @@ def test_other_writers_and_older_copies_are_noticed() -> None:
     """Scripts and guarded commands write between calls, and a copy of the store is restored."""
     lone_holds = 0
     for seed in seeds(12, 60):
-        random, both, now_ms = Random(1000 + seed), BothWays(), OPENS_AT_MS
+        random, both, now_ms = Random(1000 + seed), BothPaths(), OPENS_AT_MS
         saved = None
         for lines in batches(random, list(opening(random)), (1, 1, 3)):
             now_ms += random.choice((0, 1, 7))
@@ -191,14 +191,14 @@ def test_other_writers_and_older_copies_are_noticed() -> None:
     assert lone_holds > 50
 
 
-def published(both: BothWays, quota: QuotaTerms = QUOTA) -> None:
+def published(both: BothPaths, quota: QuotaTerms = QUOTA) -> None:
     """Publish a day with one quota, and hold a place on it."""
     day = DayTerms(0, STARTS_AT_MS, STARTS_AT_MS + 1000, STARTS_AT_MS + 9000, (quota,))
     both.run(OFFICE_COMMANDS, OPENS_AT_MS, [encode(SetRules(Rules())), encode(Publish(DAY, day))])
     hold(both, 0)
 
 
-def hold(both: BothWays, *numbers: int, script: Script = OFFICE_COMMANDS) -> list[str]:
+def hold(both: BothPaths, *numbers: int, script: Script = OFFICE_COMMANDS) -> list[str]:
     """Reserve for new applicants in one call; returns its reply."""
     lines = [encode(Reserve(f"k{number}", DAY, (f"p{number}",), CHOICES[0])) for number in numbers]
     return both.run(script, OPENS_AT_MS + 1, lines)
@@ -206,7 +206,7 @@ def hold(both: BothWays, *numbers: int, script: Script = OFFICE_COMMANDS) -> lis
 
 def test_a_lone_hold_makes_nine_server_calls() -> None:
     """Neither the day, the rules, the choice nor the penalties are read again. With the server's time there are ten."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     hold(both, 1)
     assert both.lone_holds == 1
@@ -214,7 +214,7 @@ def test_a_lone_hold_makes_nine_server_calls() -> None:
 
 def test_holds_of_a_batch_share_their_server_calls() -> None:
     """Only the events are separate calls."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     hold(both, 1, 2, 3, 4, 5)
     assert dict(both.knowing.calls) == HOLDS_TOGETHER
@@ -222,7 +222,7 @@ def test_holds_of_a_batch_share_their_server_calls() -> None:
 
 def test_a_batch_with_one_applicant_twice_holds_one_place() -> None:
     """The second command sees the first one, although both were read together; so does a repeated key."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     again = [encode(Reserve(key, DAY, ("p",), CHOICES[0])) for key in ("x", "y")]
     lines = both.run(OFFICE_COMMANDS, OPENS_AT_MS + 1, [*again, again[0]])
@@ -231,7 +231,7 @@ def test_a_batch_with_one_applicant_twice_holds_one_place() -> None:
 
 def test_a_key_of_another_applicant_in_the_batch_is_a_conflict() -> None:
     """Neither command finds the record of the other one in the store."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     lines = [encode(Reserve("x", DAY, (applicant,), CHOICES[0])) for applicant in ("p", "q")]
     found = both.run(OFFICE_COMMANDS, OPENS_AT_MS + 1, lines)
@@ -241,7 +241,7 @@ def test_a_key_of_another_applicant_in_the_batch_is_a_conflict() -> None:
 @pytest.mark.parametrize("others", [(), (7, 8)], ids=["alone", "in-a-batch"])
 def test_a_blocked_applicant_gets_no_place(others: tuple[int, ...]) -> None:
     """The server knows that the office has penalties, and reads that of the applicant."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     rules = Rules(cancellations_max=1, cancellations_block_ms=60_000)
     again = Reserve("k00", DAY, ("p0",), CHOICES[0])
@@ -258,7 +258,7 @@ def test_a_blocked_applicant_gets_no_place(others: tuple[int, ...]) -> None:
 
 def test_units_that_wait_for_a_party_are_not_free() -> None:
     """The wait list withholds them, although the quota has them."""
-    both = BothWays()
+    both = BothPaths()
     quota = QuotaTerms("a", 3, ReRelease(ReReleaseRule.WAIT_LIST, blocks_ms=60_000))
     published(both, quota)
     hold(both, 1)
@@ -269,7 +269,7 @@ def test_units_that_wait_for_a_party_are_not_free() -> None:
     assert hold(both, 3)[0].startswith("SOLD_OUT")
 
 
-def long_holds(both: BothWays) -> None:
+def long_holds(both: BothPaths) -> None:
     """Publish two days, the second of which is forgotten later, in an office whose holds last beyond both of them."""
     commands: list[Command] = [SetRules(Rules(hold_ttl_ms=100 * DAY_MS, identity_limits=()))]
     for day, later_ms in ((DAY, 0), (DAY + 1, 2 * DAY_MS)):
@@ -283,7 +283,7 @@ def long_holds(both: BothWays) -> None:
 
 def test_a_day_that_is_over_has_no_places() -> None:
     """Nothing is due then, and the day is as the server knows it."""
-    both = BothWays()
+    both = BothPaths()
     long_holds(both)
     line = encode(Reserve("x", DAY, ("p",), CHOICES[0]))
     assert both.run(OFFICE_COMMANDS, STARTS_AT_MS + DAY_MS - 1000, [line])[0].startswith("DAY_OVER")
@@ -291,16 +291,16 @@ def test_a_day_that_is_over_has_no_places() -> None:
 
 def test_a_hold_on_one_day_lets_another_one_be_forgotten() -> None:
     """The first command after its retention forgets it, on whichever day that is."""
-    both = BothWays()
+    both = BothPaths()
     long_holds(both)
     line = encode(Reserve("x", DAY + 1, ("p",), CHOICES[0]))
     assert both.run(OFFICE_COMMANDS, STARTS_AT_MS + DAY_MS, [line])[0].startswith("NEW")
     assert str(DAY) not in both.knowing.save()[DAYS]
 
 
-def test_a_day_with_a_zero_in_front_is_left_to_the_general_way() -> None:
+def test_a_day_with_a_zero_in_front_is_left_to_the_general_path() -> None:
     """No client writes it. Its records would differ."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     line = encode(Reserve("x", DAY, ("p",), CHOICES[0])).replace(str(DAY), f"0{DAY}")
     assert both.run(OFFICE_COMMANDS, OPENS_AT_MS + 1, [line])[0].startswith("NEW")
@@ -308,15 +308,15 @@ def test_a_day_with_a_zero_in_front_is_left_to_the_general_way() -> None:
 
 
 def test_a_batch_sells_the_last_place_once() -> None:
-    """The first commands take what is free, and the general way refuses the rest."""
-    both = BothWays()
+    """The first commands take what is free, and the general path refuses the rest."""
+    both = BothPaths()
     published(both, QuotaTerms("a", 3))
     assert [line.split("\t")[0] for line in hold(both, 1, 2, 3, 4)] == ["NEW", "NEW", "SOLD_OUT", "SOLD_OUT"]
 
 
 def test_a_line_that_is_no_command_leaves_the_holds_before_it_undone() -> None:
     """Every line is parsed before the first command is applied."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     before = stored(both.knowing)
     good = encode(Reserve("x", DAY, ("p",), CHOICES[0]))
@@ -328,7 +328,7 @@ def test_a_line_that_is_no_command_leaves_the_holds_before_it_undone() -> None:
 
 def test_a_deleted_store_is_not_remembered() -> None:
     """After a flush the office is new, although the server keeps its functions."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     hold(both, 1)
     for server in (both.knowing, both.general):
@@ -339,9 +339,9 @@ def test_a_deleted_store_is_not_remembered() -> None:
 
 
 @pytest.mark.parametrize("script", [BY_SCRIPT, OFFICE_GUARDED_COMMANDS], ids=["script", "guarded"])
-def test_another_writer_takes_the_short_way_once(script: Script) -> None:
+def test_another_writer_prevents_the_fast_path_once(script: Script) -> None:
     """The next call reads the office again, and the one after it need not."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     hold(both, 1, script=script)
     hold(both, 2)
@@ -356,23 +356,23 @@ def reconcile(server: LuaServer, step: str, *words: str) -> list[str]:
     return server.run(RECONCILE, KEYS, [str(OPENS_AT_MS + 1), step, "me", *words])
 
 
-def test_a_reconciliation_deletes_the_keeper() -> None:
+def test_a_reconciliation_deletes_the_write_id() -> None:
     """Its repairs add no event, so the next call must not use what the server knows."""
-    both = BothWays()
+    both = BothPaths()
     published(both)
     for server in (both.knowing, both.general):
         number = server.save()[HEAD]["number"]
         assert reconcile(server, "begin", ":0:0", "1", "60000")[0] == "GO"
         day = server.save()[DAYS][str(DAY)].replace("\na\t40\t", "\na\t41\t")
         assert reconcile(server, "write", number, "HSET", "2", str(DAY), day) == ["OK"]
-        assert "keeper" not in server.save()[HEAD]
+        assert "write_id" not in server.save()[HEAD]
         assert reconcile(server, "open", number, "")[0] == "OK"
     hold(both, 1)
 
 
 def test_a_guarded_reserve_is_not_taken_for_a_plain_one() -> None:
-    """Its guards are checked in the general way."""
-    both = BothWays()
+    """Its guards are checked on the general path."""
+    both = BothPaths()
     published(both)
     hold(both, 1, script=OFFICE_GUARDED_COMMANDS)
     hold(both, 2, script=OFFICE_GUARDED_COMMANDS)

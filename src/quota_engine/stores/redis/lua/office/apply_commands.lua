@@ -96,13 +96,13 @@ local function write_back(number_before, cursor_before, now_ms)
   if ledger.renewed then ledger.next_forget_ms, last_ms = next_forget_ms() end
   if ledger.number ~= number_before or ledger.cursor ~= cursor_before then
     if not ledger.renewed and not ledger.abandoned and ledger.cursor == cursor_before then
-      call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "keeper", new_keeper())
+      call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "write_id", new_write_id())
     else
-      call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "keeper", new_keeper(), "forgotten_day_max", forgotten_day_max(),
+      call("HSET", HEAD, "now_ms", ledger.now_ms, "number", ledger.number, "write_id", new_write_id(), "forgotten_day_max", forgotten_day_max(),
         "next_forget_ms", ledger.next_forget_ms, "cursor", ledger.cursor, "abandoned", abandoned_counts())
     end
   elseif ledger.is_day_written then
-    call("HSET", HEAD, "keeper", new_keeper())
+    call("HSET", HEAD, "write_id", new_write_id())
   end
   if number_before == 0 and ledger.number > 0 then
     for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end

@@ -2,8 +2,8 @@
 -- domain/ledger.py, claims.py, returned_units.py and event_handlers.py.
 --
 -- KEYS  1 head       hash    now_ms and number of the last event, rules, forgotten_day_max, next_forget_ms, cursor of the purge.
---                            Abandoned: holds released, holds expired and blocks that followed, separated by commas. The keeper:
---                            the name of the last write, see begin_call()
+--                            Abandoned: holds released, holds expired and blocks that followed, separated by commas.
+--                            write_id: the unique id of the last write, see begin_call()
 --       2 days       hash    day -> its counters (see codec.lua); "t" .. day -> its published terms
 --       3 records    hash    id -> reservation
 --       4 claims     hash    applicant -> ids of their active reservations
@@ -63,12 +63,12 @@ local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
 -- scripts know none. An office has what the head has, whether there are penalties, and its days by number. A call takes its
 -- office out, because a call that fails leaves it half changed.
 --
--- The keeper in the head proves that nothing has been written since: each call that writes leaves another one there, which no
--- other write has had. Scripts leave "", which proves nothing, and a reconciliation deletes it. Without the proof, each day
--- proves itself by its text.
+-- The write_id in the head proves that nothing has been written since: each call that writes leaves another one there, which
+-- no other write has had. Scripts leave "", which proves nothing, and a reconciliation deletes it. Without the proof, a day is
+-- taken from memory only if its text in the store is the same.
 local offices, known_days_count = {}, 0
 local office
-local KEEPER, keepers_count = "", 0
+local write_id_format, writes_count = "", 0
 
 -- Begin a call, and read the head unless this server knows it.
 local function begin_call()
@@ -77,27 +77,27 @@ local function begin_call()
   office = offices[HEAD]
   if office then
     offices[HEAD] = nil
-    if call("HGET", HEAD, "keeper") == office.keeper then return end
+    if call("HGET", HEAD, "write_id") == office.write_id then return end
   end
-  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "next_forget_ms", "cursor", "keeper")
+  local head = call("HMGET", HEAD, "now_ms", "number", "rules", "next_forget_ms", "cursor", "write_id")
   office = office or { days = {}, reads = 0 }
   office.now_ms, office.number = tonumber(head[1] or "0"), tonumber(head[2] or "0")
   office.rules = known_rules(head[3] or DEFAULT_RULES)
   office.next_forget_ms, office.cursor = known_number(head[4] or int(NEVER_MS)), head[5] or ""
-  office.keeper, office.has_penalties = head[6] ~= "" and head[6] or nil, nil
-  office.reads = office.reads + 1 -- days of earlier reads have to prove themselves
+  office.write_id, office.has_penalties = head[6] ~= "" and head[6] or nil, nil
+  office.reads = office.reads + 1 -- days of earlier reads are compared by their text
 end
 
--- Return the keeper of a new write.
-local function new_keeper()
+-- Return the id of a new write.
+local function new_write_id()
   if not IS_KEPT then return "" end
-  if KEEPER == "" then -- the time of the first write, and the address of a table that only these functions have
+  if write_id_format == "" then -- the time of the first write, and the address of a table that only these functions have
     local time = call("TIME")
-    KEEPER = time[1] .. "." .. time[2] .. "." .. match(tostring(ledger), "%w+$") .. "." .. INT
+    write_id_format = time[1] .. "." .. time[2] .. "." .. match(tostring(ledger), "%w+$") .. "." .. INT
   end
-  keepers_count = keepers_count + 1
-  office.keeper = format(KEEPER, keepers_count)
-  return office.keeper
+  writes_count = writes_count + 1
+  office.write_id = format(write_id_format, writes_count)
+  return office.write_id
 end
 
 -- Make everything else new that the state machine reads and changes.

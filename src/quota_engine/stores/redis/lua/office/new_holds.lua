@@ -1,6 +1,6 @@
--- new_holds: reserves of one applicant that take a free place, written without detours. At an opening nearly all commands are
--- such. They do the same as reserve() and reservation_held(), on a day that this server knows from an earlier call. Everything
--- else is left to these. Body of load_new_holds(), which only functions that outlive a call need (IS_KEPT).
+-- new_holds: the fast path of reserves of one applicant that take a free place. At an opening nearly all commands are such.
+-- It does the same as reserve() and reservation_held(), on a day that this server knows from an earlier call. Everything else
+-- takes the general path, which is these functions. Body of load_new_holds(), which only functions that outlive a call need (IS_KEPT).
 
 local SINGLE = "^reserve\t(" .. NAME .. ")\t(%d+)\t([%w_%-%.]+)\t()"
 local HOLDS_MAX = ARGUMENTS_MAX / 2 -- written together
@@ -11,8 +11,8 @@ local commands, ids, numbers, parties, options_of = {}, {}, {}, {}, {}
 local record_pairs, claim_pairs, due_pairs, held_days = {}, {}, {}, {} -- arguments of server calls; days to write
 local holders, holders_count, write_number = {}, 0, 0 -- id or party of a hold -> the number of its write
 
--- Parse every line before the first command is applied, as parse_commands() does. Returns the commands, which have false for the
--- first reserves of one applicant; or nil and an error reply. And how many such reserves there are.
+-- Parse every line before the first command is applied, as parse_commands() does. Returns the commands, an error
+-- reply or nil, and how many of the first commands are reserves of one applicant: these are false among the commands.
 local function parse_call()
   local singles = 0
   for index = 1, #ARGV - 1 do
@@ -75,7 +75,7 @@ end
 
 -- Note the last event in the head, and remember the office for the next call.
 local function end_write(now_ms, now_text, number, number_text)
-  call("HSET", HEAD, "now_ms", now_text, "number", number_text, "keeper", new_keeper())
+  call("HSET", HEAD, "now_ms", now_text, "number", number_text, "write_id", new_write_id())
   office.now_ms, office.number = now_ms, number
   offices[HEAD] = office
 end

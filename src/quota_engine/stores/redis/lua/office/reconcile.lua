@@ -76,7 +76,7 @@ end
 function STEPS.write(number)
   if not is_mine(number) then return { "TAKEN" } end
   call("HSET", HEAD, "mender", token .. " " .. now_text())
-  call("HDEL", HEAD, "keeper") -- the office is not what a server knows of it: see ledger.lua
+  call("HDEL", HEAD, "write_id") -- the office is not what a server knows of it: see ledger.lua
   for index = 5, #ARGV, 4 do
     local name, key, one, other = ARGV[index], KEYS[tonumber(ARGV[index + 1])], ARGV[index + 2], ARGV[index + 3]
     if name == "HDEL" or name == "ZREM" then
