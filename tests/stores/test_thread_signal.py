@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 
 import pytest
@@ -49,8 +50,11 @@ def test_a_thread_has_one_signal_of_its_own() -> None:
 
 
 @needs_eventfd
-def test_a_thread_has_an_eventfd_unless_too_many_files_are_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_has_an_eventfd_unless_it_cannot_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(module._new_signal(), EventfdSignal)
+    with monkeypatch.context() as patch:
+        patch.delattr(select, "poll")  # as eventlet does
+        assert isinstance(module._new_signal(), LockSignal)
 
     def refuse(*_: int) -> int:
         raise OSError(errno.EMFILE, "too many open files")

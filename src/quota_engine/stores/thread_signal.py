@@ -82,7 +82,7 @@ class EventfdSignal(ThreadSignal):
 
 
 def _new_signal() -> ThreadSignal:
-    if hasattr(os, "eventfd"):
+    if hasattr(os, "eventfd") and hasattr(select, "poll"):  # eventlet takes poll away
         with contextlib.suppress(OSError):
             return EventfdSignal()
     return LockSignal()
