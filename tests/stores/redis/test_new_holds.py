@@ -24,19 +24,29 @@ from quota_engine.domain.commands import (
     OpenDay,
     Publish,
     Release,
+    Reschedule,
     Reserve,
     SetCapacity,
     SetRules,
 )
-from quota_engine.domain.model import Choice, DayTerms, IdentityLimit, QuotaTerms, ReRelease, ReReleaseRule, Rules
-from quota_engine.fuzz.lua_server import LuaServer
+from quota_engine.domain.model import (
+    Choice,
+    DayTerms,
+    IdentityLimit,
+    QuotaTerms,
+    Reallocation,
+    ReRelease,
+    ReReleaseRule,
+    Rules,
+)
+from quota_engine.fuzz.lua_server import HalfDone, LuaServer
 from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_GUARDED_COMMANDS, RECONCILE, Script
 from tests.support.effort import seeds
 
 KEYS: Final = keys_of("", "office")
-HEAD, DAYS = KEYS[0], KEYS[1]
+HEAD, DAYS, RECORDS = KEYS[:3]
 A_LONE_HOLD: Final = {"HGET": 3, "XADD": 1, "HSET": 4, "ZADD": 1}
 """The server commands of a lone reserve, with the time of an injected clock."""
 HOLDS_TOGETHER: Final = {"HGET": 1, "HMGET": 2, "XADD": 5, "HSET": 4, "ZADD": 1}
@@ -338,6 +348,46 @@ def test_a_deleted_store_is_not_remembered() -> None:
     hold(both, 1)
 
 
+def test_an_error_behind_the_first_holds_leaves_nothing_known() -> None:
+    """The release is in memory when the next command meets a damaged record. The next hold must not write it."""
+    both = BothPaths()
+    published(both)
+    hold(both, 1)
+    server = both.knowing
+    damaged = server.save()
+    damaged[RECORDS]["damaged"] = "?"
+    server.restore(damaged)
+    lines = [encode(Reserve("x", DAY, ("px",), CHOICES[0])), encode(Release("k1")), encode(Confirm("damaged"))]
+    with pytest.raises(HalfDone):
+        server.run(OFFICE_COMMANDS, KEYS, [str(OPENS_AT_MS + 1), *lines])
+    after = [encode(Reserve("y", DAY, ("py",), CHOICES[0]))]
+    assert server.run(OFFICE_COMMANDS, KEYS, [str(OPENS_AT_MS + 1), *after])[0].startswith("NEW")
+    saved = server.save()
+    assert set(saved[RECORDS]) == {"~", "damaged", "k0", "k1", "x", "y"}
+    assert saved[DAYS][str(DAY)].split("\n")[2].startswith("a\t40\t36\t4\t")
+
+
+def test_a_hold_of_another_writer_on_a_set_without_holds_is_seen() -> None:
+    """A refused command finds that a set of quotas has no holds, and does not write it.
+
+    A script gives the set a hold again, and the day's text is as before: ``b,a`` has the same quotas as ``a,b``.
+    """
+    both, due_at_ms = BothPaths(), OPENS_AT_MS + 500
+    quotas = (QuotaTerms("a", 40), QuotaTerms("b", 40), QuotaTerms("c", 1, reallocation=Reallocation("a", due_at_ms)))
+    day = DayTerms(0, STARTS_AT_MS, STARTS_AT_MS + 1000, STARTS_AT_MS + 9000, quotas)
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS, [encode(SetRules(Rules(identity_limits=()))), encode(Publish(DAY, day))])
+    one, other = choice(("a", "b")), choice(("b", "a"))
+    wanted = {"c": choice(("c",)), "k": one, "x": other}
+    lines = [encode(Reserve(key, DAY, (f"p{key}",), choices)) for key, choices in wanted.items()]
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS, [*lines, encode(Release("x"))])
+    before = both.knowing.save()[DAYS]
+    both.run(OFFICE_COMMANDS, due_at_ms, [encode(Expire(DAY, 1))])
+    both.run(BY_SCRIPT, due_at_ms + 1, [encode(Reschedule("k", DAY, other))])
+    assert both.knowing.save()[DAYS] == before
+    both.run(OFFICE_COMMANDS, due_at_ms + 1, [encode(Reserve("y", DAY, ("py",), choice(("a",))))])
+    assert "b,a" in both.knowing.save()[DAYS][str(DAY)].split("\n")[1].split("\t")
+
+
 @pytest.mark.parametrize("script", [BY_SCRIPT, OFFICE_GUARDED_COMMANDS], ids=["script", "guarded"])
 def test_another_writer_prevents_the_fast_path_once(script: Script) -> None:
     """The next call reads the office again, and the one after it need not."""
@@ -382,4 +432,4 @@ def test_a_guarded_reserve_is_not_taken_for_a_plain_one() -> None:
 
 def test_layout_of_keys() -> None:
     """The tests above name keys by their position."""
-    assert OFFICE_KEY_NAMES[:2] == ("head", "days")
+    assert OFFICE_KEY_NAMES[:3] == ("head", "days", "records")

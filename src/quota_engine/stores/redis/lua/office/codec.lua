@@ -269,9 +269,10 @@ local function text_of_quota(day, quota, is_only_held)
   return row[1]
 end
 
--- Note that a set of quotas has holds on a day, or (nil) has none.
+-- Note that a set of quotas has holds on a day, or (nil) has none. Not every such day is written, so the text no longer proves
+-- the day. Another writer may give the set a hold again, and leave the same text.
 local function set_due(day, names_of_set, has_holds)
-  day.due[names_of_set], day.front = has_holds, nil
+  day.due[names_of_set], day.front, day.written = has_holds, nil, nil
 end
 
 -- Read the rows of a day's quotas once, as they were, and note where each quota has its own.

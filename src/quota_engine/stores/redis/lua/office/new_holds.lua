@@ -73,11 +73,10 @@ local function write_only_row(day, row, quota)
   call("HSET", DAYS, day.text, day.written)
 end
 
--- Note the last event in the head, and remember the office for the next call.
+-- Note the last event in the head.
 local function end_write(now_ms, now_text, number, number_text)
   call("HSET", HEAD, "now_ms", now_text, "number", number_text, "write_id", new_write_id())
   office.now_ms, office.number = now_ms, number
-  offices[HEAD] = office
 end
 
 -- Apply the only command of a call. Returns its reply, or nil if it needs anything but a free place: then nothing is written.

@@ -22,6 +22,7 @@ local lines = count == 1 and {} or { nil, nil, nil, nil, nil, nil, nil, nil } --
 if IS_KEPT and singles > 0 then
   done = hold_first(singles, now_ms, lines)
   if done == count then
+    offices[HEAD] = office -- not before: the other commands may fail, and leave its days half changed
     if touches == "+" then call("HSET", HEAD, "~", "") end
     if fence then lines[count + 1] = fences.line(fence) end
     return lines
