@@ -322,6 +322,7 @@ def main() -> None:
         "rounds": options.rounds,
         "results": results,
     }
+    print(f"{'a place from':<45}{'one caller: p50':>15}{'client':>9}{f'{THREADS} threads':>11}")
     for one in results:
         print(f"{one['name']:<50}{one['lone_us']:>8,} µs{one['client_us']:>6,} µs{one['a_second']:>10,}/s")
     if options.write:

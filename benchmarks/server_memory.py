@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import secrets
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from quota_engine.stores.embedded import open_embedded
 from quota_engine.stores.redis.factory import open_store
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.workflows.arguments import random_id
+from tests.support.servers import redis_server_binary
 
 OFFICE: Final = "office"
 DAY: Final = 740_310
@@ -104,11 +104,11 @@ def _used(client: redis.Redis) -> int:
 
 
 @contextlib.contextmanager
-def _redis_server(binary: str) -> Iterator[str]:
+def _redis_server(binary: Path) -> Iterator[str]:
     """Start the system's Redis on a unix socket, without persistence."""
     with tempfile.TemporaryDirectory(prefix="quota-memory-") as directory:
         path = Path(directory) / "server.sock"
-        command = [binary, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", directory]
+        command = [str(binary), "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", directory]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - found by its name
             try:
                 _until_it_answers(f"unix://{path}")
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with contextlib.ExitStack() as undo:
         urls = options.backend or [undo.enter_context(_valkey_server())]
-        binary = shutil.which("redis-server")
+        binary = redis_server_binary()
         if not options.backend and binary:
             urls.append(undo.enter_context(_redis_server(binary)))
         figures = [measure(url, options.reservations) for url in urls]

@@ -22,7 +22,6 @@ import contextlib
 import hashlib
 import json
 import math
-import shutil
 import statistics
 import sys
 import time
@@ -46,6 +45,7 @@ from quota_engine.waiting_room.permutation import Permutation
 from quota_engine.waiting_room.ticket_status import POSITION_NONE
 from quota_engine.waiting_room.transcript import TranscriptWindow, digest_of, verify
 from quota_engine.workflows.room_view_cache import RoomViewSnapshot
+from tests.support.servers import redis_server_binary
 
 OPENS_AT: Final = "2026-12-04T14:00:00+07:00"
 FROM_BASE64URL: Final = bytes.maketrans(b"-_", b"+/")
@@ -326,7 +326,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     with contextlib.ExitStack() as undo:
         urls = {"valkey": undo.enter_context(_valkey_server())}
-        binary = shutil.which("redis-server")
+        binary = redis_server_binary()
         if binary:
             urls["redis"] = undo.enter_context(_redis_server(binary))
         for name, url in urls.items():
