@@ -420,6 +420,21 @@ def test_a_reconciliation_deletes_the_write_id() -> None:
     hold(both, 1)
 
 
+def test_a_reconciliation_without_repairs_makes_a_server_read_keys_that_were_changed_by_hand() -> None:
+    """An operator restores the penalties of a backup, while the server knows that the office has none."""
+    both = BothPaths()
+    published(both)
+    hold(both, 1)
+    for server in (both.knowing, both.general):
+        changed = server.save()
+        changed[KEYS[OFFICE_KEY_NAMES.index("penalties")]]["p2"] = str(OPENS_AT_MS + 9)
+        server.restore(changed)
+        number = changed[HEAD]["number"]
+        assert reconcile(server, "begin", ":0:0", "1", "60000")[0] == "GO"
+        assert reconcile(server, "open", number, "")[0] == "OK"
+    assert hold(both, 2)[0].startswith("BLOCKED")
+
+
 def test_a_guarded_reserve_is_not_taken_for_a_plain_one() -> None:
     """Its guards are checked on the general path."""
     both = BothPaths()
