@@ -96,12 +96,12 @@ def server(store: BenchStore, batch: int, rounds: int, *, as_function: bool) -> 
         lines = [encode(command) for _, _, command in work]
         header = _header()
         requests = [(*head, len(keys), *keys, header, *lines[at : at + batch]) for at in range(0, count, batch)]
-        one = _server_us(store, requests) / count
+        engine_us = _server_us(store, requests) / count
         _, calls = plain.prepare(count)
-        other = _server_us(store, [("EVALSHA", plain.reserve_digest, *call) for call in calls]) / count
+        plain_us = _server_us(store, [("EVALSHA", plain.reserve_digest, *call) for call in calls]) / count
         if number:
-            ours.append(one)
-            by_hand.append(other)
+            ours.append(engine_us)
+            by_hand.append(plain_us)
     workload.check()
     plain.check()
     workload.remove()

@@ -49,9 +49,9 @@ def _run(url: str, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str,
     """A run of a few rounds, which says nothing of keys that stay."""
     little = ["--rounds", "2", "--round-ms", "2", "--offices", "3", "--reservations", "20", "--json", "--yes-really"]
     assert main.main(["bench", "--backend", url, *little, *words]) == 0
-    told = capsys.readouterr()
-    assert "stay in the store" not in told.err
-    result: dict[str, Any] = json.loads(told.out)
+    output = capsys.readouterr()
+    assert "stay in the store" not in output.err
+    result: dict[str, Any] = json.loads(output.out)
     return result
 
 

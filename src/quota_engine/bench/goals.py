@@ -52,7 +52,7 @@ def _goals_of_backend(result: BenchResult, backend: str) -> list[Goal]:
     memory = {(case.name, case.concurrency): case for case in result.cases_of(backend)}
     durable = {(case.name, case.concurrency): case for case in result.cases_of(backend + _FSYNC)}
     counts = result.settings
-    many, main, most = counts.concurrency[0], counts.main_concurrency, counts.concurrency[-1]
+    fewest, main, most = counts.concurrency[0], counts.main_concurrency, counts.concurrency[-1]
     goals: list[Goal] = []
     primaries: dict[str, int] = result.machine.get("primaries", {})
 
@@ -84,11 +84,11 @@ def _goals_of_backend(result: BenchResult, backend: str) -> list[Goal]:
         goal(f"reserve, {main:,} callers: times by hand", reserve.ratio_to_handwritten, 8)
         goal(f"reserve, {main:,} callers: of the limit", reserve.ratio_to_limit, 0.9)
     goal(f"reserve, {most:,} callers against {main:,}", compared(memory.get(("reserve", most)), reserve), 0.9)
-    if some := memory.get(("reserve", many)):
-        goal(f"reserve, {many:,} callers: times by hand", some.ratio_to_handwritten, 4)
-        by_hand = memory.get(("by hand: reserve", many))
+    if some := memory.get(("reserve", fewest)):
+        goal(f"reserve, {fewest:,} callers: times by hand", some.ratio_to_handwritten, 4)
+        by_hand = memory.get(("by hand: reserve", fewest))
         if by_hand:
-            goal(f"{many:,} callers: p99 against by hand", some.p99_us / by_hand.p99_us, 0.5, is_least=False)
+            goal(f"{fewest:,} callers: p99 against by hand", some.p99_us / by_hand.p99_us, 0.5, is_least=False)
     if lone and lone.ratio_to_handwritten:
         goal("a lone caller: p50 against by hand", 1 / lone.ratio_to_handwritten, 1.3, is_least=False)
     if threads := memory.get(("reserve, threads", counts.threads)):

@@ -177,7 +177,7 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop of the first call. Futures, connections and tasks of one loop do not work in another."""
         self._open_loop: asyncio.AbstractEventLoop | None = None
-        """The same while calls are accepted: a call in it needs no other check."""
+        """This loop while calls are accepted, else ``None``: a call in it needs no other check."""
         self._is_forked = False
         self._watch_timer: asyncio.TimerHandle | None = None
 
@@ -295,7 +295,7 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
     def _end_watched(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer the calls whose end has come, and set the timer for the next end.
 
-        Each call waits in a queue or belongs to a batch, so nothing else must keep it.
+        Each call waits in a queue or belongs to a batch in flight, so a separate list of calls is not needed.
         """
         self._watch_timer = None
         now_ms = self._monotonic_ms()

@@ -338,7 +338,7 @@ class _DirectProtocol(asyncio.Protocol):
             return
         try:
             self._connection.take_bytes(data)
-        except Exception as error:  # of a receiver that has its replies: the transport must not close for it
+        except Exception as error:  # a receiver failed after its last reply; raised here, it would close the transport
             context = {"message": "replies were read and not delivered", "exception": error, "protocol": self}
             asyncio.get_running_loop().call_exception_handler(context)
 
