@@ -107,8 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = _measure()  # a minute in which the machine was busy does not count
         measured = {name: max(ratio, again.get(name, 0.0)) for name, ratio in measured.items()}
         worse = find_worse(kept, measured)
+    print(f"{'ratio':<65}{'now':>8}{'kept':>7}")
     for name, ratio in measured.items():
-        print(f"{name:<75}{ratio:>9.3g}{kept.get(name, float('nan')):>9.3g}")
+        print(f"{name:<65}{ratio:>8.3g}{kept.get(name, float('nan')):>7.3g}")
     for one in worse:
         print(f"worse: {one}")
     return 1 if worse else 0

@@ -68,3 +68,15 @@ def test_a_low_ratio_is_measured_again(
     monkeypatch.setattr(check, "KEPT", kept)
     assert check.main([]) == code
     assert ("worse: a" in capsys.readouterr().out) is (code == 1)
+
+
+def test_the_table_of_ratios_has_heads_and_fits_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = msgspec.json.decode(KEPT.read_bytes(), type=dict[str, float])
+    monkeypatch.setattr(check, "_measure", lambda: kept)
+    assert check.main([]) == 0
+    heads, *rows = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["ratio", "now", "kept"]
+    assert len(rows) == len(kept)
+    assert max(map(len, (heads, *rows))) <= 80
