@@ -27,7 +27,7 @@ SENTINEL_SHORT_PERIODS = (("publish-period", 200), ("info-period", 1000), ("tilt
 
 
 class Group(ServerContext):
-    """Several servers that come and go together."""
+    """Several servers that start and stop together."""
 
     def __init__(self) -> None:
         """Subclasses fill ``members``, and build the topology in :meth:`start`."""
@@ -35,36 +35,36 @@ class Group(ServerContext):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Start the members, and return when the whole is ready."""
+        """Start the members, and return when the group is ready."""
 
     def kill(self) -> None:
-        """SIGKILL for all members."""
+        """Kill all members (SIGKILL)."""
         for member in self.members:
             member.kill()
 
     def stop(self) -> None:
-        """End all members in order."""
+        """Shut all members down, one after the other."""
         for member in self.members:
             member.stop()
 
     def restart(self) -> None:
-        """End and start all members, with their data."""
+        """Stop all members, and start them again with their data."""
         self.stop()
         for member in self.members:
             member.start()
 
     def pause(self) -> None:
-        """Let all members stand still."""
+        """Pause all members, so that they answer nothing."""
         for member in self.members:
             member.pause()
 
     def resume(self) -> None:
-        """Continue all members."""
+        """Let all paused members continue."""
         for member in self.members:
             member.resume()
 
     def close(self) -> None:
-        """End the members and remove what they wrote."""
+        """End the members, and remove their files."""
         for member in self.members:
             member.close()
 
@@ -103,7 +103,7 @@ class Replicated(Group):
 
     @property
     def url(self) -> str:
-        """The primary's."""
+        """URL of the primary."""
         return self.primary.url
 
     def client(self, **kwargs: Any) -> redis.Redis:
@@ -111,7 +111,7 @@ class Replicated(Group):
         return self.primary.client(**kwargs)
 
     def wait_in_step(self) -> None:
-        """Wait until every replica has all that the primary has written."""
+        """Wait until every replica has all writes of the primary."""
 
         self.primary.ask("PUBLISH", "in step", "")  # A replica is in step only if it gets what is written from now on.
 
@@ -184,11 +184,11 @@ class Cluster(Group):
 
     @property
     def url(self) -> str:
-        """That of the first node."""
+        """URL of the first node."""
         return self.nodes[0].url
 
     def client(self, **kwargs: Any) -> RedisCluster:
-        """A cluster client, which decodes; closed with us."""
+        """Return a cluster client that decodes replies; :meth:`close` closes it."""
         client = RedisCluster.from_url(self.url, **{"decode_responses": True, **kwargs})
         self._cluster_clients.append(client)
         return client
@@ -203,29 +203,29 @@ class Cluster(Group):
         until(is_ok, "cluster_state:ok", timeout_s)
 
     def id_of(self, member: Server) -> str:
-        """The member's name in the cluster."""
+        """Return the member's id in the cluster."""
         return str(member.ask("CLUSTER", "MYID"))
 
     def slot_of(self, key: str) -> int:
-        """The slot of a key."""
+        """Return the slot of a key."""
         return int(self._running().ask("CLUSTER", "KEYSLOT", key))
 
     def owner_of(self, slot: int) -> Server:
-        """The member that serves the slot, as the first running member sees it."""
+        """Return the member that serves the slot, as the first running member sees it."""
         for first, last, (_, port, *_), *_ in self._running().ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(member for member in self.members if member.port == port)
         raise LookupError(f"nobody serves slot {slot}")
 
     def slots_of(self, member: Server) -> list[int]:
-        """The slots that a member serves, as the first running member sees it."""
+        """Return the slots that a member serves, as the first running member sees it."""
         ranges = self._running().ask("CLUSTER", "SLOTS")
         return [
             slot for first, last, (_, port, *_), *_ in ranges if port == member.port for slot in range(first, last + 1)
         ]
 
     def replica_of(self, member: Server) -> Server:
-        """One replica of a primary."""
+        """Return one replica of a primary."""
         primary_port = member.port
         for other in self.members:
             info = other.info("replication")
@@ -361,7 +361,7 @@ class Sentinels(Group):
         return next(member for member in self.data.members if member.port == int(port))
 
     def sentinel(self, **kwargs: Any) -> Sentinel:
-        """redis-py's client of the Sentinels; ``kwargs`` are for the connections to the data. Closed with us."""
+        """Return redis-py's client of the Sentinels, with these options for servers; :meth:`close` closes it."""
         options = {"decode_responses": True, **kwargs}
         addresses = [(HOST, one.port) for one in self.sentinels]
         sentinel = Sentinel(addresses, **options)

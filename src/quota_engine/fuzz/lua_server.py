@@ -35,7 +35,7 @@ _WRITES: Final = frozenset({"HSET", "HSETNX", "HDEL", "HINCRBY", "ZADD", "ZREM",
 
 
 class HalfDone(Exception):
-    """A script ended with an error after it had written: on a server what it wrote would stay, and nothing else."""
+    """A script ended with an error after its first write. A server would keep those writes, and make no others."""
 
 
 def _copied(values: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class LuaServer(HashCommands, SortedSetCommands, StreamCommands):
     """Keys and their values, and the scripts that may touch them.
 
     Attributes:
-        calls: how many commands scripts have given, by name.
+        calls: number of server commands that scripts have called, by the name of the command.
     """
 
     def __init__(self, scan_max: int = 64, *, functions: bool = True, is_fast: bool = False) -> None:
