@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         of_first = statistics.median(one / alone for one, alone in zip(values, rates[first], strict=True))
         of_share = statistics.median(one / alone for one, alone in zip(values, shares[count], strict=True))
         print(
-            f"{count} processes, {options.callers} callers in all, {options.offices} offices: "
+            f"{count} process{'es' if count > 1 else ''}, {options.callers} callers in all, {options.offices} offices: "
             f"{statistics.median(values):,.0f} a second\n"
             f"    {of_first:.2f} of {first} with {options.callers} callers, "
             f"{of_share:.2f} of 1 with {options.callers // count}"

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from quota_engine.stores import thread_signal as module
-from quota_engine.stores.thread_signal import EventfdSignal, LockSignal, ThreadSignal, thread_signal
+from quota_engine.stores.thread_signal import EventfdSignal, LockSignal, ThreadSignal, signal_of_this_thread
 
 WAIT_S = 30.0
 KINDS = [LockSignal] + [EventfdSignal] * hasattr(os, "eventfd")
@@ -42,11 +42,11 @@ def test_a_signal_that_is_set_twice_ends_one_wait(kind: type[ThreadSignal]) -> N
 
 def test_a_thread_has_one_signal_of_its_own() -> None:
     others: list[ThreadSignal] = []
-    other = threading.Thread(target=lambda: others.append(thread_signal()))
+    other = threading.Thread(target=lambda: others.append(signal_of_this_thread()))
     other.start()
     other.join(WAIT_S)
-    assert thread_signal() is thread_signal()
-    assert others[0] is not thread_signal()
+    assert signal_of_this_thread() is signal_of_this_thread()
+    assert others[0] is not signal_of_this_thread()
 
 
 @needs_eventfd
@@ -81,8 +81,8 @@ def test_the_last_reference_closes_the_eventfd() -> None:
 @needs_eventfd
 def test_a_forked_child_has_another_signal() -> None:
     """Else its thread could take the wake-ups of the parent's."""
-    own = thread_signal()
+    own = signal_of_this_thread()
     child = os.fork()
     if not child:
-        os._exit(0 if thread_signal() is not own else 1)
+        os._exit(0 if signal_of_this_thread() is not own else 1)
     assert os.waitpid(child, 0)[1] == 0

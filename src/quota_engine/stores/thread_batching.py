@@ -21,7 +21,7 @@ from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.batching_store import CLOSED_ERROR, BatchingStore, K, QueuedCall
 from quota_engine.stores.call_end import TIME_LEFT_MS_MIN, BatchEnd, CallEnd
-from quota_engine.stores.thread_signal import ThreadSignal, thread_signal
+from quota_engine.stores.thread_signal import ThreadSignal, signal_of_this_thread
 
 _PENDING: Final = object()
 """Stands for a result that has not arrived, because ``None`` is a result."""
@@ -56,7 +56,7 @@ class ThreadCall(QueuedCall):
     def prepare_sleep(self) -> ThreadSignal:
         """Return the signal that wakes the caller. Call it under the lock of the queues."""
         if self.woken is None:
-            self.woken = thread_signal()
+            self.woken = signal_of_this_thread()
         return self.woken
 
     def wake(self) -> None:

@@ -6,7 +6,7 @@ taken, and sleeps again, so each wake-up takes two switches of a thread. A write
 
 from __future__ import annotations
 
-__all__ = ["EventfdSignal", "LockSignal", "ThreadSignal", "thread_signal"]
+__all__ = ["EventfdSignal", "LockSignal", "ThreadSignal", "signal_of_this_thread"]
 
 import abc
 import contextlib
@@ -105,6 +105,6 @@ _own = _OwnSignal()
 call_in_child(_own.renew)
 
 
-def thread_signal() -> ThreadSignal:
+def signal_of_this_thread() -> ThreadSignal:
     """Return the signal that wakes this thread."""
     return _own.signal

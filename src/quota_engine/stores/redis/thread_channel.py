@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
-from quota_engine.stores.thread_signal import ThreadSignal, thread_signal
+from quota_engine.stores.thread_signal import ThreadSignal, signal_of_this_thread
 
 
 class ThreadReplies:
@@ -53,7 +53,7 @@ class ThreadReplies:
     def prepare_sleep(self) -> ThreadSignal:
         """Return the signal that wakes the thread. Look afterwards if there is a reason to sleep."""
         if self._woken is None:
-            self._woken = thread_signal()
+            self._woken = signal_of_this_thread()
         return self._woken
 
     def wake(self) -> None:
