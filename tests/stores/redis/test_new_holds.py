@@ -32,6 +32,7 @@ from quota_engine.domain.commands import (
 from quota_engine.domain.model import (
     Choice,
     DayTerms,
+    GuardScope,
     IdentityLimit,
     QuotaTerms,
     Reallocation,
@@ -306,6 +307,69 @@ def test_a_hold_on_one_day_lets_another_one_be_forgotten() -> None:
     line = encode(Reserve("x", DAY + 1, ("p",), CHOICES[0]))
     assert both.run(OFFICE_COMMANDS, STARTS_AT_MS + DAY_MS, [line])[0].startswith("NEW")
     assert str(DAY) not in both.knowing.save()[DAYS]
+    line = encode(Reserve("y", DAY, ("q",), CHOICES[0]))
+    assert both.run(OFFICE_COMMANDS, STARTS_AT_MS + DAY_MS, [line])[0].startswith("UNKNOWN_DAY")
+
+
+def test_holds_go_on_deleting_the_records_of_a_forgotten_day() -> None:
+    """Each call deletes some of them, also one that only takes a free place."""
+    both = BothPaths()
+    commands: list[Command] = [SetRules(Rules(hold_ttl_ms=100 * DAY_MS, identity_limits=()))]
+    for day, later_ms in ((DAY, 0), (DAY + 1, 2 * DAY_MS)):
+        forget_at_ms = STARTS_AT_MS + DAY_MS + later_ms
+        commands.append(
+            Publish(day, DayTerms(0, STARTS_AT_MS, forget_at_ms - 1000, forget_at_ms, (QuotaTerms("a", 400),)))
+        )
+    commands += [Reserve(f"k{number}", DAY, (f"p{number}",), CHOICES[0]) for number in range(300)]
+    commands += [Reserve(f"l{number}", DAY + 1, (f"l{number}",), CHOICES[0]) for number in range(2)]
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS, [encode(command) for command in commands])
+    for number in range(8):
+        line = encode(Reserve(f"x{number}", DAY + 1, (f"q{number}",), CHOICES[0]))
+        both.run(OFFICE_COMMANDS, STARTS_AT_MS + DAY_MS, [line])
+    assert "k0" not in both.knowing.save()[RECORDS]
+
+
+def test_a_choice_that_a_guard_counts_never_takes_the_fast_path() -> None:
+    """The record has another choice than the command: with the guard, whose places it takes."""
+    both = BothPaths()
+    guard = QuotaTerms("g", 3, guard=GuardScope(service="new"))
+    day = DayTerms(0, STARTS_AT_MS, STARTS_AT_MS + 1000, STARTS_AT_MS + 9000, (QUOTA, guard))
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS, [encode(SetRules(Rules())), encode(Publish(DAY, day))])
+    both.run(
+        OFFICE_COMMANDS, OPENS_AT_MS, [encode(Reserve("x", DAY, ("p",), CHOICES[1]))]
+    )  # the guard does not count it
+    found = [hold(both, number)[0].split("\t")[0] for number in range(4)]
+    assert found == ["HELD", "HELD", "HELD", "SOLD_OUT"]
+
+
+def test_a_choice_that_a_restored_copy_lacks_is_stored_again() -> None:
+    """The day is the same in both copies, but the index of the choice is free again."""
+    both = BothPaths()
+    published(both)
+    later = [encode(Reserve(key, DAY, (f"p{key}",), CHOICES[1])) for key in ("x", "y")]
+    saved = both.knowing.save(), both.general.save()
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS, [later[0], encode(Release("x"))])
+    assert both.knowing.save()[DAYS] == saved[0][DAYS]
+    both.knowing.restore(saved[0])
+    both.general.restore(saved[1])
+    hold(both, 1)
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS + 1, [later[1]])
+    assert "2" in both.knowing.save()[KEYS[OFFICE_KEY_NAMES.index("choices")]]
+
+
+def test_a_day_that_a_script_has_written_without_an_event_is_read_again() -> None:
+    """The script finds that nothing is due any more. The time runs back, so a function does not find it itself."""
+    both = BothPaths()
+    published(both)
+    due_at_ms = OPENS_AT_MS + 1 + Rules().hold_ttl_ms
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS + 1, [encode(Release("k0"))])
+    before = both.knowing.save()
+    both.run(BY_SCRIPT, due_at_ms, [encode(Expire(DAY, 1))])
+    after = both.knowing.save()
+    assert (after[HEAD]["number"], after[DAYS] == before[DAYS]) == (before[HEAD]["number"], False)
+    line = encode(Reserve("x", DAY, ("p",), CHOICES[0]))
+    both.run(OFFICE_COMMANDS, OPENS_AT_MS + 2, [line])
+    assert both.lone_holds == 0
 
 
 def test_a_day_with_a_zero_in_front_is_left_to_the_general_path() -> None:
