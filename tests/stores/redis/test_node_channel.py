@@ -60,30 +60,28 @@ async def store(valkey_server: Server) -> AsyncIterator[AsyncRedisStore]:
 async def test_attempts_leave_in_order_and_without_those_given_up() -> None:
     """The channel bounds writes in flight and attempts in a write."""
     channel: NodeChannel[asyncio.Future[list[Any]]] = NodeChannel()
-    waiting = [attempt() for _ in range(28)]
+    waiting = [attempt() for _ in range(60)]
     for one in waiting:
         channel.wait(one)
     waiting[1].replies.cancel()
-    assert channel.take() == [waiting[0], *waiting[2:9]]
-    assert channel.take() == waiting[9:17]
-    assert channel.take() == [], "two writes are in flight"
+    assert channel.take() == [waiting[0], *waiting[2:17]]
+    assert channel.take() == waiting[17:33]
+    assert channel.take() == waiting[33:49]
+    assert channel.take() == [], "three writes are in flight"
     channel.end_write()
-    assert channel.take() == waiting[17:25]
-    channel.end_write()
-    channel.end_write()
-    assert channel.take() == waiting[25:27]
-    assert channel.take() == waiting[27:]
+    assert channel.take() == waiting[49:]
     channel.end_write()
     assert channel.take() == []
 
 
-async def test_first_of_two_writes_takes_half_of_the_commands() -> None:
+async def test_first_of_three_writes_takes_a_third_of_the_commands() -> None:
     channel: NodeChannel[asyncio.Future[list[Any]]] = NodeChannel()
-    waiting = [attempt(size) for size in (60, 10, 30, 20)]
+    waiting = [attempt(size) for size in (40, 10, 10, 30, 20, 10)]
     for one in waiting:
         channel.wait(one)
     assert channel.take() == waiting[:1]
-    assert channel.take() == waiting[1:]
+    assert channel.take() == waiting[1:4], "half of the rest, or the first size above it"
+    assert channel.take() == waiting[4:]
 
 
 async def test_the_next_write_starts_before_callers_get_their_replies(

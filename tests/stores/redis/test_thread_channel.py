@@ -14,7 +14,7 @@ from quota_engine.conformance.world import ONLINE, OPENS_AT_MS, published, reser
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Audit
 from quota_engine.stores.redis.factory import open_store
-from quota_engine.stores.redis.node_channel import WaitingAttempt
+from quota_engine.stores.redis.node_channel import _WRITES_MAX, WaitingAttempt
 from quota_engine.stores.redis.retrying_calls import Attempt
 from quota_engine.stores.redis.thread_channel import ThreadChannel, ThreadReplies
 from tests.support.servers import Server
@@ -80,9 +80,9 @@ def until(holds: Callable[[], Any], what: str) -> None:
 
 
 def busy(channel: ThreadChannel, gate: threading.Event) -> list[Caller]:
-    """Return two callers whose writes are in flight."""
-    callers = [Caller(channel, gate) for _ in range(2)]
-    until(lambda: all(one.sent for one in callers), "two writes in flight")
+    """Return callers whose writes are in flight, as many as there may be."""
+    callers = [Caller(channel, gate) for _ in range(_WRITES_MAX)]
+    until(lambda: all(one.sent for one in callers), "the writes in flight")
     return callers
 
 
@@ -100,8 +100,8 @@ def test_one_thread_sends_the_attempts_of_all_that_wait() -> None:
         one.join(WAIT_S)
     assert all(one.is_served for one in callers)
     writes = [size for one in callers for size in one.sent]
-    assert sum(writes) == 22
-    assert len(writes) <= 2 + 6, "each write takes at least half of what waits"
+    assert sum(writes) == _WRITES_MAX + 20
+    assert len(writes) <= _WRITES_MAX + 8, "each write takes at least a third of what waits"
 
 
 def test_a_thread_that_gives_up_leaves_no_other_waiting() -> None:
@@ -150,7 +150,7 @@ def test_threads_at_many_offices_share_writes(valkey_server: Server) -> None:
     ]
     for thread in threads:
         thread.start()
-    until(lambda: sum(map(waiting_in, store._channels.values())) == 38, "all but two calls to wait")
+    until(lambda: sum(map(waiting_in, store._channels.values())) == 40 - _WRITES_MAX, "the other calls to wait")
     valkey_server.resume()
     for thread in threads:
         thread.join(WAIT_S)

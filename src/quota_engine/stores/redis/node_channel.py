@@ -15,18 +15,14 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.retrying_calls import Attempt
 
-_WRITES_MAX: Final = 2
-"""Writes in flight to one server: it works on one while this process handles the replies of the other.
+_WRITES_MAX: Final = 3
+"""Writes in flight to one server: it works on one while this process handles the replies of another.
 
-With 500 callers at 125 offices, four writes made batches of 2.4 commands, two made 4.2, and one left the server idle.
+With 125 callers at as many offices, three writes of up to 16 attempts made 1.37 times the rate of two of up to 8.
 """
 
-_ATTEMPTS_MAX: Final = 8
-"""Attempts in one write.
-
-More leave less waiting, so the batches of the next write are smaller. With 500 callers at 125 offices, 32 attempts made
-batches of 3.9 commands, and 8 made 5.4.
-"""
+_ATTEMPTS_MAX: Final = 16
+"""Attempts in one write. More leave less waiting, so the batches of the next write are smaller."""
 
 
 class Replies(Protocol):
@@ -98,8 +94,8 @@ class NodeChannel(Generic[R]):
         waiting = self._waiting
         if not waiting or self._in_flight >= _WRITES_MAX:
             return []
-        # The first of two writes takes half of the commands, so that the server works on one while this process handles
-        # the replies of the other.
+        # The first of several writes takes its share of the commands, so that the server works on one while this
+        # process handles the replies of another.
         writes_left = _WRITES_MAX - self._in_flight
         size_left = -(-self._size // writes_left)
         taken: list[WaitingAttempt[R]] = []
