@@ -24,15 +24,15 @@ _APPENDFSYNC: Final = "everysec"
 """As the embedded server has it."""
 
 
-def _start(topology: str, binary: Path, undo: contextlib.ExitStack) -> tuple[str, list[Server]]:
+def _start(topology: str, binary: Path, appendfsync: str, undo: contextlib.ExitStack) -> tuple[str, list[Server]]:
     """Start the servers of a topology; return their URL and those that keep data."""
     if topology == "single":
-        server = undo.enter_context(Server(binary, tcp=True, appendfsync=_APPENDFSYNC))
+        server = undo.enter_context(Server(binary, tcp=True, appendfsync=appendfsync))
         return server.url, [server]
     if topology == "sentinels":
-        sentinels = undo.enter_context(Sentinels(binary, appendfsync=_APPENDFSYNC))
+        sentinels = undo.enter_context(Sentinels(binary, appendfsync=appendfsync))
         return sentinels.url, sentinels.members
-    cluster = undo.enter_context(Cluster(binary, appendfsync=_APPENDFSYNC))
+    cluster = undo.enter_context(Cluster(binary, appendfsync=appendfsync))
     return cluster.url.replace("redis://", "redis+cluster://"), cluster.members
 
 
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--servers", choices=("valkey", "redis"), default="valkey")
     parser.add_argument("--on", choices=("cluster", "sentinels", "single"), action="append", help="repeat it for more")
+    parser.add_argument("--no-file", action="store_true", help="servers without an append-only file")
     options, rest = parser.parse_known_args(arguments)
     binary = valkey_server_binary() if options.servers == "valkey" else redis_server_binary()
     if binary is None:
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = ["bench", "--preset", "goals", "--yes-really", *rest]
     with contextlib.ExitStack() as undo:
         for topology in options.on or ["cluster"]:
-            url, servers = _start(topology, binary, undo)
+            url, servers = _start(topology, binary, "" if options.no_file else _APPENDFSYNC, undo)
             for server in servers:
                 undo.enter_context(pinned(server.pid, cores[1] if cores else None))
             words += ["--backend", url]
