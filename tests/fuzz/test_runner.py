@@ -122,6 +122,6 @@ def test_simulation_finds_a_server_that_accepts_late_copies(monkeypatch: pytest.
     """The last moments of attempts never come."""
     stamp = LastMoment.stamp
     monkeypatch.setattr(LastMoment, "stamp", lambda self, node, end: stamp(self, node, end) + 10**9)
-    report = failing(run_seed(seed, store="lua") for seed in (13, 30))
+    report = failing(run_seed(seed, store="lua") for seed in (5, 19))
     assert report is not None
     assert "follows from no call whose answer was still open" in report.violations[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -24,6 +24,8 @@ from tests.support.seeded_service import DRAW, TODAY, seeded_service
 pytestmark = pytest.mark.browser
 
 SIZES: Final = (1280, 390)
+_REPLACED: Final = "does not belong to the document"
+"""The inspector's words for an element that is replaced while it is read."""
 PAGES: Final = {
     "dashboard": f"/operator?draw={DRAW}",
     "offices": "/operator/offices",
@@ -83,8 +85,18 @@ class OperatorWindow(PhoneBrowser):
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         """Wait until a condition is true. An element that is replaced meanwhile is looked up again."""
-        ignored = [StaleElementReferenceException]
-        WebDriverWait(self.driver, PATIENCE_S, POLL_S, ignored_exceptions=ignored).until(lambda _: condition())
+
+        def is_met(_: Any) -> Any:
+            try:
+                return condition()
+            except StaleElementReferenceException:
+                return False
+            except WebDriverException as error:
+                if _REPLACED not in str(error):
+                    raise
+                return False
+
+        WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(is_met)
 
     @property
     def focused_id(self) -> str:
