@@ -125,16 +125,14 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
 
     async def _send(self) -> None:
         """Send the batch, and give each caller its result."""
-        failure: BaseException | None = None
         try:
             await self._store._run_batch(self.key, self)  # noqa: SLF001
         except BaseException as error:
-            failure = error
+            self.finish(error)
             if not isinstance(error, Exception):
                 raise
-        finally:
-            self.finish(failure)
-            failure = None  # its traceback refers to this frame
+        else:
+            self.finish(None)
 
     def finish(self, failure: BaseException | None) -> None:
         """Count the batch as done, after its callers have their results, or give them this error."""

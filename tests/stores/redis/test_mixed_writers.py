@@ -24,6 +24,7 @@ from quota_engine.stores.redis.scripts import (
 from tests.stores.redis.test_new_holds import DAYS, HEAD, KEYS, batches, opening, stored
 from tests.support.effort import seeds
 from tests.support.servers import Server
+from tests.support.stored_offices import comparable_keys
 
 OTHER_VERSION: Final = "0" * len(FUNCTION_LIBRARY.version)
 LIBRARIES: Final = (
@@ -45,7 +46,7 @@ def load(client: Any) -> None:
 
 
 def stored_on(client: Any) -> dict[str, Any]:
-    """Return the hashes and the events of a real server in the form of :func:`stored`."""
+    """Return the hashes and the events of a real server in a form in which equal offices are equal."""
     found: dict[str, Any] = {}
     for key in KEYS:
         kind = client.type(key)
@@ -55,12 +56,7 @@ def stored_on(client: Any) -> dict[str, Any]:
             found[key] = [event["e"] for _, event in client.xrange(key)]
         elif kind == "zset":
             found[key] = dict(client.zrange(key, 0, -1, withscores=True))
-    found.get(HEAD, {}).pop("write_id", None)
-    for number, text in found.get(DAYS, {}).items():
-        first, *rows = text.split("\n")
-        if number.isdigit():
-            found[DAYS][number] = [first, sorted(rows[0].split("\t")), *rows[1:]]
-    return found
+    return comparable_keys(found, HEAD, DAYS)
 
 
 def stored_here(server: LuaServer) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from quota_engine.stores.redis.codecs.office import encode
 from quota_engine.stores.redis.keys import OFFICE_KEY_NAMES, keys_of
 from quota_engine.stores.redis.scripts import OFFICE_COMMANDS, OFFICE_GUARDED_COMMANDS, RECONCILE, Script
 from tests.support.effort import seeds
+from tests.support.stored_offices import comparable_keys
 
 KEYS: Final = keys_of("", "office")
 HEAD, DAYS, RECORDS = KEYS[:3]
@@ -132,17 +133,9 @@ def batches(random: Random, commands: Sequence[Command], sizes: Sequence[int]) -
 
 
 def stored(server: LuaServer) -> dict[str, Any]:
-    """Return everything that a server has stored, except the id of the last write, which differs on purpose.
-
-    The second row of a day is a set, whose order means nothing: it is that of a table of Lua.
-    """
+    """Return everything that a server has stored, in a form in which equal offices are equal."""
     found = {key: dict(value) if isinstance(value, dict) else vars(value) for key, value in server.save().items()}
-    found.get(HEAD, {}).pop("write_id", None)
-    for number, text in found.get(DAYS, {}).items():
-        first, *rows = text.split("\n")
-        if number.isdigit():
-            found[DAYS][number] = [first, sorted(rows[0].split("\t")), *rows[1:]]
-    return found
+    return comparable_keys(found, HEAD, DAYS)
 
 
 class BothPaths:

@@ -93,16 +93,14 @@ class _DrivenBatch(SentBatch[QueueKey]):
 
     def _finish(self, replies: list[Any]) -> None:
         """Give the callers their results."""
-        failure: BaseException | None = None
         try:
             self._store._resolve(self.key, self.calls, replies)  # noqa: SLF001
         except BaseException as error:
-            failure = error
+            self.finish(error)
             if not isinstance(error, Exception):
                 raise
-        finally:
-            self.finish(failure)
-            failure = None  # its traceback refers to this frame
+        else:
+            self.finish(None)
 
     async def _work(self, step: BlockingWork) -> None:
         try:
@@ -161,17 +159,13 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
     def known_refusal(self, address: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...]) -> Outcome | None:
         """See :class:`quota_engine.ports.KnownRefusal`.
 
-        A caller whose turn has ended, or who finds that a refresh is due, is left to :meth:`apply`.
+        A caller whose turn has ended is left to :meth:`apply` as well.
         """
-        cache = self._sold_out_cache
-        if not cache.offices or self._known_left <= 0:
+        if self._known_left <= 0:
             return None
-        refusal = cache.find(address, kind, id_, applicants)
-        if refusal is None or cache.due_offices:
-            return None
-        self._known_left -= 1
-        if self._observer is not None:
-            self._observer.on_sold_out(address)
+        refusal = super().known_refusal(address, kind, id_, applicants)
+        if refusal is not None:
+            self._known_left -= 1
         return refusal
 
     async def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:

@@ -11,7 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from quota_engine.clocks import monotonic_ms
-from quota_engine.ports import Clock
+from quota_engine.domain.outcomes import Outcome
+from quota_engine.ports import Clock, ReserveKind
 from quota_engine.stores.batching import BatchLimits
 from quota_engine.stores.batching_store import BatchingStore, QueuedCall
 from quota_engine.stores.call_end import CALL_TIMEOUT_MS, CallEnd
@@ -81,6 +82,21 @@ class RedisStoreBase(BatchingStore[QueueKey, P]):
         self._handle = self._runner.handle
         self._requests = OfficeRequests(self._executor, self._sold_out_cache)
         super().__init__(limits=limits, on_close=on_close, call_timeout_ms=call_timeout_ms, monotonic=monotonic)
+
+    def known_refusal(self, address: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...]) -> Outcome | None:
+        """See :class:`quota_engine.ports.KnownRefusal`.
+
+        A caller who finds that a refresh is due is left to ``apply``, which knows by when the call ends.
+        """
+        cache = self._sold_out_cache
+        if not cache.offices:
+            return None
+        refusal = cache.find(address, kind, id_, applicants)
+        if refusal is None or cache.due_offices:
+            return None
+        if self._observer is not None:
+            self._observer.on_sold_out(address)
+        return refusal
 
     def _address_of(self, key: QueueKey) -> str:
         return key[0].address

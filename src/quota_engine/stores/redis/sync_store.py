@@ -16,9 +16,8 @@ from redis.exceptions import RedisError
 from quota_engine.clocks import MARGIN_MS
 from quota_engine.domain.commands import Reserve
 from quota_engine.domain.errors import BackendUnavailable
-from quota_engine.domain.outcomes import Outcome
 from quota_engine.generators import drive
-from quota_engine.ports import ReserveKind, StoreRequest
+from quota_engine.ports import StoreRequest
 from quota_engine.stores.call_end import BatchEnd, CallEnd, seconds_until
 from quota_engine.stores.redis.ending_connections import limit_socket, read_reply, set_end, write_bytes
 from quota_engine.stores.redis.node_channel import WaitingAttempt
@@ -55,21 +54,6 @@ class RedisStore(RedisStoreBase[ThreadCall], LoneCallStore[QueueKey]):
         super()._after_fork()
         self._pools = {node: _new_pool_like(pool) for node, pool in self._pools.items()}
         self._executor.runner.forget_handles()
-
-    def known_refusal(self, address: str, kind: ReserveKind, id_: str, applicants: tuple[str, ...]) -> Outcome | None:
-        """See :class:`quota_engine.ports.KnownRefusal`.
-
-        A caller who finds that a refresh is due is left to :meth:`apply`, which knows by when the call ends.
-        """
-        cache = self._sold_out_cache
-        if not cache.offices:
-            return None
-        refusal = cache.find(address, kind, id_, applicants)
-        if refusal is None or cache.due_offices:
-            return None
-        if self._observer is not None:
-            self._observer.on_sold_out(address)
-        return refusal
 
     def apply(self, address: str, command: Any, *, ends_at_ms: float | None = None) -> Any:
         """See :meth:`quota_engine.ports.Store.apply`. Waiting calls share a script call."""
