@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
+from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.service.pages.i18n import LANGUAGES
 from tests.support.browser_service import wait_list_catalog
 from tests.support.form_browser import DECLARED, CitizenBrowser, heading
@@ -167,6 +169,55 @@ async def test_one_of_a_party_does_not_come(browser: CitizenBrowser, client: Cli
     assert (await browser.http.post("/reservation/leave-party", data={"nik": NIK})).status_code == 200
     assert (await browser.http.get("/reservation/state")).json()["state"] == "CONFIRMED"
     assert "leave-party" not in (await browser.get("/")).text
+
+
+@pytest.mark.parametrize("failure", [BackendUnavailable("down"), OutcomeUnknown("lost"), Outcome(Status.OVERLOADED)])
+@pytest.mark.parametrize(
+    ("step", "method", "fields"),
+    [
+        ("confirm", "confirm", DECLARED),
+        ("extend", "extend", {}),
+        ("leave-party", "remove_applicant", {"nik": OTHER}),
+        ("release", "release", {}),
+        ("decline", "decline", {}),
+        ("cancel", "cancel", {}),
+    ],
+)
+async def test_a_step_that_the_store_did_not_take_never_looks_done(
+    browser: CitizenBrowser,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    method: str,
+    fields: dict[str, str],
+    failure: Exception | Outcome,
+) -> None:
+    """The store answers the next request again. The 503 makes a page with script send the form again."""
+    await browser.reserve(NIK, OTHER)
+    if step == "cancel":
+        await browser.submit("/reservation/confirm", DECLARED)
+    before = (await browser.http.get("/reservation/state")).json()["phase"]
+
+    async def fail(*_: object, **__: object) -> Outcome:
+        if isinstance(failure, Exception):
+            raise failure
+        return failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client.service.engine, method, fail)
+        failed = await browser.http.post(f"/reservation/{step}", data=fields)
+    assert failed.status_code == 503
+    assert heading(failed.text) == citizen_text("unavailable_heading")
+    assert 'data-retry="/reservation"' in failed.text
+    assert (await browser.http.get("/reservation/state")).json()["phase"] == before
+
+
+async def test_a_repeated_form_of_a_person_who_left_is_no_error(browser: CitizenBrowser) -> None:
+    """A page with script sends a form again if it does not know whether the store took it."""
+    await browser.reserve(NIK, OTHER)
+    for _ in range(2):
+        assert (await browser.http.post("/reservation/leave-party", data={"nik": OTHER})).status_code == 200
+    assert "leave-party" not in (await browser.get("/reservation")).text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

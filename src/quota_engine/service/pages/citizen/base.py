@@ -147,28 +147,30 @@ class CitizenPages:
             text = text.replace(mark, value)
         return self._renderer.respond(request, text)
 
-    def guarded(self, handler: Handler, *, is_sheddable: bool = True) -> Handler:
+    def guarded(self, handler: Handler, *, is_sheddable: bool = True, form_page: str = "/") -> Handler:
         """Return a handler that renders a retrying page if the store is unavailable or the service is overloaded.
 
         Args:
             handler: Handler of the route.
             is_sheddable: False for pages of a reservation, which are answered above the concurrency limit too.
+            form_page: Address that the retrying page loads after a form. A page with script sends the form again.
         """
 
         async def handle(request: Request) -> Response:
             if is_sheddable and over_limit(request.scope):
-                return self._unavailable(request)
+                return self.unavailable(request, form_page)
             try:
                 return await handler(request)
             except InvalidRequest:
                 return RedirectResponse("/", 303)  # no link and no form of these pages leads here
             except QuotaEngineError:
-                return self._unavailable(request)
+                return self.unavailable(request, form_page)
 
         return handle
 
-    def _unavailable(self, request: Request) -> Response:
-        retry_url = path_with_query(request) if request.method == "GET" else "/"
+    def unavailable(self, request: Request, form_page: str) -> Response:
+        """Render the retrying page; see :meth:`guarded`."""
+        retry_url = path_with_query(request) if request.method == "GET" else form_page
         translator = self.translator(request)
         response = self.render(request, "unavailable.html", translator, 503, retry_url=retry_url, here="/?")
         response.headers["retry-after"] = str(_RETRY_S)

@@ -29,6 +29,7 @@ from quota_engine.service.pages.forms import read_form
 from quota_engine.service.pages.i18n import Translator
 from quota_engine.service.pages.registration_codes import format_code, read_code
 
+_PATH: Final = "/reservation"
 _PAGES_BY_STATE: Final = {State.HELD: "held", State.WAITING: "waiting", State.CONFIRMED: "confirmed"}
 """Pages of reservations that have not ended, named like their templates."""
 _STREAM_EVERY_MS: Final = 1_000
@@ -61,7 +62,7 @@ class ReservationPages:
         )
         guarded = self._pages.guarded
         return [
-            Route(f"/reservation{path}", guarded(handler, is_sheddable=False), methods=[method])
+            Route(f"{_PATH}{path}", guarded(handler, is_sheddable=False, form_page=_PATH), methods=[method])
             for path, handler, method in handlers
         ]
 
@@ -244,9 +245,9 @@ class ReservationPages:
             outcome = await pages.service.engine.remove_applicant(reference, dict(form).get("nik", ""))
         except InvalidRequest:
             return RedirectResponse("/reservation?error=member", 303)
-        except QuotaEngineError:
-            return RedirectResponse("/reservation", 303)
         pages.service.metrics.record_outcome(outcome.status)
+        if outcome.status is Status.OVERLOADED:
+            return pages.unavailable(request, _PATH)
         is_unknown = outcome.status is Status.NOT_IN_PARTY
         return RedirectResponse("/reservation?error=member" if is_unknown else "/reservation", 303)
 
@@ -263,7 +264,11 @@ class ReservationPages:
         return response
 
     async def _execute(self, request: Request, method: str) -> Response:
-        """Call a method of the engine for this browser's reservation, and redirect to the reservation."""
+        """Call a method of the engine for this browser's reservation, and redirect to the reservation.
+
+        An error of the store is not caught: a redirect would look like a step that was done, as soon as the store
+        answers the next request. The 503 page makes the script send the form again; each step is safe to repeat.
+        """
         pages = self._pages
         form, (reference, is_owner) = await read_form(request), pages.visit(request)
         if form is None or not reference:
@@ -280,10 +285,9 @@ class ReservationPages:
             outcome = await getattr(pages.service.engine, method)(reference, *arguments, **checks)
         except InvalidRequest:
             return RedirectResponse("/", 303)
-        except QuotaEngineError:
-            # The outcome may be unknown. The reservation's page shows it as soon as the store answers.
-            return RedirectResponse("/reservation", 303)
         pages.service.metrics.record_outcome(outcome.status)
+        if outcome.status is Status.OVERLOADED:
+            return pages.unavailable(request, _PATH)
         response = RedirectResponse("/reservation", 303)
         if method in ("release", "extend"):
             pages.remember_notice(request, response, outcome)
