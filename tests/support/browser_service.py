@@ -51,11 +51,20 @@ def browser_service(**changes: Any) -> Iterator[BrowserService]:
         client = await stack.enter_async_context(running(**changes))
         return BrowserService(loop, client, await stack.enter_async_context(listening(client.app)))
 
+    async def end() -> None:
+        await stack.aclose()
+        # The feed of a stream ends up to a second after its last reader. A task that outlives its loop is reported in
+        # the log of any later test.
+        others = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     try:
         yield run(start())
     finally:
         try:
-            run(stack.aclose())
+            run(end())
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()

@@ -2,7 +2,13 @@
 "use strict";
 
 const randomBetween = (low, high) => low + Math.random() * (high - low);
-const get = (url) => fetch(url, { credentials: "same-origin", cache: "no-store" });
+// A connection that is lost without a word, as on the road, must not keep a page waiting.
+const send = (url, options) =>
+  fetch(url, { credentials: "same-origin", signal: AbortSignal.timeout && AbortSignal.timeout(20000), ...options });
+const get = (url) => send(url, { cache: "no-store" });
+
+// The answer to a form that is being sent is newer than any other page, and replaces this one.
+const isSending = () => document.querySelector("form[data-sending]") !== null;
 
 // --- Connection: a note with a retry button while a part of the page cannot reach the service ---
 
@@ -57,41 +63,97 @@ function updateChildren(current, fresh) {
   current.append(...wanted.slice(kept.length));
 }
 
-// --- Load the main part again, with what was typed ---
+// Act until that succeeds: now, after a pause, at a press of the retry button, and when the page is seen again.
+function persist(element, act, pauseMin = 2000) {
+  let pause = pauseMin;
+  let timer = 0;
+  let isActing = false;
+  async function attempt() {
+    clearTimeout(timer);
+    if (isActing || !element.isConnected) return;
+    isActing = true;
+    try {
+      await act();
+    } catch {
+      reportUnreachable(element, attempt);
+      pause = Math.min(pause * 1.5, 15000);
+      timer = setTimeout(attempt, pause * randomBetween(0.75, 1.25));
+    }
+    isActing = false;
+  }
+  onReturn(element, attempt);
+  attempt();
+}
 
-async function loadMain(url, part) {
+// Streams of parts that are no longer shown are closed at once: the service limits their number.
+const streams = new Map(); // element -> EventSource
+function openStream(element, url) {
+  const source = new EventSource(url);
+  streams.set(element, source);
+  return source;
+}
+function closeStreams() {
+  for (const [element, source] of streams) {
+    if (element.isConnected) continue;
+    source.close();
+    streams.delete(element);
+  }
+}
+
+// Call a function when the browser comes back online or the page is seen again. Timers of a hidden page hardly run.
+function onReturn(element, load) {
+  function look() {
+    if (element.isConnected) return document.hidden || load();
+    removeEventListener("online", look);
+    document.removeEventListener("visibilitychange", look);
+  }
+  addEventListener("online", look);
+  document.addEventListener("visibilitychange", look);
+}
+
+// --- Load a page in place. A new document would lose a form that is sent meanwhile, and a failure the page ---
+
+// Return the response and its text; null if a form has replaced the part meanwhile, or is about to do so.
+async function loadPage(url, part) {
   const response = await get(url);
-  if (!response.ok) throw response.status;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  const main = document.querySelector("main");
+  if (response.status >= 500) throw response.status;
+  const html = await response.text();
   reportReachable(part);
-  // Meanwhile a form was sent, or has shown its page, which is newer.
-  if (!part.isConnected || main.querySelector("form[data-sending]")) return false;
+  return part.isConnected && !isSending() ? { response, html } : null;
+}
+// Time or another tab has changed this page.
+function renewPage(part) {
+  persist(part, async () => {
+    const loaded = await loadPage(location.href, part);
+    if (!loaded) return;
+    if (loaded.response.redirected) history.replaceState(null, "", loaded.response.url);
+    showPage(loaded.html);
+  });
+}
+// Show the main part of a page with what was typed. Neither the focus nor the scrolled position moves.
+function showMain(html) {
+  const page = new DOMParser().parseFromString(html, "text/html");
+  const main = document.querySelector("main");
   const focused = document.activeElement && document.activeElement.id;
-  document.title = page.title;
   main.replaceChildren(...page.querySelector("main").childNodes);
+  document.title = page.title;
   start(main);
   if (focused && document.getElementById(focused)) document.getElementById(focused).focus({ preventScroll: true });
-  return true;
 }
 // Every browser learns of an opening at the same moment. The delay spreads their requests.
 function followMain(part) {
   if (part.isFollowing) return;
   part.isFollowing = true;
-  async function attempt() {
-    if (!part.isConnected) return;
-    try {
-      if (!(await loadMain(location.href, part))) return;
-      const possible = document.querySelector("[data-possible]");
-      if (possible && document.querySelector(".slot input:enabled")) {
-        document.querySelector("[data-news]").textContent = possible.dataset.possible;
-      }
-    } catch {
-      reportUnreachable(part, attempt);
-      setTimeout(attempt, randomBetween(2000, 5000));
+  async function show() {
+    const loaded = await loadPage(location.href, part);
+    if (!loaded) return;
+    showMain(loaded.html);
+    const possible = document.querySelector("[data-possible]");
+    if (possible && document.querySelector(".slot input:enabled")) {
+      document.querySelector("[data-news]").textContent = possible.dataset.possible;
     }
   }
-  setTimeout(attempt, randomBetween(0, 1500));
+  setTimeout(() => persist(part, show), randomBetween(0, 1500));
 }
 
 // The day and session of a choice, whether or not it is a wait list at the moment.
@@ -133,7 +195,7 @@ function refresh(part) {
     }
   }
   async function load() {
-    if (document.hidden || isInUse()) return;
+    if (!part.isConnected || document.hidden || isInUse()) return;
     try {
       const response = await get(url);
       if (!response.ok) throw response.status;
@@ -151,17 +213,17 @@ function refresh(part) {
   }
   let source = null;
   function listen() {
-    source = new EventSource(part.dataset.listen);
+    source = openStream(part, part.dataset.listen);
     source.addEventListener("changed", () => load());
   }
   async function poll() {
-    if (!part.isConnected) return source && source.close();
+    if (!part.isConnected) return;
     await load();
     if (source && source.readyState === EventSource.CLOSED) listen();
     setTimeout(poll, pause * randomBetween(0.75, 1.25));
   }
   setTimeout(poll, pause);
-  onReturn(load);
+  onReturn(part, load);
   if (part.dataset.listen && window.EventSource) listen();
 }
 
@@ -177,21 +239,17 @@ function follow(element) {
   let isUnavailable = false;
   let source = null;
   let announcedAt = performance.now();
-  let isReloading = false;
+  let isRenewing = false;
   function show(state) {
     failures = 0;
     if (!isUnavailable) reportReachable(element);
-    if (isReloading) return;
+    if (isRenewing || !element.isConnected || isSending()) return;
     if (state.phase !== phase) {
-      isReloading = true;
+      isRenewing = true;
       const button = document.querySelector("[data-call]");
-      if (button && state.phase.startsWith(button.dataset.calledBy)) {
-        call(button.dataset.call);
-        // The sound ends before the page goes.
-        return setTimeout(() => location.reload(), button.getAttribute("aria-pressed") === "true" ? 600 : 0);
-      }
+      if (button && state.phase.startsWith(button.dataset.calledBy)) call(button.dataset.call);
       // Every browser learns of the opening at the same moment. The delay spreads their next requests.
-      setTimeout(() => location.reload(), phase === "NOT_OPEN" ? randomBetween(0, 1500) : 0);
+      setTimeout(() => renewPage(element), phase === "NOT_OPEN" ? randomBetween(0, 1500) : 0);
       return;
     }
     for (const target of element.querySelectorAll("[data-text]")) {
@@ -209,7 +267,7 @@ function follow(element) {
     }
   }
   function listen() {
-    source = new EventSource(url + "/stream" + language);
+    source = openStream(element, url + "/stream" + language);
     source.addEventListener("state", (event) => {
       isUnavailable = false;
       show(JSON.parse(event.data));
@@ -223,6 +281,7 @@ function follow(element) {
   }
   const isListening = () => source !== null && source.readyState === EventSource.OPEN;
   async function load() {
+    if (!element.isConnected) return;
     try {
       const response = await get(url + "/state" + language);
       if (!response.ok) throw response.status;
@@ -236,20 +295,15 @@ function follow(element) {
     }
   }
   async function poll() {
-    if (!element.isConnected) return source && source.close();
+    if (!element.isConnected) return;
     if (!isListening() || unreachable.has(element)) await load();
     if (source !== null && source.readyState === EventSource.CLOSED) listen();
     setTimeout(poll, pause * randomBetween(0.75, 1.25));
   }
   if (window.EventSource && "stream" in element.dataset) listen();
   setTimeout(poll, pause);
-  onReturn(load);
+  onReturn(element, load);
   element.pollSoon = () => setTimeout(load, randomBetween(0, 2000));
-}
-
-// Call a function when the browser comes back online.
-function onReturn(load) {
-  addEventListener("online", load);
 }
 
 // --- The end of a visit: no other person at this computer sees anything of it ---
@@ -306,7 +360,7 @@ function countdown(element) {
       const followed = element.closest("[data-follow]");
       if (element.dataset.atZero === "main") return followMain(element);
       if (element.dataset.atZero === "poll" && followed && followed.pollSoon) return followed.pollSoon();
-      return setTimeout(() => location.reload(), randomBetween(500, 2000));
+      return setTimeout(() => renewPage(element), randomBetween(500, 2000));
     }
     setTimeout(tick, 250);
   }
@@ -368,7 +422,9 @@ function keepTyped(form) {
 
 function retry(element) {
   let pause = 4000;
+  let timer = setTimeout(load, pause);
   async function load() {
+    clearTimeout(timer);
     try {
       const response = await get(element.dataset.retry);
       if (response.status < 500) return location.replace(element.dataset.retry);
@@ -376,27 +432,32 @@ function retry(element) {
       // no answer at all: try again after the pause
     }
     pause = Math.min(pause * 1.5, 30000);
-    setTimeout(load, pause * randomBetween(0.75, 1.25));
+    clearTimeout(timer);
+    timer = setTimeout(load, pause * randomBetween(0.75, 1.25));
   }
-  setTimeout(load, pause);
+  onReturn(element, load);
 }
 
 // --- form.choice: load the page of another office, service or group without moving the focus ---
 
 function loadChoice(form) {
   let timer = 0;
-  async function load() {
+  let changes = 0;
+  function load() {
+    const change = changes;
     const url = form.action.split("?")[0] + "?" + new URLSearchParams(new FormData(form));
-    try {
-      if (await loadMain(url, form)) history.replaceState(null, "", url);
-    } catch {
-      reportUnreachable(form, load);
-    }
+    persist(form, async () => {
+      const loaded = change === changes && (await loadPage(url, form));
+      if (!loaded || change !== changes) return; // the next choice is about to be loaded
+      history.replaceState(null, "", url);
+      showMain(loaded.html);
+    });
   }
   for (const select of form.querySelectorAll("select")) {
     select.addEventListener("change", () => {
       // The forms below belong to the previous choice.
       for (const other of document.querySelectorAll("form[method=post]")) other.hidden = true;
+      changes += 1;
       clearTimeout(timer);
       timer = setTimeout(load, 300);
     });
@@ -448,33 +509,19 @@ function submitWithRetries(form) {
     isSent = true;
     const body = new URLSearchParams(new FormData(form));
     const done = showSending(form, event.submitter || form.querySelector("button"));
-    let pause = 1000;
-    let isTrying = false;
-    let timer = 0;
     async function attempt() {
-      if (isTrying || !form.isConnected) return;
-      isTrying = true;
-      clearTimeout(timer);
-      try {
-        const signal = AbortSignal.timeout ? AbortSignal.timeout(20000) : undefined;
-        const response = await fetch(form.action, { method: "POST", body, credentials: "same-origin", signal });
-        if (response.status >= 500) throw response.status;
-        const html = await response.text();
-        reportReachable(form);
-        done();
-        if (response.redirected) forgetTyped(); // the form has done its work
-        // The end of a visit is a new document, so that the Back button has nothing of this one.
-        if (new URL(response.url).pathname === "/finished") return location.assign(response.url);
-        if (response.redirected) history.pushState(null, "", response.url);
-        showPage(html);
-      } catch {
-        reportUnreachable(form, attempt);
-        pause = Math.min(pause * 1.5, 15000);
-        timer = setTimeout(attempt, pause * randomBetween(0.75, 1.25));
-      }
-      isTrying = false;
+      const response = await send(form.action, { method: "POST", body });
+      if (response.status >= 500) throw response.status;
+      const html = await response.text();
+      reportReachable(form);
+      if (response.redirected) forgetTyped(); // the form has done its work
+      // The end of a visit is a new document, so that the Back button has nothing of this one.
+      if (new URL(response.url).pathname === "/finished") return location.assign(response.url);
+      done();
+      if (response.redirected) history.pushState(null, "", response.url);
+      showPage(html);
     }
-    attempt();
+    persist(form, attempt, 1000);
   });
 }
 
@@ -509,12 +556,14 @@ addEventListener("popstate", () => location.reload());
 // --- data-call: sound, vibration and a notification when the turn or a place comes, if the visitor asks for them ---
 
 let audio = null;
+let isCallWanted = false; // also on the next page of the same wait
 function offerCall(button) {
   button.hidden = false;
+  button.setAttribute("aria-pressed", String(isCallWanted));
   button.addEventListener("click", () => {
-    const isOn = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", String(isOn));
-    if (!isOn) return;
+    isCallWanted = !isCallWanted;
+    button.setAttribute("aria-pressed", String(isCallWanted));
+    if (!isCallWanted) return;
     if (window.AudioContext) audio = audio || new AudioContext(); // a press must allow the sound
     if (window.Notification && Notification.permission === "default") Notification.requestPermission();
     beep(0.05);
@@ -530,7 +579,7 @@ function beep(volume) {
   tone.stop(audio.currentTime + 0.4);
 }
 function call(text) {
-  if (!document.querySelector("[data-call][aria-pressed=true]")) return;
+  if (!isCallWanted) return;
   beep(0.5);
   if (navigator.vibrate) navigator.vibrate([400, 200, 400]);
   try {
@@ -541,6 +590,7 @@ function call(text) {
 }
 
 function start(root) {
+  closeStreams();
   const each = (selector, begin) => root.querySelectorAll(selector).forEach(begin);
   each("[data-refresh]", refresh);
   each("[data-follow]", follow);
