@@ -182,7 +182,7 @@ def lose_a_member(kind: str) -> Callable[[Walked, Random], bool]:
     """A deadline, cooling units or a waiting reservation are missing."""
 
     def lose(walked: Walked, rng: Random) -> bool:
-        members = [one for one in walked.value(kind).scores if one != "~"]
+        members = [one for one in walked.value(kind).scores if not one.startswith("~")]
         if members:
             walked.value(kind).remove(rng.choice(members))
         return bool(members)

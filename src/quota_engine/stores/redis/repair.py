@@ -245,7 +245,7 @@ def _due(due: list[str], known: list[Reservation], records: dict[str, str], inde
     for member in due:
         reservation_id = member.rpartition("/")[2]
         is_rest = reservation_id in records and reservation_id not in ids  # of a forgotten day: the purge deletes it
-        if member != "~" and member not in wanted and not is_rest:
+        if not member.startswith("~") and member not in wanted and not is_rest:
             yield "ZREM", _KEY["due"], member, ""
 
 

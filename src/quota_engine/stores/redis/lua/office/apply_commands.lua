@@ -105,8 +105,10 @@ local function write_back(number_before, cursor_before, now_ms)
     call("HSET", HEAD, "write_id", new_write_id())
   end
   if number_before == 0 and ledger.number > 0 then
-    for _, key in ipairs({ HEAD, DAYS, RECORDS, CLAIMS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
-    for _, key in ipairs({ DUE, COOLING, UPDATED, WAITING, KEYS[12] }) do call("ZADD", key, 0, "~") end
+    for _, key in ipairs({ HEAD, DAYS, PENALTIES, CHOICES, KEYS[13] }) do call("HSETNX", key, "~", "") end
+    for _, key in ipairs({ RECORDS, CLAIMS }) do call("HSETNX", key, "~", LONG_VALUE) end
+    for _, key in ipairs({ COOLING, UPDATED, WAITING, KEYS[12] }) do call("ZADD", key, 0, "~") end
+    call("ZADD", DUE, 0, LONG_VALUE)
   end
   if last_ms then
     local ttl_ms = math.max(0, last_ms - now_ms) + retention_ms()
