@@ -405,6 +405,24 @@ def test_a_deleted_store_is_not_remembered() -> None:
     hold(both, 1)
 
 
+@pytest.mark.parametrize(
+    ("quotas_count", "days_count", "is_known"),
+    [(1, 2_400, True), (1, 2_401, False), (20, 500, True), (20, 501, False)],
+)
+def test_a_server_remembers_days_by_their_size(quotas_count: int, days_count: int, is_known: bool) -> None:
+    """A hold reads a day that is not remembered, and so makes more server calls."""
+    server = LuaServer(is_fast=True)
+    quotas = tuple(QuotaTerms(f"q{number}", 5) for number in range(quotas_count))
+    day = DayTerms(0, STARTS_AT_MS, STARTS_AT_MS, STARTS_AT_MS, quotas)
+    holds = [encode(Reserve(key, DAY, (key,), choice(("q0",)))) for key in ("k", "another")]
+    lines = [str(OPENS_AT_MS), encode(Publish(DAY, day)), holds[0]]
+    for number in range(days_count):
+        server.run(OFFICE_COMMANDS, keys_of("", f"office{number}"), lines)
+    server.calls.clear()
+    server.run(OFFICE_COMMANDS, keys_of("", "office0"), [str(OPENS_AT_MS), holds[1]])
+    assert (dict(server.calls) == A_LONE_HOLD) == is_known, dict(server.calls)
+
+
 def test_an_error_behind_the_first_holds_leaves_nothing_known() -> None:
     """The release is in memory when the next command meets a damaged record. The next hold must not write it."""
     both = BothPaths()

@@ -51,7 +51,8 @@ local NEVER_MS = 2 ^ 52
 local ACTIVE = { WAITING = true, HELD = true, CONFIRMED = true, ATTENDED = true, NO_SHOW = true }
 local CONSUMING = { HELD = "held", CONFIRMED = "confirmed", ATTENDED = "confirmed", NO_SHOW = "confirmed" }
 local SLASH = "/"
-local KNOWN_TEXTS_MAX = 500 -- rules, choices and days that a server remembers from call to call
+local KNOWN_TEXTS_MAX = 500 -- rules and choices that a server remembers from call to call
+local KNOWN_ROWS_MAX = 12000 -- of days; each quota counts as one, and each day as four more
 local ARGUMENTS_MAX = 256 -- of one server call; even, because some arguments come in pairs
 
 -- Functions of other files that make their state new.
@@ -70,7 +71,7 @@ local choice_by_text = remembering(choice_of_text, KNOWN_TEXTS_MAX)
 -- The write_id in the head proves that nothing has been written since: each call that writes leaves another one there, which
 -- no other write has had. Scripts leave "", which proves nothing, and a reconciliation deletes it. Without the proof, a day is
 -- taken from memory only if its text in the store is the same.
-local offices, known_days_count = {}, 0
+local offices, known_rows_count = {}, 0
 local office
 local write_id_format, writes_count = "", 0
 
@@ -160,16 +161,22 @@ local function write_day(day)
     call("HSET", DAYS, day.text, day.written)
     ledger.is_day_written = true
   end
-  if not office.days[day.number] then
-    if known_days_count >= KNOWN_TEXTS_MAX then offices, office.days, known_days_count = {}, {}, 0 end
-    known_days_count = known_days_count + 1
+  local known = office.days[day.number]
+  if known then
+    day.rows_count = known.rows_count
+  else
+    if known_rows_count >= KNOWN_ROWS_MAX then offices, office.days, known_rows_count = {}, {}, 0 end
+    if not day.row_texts then split_rows(day) end
+    day.rows_count = 4 + #day.row_texts
+    known_rows_count = known_rows_count + day.rows_count
   end
   office.days[day.number], day.reads = day, office.reads
 end
 
 -- Forget a day that is not there any more.
 local function drop_day(number)
-  if office.days[number] then office.days[number], known_days_count = nil, known_days_count - 1 end
+  local day = office.days[number]
+  if day then office.days[number], known_rows_count = nil, known_rows_count - day.rows_count end
 end
 
 local function mark_changed(day)
