@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from quota_engine.client import ServiceClient
-from tests.service.test_runner import Served, served, wait_for_heartbeat
+from tests.service.test_runner import Served, served, started_workers
 from tests.support.concurrent_bookers import BookerThreads, check, open_day, set_places, write_catalog
 from tests.support.servers import Server, until, valkey_server_binary
 
@@ -45,11 +45,14 @@ def serving(folder: Path, store: Server, *options: str) -> Iterator[Served]:
     }
     options = ("--workers", "2", "--catalog", str(write_catalog(folder)), *options)
     with served(folder, *options, **environment) as service:
-        until(lambda: "quota_engine_workers 2.0\n" in httpx.get(f"{service.url}/metrics").text, "two workers")
-        until(lambda: len(service.workers()) == 2, "two processes")
-        for worker in service.workers():
-            wait_for_heartbeat(worker)
+        until(lambda: "quota_engine_workers 2.0\n" in get(service, "/metrics").text, "two workers")
+        started_workers(service)
         yield service
+
+
+def get(service: Served, path: str) -> httpx.Response:
+    """Read from the service, with enough time on a busy machine."""
+    return httpx.get(f"{service.url}{path}", timeout=30)
 
 
 def token(service: Served) -> str:
@@ -57,12 +60,12 @@ def token(service: Served) -> str:
 
 
 @contextlib.contextmanager
-def crowd_at(service: Served, people: int = PEOPLE) -> Iterator[tuple[ServiceClient, BookerThreads]]:
+def crowd_at(service: Served, pause_after: int = PEOPLE) -> Iterator[tuple[ServiceClient, BookerThreads]]:
     """Yield bookers that have started, and wait for them at the end."""
     with ServiceClient.open(service.url, token(service)) as client:
         day = open_day(client)
         set_places(client, day, PLACES)
-        crowd = BookerThreads(service.url, token(service), day, people)
+        crowd = BookerThreads(service.url, token(service), day, PEOPLE, pause_after=pause_after)
         crowd.start()
         yield client, crowd
 
@@ -87,13 +90,13 @@ def test_restarted_store_loses_nothing(tmp_path: Path, store: Server) -> None:
     with serving(tmp_path, store) as service, crowd_at(service) as (client, crowd):
 
         def ready() -> tuple[int, str]:
-            answer = httpx.get(f"{service.url}/health/ready", timeout=10)
+            answer = get(service, "/health/ready")
             return answer.status_code, answer.json()["status"]
 
         crowd.wait_for_confirmed(20)
         store.kill()
         until(lambda: ready() == (503, "store unavailable"), "a service that is not ready")
-        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        assert get(service, "/health/live").status_code == 200
         store.start()
         until(lambda: ready() == (200, "ready"), "a service that is ready again")
         crowd.finish()
@@ -110,22 +113,20 @@ def test_worker_killed_during_store_outage_is_replaced(tmp_path: Path, store: Se
         service.wait_for(r"worker (\d+) ended with code 3")
         # The kernel's list of children can lack one while another one ends.
         until(lambda: second in service.workers(), "the other worker")
-        assert httpx.get(f"{service.url}/health/live").status_code == 200
+        assert get(service, "/health/live").status_code == 200
         store.start()
         until(lambda: len(service.workers()) == 2, "a second worker")
-        until(
-            lambda: httpx.get(f"{service.url}/health/ready", timeout=10).status_code == 200, "a service that is ready"
-        )
+        until(lambda: get(service, "/health/ready").status_code == 200, "a service that is ready")
         assert client.audit().ok
     assert service.process.returncode == 0
 
 
 def test_stopped_service_loses_nothing(tmp_path: Path, store: Server) -> None:
     """It completes its requests; the next service gives equal responses to the same keys."""
-    with serving(tmp_path, store) as service, crowd_at(service) as (_, crowd):
+    with serving(tmp_path, store) as service, crowd_at(service, pause_after=PLACES - 10) as (_, crowd):
         crowd.wait_for_confirmed(20)
         service.process.terminate()
-        assert service.process.wait(30) == 0
+        assert service.process.wait(60) == 0
         assert crowd.sold_out == 0, "the crowd finished before the stop"
         acknowledged = dict(crowd.confirmed)
         with serving(tmp_path, store, "--config", str(config_of(tmp_path, token(service)))) as successor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -16,12 +17,18 @@ from pathlib import Path
 import httpx
 import pytest
 
+from quota_engine.catalog import load_catalog
 from quota_engine.cli.main import main
+from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.service import runner
 from quota_engine.service.heartbeat import FILE_VARIABLE
 from quota_engine.service.observability.worker_metrics import DIRECTORY_VARIABLE, hung_workers
+from tests.support.in_process_service import configuration
+from tests.support.servers import until
 
 pytestmark = pytest.mark.store
 
+_PIPE_BYTES = 65_536
 CLI = (sys.executable, "-c", "from quota_engine.cli.main import main; raise SystemExit(main())")
 SERVE = (*CLI, "serve")
 
@@ -47,6 +54,10 @@ class Served:
             self.lines.append("")
             self._changed.notify_all()
 
+    def finish_reading(self) -> None:
+        """Read to the end, after the process has ended."""
+        self._reader.join(60)
+
     def wait_for(self, pattern: str) -> str:
         """Return the first group of the first output line that matches."""
         with self._changed:
@@ -63,12 +74,19 @@ class Served:
         """Return the process ids of the workers."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(one) for one in children if b"service.worker" in Path(f"/proc/{one}/cmdline").read_bytes()]
+        return [int(one) for one in children if b"service.worker" in _command_of(one)]
 
     def token(self, role: str) -> dict[str, str]:
         """Return the header with the token that was generated for this run."""
         token = self.wait_for(rf"role {role} +(\S+)")
         return {"authorization": f"Bearer {token}"}
+
+
+def _command_of(process: str) -> bytes:
+    """Return the command line of a process; nothing if it has ended since it was listed."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""
 
 
 @contextlib.contextmanager
@@ -80,6 +98,7 @@ def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    service = None
     try:
         service = Served(process)
         wait_until_ready(service)
@@ -89,6 +108,8 @@ def served(folder: Path, *options: str, **environment: str) -> Iterator[Served]:
             process.terminate()
         process.wait(60)
         assert process.stderr is not None
+        if service is not None:
+            service.finish_reading()
         process.stderr.close()
 
 
@@ -96,7 +117,7 @@ def wait_until_ready(service: Served) -> None:
     deadline_s = time.monotonic() + 120
     while time.monotonic() < deadline_s:
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{service.url}/health/ready").status_code == 200:
+            if httpx.get(f"{service.url}/health/ready", timeout=20).status_code == 200:
                 return
         time.sleep(0.05)
     raise AssertionError(service.lines)
@@ -121,8 +142,7 @@ def test_serve_without_configuration_uses_an_embedded_store(tmp_path: Path) -> N
 def test_killed_worker_is_replaced(tmp_path: Path) -> None:
     """The other worker serves meanwhile."""
     with served(tmp_path, "--workers", "2") as service:
-        workers = service.workers()
-        assert len(workers) == 2
+        workers = started_workers(service)
         os.kill(workers[0], signal.SIGKILL)
         assert service.wait_for(r"worker (\d+) ended") == str(workers[0])
         for _ in range(20):
@@ -141,15 +161,23 @@ def wait_for_heartbeat(worker: int) -> None:
         time.sleep(0.05)
 
 
+def started_workers(service: Served) -> list[int]:
+    """Return the process ids of two workers that have started. The service is ready before the second one has."""
+    until(lambda: len(service.workers()) == 2, "two workers")
+    workers = service.workers()
+    for worker in workers:
+        wait_for_heartbeat(worker)
+    return workers
+
+
 def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
-    """A stopped process answers nothing and does not end."""
+    """A stopped process answers nothing and does not end. A busy machine does not stop the other one for that long."""
     config = tmp_path / "service.toml"
-    config.write_text("worker_hang_ms = 1000\n")
+    config.write_text("worker_hang_ms = 2500\n")
     with served(tmp_path, "--workers", "2", "--config", str(config)) as service:
-        hanging, other = service.workers()
-        wait_for_heartbeat(hanging)
+        hanging, other = started_workers(service)
         os.kill(hanging, signal.SIGSTOP)
-        assert service.wait_for(r"worker (\d+) has not responded for 1000 ms") == str(hanging)
+        assert service.wait_for(r"worker (\d+) has not responded for 2500 ms") == str(hanging)
         assert service.wait_for(r"worker (\d+) ended") == str(hanging)
         assert other in service.workers()
         environment = Path(f"/proc/{other}/environ").read_bytes().split(b"\0")
@@ -161,17 +189,29 @@ def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
 
 
 def test_stop_signal_drains_before_exit(tmp_path: Path) -> None:
-    """The process reports that it is not ready, serves on, and ends after ``drain_ms``."""
+    """The process reports that it is not ready, serves on, and ends after ``drain_ms``.
+
+    On a machine that stops the test for longer than that, the process has more time.
+    """
     config = tmp_path / "service.toml"
-    config.write_text("drain_ms = 1500\n")
-    with served(tmp_path, "--config", str(config), "--backend", "memory://") as service:
-        service.process.terminate()
-        deadline_s = time.monotonic() + 1
-        while httpx.get(f"{service.url}/health/ready").status_code != 503:
-            assert time.monotonic() < deadline_s
-        assert httpx.get(f"{service.url}/health/ready").json() == {"status": "draining"}
-        assert httpx.get(f"{service.url}/v1/offices").status_code == 200
-        assert service.process.wait(10) == 0
+    for drain_ms in (1_500, 6_000, 24_000):
+        config.write_text(f"drain_ms = {drain_ms}\n")
+        with served(tmp_path, "--config", str(config), "--backend", "memory://") as service:
+            began_s = time.monotonic()
+            service.process.terminate()
+            with contextlib.suppress(httpx.TransportError):
+                until(lambda url=service.url: _is_draining(url), "a service that drains")  # type: ignore[misc]
+                status = httpx.get(f"{service.url}/v1/offices").status_code
+                assert service.process.wait(60) == 0
+                assert time.monotonic() - began_s >= drain_ms / 1000
+                assert status == 200
+                return
+    raise AssertionError("the service ended before it had drained")
+
+
+def _is_draining(url: str) -> bool:
+    response = httpx.get(f"{url}/health/ready")
+    return response.status_code == 503 and response.json() == {"status": "draining"}
 
 
 @pytest.mark.parametrize(
@@ -259,3 +299,14 @@ def test_workers_that_cannot_start_are_not_restarted(tmp_path: Path) -> None:
     assert "quota-engine: QUOTA_ENGINE_TELEMETRY: 'nix'; expected opentelemetry" in run.stderr
     assert run.stderr.count("QUOTA_ENGINE_TELEMETRY") <= 2
     assert "Traceback" not in run.stderr
+
+
+def test_worker_that_ends_before_it_has_read_a_large_configuration_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The configuration of a country does not fit into a pipe, so writing it meets the end of the worker."""
+    config = configuration(load_catalog("indonesia"), workers=2)
+    assert len(pickle.dumps(config)) > _PIPE_BYTES
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(BackendUnavailable, match="worker failed to start"):
+        runner.run(config, lambda _: None)

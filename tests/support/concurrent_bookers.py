@@ -47,8 +47,25 @@ class BookingRecord:
 class BookerThreads(BookingRecord):
     """Threads that each run bookers one after the other. ``retries`` counts repeated requests."""
 
-    def __init__(self, url: str, token: str, day: datetime.date, people: int, *, threads: int = 8) -> None:
-        """``people`` is the number of bookers in all threads."""
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        day: datetime.date,
+        people: int,
+        *,
+        threads: int = 8,
+        pause_after: int | None = None,
+    ) -> None:
+        """
+        Args:
+            url: The address of the service.
+            token: The token of the requests.
+            day: The day to book.
+            people: The number of bookers in all threads.
+            threads: The number of threads.
+            pause_after: The number of bookers that do not wait for :meth:`finish`; all by default.
+        """
         super().__init__(day)
         self.retries = 0
         self.requests = 0
@@ -57,6 +74,8 @@ class BookerThreads(BookingRecord):
         self._client = self._open(url)
         self._old: list[ServiceClient] = []
         self._people = iter([Booker(f"key-{number}", nik(number)) for number in range(people)])
+        self._without_pause = people if pause_after is None else pause_after
+        self._may_continue = threading.Event()
         self._lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
@@ -85,7 +104,8 @@ class BookerThreads(BookingRecord):
             time.sleep(0.005)
 
     def finish(self) -> None:
-        """Wait for all threads, and raise the first error."""
+        """Let all bookers begin, wait for all threads, and raise the first error."""
+        self._may_continue.set()
         for thread in self._threads:
             thread.join()
         for client in (self._client, *self._old):
@@ -102,8 +122,12 @@ class BookerThreads(BookingRecord):
             while True:
                 with self._lock:
                     person = next(self._people, None)
+                    self._without_pause -= 1
+                    waits = self._without_pause < 0
                 if person is None:
                     return
+                if waits:
+                    assert self._may_continue.wait(3 * RESPONSE_TIMEOUT_S), "the test does not end"
                 self._book(person)
         except BaseException as error:
             self._errors.append(error)

@@ -140,9 +140,11 @@ class _WorkerPool:
             start_new_session=True,  # Ctrl+C in the terminal must reach this process only
         )
         assert worker.stdin is not None
-        # The pipe stays open: a worker that reads its end knows that this process has ended.
-        worker.stdin.write(pickle.dumps((listener, self._config)))
-        worker.stdin.flush()
+        # The pipe stays open: a worker that reads its end knows that this process has ended. A worker that has ended
+        # before it has read a large configuration is replaced as any other.
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(pickle.dumps((listener, self._config)))
+            worker.stdin.flush()
         self._monitors[worker.pid] = HeartbeatMonitor(heartbeat_file, self._config.worker_hang_ms)
         return worker
 
@@ -161,4 +163,5 @@ class _WorkerPool:
                 worker.kill()
                 worker.wait()
             if worker.stdin is not None:
-                worker.stdin.close()
+                with contextlib.suppress(BrokenPipeError):
+                    worker.stdin.close()
