@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from quota_engine.cli.main import main
+from quota_engine.loadtest.openings import local_master_arguments
 from quota_engine.loadtest.staging_server import StagingServer, staging_server
 from quota_engine.loadtest.target_client import TargetClient
 from tests.support.paths import ROOT
@@ -46,7 +47,7 @@ def locust(
         sys.executable, "-m", "locust", "-f", str(ROOT / "loadtests" / file), "--headless", "--only-summary",
         "--loglevel", "ERROR", "--host", here.url, "--stop-timeout", "5", "--catalog", here.catalog,
         "--speed", "60", "--lead-s", "2", "--window-s", "3", "--grace-s", "10", "--users-max", "40",
-        "--out", str(folder / "verdict"), *options,
+        "--out", str(folder / "verdict"), *options, *(local_master_arguments() if "--processes" in options else ()),
     ]  # fmt: skip
     environment = {
         **os.environ,
@@ -55,7 +56,9 @@ def locust(
         "LOADTEST_BACKEND": here.backend,
         "LOADTEST_IDENTITY_KEY": here.identity_key,
     }
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def clean_up(host: str, token: str, *options: str) -> int:

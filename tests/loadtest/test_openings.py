@@ -47,6 +47,21 @@ def test_missing_locust_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "pip install 'quota-engine[loadtest]'" in capsys.readouterr().err
 
 
+def test_processes_of_each_run_meet_on_a_port_of_their_own(tmp_path: Path) -> None:
+    """On one port for all, processes would take part in another run."""
+    options = openings.RunOptions(processes=2, out=tmp_path)
+    commands = [openings._locust_command(options, OPENING_PRESETS[0], "r", "http://127.0.0.1:9") for _ in range(5)]
+    ports = []
+    for command in commands:
+        listening, connecting = (command[command.index(f"--master-{end}") + 1] for end in ("bind-port", "port"))
+        assert listening == connecting
+        ports.append(listening)
+        assert command[command.index("--master-bind-host") + 1] == "127.0.0.1"
+    assert len(set(ports)) > 1
+    alone = openings._locust_command(openings.RunOptions(out=tmp_path), OPENING_PRESETS[0], "r", "http://127.0.0.1:9")
+    assert not any(word.startswith("--master") for word in alone)
+
+
 @pytest.mark.parametrize(("exit_code", "report"), [(0, {"findings": []}), (1, None)])
 def test_json_of_a_run_is_the_only_output(
     exit_code: int,

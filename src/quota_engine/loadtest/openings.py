@@ -5,12 +5,21 @@ Locust's gevent patches the standard library when it is imported, so this module
 
 from __future__ import annotations
 
-__all__ = ["OPENING_PRESETS", "ExitCode", "OpeningPreset", "RunOptions", "clean_up_target", "run_openings"]
+__all__ = [
+    "OPENING_PRESETS",
+    "ExitCode",
+    "OpeningPreset",
+    "RunOptions",
+    "clean_up_target",
+    "local_master_arguments",
+    "run_openings",
+]
 
 import enum
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +46,7 @@ _START_S: Final = 9.0
 _LEAD_S: Final = 6.0
 _MARGIN_S: Final = 90.0
 _STANDARD_ERROR: Final = 2
+_LOOPBACK: Final = "127.0.0.1"
 
 
 class ExitCode(enum.IntEnum):
@@ -198,10 +208,20 @@ def _locust_command(options: RunOptions, preset: OpeningPreset, run: str, url: s
         "--grace-s", "15", "--run-name", run, "--out", str(options.out / f"loadtest-{preset.name}"),
     ]  # fmt: skip
     if options.processes > 1:
-        command += ["--processes", str(options.processes)]
+        command += ["--processes", str(options.processes), *local_master_arguments()]
     command += ["--force", "1"] if options.force else []
     command += ["--remote", "1"] if options.remote else []
     return [*command, *options.locust_arguments]
+
+
+def local_master_arguments() -> list[str]:
+    """Return Locust's arguments for a port on which only the processes of this run meet.
+
+    By default, the processes of all runs on a machine meet on one port, and of other machines as well.
+    """
+    with socket.create_server((_LOOPBACK, 0)) as free:
+        port = str(free.getsockname()[1])
+    return ["--master-bind-host", _LOOPBACK, "--master-bind-port", port, "--master-port", port]
 
 
 def _environment(token: str, staging: StagingServer | None = None) -> dict[str, str]:
