@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 from quota_engine import ManualClock, QuotaEngine, load_catalog
 from quota_engine.cli.main import main
 from tests.support.catalog_samples import sample
+from tests.support.coming_days import coming_monday
 
-MONDAY = "2026-12-07"
+_MONDAY = coming_monday()
+MONDAY, TUESDAY = str(_MONDAY), str(_MONDAY + datetime.timedelta(days=1))
+OPENING = ManualClock.at(f"{_MONDAY - datetime.timedelta(days=3)}T14:00:00+07:00")
 RANGE = ("--first-day", MONDAY, "--days", "7")
 KEY = b"a key for tests, and only them"
 
@@ -63,12 +67,12 @@ def test_diff_with_a_store_counts_people_and_changes_nothing(
 ) -> None:
     old, new = write(tmp_path, "old", sample()), write(tmp_path, "new", new_catalog())
     url = f"valkey+embedded://{tmp_path / 'store'}"
-    with QuotaEngine.open(url, identity_key=KEY, clock=ManualClock.at("2026-12-04T14:00:00+07:00")) as engine:
-        engine.publish(load_catalog(old), MONDAY, "2026-12-08")
+    with QuotaEngine.open(url, identity_key=KEY, clock=OPENING) as engine:
+        engine.publish(load_catalog(old), MONDAY, TUESDAY)
         held = engine.reserve("west", MONDAY, ["1", "2"], service="new", session="morning")
         assert engine.confirm(held.reference).ok
-        assert engine.reserve("west", "2026-12-08", "3", service="new", session="afternoon").ok
-        before = engine.availability("west", MONDAY, "2026-12-08")
+        assert engine.reserve("west", TUESDAY, "3", service="new", session="afternoon").ok
+        before = engine.availability("west", MONDAY, TUESDAY)
         assert main(["catalog", "diff", old, new, url, *RANGE]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[:5] == [
@@ -83,4 +87,4 @@ def test_diff_with_a_store_counts_people_and_changes_nothing(
         assert west["people"]["days_closed"] == {MONDAY: 2}
         assert west["people"]["affected"] == 3
         assert (east["is_gone"], east["people"]["affected"]) == (True, 0)
-        assert engine.availability("west", MONDAY, "2026-12-08") == before
+        assert engine.availability("west", MONDAY, TUESDAY) == before

@@ -63,11 +63,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceClient]:
 
 
 site_words: list[str] = []
+TODAY = datetime.datetime.now(datetime.UTC).date()
 
 
 def day_of(distance: int) -> datetime.date:
-    """Return a day of the coming weeks; each test uses different days."""
-    return datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=distance)
+    """Return a day of the coming weeks; each test uses different days, also if midnight passes."""
+    return TODAY + datetime.timedelta(days=distance)
 
 
 def book(client: ServiceClient, day: datetime.date, *parties: int) -> None:

@@ -13,11 +13,12 @@ from quota_engine import ManualClock, QuotaEngine, load_catalog
 from quota_engine.catalog import day_terms
 from quota_engine.cli.main import main
 from quota_engine.stores.embedded import open_embedded
+from tests.support.coming_days import coming_monday
 
 pytestmark = pytest.mark.store
 
 KEY = b"a key for tests, and only them"
-DAY = datetime.date(2026, 12, 7)
+DAY = coming_monday()
 
 
 @pytest.fixture(scope="module")

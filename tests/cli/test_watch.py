@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import json
 import os
@@ -27,11 +26,13 @@ from quota_engine.domain.audit_summary import AuditSummary
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.waiting_room.releases import room_id
 from quota_engine.workflows.room_config import RoomSettings
+from tests.support.coming_days import coming_monday
+from tests.support.servers import until
 
 pytestmark = pytest.mark.store
 
 KEY = b"a key for tests, and only them"
-DAY = datetime.date(2026, 12, 7)
+DAY = coming_monday()
 ROOM = "surabaya-special"
 
 
@@ -96,9 +97,14 @@ def test_a_terminal_gets_a_full_screen(store: str) -> None:
     environment = {**os.environ, "TERM": "xterm-256color", "LINES": "12"}
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=environment) as process:
         shown = b""
-        while process.poll() is None or _more(master):
+
+        def is_shown() -> bool:
+            nonlocal shown
             shown += _more_of(master)
-            time.sleep(0.01)
+            # The system may hand the last bytes on after the end of the process.
+            return process.poll() is not None and b"online" in shown.rpartition(b"\x1b[?1049l")[2]
+
+        until(is_shown, "the last snapshot")
         assert process.stderr is not None
         assert (process.returncode, process.stderr.read()) == (0, b"")
     os.close(slave)
