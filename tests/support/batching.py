@@ -27,6 +27,8 @@ CLOCK = ManualClock(OPENS_AT_MS)
 WAIT_S = 60.0
 """A longer wait is a deadlock."""
 ONE_BY_ONE = BatchLimits(in_flight_max=1)
+LONG_VALID = RetryPolicy(attempt_valid_ms=60_000)
+"""For calls that wait for a paused server, however long a busy machine takes to let it continue."""
 
 
 def batches(server: Server) -> list[int]:

@@ -6,6 +6,7 @@ __all__ = ["LossyProxy"]
 
 import contextlib
 import queue
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -14,6 +15,11 @@ from types import TracebackType
 from typing import Self
 
 _SCRIPT_CALLS = (b"\r\nEVAL", b"\r\nFCALL\r\n")
+_HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/1|HTTP/1")
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+_ARRAY = re.compile(rb"\*(\d+)\r\n")
+_STRING = re.compile(rb"\$(\d+)\r\n")
+_WAIT_S = 30.0
 
 
 class LossyProxy:
@@ -47,6 +53,8 @@ class LossyProxy:
         self.on_loss: Callable[[], None] | None = None
         self.on_hold: Callable[[], None] | None = None
         self._held: list[tuple[socket.socket, bytes]] = []
+        self._has_held = threading.Condition()
+        self._holding = 0
         self._late_replies: queue.Queue[bytes] = queue.Queue()
         self._lock = threading.Lock()
         self._open: list[socket.socket] = [self._listener]
@@ -80,11 +88,16 @@ class LossyProxy:
 
     def deliver_late(self) -> list[bytes]:
         """Pass the held requests on, each on its own connection; return what the server replied to each."""
-        held, self._held = self._held, []
+        with self._has_held:  # a request counts as held before its last bytes have arrived
+            assert self._has_held.wait_for(lambda: not self._holding, _WAIT_S)
+            held, self._held = self._held, []
         replies = []
         for server, data in held:
             server.sendall(data)
-            replies.append(self._late_replies.get(timeout=10))
+            reply = self._late_replies.get(timeout=_WAIT_S)
+            while not _is_whole_http(reply):
+                reply += self._late_replies.get(timeout=_WAIT_S)
+            replies.append(reply)
         return replies
 
     def _connect(self) -> socket.socket:
@@ -124,6 +137,8 @@ class LossyProxy:
                     with self._lock:
                         self.scripts_seen += 1
                         state["held"] = self.holds > 0
+                        with self._has_held:
+                            self._holding += state["held"]
                         self.holds -= state["held"]
                     if state["held"]:
                         self._hold(client, server, data)
@@ -133,11 +148,17 @@ class LossyProxy:
 
     def _hold(self, client: socket.socket, server: socket.socket, data: bytes) -> None:
         """Keep a request, and leave the client without an answer."""
-        client.settimeout(0.05)
-        with contextlib.suppress(TimeoutError):
-            while more := client.recv(1 << 20):  # the rest of it
+        with contextlib.suppress(OSError):
+            client.settimeout(_WAIT_S)
+            while not _is_whole_request(data) and (more := client.recv(1 << 20)):  # a busy client sends the rest later
                 data += more
-        self._held.append((server, data))
+            client.settimeout(0.05)
+            while more := client.recv(1 << 20):  # further requests
+                data += more
+        with self._has_held:
+            self._held.append((server, data))
+            self._holding -= 1
+            self._has_held.notify_all()
         if self.on_hold is not None:
             self.on_hold()
         if not self.is_silent:
@@ -165,3 +186,27 @@ class LossyProxy:
         for one in sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+
+def _is_whole_http(data: bytes) -> bool:
+    """Return True if a message of HTTP has its body. Other protocols are not checked."""
+    if not _HTTP.match(data):
+        return True
+    head, end, body = data.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head)
+    return bool(end) and (length is None or len(body) >= int(length[1]))
+
+
+def _is_whole_request(data: bytes) -> bool:
+    """Return True if a request of HTTP has its body, and requests of Redis have all of their words."""
+    if not data.startswith(b"*"):
+        return _is_whole_http(data)
+    at = 0
+    while array := _ARRAY.match(data, at):
+        at = array.end()
+        for _ in range(int(array[1])):
+            string = _STRING.match(data, at)
+            if string is None:
+                return False
+            at = string.end() + int(string[1]) + 2
+    return at == len(data)

@@ -218,34 +218,45 @@ class PostgresqlServer(ServerContext):
 
     def kill(self) -> None:
         """Kill the postmaster and its children at once (SIGKILL), as a crash of the machine would."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None or process.poll() is not None:
+            self._process = None
             return
-        # The postmaster must not react to the death of a child.
-        process.send_signal(signal.SIGSTOP)
-        children = psutil.Process(process.pid).children(recursive=True)
+        # The postmaster must not react to the death of a child, nor start another one.
+        children = self._stop_postmaster().children(recursive=True)
         for one in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
+        self._process = None
         process.kill()
         process.wait()
         psutil.wait_procs(children, timeout=START_TIMEOUT_S)
 
     def pause(self) -> None:
         """Stop all its processes (SIGSTOP): connections stay open, and nothing is answered."""
-        for one in self._processes():
+        for one in self._stop_postmaster().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):  # one that ended since it was listed
                 one.suspend()
 
     def resume(self) -> None:
         """Continue after :meth:`pause`."""
-        for one in self._processes():
+        postmaster = psutil.Process(self.pid)
+        for one in [postmaster, *postmaster.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.resume()
 
+    def _stop_postmaster(self) -> psutil.Process:
+        """Stop the postmaster (SIGSTOP), and wait until it cannot start a further child."""
+        postmaster = psutil.Process(self.pid)
+        postmaster.suspend()
+        is_still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+        until(lambda: postmaster.status() in is_still, "a postmaster that stands still")
+        return postmaster
+
     def promote(self) -> None:
         """Make a standby the primary, and wait until it takes writes."""
-        self.query("SELECT pg_promote(true, 30)")
+        ((is_promoted,),) = self.query("SELECT pg_promote(true, 60)")
+        assert is_promoted, "the standby takes no writes after a minute"
         self.source = None
 
     def close(self) -> None:
@@ -261,10 +272,6 @@ class PostgresqlServer(ServerContext):
     @property
     def _log_path(self) -> Path:
         return self.directory / "log"
-
-    def _processes(self) -> list[psutil.Process]:
-        postmaster = psutil.Process(self.pid)
-        return [postmaster, *postmaster.children(recursive=True)]
 
     def _settled(self) -> bool:
         if not self.is_running:

@@ -21,6 +21,8 @@ SLOTS = 16384
 MONITORED = "mymaster"
 _FAILOVER_MAX_S = 6
 """Time of a planned failover in a cluster: the servers give it up after 5 s."""
+_SENTINEL_FAILOVER_MAX_S = 10
+"""The same for Sentinels, which give up after their ``failover-timeout`` of 3 s, and refuse the next one for 6 s."""
 SENTINEL_PERIODS = (("publish-period", 2000), ("info-period", 10_000), ("tilt-trigger", 20_000))
 SENTINEL_SHORT_PERIODS = (("publish-period", 200), ("info-period", 1000), ("tilt-trigger", 20_000))
 """Periods of a Sentinel in ms. It stops its work for 30 s if the machine delays it for longer than its tilt-trigger."""
@@ -294,7 +296,7 @@ class Sentinels(Group):
     """
 
     def __init__(
-        self, binary: Path, *, sentinels: int = 3, replicas: int = 1, down_after_ms: int = 500, **options: Any
+        self, binary: Path, *, sentinels: int = 3, replicas: int = 1, down_after_ms: int = 1_500, **options: Any
     ) -> None:
         """Create the servers, which start when the ``with`` block is entered.
 
@@ -303,7 +305,8 @@ class Sentinels(Group):
             sentinels: The number of Sentinels.
             replicas: The number of replicas.
             down_after_ms: The silence after which a server counts as dead. A Sentinel connects to a server at most once
-                a second, so below a second it may take a primary that was promoted just now for dead.
+                a second, so below a second it may take a primary that was promoted just now for dead. So it may with
+                one that a busy machine delays.
             options: Those of :class:`Server`, for the watched servers.
         """
         super().__init__()
@@ -386,6 +389,23 @@ class Sentinels(Group):
 
         until(failed_over, "a new primary", timeout_s)
         return self.primary
+
+    def fail_over(self) -> Server:
+        """Fail over without a fault; returns the new primary, which the old one follows.
+
+        Sentinels refuse it as long as they think that there is no good replica. One that they gave up is begun again.
+        """
+        old, again_at_s = self.primary, 0.0
+
+        def has_begun_and_ended() -> bool:
+            nonlocal again_at_s
+            if time.monotonic() >= again_at_s and self.primary is old:
+                self.sentinels[0].ask("SENTINEL", "FAILOVER", MONITORED)
+                again_at_s = time.monotonic() + _SENTINEL_FAILOVER_MAX_S
+            return bool(old.info("replication")["role"] == "slave")
+
+        until(has_begun_and_ended, "the old primary to follow")
+        return self.wait_failed_over(old)
 
     def wait_ready(self) -> None:
         """Wait until every Sentinel sees all replicas follow the primary, so that it could fail over again."""
