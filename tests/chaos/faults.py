@@ -41,6 +41,8 @@ _SCHEMA: Final = "chaos"
 _PAUSE_S: Final = 1.0
 _LAG_S: Final = 0.5
 _STOPPED_S: Final = 2.0
+_LOST_CHANGES: Final = 500
+"""Each reservation changes several keys, so these are those of tens of reservations."""
 _DOWN_AFTER_MS: Final = 1_500
 """Longer than the second for which a Sentinel may not connect to a primary that was promoted just now."""
 
@@ -266,6 +268,11 @@ def failover_with_lag(stack: ExitStack) -> Case:
     return Case(f"{group.url}?fence=auto&attempts_max=30", strike)
 
 
+def _changes(server: Server) -> int:
+    """Return how often the server has changed its data."""
+    return int(server.info("persistence")["rdb_changes_since_last_save"])
+
+
 @fault("a replica is promoted while the old primary goes on acknowledging (split brain)", CONSISTENT, once=True)
 def split_brain(stack: ExitStack) -> Case:
     group = stack.enter_context(Replicated(valkey_server_binary()))
@@ -275,7 +282,8 @@ def split_brain(stack: ExitStack) -> Case:
     def strike() -> Strike:
         group.wait_in_step()  # a replica gets nothing in the second after its first copy
         group.promote(new)
-        time.sleep(0.3)
+        before = _changes(old)
+        until(lambda: _changes(old) > before + _LOST_CHANGES, "changes that will be lost")
         proxy.switch_to(new.socket_path)
         yield
 

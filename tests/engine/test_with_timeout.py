@@ -54,7 +54,7 @@ def test_an_engine_without_timeout_leaves_it_to_the_store(engine: QuotaEngine, s
 
 def test_every_call_has_the_time_that_is_left(engine: QuotaEngine, store: RecordingStore) -> None:
     """Reserves, workflows, rooms and draws; the engine itself stays as it was."""
-    bounded = engine.with_timeout(5_000)
+    bounded = engine.with_timeout(60_000)
     bounded.reserve("surabaya", "2026-12-07", "3578012345678901", service="new", session="morning")
     bounded.lookup("surabaya~an-id")
     bounded.close_day("surabaya", "2026-12-07")
@@ -62,7 +62,7 @@ def test_every_call_has_the_time_that_is_left(engine: QuotaEngine, store: Record
     with pytest.raises(InvalidRequest):
         bounded.room("nobodys").view()
     assert len(store.times_left_ms) >= 5
-    assert all(left is not None and 4_000 < left <= 5_000 for left in store.times_left_ms)
+    assert all(left is not None and 30_000 < left <= 60_000 for left in store.times_left_ms)
     engine.lookup("surabaya~an-id")
     assert store.times_left_ms[-1] is None
 

@@ -113,8 +113,8 @@ def test_bound_below_a_minute_is_refused() -> None:
 
 def test_steady_clock_shows_the_time_when_the_system_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SteadyClock()
-    assert abs(clock.now_ms() - SystemClock().now_ms()) < 1000
+    assert abs(clock.now_ms() - SystemClock().now_ms()) < 10_000
     if hasattr(time, "CLOCK_BOOTTIME"):
         real_ns = time.time_ns
         monkeypatch.setattr(time, "time_ns", lambda: real_ns() + HALF_A_YEAR_MS * 1_000_000)
-        assert abs(SystemClock().now_ms() - clock.now_ms() - HALF_A_YEAR_MS) < 1000
+        assert abs(SystemClock().now_ms() - clock.now_ms() - HALF_A_YEAR_MS) < 10_000

@@ -82,6 +82,7 @@ def redis_sentinels() -> Iterator[Sentinels]:
 def cluster(request: pytest.FixtureRequest) -> Cluster:
     """An empty cluster that is whole. Its slots may be elsewhere than at the start."""
     cluster: Cluster = request.getfixturevalue(f"{request.param}_cluster")
+    cluster.wait_ok()
     empty_members(cluster.members)
     return cluster
 

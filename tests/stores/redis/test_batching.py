@@ -16,8 +16,8 @@ from quota_engine.domain.errors import BackendUnavailable, InvalidRequest
 from quota_engine.domain.outcomes import Outcome, Status
 from quota_engine.ports import ApplyMany, Audit, Lookup, Store, StoreRequest, View
 from quota_engine.stores.batching import BatchLimits
-from quota_engine.stores.redis.retrying_calls import RetryPolicy
 from tests.support.batching import (
+    LONG_VALID,
     ONE_BY_ONE,
     WAIT_S,
     Caller,
@@ -91,7 +91,7 @@ def test_five_hundred_threads_share_few_calls(opened: Opened) -> None:
     Each batch takes half of the calls that wait, or more. If each batch ends before the next sender wakes, 498 calls
     make ten batches: 128, 128, 121, 61, 30, 15, 8, 4, 2 and 1.
     """
-    backend = opened.sync(policy=RetryPolicy(attempt_valid_ms=60_000))  # a busy machine starts them in seconds
+    backend = opened.sync(policy=LONG_VALID)
     opened.server.pause()
     callers = calling(backend, *reserves(500))
     until(lambda: waiting(backend) == 498, "all other calls to wait")
@@ -187,7 +187,7 @@ ILL_FORMED = (
 @pytest.mark.parametrize("ill_formed", ILL_FORMED, ids=["ttl", "day", "tab"])
 def test_invalid_command_fails_only_its_caller(opened: Opened, ill_formed: Reserve) -> None:
     """The caller of an invalid command gets the error. The other callers of its batch, and later ones, are served."""
-    backend = opened.sync(ONE_BY_ONE)
+    backend = opened.sync(ONE_BY_ONE, LONG_VALID)
     opened.server.pause()
     first = calling(backend, reserve("first", ONLINE))
     until(lambda: in_flight(backend) == 1, "a call under way")
@@ -223,7 +223,7 @@ CROWDED = BatchLimits(batch_max=2, in_flight_max=1, waiting_max=3)
 
 def test_full_queue_is_overloaded_and_recovers(opened: Opened) -> None:
     """A call over the limit is refused at once, and has no other effect. All is well when the queue is empty again."""
-    backend = opened.sync(CROWDED)
+    backend = opened.sync(CROWDED, LONG_VALID)
     opened.server.pause()
     callers = calling(backend, reserve("first", ONLINE))
     until(lambda: in_flight(backend) == 1, "a call under way")

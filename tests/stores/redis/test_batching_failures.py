@@ -17,6 +17,7 @@ from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.retrying_calls import RetryPolicy
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.batching import (
+    LONG_VALID,
     ONE_BY_ONE,
     WAIT_S,
     Caller,
@@ -36,7 +37,7 @@ from tests.support.servers import until
 
 async def test_call_cancelled_in_the_queue_has_no_effect(async_opened: Opened) -> None:
     """A task that still waited is gone without a trace, and its neighbors go without it."""
-    backend = await async_opened.asyncio(ONE_BY_ONE)
+    backend = await async_opened.asyncio(ONE_BY_ONE, LONG_VALID)
     async_opened.server.pause()
     first = asyncio.ensure_future(backend.apply(OFFICE, reserve("first", ONLINE)))
     await turns()
@@ -57,7 +58,7 @@ async def test_call_cancelled_in_flight_is_found_by_its_id(async_opened: Opened)
     """A batch in flight is applied even if its callers are cancelled. The same id finds it, and the other callers get
     their outcomes.
     """
-    backend = await async_opened.asyncio(ONE_BY_ONE)
+    backend = await async_opened.asyncio(ONE_BY_ONE, LONG_VALID)
     async_opened.server.pause()
     first, second = (asyncio.ensure_future(backend.apply(OFFICE, reserve(key, ONLINE))) for key in ("first", "second"))
     await turns()
@@ -116,7 +117,7 @@ async def test_cancelled_calls_do_not_fill_the_queue(async_opened: Opened) -> No
 
 async def test_async_close_waits_for_calls_in_flight(async_opened: Opened) -> None:
     """Closing does not cut off an answer that is still to come, and leaves no connection open."""
-    backend = await async_opened.asyncio(ONE_BY_ONE)
+    backend = await async_opened.asyncio(ONE_BY_ONE, LONG_VALID)
     async_opened.server.pause()
     calls = [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(3)]
     await turns()
@@ -145,7 +146,7 @@ async def test_async_close_waits_for_a_queued_call(async_opened: Opened) -> None
 
 def test_close_waits_for_calls_in_flight(opened: Opened) -> None:
     """Closing in one thread does not cut off the answer to another, and leaves no connection open."""
-    backend = opened.sync()
+    backend = opened.sync(policy=LONG_VALID)
     opened.server.pause()
     callers = calling(backend, reserve("ani", ONLINE))
     until(lambda: in_flight(backend) == 1, "a call under way")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,12 +19,13 @@ from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Lookup, View
 from quota_engine.stores.redis.ending_connections import EndingConnectionPool, limit_socket, set_end
 from quota_engine.stores.redis.factory import open_async_store, open_store
+from quota_engine.stores.redis.node_channel import _WRITES_MAX
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support import call_times
 from tests.support.call_times import SLACK_MS, TimedBookings
 from tests.support.daily_releases import DULL, OPENS_AT_MS, catalog_of
 from tests.support.lossy_proxy import LossyProxy
-from tests.support.servers import Server, valkey_server_binary
+from tests.support.servers import Server, until, valkey_server_binary
 
 pytestmark = pytest.mark.store
 
@@ -69,7 +69,7 @@ def error_of(call: Callable[[], object]) -> Exception:
 
 def opened(url: str) -> RedisStore:
     store = open_store(url, CLOCK)
-    store.execute(ApplyMany(OFFICE, published()))
+    store.execute(ApplyMany(OFFICE, published()), ends_at_ms=monotonic_ms() + 60_000)
     return store
 
 
@@ -109,29 +109,33 @@ def test_lost_replies_end_the_call_in_time(server: Server) -> None:
         store.close()
 
 
+def waiting_in(store: RedisStore) -> int:
+    """Return the number of attempts that wait because as many writes as there may be are in flight."""
+    return sum(len(channel._channel._waiting) for channel in store._channels.values())
+
+
 @pytest.mark.slow
 def test_an_exhausted_pool_ends_the_call_in_time(stopped: Server) -> None:
-    """Eight long calls hold all connections; another office's call waits for one, and gives up unsent."""
-    store = opened(url_of(stopped, call_timeout_ms=60_000, timeout_ms=60_000))
+    """Long calls make all writes that may be in flight, or wait; another office's call waits, and gives up unsent."""
+    store = opened(url_of(stopped, call_timeout_ms=60_000, timeout_ms=60_000, attempt_valid_ms=60_000))
     stopped.pause()
-    ends_at_ms = monotonic_ms() + 2_000
+    statuses: list[Status] = []
 
     def hold(office: str) -> None:
-        with pytest.raises((BackendUnavailable, OutcomeUnknown)):
-            store.apply(office, reserve("ani", ONLINE), ends_at_ms=ends_at_ms)
+        statuses.append(store.apply(office, reserve("ani", ONLINE)).status)
 
     holders = [threading.Thread(target=hold, args=(f"office-{number}",)) for number in range(8)]
     for thread in holders:
         thread.start()
-    time.sleep(0.3)
+    until(lambda: waiting_in(store) == len(holders) - _WRITES_MAX, "calls that wait for the others")
     end_ms = monotonic_ms() + TIME_MS
     error = error_of(lambda: store.apply("another", reserve("budi", ONLINE), ends_at_ms=end_ms))
     assert isinstance(error, BackendUnavailable)
     assert "nothing was applied" in str(error)
+    stopped.resume()
     for thread in holders:
         thread.join()
-    assert monotonic_ms() < ends_at_ms + SLACK_MS
-    stopped.resume()
+    assert statuses == [Status.UNKNOWN_DAY] * 8
     store.close()
 
 

@@ -42,6 +42,12 @@ def url() -> Iterator[str]:
         yield f"valkey+embedded://{directory}/data?appendfsync=always"
 
 
+@pytest.fixture
+def patient_url(url: str) -> str:
+    """The same for calls that wait for the server, which a busy machine starts in seconds."""
+    return f"{url}&call_timeout_ms=60000&attempts_max=1000"
+
+
 def kill_server(url: str) -> int:
     """Kill the server of a URL; return its process id."""
     pid = int((Path(url.partition("://")[2].partition("?")[0]) / "valkey.pid").read_text())
@@ -53,22 +59,22 @@ def kill_server(url: str) -> int:
     return pid
 
 
-def test_calls_survive_kills_of_the_server(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_survive_kills_of_the_server(patient_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """Callers wait and get their outcome; each restart is logged, with the reason to look for."""
     with caplog.at_level(logging.WARNING, "quota_engine.embedded"):
-        store = open_store(url, CLOCK)
+        store = open_store(patient_url, CLOCK)
         store.execute(PUBLISHED)
         for number in range(3):
-            kill_server(url)
+            kill_server(patient_url)
             assert store.apply(OFFICE, booking(number)).status is Status.HELD
         assert store.execute(Audit(OFFICE)) == []
         assert caplog.text.count("had ended; started again as process") == 3
         store.close()
 
 
-def test_threads_lose_no_acknowledged_hold(url: str) -> None:
+def test_threads_lose_no_acknowledged_hold(patient_url: str) -> None:
     """Sixteen threads reserve while the server is killed twice: each call gets a separate hold."""
-    store = open_store(url, CLOCK)
+    store = open_store(patient_url, CLOCK)
     store.execute(PUBLISHED)
     outcomes: list[Outcome] = []
 
@@ -80,7 +86,7 @@ def test_threads_lose_no_acknowledged_hold(url: str) -> None:
         thread.start()
     until(lambda: len(outcomes) > 0 or not any(thread.is_alive() for thread in threads), "a hold")
     for _ in range(2):
-        kill_server(url)
+        kill_server(patient_url)
         assert store.apply(OFFICE, booking(5_000)).ok
     for thread in threads:
         thread.join()
@@ -89,11 +95,11 @@ def test_threads_lose_no_acknowledged_hold(url: str) -> None:
     store.close()
 
 
-async def test_async_store_survives_a_kill(url: str) -> None:
+async def test_async_store_survives_a_kill(patient_url: str) -> None:
     """The event loop runs on while the server starts."""
-    store = await open_async_store(url, CLOCK)
+    store = await open_async_store(patient_url, CLOCK)
     await store.execute(PUBLISHED)
-    kill_server(url)
+    kill_server(patient_url)
     outcomes = await asyncio.gather(*(store.apply(OFFICE, booking(number)) for number in range(50)))
     assert {outcome.status for outcome in outcomes} == {Status.HELD}
     await store.close()

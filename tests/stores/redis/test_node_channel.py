@@ -18,6 +18,7 @@ from quota_engine.stores.redis.async_store import AsyncRedisStore
 from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.node_channel import NodeChannel, WaitingAttempt
 from quota_engine.stores.redis.retrying_calls import Attempt
+from tests.support.batching import turns
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server
 
@@ -97,9 +98,11 @@ async def test_the_next_write_starts_before_callers_get_their_replies(
 
     valkey_server.pause()
     calls = [asyncio.ensure_future(call(OFFICES[0]))]
-    await asyncio.sleep(0.01)
+    await turns()
+    assert store._channels[None]._in_flight == 1
     calls.append(asyncio.ensure_future(call(OFFICES[1])))
-    await asyncio.sleep(0.01)
+    await turns()
+    assert len(store._channels[None]._waiting) == 1
     valkey_server.resume()
     await asyncio.gather(*calls)
     assert seen == [1, 0]
@@ -142,7 +145,9 @@ async def test_a_cut_write_loses_no_call(valkey_server: Server, monkeypatch: pyt
     """Every call of a write whose replies are lost is repeated, and is applied once."""
     monkeypatch.setattr(node_channel, "_WRITES_MAX", 1)
     with LossyProxy(valkey_server.socket_path) as proxy:
-        store = await open_async_store(f"{proxy.url}?attempt_valid_ms=100&timeout_ms=2000", CLOCK)
+        store = await open_async_store(
+            f"{proxy.url}?attempt_valid_ms=100&timeout_ms=20000&attempts_max=100&call_timeout_ms=60000", CLOCK
+        )
         await publish(store, OFFICES[:6])
         proxy.losses = 2
         outcomes = await reserve_everywhere(store, OFFICES[:6], 3)

@@ -114,7 +114,7 @@ def test_stopped_server_is_unavailable_until_it_returns(server: Server) -> None:
 
 def test_restart_is_survived(server: Server) -> None:
     """A server that is back within the pauses of a call is not noticed."""
-    backend = set_up(server.url + "?attempts_max=60")
+    backend = set_up(server.url + "?attempts_max=60&call_timeout_ms=60000")
     server.stop()
     back = threading.Timer(0.2, server.start)
     back.start()
@@ -165,7 +165,7 @@ def test_redis_py_never_retries(server: Server) -> None:
 
 def test_hanging_server_is_an_unknown_outcome(server: Server) -> None:
     """A timed-out command does not run when the server wakes up: its last moment has passed."""
-    backend = set_up(server.url + "?attempts_max=2&timeout_ms=100")
+    backend = set_up(server.url + "?attempts_max=2&timeout_ms=500")
     server.pause()
     with pytest.raises(OutcomeUnknown):
         backend.apply(OFFICE, reserve("ani", ONLINE))
@@ -251,18 +251,21 @@ def test_server_that_cannot_save_refuses_commands(server: Server) -> None:
 
 def test_loading_server_is_retried(server: Server) -> None:
     """LOADING: refused before anything is done, and tried again; told, if it takes too long."""
-    backend = set_up(server.url + "?attempts_max=100")
+    backend = set_up(server.url + "?attempts_max=100&call_timeout_ms=60000")
     hasty = open_store(server.url + "?attempts_max=2", CLOCK)
     server.ask("CONFIG", "SET", "rdbcompression", "no")
     server.ask("CONFIG", "SET", "loading-process-events-interval-bytes", "1024")
     server.ask("MSET", *(word for number in range(200) for word in (f"key{number}", "x" * 1024)))
-    server.ask("CONFIG", "SET", "key-load-delay", "10000")  # microseconds: about two seconds for all
+    server.ask("CONFIG", "SET", "key-load-delay", "100000")  # microseconds: twenty seconds for all
     loading = threading.Thread(target=server.client().execute_command, args=("DEBUG", "RELOAD"))
     loading.start()
     until(lambda: _is_loading(server), "it to load")
     with pytest.raises(BackendUnavailable, match="loading"):
         hasty.apply(OFFICE, reserve("ani", ONLINE))
+    faster = threading.Timer(0.2, server.ask, ("CONFIG", "SET", "key-load-delay", "0"))
+    faster.start()
     outcome = backend.apply(OFFICE, reserve("ani", ONLINE))
+    faster.join()
     loading.join()
     assert (outcome.status, outcome.replayed) == (Status.HELD, False)
     assert int(server.info("errorstats")["errorstat_LOADING"]["count"]) >= 3

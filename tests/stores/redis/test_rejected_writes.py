@@ -17,6 +17,7 @@ from quota_engine.ports import ApplyMany, Lookup
 from quota_engine.stores.redis import node_channel
 from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.shared_write import may_still_run
+from tests.support.batching import turns
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.servers import Server
 
@@ -65,9 +66,11 @@ async def test_calls_behind_a_rejected_one_are_not_said_to_be_refused(
         proxy.rejected = proxy.scripts_seen + 2
         # The first call is in flight alone. The calls that follow share the next write.
         first = asyncio.ensure_future(store.apply("first", reserve("k", ONLINE)))
-        await asyncio.sleep(0.05)
+        await turns()
+        assert store._channels[None]._in_flight == 1
         others = [asyncio.ensure_future(store.apply(office, reserve("k", ONLINE))) for office in OFFICES]
-        await asyncio.sleep(0.05)
+        await turns()
+        assert len(store._channels[None]._waiting) == len(OFFICES)
         valkey_server.resume()
         assert (await first).status is Status.HELD
         errors = await asyncio.gather(*others, return_exceptions=True)

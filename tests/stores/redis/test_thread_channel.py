@@ -36,7 +36,6 @@ class Caller(threading.Thread):
         self,
         channel: ThreadChannel,
         gate: threading.Event | None = None,
-        left_s: float = WAIT_S,
         *,
         is_interrupted: bool = False,
     ) -> None:
@@ -45,9 +44,14 @@ class Caller(threading.Thread):
         self.sent: list[int] = []
         self.is_served: bool | None = None
         self.error: BaseException | None = None
-        self._channel, self._gate, self._left_s = channel, gate, left_s
+        self._channel, self._gate, self._left_s = channel, gate, float(WAIT_S)
         self._is_interrupted = is_interrupted
         self.start()
+
+    def give_up(self) -> None:
+        """Let it have no time left, and look at once."""
+        self._left_s = 0
+        self.replies.wake()
 
     def run(self) -> None:
         waiting = WaitingAttempt(Attempt(None, lambda _: ()), None, self.replies)
@@ -108,9 +112,11 @@ def test_a_thread_that_gives_up_leaves_no_other_waiting() -> None:
     """It is the first that waits, so the end of a write would wake it."""
     channel, gate = ThreadChannel(), threading.Event()
     callers = busy(channel, gate)
-    hurried = Caller(channel, left_s=0.05)
+    hurried = Caller(channel)
     until(lambda: waiting_in(channel) == 1, "the one in a hurry to wait")
     patient = Caller(channel)
+    until(lambda: waiting_in(channel) == 2, "the patient one to wait")
+    hurried.give_up()
     hurried.join(WAIT_S)
     assert hurried.is_served is False
     gate.set()
@@ -137,7 +143,8 @@ def test_an_interrupted_sender_leaves_no_thread_waiting() -> None:
 @pytest.mark.store
 def test_threads_at_many_offices_share_writes(valkey_server: Server) -> None:
     """While the server is busy, forty threads send their calls at as many offices in a few writes."""
-    store = open_store(f"{valkey_server.url}?attempt_valid_ms=60000&timeout_ms=60000", ManualClock(OPENS_AT_MS))
+    options = "attempt_valid_ms=60000&timeout_ms=60000&call_timeout_ms=60000"  # a busy machine starts them in seconds
+    store = open_store(f"{valkey_server.url}?{options}", ManualClock(OPENS_AT_MS))
     offices = [f"office-{number}" for number in range(40)]
     for office in offices:
         store.execute(ApplyMany(office, published()))

@@ -120,7 +120,7 @@ def test_pause_holds_no_connection(postgresql: PostgresqlServer, schema: str) ->
 
 
 def test_pool_refuses_when_all_connections_are_in_use(postgresql: PostgresqlServer, schema: str) -> None:
-    options = {"connections_max": 1, "timeout_ms": 100}
+    options = {"connections_max": 1, "timeout_ms": 500}
     with opened(postgresql, schema, **options) as connections, connections.session() as handle:
         handle(RoundTrip((Statement("lock_ledger", (ADDRESS,)),), begin=True))
         with pytest.raises(NotStarted, match="connections_max"):
@@ -138,7 +138,7 @@ def test_idle_connections_that_the_server_ended_are_replaced(postgresql: Postgre
     with opened(postgresql, schema) as connections:
         connections.run(read_bodies())
         postgresql.query(
-            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE application_name = 'quota_engine'"
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'quota_engine'"
         )
         assert connections.run(read_bodies()) == []
 
@@ -171,7 +171,7 @@ async def test_async_lost_answer_to_commit_is_unknown(postgresql: PostgresqlServ
 def test_commit_that_never_arrives_is_undone_by_the_server(postgresql: PostgresqlServer, schema: str) -> None:
     """A late copy of a commit finds its transaction ended, once its idle time is over."""
     with PostgresqlProxy(postgresql) as proxy:
-        options = {"host": "127.0.0.1", "port": proxy.port, "timeout_ms": 200}
+        options = {"host": "127.0.0.1", "port": proxy.port, "timeout_ms": 1_000}
         with opened(postgresql, schema, **options) as connections:
             proxy.holds = 1
             with pytest.raises(CommitUnknown):

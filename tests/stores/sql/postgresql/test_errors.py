@@ -61,7 +61,7 @@ def raising(server: PostgresqlServer, schema: str, sqlstate: str) -> None:
 def terminate(server: PostgresqlServer, query: str = "%") -> None:
     """End all sessions of stores."""
     server.query(
-        "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+        "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
         " WHERE application_name = 'quota_engine' AND query LIKE %s",
         query,
     )
@@ -161,7 +161,7 @@ def test_statement_timeout_rolls_back(each_postgresql: PostgresqlServer, schema:
 
 def test_idle_transaction_is_ended_by_the_server(each_postgresql: PostgresqlServer, schema: str) -> None:
     """25P03: a client that stops in mid-transaction does not keep the lock."""
-    with opened(each_postgresql, schema, timeout_ms=200) as stopped, stopped.session() as handle:
+    with opened(each_postgresql, schema, timeout_ms=1_000) as stopped, stopped.session() as handle:
         handle(LOCK)
         with opened(each_postgresql, schema) as others:
             assert others.run(append_entry(b"one")) == 1
@@ -181,7 +181,7 @@ def test_transaction_beyond_its_end_is_ended_by_the_server(postgresql: Postgresq
 
 
 def test_answer_that_takes_too_long_is_unknown(postgresql: PostgresqlServer, schema: str) -> None:
-    with opened(postgresql, schema, timeout_ms=150) as connections, connections.session() as handle:
+    with opened(postgresql, schema, timeout_ms=1_000) as connections, connections.session() as handle:
         handle(LOCK)
         postgresql.pause()
         try:
@@ -323,9 +323,13 @@ def test_starting_or_stopping_server_is_retried(each_postgresql: PostgresqlServe
         connections = Connections(parse_url(server.url(schema=schema)))
 
         def refused() -> bool:
-            with pytest.raises(NotStarted) as caught:
+            try:
                 connections.run(read_bodies())
-            return "starting, stopping or recovering" in str(caught.value)
+            except NotStarted as error:
+                return "starting, stopping or recovering" in str(error)
+            except BackendUnavailable:  # it has not handled the signal yet, and the schema does not exist
+                return False
+            return False
 
         wait_until(refused, "a server that is shutting down")
     server.restart()

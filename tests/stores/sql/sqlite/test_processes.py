@@ -38,7 +38,7 @@ def start_writer(url: str, first: int, count: int) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_processes_sell_each_place_once(tmp_path: Path) -> None:
     """Three processes with four threads each reserve 100 places with 180 calls."""
-    url = f"sqlite://{tmp_path}/quota.db?durability=memory"
+    url = f"sqlite://{tmp_path}/quota.db?durability=memory&call_timeout_ms=60000"
     store = new_office(url, 100)
     writers = [start_writer(url, 1000 * number, 60) for number in range(3)]
     held = [line for writer in writers for line in writer.communicate(timeout=60)[0].split()]
@@ -55,7 +55,7 @@ def test_processes_sell_each_place_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """SIGKILL in the middle of the load, three times; other processes continue at once."""
-    url = f"sqlite://{tmp_path}/quota.db"
+    url = f"sqlite://{tmp_path}/quota.db?call_timeout_ms=60000"
     store = new_office(url, 100_000)
     acknowledged: list[str] = []
     for number in range(3):
