@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import socket
@@ -74,9 +75,10 @@ def environment(backend: str, **more: str) -> dict[str, str]:
 
 def store_url(server: Server, namespace: str) -> str:
     """Return the URL of a recipe's own keys."""
-    return f"{server.url}?namespace={namespace}"
+    return f"{server.url}?namespace={namespace}&call_timeout_ms=60000"
 
 
+@functools.cache  # the same day if midnight passes
 def booked_day() -> date:
     """Return a day that is open, in the clinic's time zone as well."""
     return datetime.now(UTC).date() + timedelta(days=3)
@@ -167,7 +169,7 @@ def test_flask_recipe_confirms_exactly_the_places(valkey: Server) -> None:
 
 def test_django_recipe_copies_each_confirmation_once(postgresql: PostgresqlServer) -> None:
     require("gunicorn", "django")
-    backend = f"postgresql://postgres@{postgresql.address}/postgres"
+    backend = f"postgresql://postgres@{postgresql.address}/postgres?call_timeout_ms=60000"
     hammer("booking_django", backend)
     for _ in range(2):
         program = [sys.executable, str(EXAMPLES / "booking_django.py"), "copy-events"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ pytestmark = [
 ]
 
 
+@functools.cache  # the same day if midnight passes
 def booked_day() -> date:
     """Return a day that is open, in the clinic's time zone as well."""
     return datetime.now(UTC).date() + timedelta(days=3)

@@ -56,13 +56,14 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
         engine.set_capacity("surabaya", "2026-12-07", "online", 1_000_000)
         engine.set_capacity("surabaya", "2026-12-07", "morning", 1_000_000)
         assert engine.create_consumer_group("surabaya", "sqlite")
-        booked = 0
-        for _ in range(ROUNDS):
+        booked = rounds = acknowledged = 0
+        while rounds < ROUNDS or (acknowledged <= 100 and rounds < 5 * ROUNDS):  # a busy machine needs more rounds
+            rounds += 1
             # The manual clock stands still, so only a min_idle_ms of 0 takes events from others, and then all of them.
             idle_ms = [str(rng.choice((0, 60_000))) for _ in range(2)]
             consumers = [start(store, into, f"w{one}", "--min-idle-ms", idle_ms[one]) for one in range(2)]
             before = progress(engine)
-            give_up_at_s = kill_at_s = time.monotonic() + 30
+            give_up_at_s = kill_at_s = time.monotonic() + 120
             while time.monotonic() < kill_at_s:
                 held = engine.reserve(
                     "surabaya",
@@ -87,7 +88,8 @@ def test_killed_consumers_apply_each_event_once(tmp_path: Path) -> None:
             (group,) = engine.list_consumer_groups("surabaya")
             assert left == len(events) - group.acknowledged
             assert kill_at_s < give_up_at_s
-        assert group.acknowledged > 100
+            acknowledged = group.acknowledged
+        assert acknowledged > 100
         assert start(store, into, "w0", "--once", "--min-idle-ms", "0").wait() == 0
         assert engine.trim_events("surabaya", len(events)) == 0
     changes = [(one.number, one.event) for one in events if isinstance(one.event, ReservationChanged)]

@@ -48,7 +48,8 @@ class Counter:
 
     async def wait_for_reads(self, times: int = 2) -> None:
         """Wait for ``times`` further reads."""
-        for _ in range(times):
+        wanted = self.reads + times
+        while self.reads < wanted:
             event = asyncio.Event()
             self._waiters.append(event)
             await asyncio.wait_for(event.wait(), 20)

@@ -23,6 +23,7 @@ from tests.support.malformed_requests import good
 
 PEOPLE = [f"35780987654321{number:02}" for number in range(40)]
 FEW = RequestLimits(requests_max=8)
+LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
@@ -30,7 +31,7 @@ async def served() -> AsyncIterator[Client]:
     """Yield a client of a service on a socket with a limit of eight requests."""
     async with running(limits=FEW) as client, listening(client.app) as port:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=20) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=60) as http:
             yield Client(http, client.app, client.clock)
 
 
@@ -49,9 +50,9 @@ async def test_requests_above_the_limit_get_503_at_once(monkeypatch: pytest.Monk
         holder = (await client.reserve(NIK)).json()["reservation"]
         monkeypatch.setattr(AsyncMemoryStore, "apply", slow)
         asked = [asyncio.create_task(client.reserve(person, key=f"k-{person}")) for person in PEOPLE]
-        done, waiting = await asyncio.wait(asked, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        done, waiting = await asyncio.wait(asked, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         while len(done) < len(PEOPLE) - FEW.requests_max:
-            more, waiting = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            more, waiting = await asyncio.wait(waiting, timeout=30, return_when=asyncio.FIRST_COMPLETED)
             assert more, "a request above the limit is waiting"
             done |= more
         for task in done:
@@ -95,6 +96,9 @@ async def test_simultaneous_requests_are_counted_before_they_run() -> None:
             port = client.http.base_url.port
             assert port is not None
             raws = [await stack.enter_async_context(connected(port)) for _ in PEOPLE]
+            for raw in raws:  # the server has accepted each connection before any of the many requests
+                await raw.send(LIVE)
+                assert await status_of(raw) == b"200"
             for raw in raws:
                 raw.writer.write(request)  # the server reads after all have been written
             time.sleep(0.2)  # the server runs in this loop
