@@ -228,10 +228,10 @@ def test_threads_poll_while_one_refreshes(clock: ManualClock) -> None:
     backend.blocked = threading.Event()
     slow = threading.Thread(target=room.status, args=(ticket,))
     slow.start()
-    assert backend.reached.wait(10)
+    assert backend.reached.wait(60)
     assert room.status(ticket).as_of_ms == clock.now_ms() - 600
     backend.blocked.set()
-    slow.join(10)
+    slow.join(60)
     assert room.status(ticket).as_of_ms == clock.now_ms()
 
 
@@ -524,7 +524,7 @@ class Counting:
             raise self.error
         if self.blocked is not None and blocks:
             self.reached.set()
-            assert self.blocked.wait(10)
+            assert self.blocked.wait(60)
 
     def close(self) -> None:
         self._backend.close()

@@ -209,7 +209,7 @@ from collections import Counter
 from booking_celery import book
 from celery import group
 jobs = group(book.s(f"person-{n}", sys.argv[1], f"key-{n}") for n in range(300))
-print(sorted(Counter(jobs.apply_async().get(timeout=60)).items()))
+print(sorted(Counter(jobs.apply_async().get(timeout=100)).items()))
 """
 
 
@@ -247,7 +247,7 @@ turns = asyncio.Semaphore(50)  # the broker for tests keeps the results of 100 t
 async def run(n):
     async with turns:
         task = await book.kiq(f"person-{n}", sys.argv[1], f"key-{n}")
-        return (await task.wait_result(check_interval=0.05, timeout=60)).return_value
+        return (await task.wait_result(check_interval=0.05, timeout=90)).return_value
 async def main():
     await broker.startup()
     print(sorted(Counter(await asyncio.gather(*map(run, range(300)))).items()))

@@ -61,13 +61,14 @@ def token(service: Served) -> str:
 
 @contextlib.contextmanager
 def crowd_at(service: Served, pause_after: int = PEOPLE) -> Iterator[tuple[ServiceClient, BookerThreads]]:
-    """Yield bookers that have started, and wait for them at the end."""
+    """Yield bookers that have started. The test waits for them."""
     with ServiceClient.open(service.url, token(service)) as client:
         day = open_day(client)
         set_places(client, day, PLACES)
         crowd = BookerThreads(service.url, token(service), day, PEOPLE, pause_after=pause_after)
         crowd.start()
-        yield client, crowd
+        with contextlib.closing(crowd):
+            yield client, crowd
 
 
 def test_killed_worker_loses_nothing(tmp_path: Path, store: Server) -> None:

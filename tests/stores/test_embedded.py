@@ -118,7 +118,7 @@ class Other:
 
     def leave(self) -> None:
         """Let the process end without a call of close()."""
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=120)
         assert (self.process.returncode, errors) == (0, "")
 
     def kill(self) -> None:
@@ -365,7 +365,7 @@ def test_processes_open_and_close_at_random(place: Path) -> None:
             assert other.hear() == "done"
     finally:
         for other in others:
-            other.process.communicate(timeout=30)
+            other.process.communicate(timeout=120)
     assert_nothing_is_left(place)
     with open_embedded(url_of(place)) as server:
         assert ask(server, "GET", "visits") == str(visits * len(others))
@@ -385,7 +385,7 @@ def test_open_during_the_last_close(place: Path, monkeypatch: pytest.MonkeyPatch
     first = open_embedded(url_of(place))
     leaver = threading.Thread(target=first.close)
     leaver.start()
-    assert leaving.wait(10)
+    assert leaving.wait(60)
     with open_embedded(url_of(place)) as second:
         assert second.pid != first.pid
         assert ask(second, "PING")
@@ -400,13 +400,13 @@ def test_open_after_the_last_close_gave_up_its_turn(place: Path, monkeypatch: py
 
     def close_slowly() -> None:
         leaving.set()
-        opened.wait(10)
+        opened.wait(60)
 
     monkeypatch.setattr(first._control, "close", close_slowly)
     leaver = threading.Thread(target=first.close)
     leaver.start()
     try:
-        assert leaving.wait(10)
+        assert leaving.wait(60)
         with open_embedded(url_of(place)) as second:
             assert ask(second, "PING")
     finally:

@@ -108,10 +108,15 @@ class BookerThreads(BookingRecord):
         self._may_continue.set()
         for thread in self._threads:
             thread.join()
-        for client in (self._client, *self._old):
-            client.close()
+        self.close()
         if self._errors:
             raise self._errors[0]
+
+    def close(self) -> None:
+        """Close the connections, which also ends bookers that a failed test has left. Twice is harmless."""
+        self._may_continue.set()
+        for client in (self._client, *self._old):
+            client.close()
 
     def _open(self, url: str) -> ServiceClient:
         retries = Retries(attempts_max=2, pause_ms_min=10, pause_ms_max=50)

@@ -105,7 +105,7 @@ class PageRunner:
         """End the services that pages started."""
         for service in self._services:
             service.terminate()
-            service.wait(30)
+            service.wait(60)
 
 
 @contextlib.contextmanager

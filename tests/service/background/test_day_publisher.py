@@ -219,9 +219,9 @@ async def test_failed_publication_is_retried(monkeypatch: pytest.MonkeyPatch, ca
             patch.setattr(MemoryStore, "execute", away)
             patch.setattr(MemoryStore, "apply", away)
             client.clock.advance_ms(5 * DAY_MS)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await failed.wait()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(await known(client)) < len(before) + 2:
                 await asyncio.sleep(0.01)
     assert "publishing days" in caplog.text

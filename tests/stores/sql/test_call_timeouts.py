@@ -136,12 +136,12 @@ def test_writing_of_another_ledger_ends_the_call_in_time(world: World) -> None:
     later_ms, command = monotonic_ms() + 60_000, reserve("ani", ONLINE)
     first = threading.Thread(target=world.store.apply, args=(OFFICE, command), kwargs={"ends_at_ms": later_ms})
     first.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     assert isinstance(
         error_of(lambda: world.store.apply("bogor", reserve("budi", ONLINE)), TIME_MS), BackendUnavailable
     )
     go_on.set()
-    first.join(10)
+    first.join(60)
     assert is_known(world.store, "ani")
 
 
@@ -162,14 +162,14 @@ def test_call_that_waits_for_a_batch_ends_in_time(world: World) -> None:
     world.connections.before = hold
     threads = [threading.Thread(target=book, args=("ani",)), threading.Thread(target=book, args=("budi",))]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     threads[1].start()
     assert isinstance(
         error_of(lambda: world.store.apply(OFFICE, reserve("citra", ONLINE)), TIME_MS), BackendUnavailable
     )
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert statuses == [Status.HELD, Status.HELD]
     assert not is_known(world.store, "citra")
 
@@ -203,14 +203,14 @@ def test_sender_that_ends_leaves_its_batch_to_another_caller(world: World) -> No
     world.connections.before = hold
     threads = [threading.Thread(target=call, args=one) for one in (("ani", 60_000), ("hasty", 800), ("budi", 60_000))]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     for count, thread in enumerate(threads[1:], 1):
         thread.start()
         while len(world.store._queues[OFFICE].waiting) < count and threads[1].is_alive():
             threading.Event().wait(0.001)
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert results == {"ani": Status.HELD, "hasty": BackendUnavailable, "budi": Status.HELD}
     assert not is_known(world.store, "hasty")
 

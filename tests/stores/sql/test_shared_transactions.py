@@ -69,11 +69,11 @@ class World:
         def stop(_: RoundTrip) -> None:
             self.connections.before = before
             self._arrived.set()
-            assert self._may_pass.wait(10)
+            assert self._may_pass.wait(60)
 
         self.connections.before = stop
         gate = self._pool.submit(self.store.apply, GATE_OFFICE, reserve("gatekeeper", ONLINE))
-        assert self._arrived.wait(10)
+        assert self._arrived.wait(60)
         self.futures: list[Future[Any]] = [self._pool.submit(call) for call in calls]
         parts = self.store._parts
         ends_at_ms = monotonic_ms() + 10_000
@@ -81,10 +81,10 @@ class World:
             threading.Event().wait(0.001)
         if releases:
             self._may_pass.set()
-            assert gate.result(10).status is Status.HELD
+            assert gate.result(60).status is Status.HELD
 
     def results(self) -> list[Any]:
-        return [future.result(10) for future in self.futures]
+        return [future.result(60) for future in self.futures]
 
     def close(self) -> None:
         self._may_pass.set()

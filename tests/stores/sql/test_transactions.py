@@ -184,20 +184,20 @@ def test_a_batch_of_threads_is_one_entry(world: World) -> None:
     def hold(step: RoundTrip) -> None:
         if step.end == "commit" and not entered.is_set():
             entered.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     world.connections.before = hold
     before = world.query("SELECT max(number) FROM entries")[0][0]
     threads = [threading.Thread(target=world.store.apply, args=(OFFICE, reserve(f"k{n}", ONLINE))) for n in range(21)]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     for thread in threads[1:]:
         thread.start()
     while len(world.store._queues[OFFICE].waiting) < 20:
         threading.Event().wait(0.001)
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert world.query("SELECT max(number) FROM entries")[0][0] == before + 2
 
 
@@ -258,7 +258,7 @@ def test_a_call_with_little_time_spares_the_others_of_its_batch(world: World) ->
             threading.Event().wait(0.38)  # longer than the hasty call has
         elif step.begin:
             entered.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     def call(key: str, **options: Any) -> None:
         try:
@@ -269,16 +269,16 @@ def test_a_call_with_little_time_spares_the_others_of_its_batch(world: World) ->
     connections.before = hold
     first = threading.Thread(target=call, args=("first",))
     first.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     rest = [threading.Thread(target=call, args=("patient",))]
     rest += [threading.Thread(target=call, args=("hasty",), kwargs={"ends_at_ms": monotonic_ms() + 400})]
     for thread in rest:
         thread.start()
-    while len(store._queues[OFFICE].waiting) < 2:
+    while len(store._queues[OFFICE].waiting) < 2 and all(thread.is_alive() for thread in rest):
         threading.Event().wait(0.001)
     go_on.set()
     for thread in (first, *rest):
-        thread.join(10)
+        thread.join(60)
     assert (results["first"], results["patient"]) == (Status.HELD, Status.HELD)
     assert "time is over" in results["hasty"]
     assert store.execute(Lookup(OFFICE, "hasty")) is None

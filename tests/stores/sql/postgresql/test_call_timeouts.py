@@ -154,7 +154,7 @@ def test_exhausted_pool_ends_the_call_in_time(postgresql: PostgresqlServer, sche
             time.sleep(0.005)
         error = error_of(lambda: store.apply("another", reserve("budi", ONLINE)), TIME_MS)
         assert isinstance(error, BackendUnavailable)
-    holder.join(10)
+    holder.join(60)
     assert results == [Status.HELD]
     store.close()
 
@@ -237,7 +237,7 @@ def test_wait_for_a_lock_shortens_the_wait_for_a_commit(each_postgresql: Postgre
 
             holder = threading.Thread(target=hold)
             holder.start()
-            held.wait(10)
+            held.wait(60)
             (row,), ((after,),) = handle(RoundTrip((lock, idle)))
             holder.join()
     assert LedgerRow(*row).last_number == 0

@@ -63,7 +63,7 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(tmp_path: Path) ->
         assert writer.stdout is not None
         acknowledged += [writer.stdout.readline().strip() for _ in range(20 * number + 1)]
         writer.send_signal(signal.SIGKILL)
-        rest, _ = writer.communicate(timeout=30)
+        rest, _ = writer.communicate(timeout=120)
         acknowledged += [line for line in rest.split("\n")[:-1] if line]
         assert store.apply(OFFICE, reserve(f"after{number}", ONLINE)).status is Status.HELD
     for key in acknowledged:
