@@ -11,18 +11,21 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import pytest
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
     JavascriptException,
     NoSuchElementException,
     StaleElementReferenceException,
     TimeoutException,
+    WebDriverException,
 )
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -38,9 +41,24 @@ RULES: Final = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pr
 NIK: Final = "3578012345678901"
 PATIENCE_S: Final = 40
 POLL_S: Final = 0.05
+T = TypeVar("T")
+
+_SCRIPT_S: Final = 120
+"""Time for axe-core and for the verification of a whole room, also on a machine with other work."""
+_SCREEN_WIDTH_MIN: Final = 800
 _COLORS: Final = 48
 _TABS_MAX: Final = 60
 _ATTEMPTS_MAX: Final = 5
+_PAGE_CHANGES: Final = (
+    StaleElementReferenceException,
+    NoSuchElementException,
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    JavascriptException,
+)
+"""Errors of a command that meets a page while it loads, or while its script replaces a part."""
+_REPLACED: Final = "does not belong to the document"
+"""The inspector's words for an element that is replaced while it is read."""
 
 
 def _find_program(name: str) -> str:
@@ -79,6 +97,7 @@ class PhoneBrowser:
         if not script:
             options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
         self.driver = webdriver.Chrome(options=options, service=Service(_find_program("chromedriver")))
+        self.driver.set_script_timeout(_SCRIPT_S)
         self.url = url
         self.resize()
         self.set_scheme(dark=dark)
@@ -115,9 +134,12 @@ class PhoneBrowser:
     # --- Window ---
 
     def resize(self, width: int = 390, height: int = 844) -> None:
-        """Set the size of the window in CSS pixels."""
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800}
+        """Set the size of the window in CSS pixels, and wait until the page is laid out for it."""
+        is_phone = width < _SCREEN_WIDTH_MIN
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        # The inner width of a phone also depends on the page.
+        self.wait_until(f"{'outerWidth' if is_phone else 'innerWidth'} === arguments[0]", width)
 
     def set_scheme(self, *, dark: bool) -> None:
         """Set the color scheme."""
@@ -137,54 +159,106 @@ class PhoneBrowser:
         """Open a page of the service."""
         self.driver.get(self.url + path)
 
+    def attempt(self, act: Callable[[], T]) -> T:
+        """Call a function until it returns something true, and return that.
+
+        A page may load or replace a part at any moment, so the errors that this causes are no failures.
+        """
+        problem: WebDriverException | None = None
+
+        def is_done(_: object) -> tuple[T] | None:
+            nonlocal problem
+            try:
+                result = act()
+            except WebDriverException as error:
+                if not isinstance(error, _PAGE_CHANGES) and _REPLACED not in str(error):
+                    raise
+                problem = error
+                return None
+            return (result,) if result else None
+
+        try:
+            done = WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(is_done)
+        except TimeoutException as error:
+            raise error from problem
+        assert done is not None
+        return done[0]
+
     def find(self, selector: str) -> Any:
         """Wait for an element, and return it."""
-        return WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
+        return self.attempt(lambda: self.driver.find_element(By.CSS_SELECTOR, selector))
+
+    def text(self, selector: str) -> str:
+        """Wait for an element, and return its visible text."""
+        return self.attempt(lambda: (self.driver.find_element(By.CSS_SELECTOR, selector).text,))[0]
 
     def wait_until(self, expression: str, *values: Any) -> Any:
         """Wait until a JavaScript expression is true."""
-        return WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(
-            lambda d: d.execute_script(f"return {expression}", *values)
-        )
+        return self.attempt(lambda: self.driver.execute_script(f"return {expression}", *values))
+
+    def wait_for_text(self, selector: str, text: str) -> None:
+        """Wait until an element shows a text, with others or alone."""
+        self.wait_until("document.querySelector(arguments[0]).innerText.includes(arguments[1])", selector, text)
 
     def wait_for_heading(self, *texts: str) -> str:
         """Wait for a page with one of these headings, and return the heading."""
         script = "return [...document.querySelectorAll('h1')].map((one) => one.innerText)"
-        with contextlib.suppress(TimeoutException):
-            WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(lambda d: set(d.execute_script(script)) & set(texts))
-        (text,) = self.driver.execute_script(script)
-        assert text in texts, text
-        return str(text)
+        shown: list[str] = []
+
+        def is_shown() -> list[str]:
+            shown[:] = self.driver.execute_script(script)
+            return [one for one in shown if one in texts]
+
+        try:
+            return self.attempt(is_shown)[0]
+        except TimeoutException as error:
+            raise AssertionError(f"{shown} instead of {texts} at {self.driver.current_url}") from error
 
     # --- Act ---
 
     def press(self, selector: str) -> None:
         """Scroll an element into view, and click it."""
 
-        def click(driver: webdriver.Chrome) -> bool:
-            found = driver.find_element(By.CSS_SELECTOR, selector)
-            driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+        def click() -> bool:
+            found = self.driver.find_element(By.CSS_SELECTOR, selector)
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
             found.click()
             return True
 
-        ignored = [StaleElementReferenceException, NoSuchElementException]
-        WebDriverWait(self.driver, PATIENCE_S, POLL_S, ignored_exceptions=ignored).until(click)
+        self.attempt(click)
 
     def tab_to(self, selector: str) -> None:
         """Move the focus to an element with the Tab key."""
+        self.find(selector)
         for _ in range(_TABS_MAX):
-            if self.driver.switch_to.active_element == self.find(selector):
+            if self.driver.execute_script("return document.activeElement.matches(arguments[0])", selector):
                 return
-            self.driver.switch_to.active_element.send_keys(Keys.TAB)
+            self.type(Keys.TAB)
         raise AssertionError(f"no Tab leads to {selector}")
 
     def type(self, *keys: str) -> None:
         """Type into the focused element."""
-        self.driver.switch_to.active_element.send_keys(*keys)
+
+        def send() -> bool:
+            self.driver.switch_to.active_element.send_keys(*keys)
+            return True
+
+        self.attempt(send)
 
     def fill(self, selector: str, text: str) -> None:
         """Type into a field instead of what it has, which may be what was typed before."""
-        self.find(selector).send_keys(Keys.CONTROL, "a", Keys.NULL, text)
+
+        def is_filled() -> bool:
+            field = self.driver.find_element(By.CSS_SELECTOR, selector)
+            field.send_keys(Keys.CONTROL, "a", Keys.NULL, text)
+            return self.has_value(selector, text)
+
+        self.attempt(is_filled)
+
+    def has_value(self, selector: str, text: str) -> bool:
+        """Return True if a field has this value."""
+        script = "return document.querySelector(arguments[0])?.value === arguments[1]"
+        return bool(self.driver.execute_script(script, selector, text))
 
     def join_room(self, language: str, nik: str = NIK) -> None:
         """Open the start page, and join the waiting room."""
@@ -221,10 +295,8 @@ class PhoneBrowser:
             "; axe.run(document, {runOnly: arguments[0], resultTypes: ['violations'], iframes: false}).then("
             "(found) => arguments[1](found.violations.map((one) => one.id + ': ' + one.nodes[0].html)))"
         )
-        try:
-            found = self.driver.execute_async_script(script, list(RULES))
-        except JavascriptException:  # the page has just reloaded itself, as it does when a room opens
-            found = self.driver.execute_async_script(script, list(RULES))
+        # A new document may come meanwhile, such as the one that follows the page of an outage.
+        (found,) = self.attempt(lambda: (self.driver.execute_async_script(script, list(RULES)),))
         assert found == [], f"{self.driver.current_url}: {found}"
 
     def take_picture(self, name: str, *, whole: bool = False, colors: int = _COLORS) -> None:
@@ -243,7 +315,7 @@ class PhoneBrowser:
         size = self.driver.execute_script(
             "return [innerWidth, arguments[0] ? document.documentElement.scrollHeight : innerHeight]", whole
         )
-        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 2 if size[0] < 800 else 1}
+        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 2 if size[0] < _SCREEN_WIDTH_MIN else 1}
         taken = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         image = Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB")
         image.quantize(colors, dither=Image.Dither.NONE).save(Path(folder) / f"{name}.png", optimize=True)

@@ -17,6 +17,8 @@ pytestmark = pytest.mark.browser
 
 NAME: Final = "Siti Aminah"
 STEPS_BACK: Final = 5
+IS_SHOWN: Final = "document.readyState === 'complete' && !document.documentElement.hidden"
+"""A page from the browser's memory is hidden until it is loaded again."""
 
 
 @pytest.fixture
@@ -30,11 +32,11 @@ def _book(phone: PhoneBrowser) -> str:
     phone.open("/?lang=en")
     phone.reserve("en")
     if phone.driver.execute_script("return 'BroadcastChannel' in window"):
-        phone.find("#name").send_keys(NAME)
+        phone.fill("#name", NAME)
     phone.press("#declaration")
     phone.press("form[action='/reservation/confirm'] button")
     phone.wait_for_heading(citizen_text("confirmed_heading", "en"))
-    return str(phone.find("figcaption code").text)
+    return phone.text("figcaption code")
 
 
 def _shown(phone: PhoneBrowser) -> str:
@@ -63,7 +65,7 @@ def test_back_and_reload_show_nothing_of_a_finished_visit(service: BrowserServic
         assert {cookie["name"] for cookie in phone.driver.get_cookies()} <= {"lang"}
         for _ in range(STEPS_BACK):
             phone.driver.back()
-            phone.wait_until("document.readyState === 'complete' && !document.documentElement.hidden")
+            phone.wait_until(IS_SHOWN)
             _check_nothing_of(phone, code)
             if phone.driver.current_url.startswith(service.url):
                 phone.driver.refresh()
@@ -107,11 +109,12 @@ def test_back_shows_no_page_of_an_operator_who_has_signed_out(service: BrowserSe
     for script in (True, False):
         with browser.visiting(service.url, script=script) as phone:
             phone.open("/operator?lang=en")
-            phone.find("#token").send_keys(TOKENS[Role.OPERATOR])
+            phone.fill("#token", TOKENS[Role.OPERATOR])
             phone.press("form[action='/operator/login'] button")
             phone.press("form[action='/operator/logout'] button")
             phone.find("#token")
             phone.driver.back()
+            phone.wait_until(IS_SHOWN)
             assert "/operator/logout" not in phone.driver.page_source
 
 
@@ -119,7 +122,7 @@ def test_finishing_works_without_javascript(service: BrowserService, browser: Ph
     with browser.visiting(service.url, script=False) as phone:
         phone.open("/?lang=en")
         phone.press(".slot.open input:not(:disabled)")
-        phone.find("#nik").send_keys(NIK)
+        phone.fill("#nik", NIK)
         phone.press("form[action='/reserve'] button.large")
         phone.press("form[action='/finish'] button")
         phone.wait_for_heading(citizen_text("finished_heading", "en"))

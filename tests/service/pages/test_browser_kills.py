@@ -58,35 +58,35 @@ def test_a_form_and_a_page_continue_after_an_outage_of_the_store(setup: Setup) -
     store, service, phone = setup
     phone.open("/?lang=en")
     phone.reserve("en")
-    phone.find("#name").send_keys("Siti Aminah")
+    phone.fill("#name", "Siti Aminah")
     phone.press("#declaration")
     form = phone.driver.current_window_handle
 
     store.kill()
     phone.press("form[action='/reservation/confirm'] button")
     phone.wait_until(IS_LOST)
-    assert says("connection_lost") in phone.find("[data-connection]").text
+    phone.wait_for_text("[data-connection]", says("connection_lost"))
     phone.check_accessibility()
-    assert phone.find("#name").get_attribute("value") == "Siti Aminah"
+    assert phone.has_value("#name", "Siti Aminah")
     phone.driver.switch_to.new_window("tab")
     phone.speed_up_timers()
     phone.open("/reservation")
     phone.wait_for_heading(says("unavailable_heading"))
-    assert phone.find("a.button").text == says("try_again")
+    assert phone.text("a.button") == says("try_again")
     store.start()
     phone.wait_for_heading(says("held_heading"), says("confirmed_heading"))
     phone.driver.switch_to.window(form)
     phone.driver.execute_cdp_cmd("Page.bringToFront", {})  # a hidden tab may wait a minute for a timer
     phone.wait_for_heading(says("confirmed_heading"))
-    number = phone.find(".number strong").text
+    number = phone.text(".number strong")
 
     phone.driver.delete_all_cookies()
     phone.open("/?lang=en")
     phone.press(".slot.open input:not(:disabled)")
-    phone.find("#nik").send_keys(NIK)
+    phone.fill("#nik", NIK)
     phone.press("form[action='/reserve'] button.large")
     phone.wait_for_heading(says("confirmed_heading"))
-    assert phone.find(".number strong").text == number
+    assert phone.text(".number strong") == number
     assert NIK not in phone.driver.page_source
     audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor"), timeout=30).json()
     assert (audit["ok"], audit["findings"]) == (True, [])
@@ -103,9 +103,7 @@ def test_a_waiting_room_page_survives_the_store_and_every_worker(setup: Setup) -
     phone.wait_until(IS_LOST)
     phone.press("[data-connection] button")
     # A poll may still be answered from a cached view of some seconds, so the note can disappear for a moment.
-    phone.wait_until(
-        "document.querySelector('[data-connection]').textContent.includes(arguments[0])", says("connection_lost")
-    )
+    phone.wait_for_text("[data-connection]", says("connection_lost"))
     store.start()
     phone.wait_until(IS_CONNECTED)
     until(lambda: len(service.workers()) == 2, "two workers")
@@ -113,6 +111,6 @@ def test_a_waiting_room_page_survives_the_store_and_every_worker(setup: Setup) -
         os.kill(worker, signal.SIGKILL)
         service.wait_for(rf"worker ({worker}) ended")
     until(lambda: len(service.workers()) == 2, "two new workers")
-    assert phone.find("[data-text=people]").text == says("room_people_one")
+    assert phone.text("[data-text=people]") == says("room_people_one")
     phone.wait_until(IS_CONNECTED)
     assert phone.driver.execute_script("return window.isSame"), "the page was loaded again"

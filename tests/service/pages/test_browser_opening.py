@@ -103,11 +103,11 @@ def test_one_applicant_gets_one_place_from_several_browsers(tmp_path: Path, lang
             with PhoneBrowser(service.url, tmp_path / "three", dark=dark) as third:
                 third.join_room(language)
                 third.wait_for_heading(says("held_heading"))
-                assert third.find(".facts").text == places
+                assert third.text(".facts") == places
                 third.press("#declaration")
                 third.press("form[action='/reservation/confirm'] button")
                 third.wait_for_heading(says("confirmed_heading"))
-                number = third.find(".number strong").text
+                number = third.text(".number strong")
                 assert NIK not in third.driver.page_source + str(third.driver.get_cookies())
             with PhoneBrowser(service.url, profile, dark=dark) as again:
                 again.open("/reservation")
@@ -116,7 +116,7 @@ def test_one_applicant_gets_one_place_from_several_browsers(tmp_path: Path, lang
                 if again.wait_for_heading(says("confirmed_heading"), *starts) != says("confirmed_heading"):
                     again.join_room(language)  # the killed browser had not written its cookies to the disk
                 again.wait_for_heading(says("confirmed_heading"))
-                assert again.find(".number strong").text == number
+                assert again.text(".number strong") == number
         finally:
             others.join(120)  # an error in the thread is one of this test
         _check_sales(service, made)
@@ -128,18 +128,18 @@ def _reserve_together(first: PhoneBrowser, second: PhoneBrowser, language: str) 
         phone.join_room(language)
     for phone in (first, second):
         phone.wait_for_heading(citizen_text("turn_heading", language))
-        assert phone.driver.title == citizen_text("room_title_CALLED", language)
+        phone.wait_until("document.title === arguments[0]", citizen_text("room_title_CALLED", language))
     together = threading.Barrier(2)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda phone: phone.reserve(language, together=together), (first, second)))
-    places = [str(phone.find(".facts").text) for phone in (first, second)]
+    places = [phone.text(".facts") for phone in (first, second)]
     assert places[0] == places[1], "the applicant got two places"
     return places[0]
 
 
 def _reopen_in_another_tab(phone: PhoneBrowser, says: Callable[[str], str]) -> None:
     """Close the tab with the form, and find the hold and the typed details in a new one."""
-    phone.find("#name").send_keys("Siti Aminah")
+    phone.fill("#name", "Siti Aminah")
     tab = phone.driver.current_window_handle
     phone.driver.switch_to.new_window("tab")
     other_tab = phone.driver.current_window_handle
@@ -148,7 +148,7 @@ def _reopen_in_another_tab(phone: PhoneBrowser, says: Callable[[str], str]) -> N
     phone.driver.switch_to.window(other_tab)
     phone.open()
     phone.wait_for_heading(says("held_heading"))
-    assert phone.find("#name").get_attribute("value") == "Siti Aminah"
+    phone.attempt(lambda: phone.has_value("#name", "Siti Aminah"))
 
 
 def _check_sales(service: Served, made: Opening) -> None:

@@ -322,7 +322,7 @@ def test_the_last_of_two_quick_choices_is_shown(visit: Visit) -> None:
             phone.wait_until("late.length === 1")
     phone.driver.execute_script("window.fetch = fetchNow; for (const come of late) come()")
     phone.find("form[action='/reserve']:not([hidden])")
-    assert phone.find("select[name=service]").get_attribute("value") == "new"
+    assert phone.has_value("select[name=service]", "new")
 
 
 def test_a_call_that_is_switched_on_stays_on_in_the_next_phase(room_visit: Visit) -> None:
@@ -336,7 +336,7 @@ def test_a_call_that_is_switched_on_stays_on_in_the_next_phase(room_visit: Visit
     phone.press("[data-call]")
     room_visit.pass_seconds(12)
     phone.wait_for_heading(says("room_heading_WAITING"))
-    assert phone.find("[data-call]").get_attribute("aria-pressed") == "true"
+    phone.wait_until("document.querySelector('[data-call]').ariaPressed === 'true'")
     room_visit.pass_seconds(OTHERS)
     phone.wait_for_heading(says("turn_heading"))
     assert phone.driver.execute_script("return window.vibrated") == "400,200,400"

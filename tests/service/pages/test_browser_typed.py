@@ -1,7 +1,4 @@
-"""Typed text survives an opening, a reload and another language, and a stranger changes nothing.
-
-All in one browser on the test's clock.
-"""
+"""Typed text survives an opening, a reload and another language, and a stranger changes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
-from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.service.api.test_draws import DRAW, TERMS
@@ -33,7 +29,7 @@ LATE_PAGES: Final = """
     const [fetchNow, held] = [window.fetch, []];
     const answer = (url, options) => fetchNow(url, options).then(async (response) => {
         await response.clone().text();
-        setTimeout(() => (window.arePagesLate = false), 50);
+        setTimeout(() => (window.havePagesCome = true), 50);
         return response;
     });
     window.fetch = (url, options) => options.method === "POST" ? fetchNow(url, options) : new Promise((resolve) => {
@@ -47,7 +43,7 @@ LATE_PAGES: Final = """
 NEWS: Final = "document.querySelector('[data-news]').textContent === arguments[0]"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def service() -> Iterator[BrowserService]:
     """A service a minute before an opening without a waiting room. The next week opens a week later."""
     with browser_service(before_ms=BEFORE_MS) as service:
@@ -56,9 +52,9 @@ def service() -> Iterator[BrowserService]:
         yield service
 
 
-@pytest.fixture(scope="module")
-def phone(service: BrowserService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PhoneBrowser]:
-    with PhoneBrowser(service.url, tmp_path_factory.mktemp("profile")) as phone:
+@pytest.fixture
+def phone(service: BrowserService, browser: PhoneBrowser) -> Iterator[PhoneBrowser]:
+    with browser.visiting(service.url) as phone:
         phone.speed_up_timers()
         yield phone
 
@@ -89,8 +85,8 @@ def test_an_open_page_becomes_able_to_book_at_the_opening(service: BrowserServic
     """The countdown runs by the server's clock. At its end the fields and the button come without a reload."""
     phone.open(START)
     assert phone.driver.execute_script("return document.querySelector('#nik')") is None
-    assert citizen_text("days_open_in", "en") in phone.find(".clock").text
-    assert phone.find("[data-countdown]").text in {"1:00", "0:59", "0:58"}
+    phone.wait_for_text(".clock", citizen_text("days_open_in", "en"))
+    phone.wait_until("/^(1:00|0:\\d\\d)$/.test(document.querySelector('[data-countdown]').textContent)")
     phone.driver.execute_script("window.isSame = true")
     service.advance_ms(BEFORE_MS)
     phone.find("#nik")
@@ -99,18 +95,19 @@ def test_an_open_page_becomes_able_to_book_at_the_opening(service: BrowserServic
     assert phone.driver.execute_script("return document.querySelector('.clock')") is None
 
 
-def test_typed_text_survives_a_reload_and_another_language(phone: PhoneBrowser) -> None:
+def test_typed_text_survives_a_reload_and_another_language(service: BrowserService, phone: PhoneBrowser) -> None:
+    service.advance_ms(BEFORE_MS)
     phone.open(START)
     phone.press(f"input[value='{DAY}|afternoon']")
     phone.fill("#nik", NIK)
     _press_in(phone, "fieldset.card summary")
-    phone.find("#nik3").send_keys("123")
+    phone.fill("#nik3", "123")
     for act in (phone.driver.refresh, lambda: phone.press("nav a[lang='id']")):
         act()
         phone.wait_until(f"document.querySelector('#nik')?.value === '{NIK}'")
-        assert phone.find("#nik3").get_attribute("value") == "123"
-        assert phone.find("#nik3").is_displayed()
-        assert phone.find(f"input[value='{DAY}|afternoon']").is_selected()
+        phone.wait_until("document.querySelector('#nik3').value === '123'")
+        phone.wait_until("document.querySelector('#nik3').checkVisibility()")
+        phone.wait_until(f"document.querySelector(\"input[value='{DAY}|afternoon']\").checked")
     assert phone.driver.execute_script("return localStorage.length") == 0, "kept after the tab is closed"
 
 
@@ -146,8 +143,7 @@ def test_a_press_answers_at_once_and_loads_one_page(
 ) -> None:
     """While the store takes long, the button is not pressed twice, and the page says what to do."""
     answer, calls = _hold_reserves_back(service, monkeypatch)
-    phone.driver.delete_all_cookies()
-    phone.driver.execute_script("sessionStorage.clear()")
+    service.advance_ms(BEFORE_MS)
     phone.open(START)
     phone.driver.execute_script("window.isSame = true")
     phone.press(f"input[value='{DAY}|afternoon']")
@@ -155,8 +151,8 @@ def test_a_press_answers_at_once_and_loads_one_page(
     button = "form[action='/reserve'] button.large"
     for _ in range(2):
         phone.press(button)
-    assert phone.find(button).text == citizen_text("sending", "en")
-    assert phone.find(button).get_attribute("aria-disabled") == "true"
+    assert phone.text(button) == citizen_text("sending", "en")
+    phone.find(f"{button}[aria-disabled=true]")
     phone.wait_until("document.querySelector('form .note[role=status]')?.textContent === arguments[0]", SLOW)
     answer.set()
     phone.wait_for_heading(citizen_text("held_heading", "en"))
@@ -164,17 +160,15 @@ def test_a_press_answers_at_once_and_loads_one_page(
     assert len(calls) == 1
     phone.driver.back()
     phone.wait_for_heading(citizen_text("choose_heading", "en"))
-    phone.driver.delete_all_cookies()
 
 
 def test_typed_text_survives_the_next_opening_and_is_forgotten_with_the_place(
     service: BrowserService, phone: PhoneBrowser
 ) -> None:
     """All days that were open are over. The form stays, and the days of the next opening come into it."""
+    service.advance_ms(BEFORE_MS)
     phone.open(START)
     phone.fill("#nik", NIK)
-    if phone.find("#nik3").is_displayed():
-        phone.find("#nik3").send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
     service.advance_ms(WEEK_MS)
     phone.find("input[value='2026-12-14|morning']:enabled")
     phone.wait_until(f"document.querySelector('#nik')?.value === '{NIK}'")
@@ -191,10 +185,10 @@ def test_a_stranger_with_the_number_needs_the_code_to_give_a_place_up(
     service.advance_ms(BEFORE_MS)
     release = "form[action='/reservation/release'] button"
     _book_as(phone, THIRD, "held_heading")
-    code = phone.find(".note .together").text
+    code = phone.text(".note .together")
     assert not phone.find(release).is_displayed()
     phone.press("details:has([action='/reservation/release']) summary")
-    assert citizen_text("release_warning", "en") in phone.find("main").text
+    phone.wait_for_text("main", citizen_text("release_warning", "en"))
     _book_as(phone, THIRD, "held_heading")  # as a stranger
     assert phone.driver.execute_script("return document.querySelector(arguments[0])", release) is None
     assert code not in phone.driver.page_source
@@ -204,23 +198,26 @@ def test_a_stranger_with_the_number_needs_the_code_to_give_a_place_up(
         phone.find(shown)
 
 
-def test_a_draw_takes_an_application_and_shows_its_receipt(phone: PhoneBrowser) -> None:
+def test_a_draw_takes_an_application_and_shows_its_receipt(browser: PhoneBrowser) -> None:
     """An error has the focus; form and receipt are accessible and fit a window of 320 pixels."""
     apply = "form[action='/draw/apply'] button.large"
-    with browser_service(catalog=catalog_with_draw(), office="sby", day=MONDAY) as service:
+    with (
+        browser_service(catalog=catalog_with_draw(), office="sby", day=MONDAY) as service,
+        browser.visiting(service.url) as phone,
+    ):
         service.client.clock.set_ms(NOW_MS)
         assert service.run(service.client.operate("PUT", DRAW, TERMS)).status_code == 201
         service.client.clock.set_ms(OPENS_AT_MS)
-        phone.driver.get(f"{service.url}/draw?office=sby&lang=en")
+        phone.open("/draw?office=sby&lang=en")
         phone.wait_for_heading(citizen_text("draw_heading_OPEN", "en"))
         phone.press(apply)
         phone.wait_until("document.activeElement.id === 'errors'")
-        assert citizen_text("draw_error_choice", "en") in phone.find("#errors").text
+        phone.wait_for_text("#errors", citizen_text("draw_error_choice", "en"))
         phone.check_accessibility()
         Select(phone.find("#choice1")).select_by_index(1)
         phone.fill("#nik", THIRD)
         phone.press(apply)
-        assert phone.find("section:has(#receipt) .number strong").text == "1"
+        assert phone.text("section:has(#receipt) .number strong") == "1"
         phone.check_accessibility()
         phone.resize(320)
         assert phone.driver.execute_script("return document.documentElement.scrollWidth") <= 320
@@ -245,10 +242,9 @@ def test_a_late_page_does_not_replace_the_answer_to_a_form(
 ) -> None:
     """The page loads its main part at an opening, and an applicant sends the form before it has come."""
     answer, _ = _hold_reserves_back(service, monkeypatch)
-    phone.driver.delete_all_cookies()
-    phone.driver.execute_script("sessionStorage.clear()")
+    service.advance_ms(BEFORE_MS)
     phone.open(START)
-    phone.press("input[value='2026-12-14|afternoon']")
+    phone.press(f"input[value='{DAY}|afternoon']")
     phone.fill("#nik", FOURTH)
     phone.driver.execute_script(LATE_PAGES)
     phone.wait_until("window.arePagesLate === true")
@@ -257,8 +253,8 @@ def test_a_late_page_does_not_replace_the_answer_to_a_form(
         answer.set()
         phone.wait_for_heading(citizen_text("held_heading", "en"))
     phone.driver.execute_script("letPagesCome()")
-    phone.wait_until("window.arePagesLate === false")
+    phone.wait_until("window.havePagesCome === true")
     if not is_answered_first:
-        assert phone.find("form[action='/reserve'] button.large").text == citizen_text("sending", "en")
+        assert phone.text("form[action='/reserve'] button.large") == citizen_text("sending", "en")
         answer.set()
     phone.wait_for_heading(citizen_text("held_heading", "en"))

@@ -36,7 +36,7 @@ def _check(phone: PhoneBrowser, *files: Path, number: str = "", noted: str = "")
     phone.find("#noted").send_keys(noted)
     phone.press("form[data-verify] button")
     phone.wait_until("document.querySelector('#result p') !== null")
-    return str(phone.find("#result").text)
+    return phone.text("#result")
 
 
 def says(key: str, **gaps: object) -> str:

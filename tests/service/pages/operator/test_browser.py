@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from quota_engine.service.http.auth import Role
-from tests.support.browser import PATIENCE_S, PICTURES, POLL_S, PhoneBrowser
+from tests.support.browser import PATIENCE_S, PICTURES, PhoneBrowser
 from tests.support.effort import PROFILE
 from tests.support.in_process_service import TOKENS, Client, listening
 from tests.support.page_texts import operator_text
@@ -24,8 +22,6 @@ from tests.support.seeded_service import DRAW, TODAY, seeded_service
 pytestmark = pytest.mark.browser
 
 SIZES: Final = (1280, 390)
-_REPLACED: Final = "does not belong to the document"
-"""The inspector's words for an element that is replaced while it is read."""
 PAGES: Final = {
     "dashboard": f"/operator?draw={DRAW}",
     "offices": "/operator/offices",
@@ -58,7 +54,8 @@ class OperatorWindow(PhoneBrowser):
         """Sign in as an operator."""
         self.driver.delete_all_cookies()
         self.open(f"/operator?lang={language}")
-        self.find("#token").send_keys(TOKENS[Role.OPERATOR], Keys.ENTER)
+        self.fill("#token", TOKENS[Role.OPERATOR])
+        self.type(Keys.ENTER)
         self.find("nav.tabs")
 
     def check(self, name: str, language: str, *, by_axe: bool = True) -> None:
@@ -85,23 +82,12 @@ class OperatorWindow(PhoneBrowser):
 
     def wait_for(self, condition: Callable[[], Any]) -> None:
         """Wait until a condition is true. An element that is replaced meanwhile is looked up again."""
-
-        def is_met(_: Any) -> Any:
-            try:
-                return condition()
-            except StaleElementReferenceException:
-                return False
-            except WebDriverException as error:
-                if _REPLACED not in str(error):
-                    raise
-                return False
-
-        WebDriverWait(self.driver, PATIENCE_S, POLL_S).until(is_met)
+        self.attempt(condition)
 
     @property
     def focused_id(self) -> str:
         """Id of the focused element."""
-        return str(self.driver.switch_to.active_element.get_attribute("id"))
+        return str(self.driver.execute_script("return document.activeElement.id"))
 
 
 async def test_the_operators_pages_are_accessible_and_live(tmp_path: Path) -> None:
@@ -150,9 +136,8 @@ def _errors_and_questions_take_the_focus(window: OperatorWindow) -> None:
         ("many", "capacity-online", "#capacity-online-error"),
         ("3", "low-capacity", "#low-capacity"),
     ):
-        field = window.find("#capacity-online")
-        field.clear()
-        field.send_keys(value, Keys.ENTER)
+        window.fill("#capacity-online", value)
+        window.type(Keys.ENTER)
         window.find(shown)
         window.wait_for(lambda: window.focused_id == focused)  # noqa: B023
         window.check(f"day-{value}", "en")
@@ -195,10 +180,10 @@ def _a_camera_checks_in(window: OperatorWindow) -> None:
     window.open(f"/operator/queue?day={TODAY}")
     window.press("[data-scan]")
     done = operator_text("done_check-in", "en", number="28")
-    window.wait_for(lambda: done in window.find("main").text)
+    window.wait_for_text("main", done)
     # The camera continues after the check-in, and the same code counts once.
     window.wait_for(lambda: window.driver.execute_script("return document.querySelector('video')?.videoWidth > 0"))
-    assert done in window.find("main").text
+    window.wait_for_text("main", done)
     window.driver.execute_script("sessionStorage.removeItem('scans')")
     window.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
@@ -206,21 +191,23 @@ def _a_camera_checks_in(window: OperatorWindow) -> None:
 def _a_check_in_is_undone(window: OperatorWindow) -> None:
     """The message has the button, and the row gets its other buttons back."""
     window.open(f"/operator/queue?day={TODAY}&show=expected")
-    row_button = window.find('button[id^="in-"]').get_attribute("id")
+    row_button = window.wait_until("document.querySelector('button[id^=in-]').id")
     window.press(f"#{row_button}")
     window.find("#undo-now")
     window.check("queue-undo", "en")
     window.press("#undo-now")
     window.wait_for(lambda: not window.driver.find_elements("css selector", "#undo-now"))
-    assert window.find(f"#{row_button}").is_displayed()
+    window.wait_for(lambda: window.find(f"#{row_button}").is_displayed())
 
 
 def _a_scanner_checks_in(window: OperatorWindow) -> None:
     """The focus stays in the field for numbers, so a scanner that types and presses Enter works without a mouse."""
     window.open(f"/operator/queue?day={TODAY}")
     for number in ("24", "26"):
-        window.driver.switch_to.active_element.send_keys(number, Keys.ENTER)
-        done = operator_text("done_check-in", "en", number=number)
-        window.wait_for(lambda: done in window.find("main").text)  # noqa: B023
-    window.driver.switch_to.active_element.send_keys("24", Keys.ENTER)
+        # The browser moves the focus some time after the page is there.
+        window.wait_for(lambda: window.focused_id == "number")
+        window.type(number, Keys.ENTER)
+        window.wait_for_text("main", operator_text("done_check-in", "en", number=number))
+    window.wait_for(lambda: window.focused_id == "number")
+    window.type("24", Keys.ENTER)
     window.find("#number-error")

@@ -340,6 +340,7 @@ function countdown(element) {
   const end = performance.now() + remaining;
   const shown = element.querySelector("[data-countdown]");
   const twoDigits = (number) => String(number).padStart(2, "0");
+  let before = 0;
   function tick() {
     if (!element.isConnected) return;
     const seconds = Math.max(0, Math.ceil((end - performance.now()) / 1000));
@@ -350,12 +351,12 @@ function countdown(element) {
     if (days) text = (days === 1 ? element.dataset.day : element.dataset.days).replace("{count}", days) + " " + text;
     if (shown.textContent !== text) shown.textContent = text;
     if ("warns" in element.dataset) element.classList.toggle("urgent", seconds <= 60);
-    // Announce to screen readers at five minutes and at one minute.
+    // Announce to screen readers at five minutes and at one minute, or later if the browser was busy then.
     const announcement = document.querySelector("[data-announce]");
-    const message = element.querySelector(".label").textContent + ": " + text;
-    if (announcement && (seconds === 300 || seconds === 60) && announcement.textContent !== message) {
-      announcement.textContent = message;
+    if (announcement && [300, 60].some((limit) => seconds <= limit && limit < before)) {
+      announcement.textContent = element.querySelector(".label").textContent + ": " + text;
     }
+    before = seconds;
     if (seconds === 0) {
       const followed = element.closest("[data-follow]");
       if (element.dataset.atZero === "main") return followMain(element);
