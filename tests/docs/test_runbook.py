@@ -145,7 +145,7 @@ def test_every_command_of_the_page_works(tmp_path: Path, valkey: Valkey) -> None
     closed_day = day - datetime.timedelta(days=1)
     with served(folder, "--config", "quota.toml", "--workers", "1", **secret) as service:
         with ServiceClient.open(service.url, TOKEN) as client:
-            (office,) = httpx.get(f"{service.url}/v1/offices").json()["offices"]
+            (office,) = httpx.get(f"{service.url}/v1/offices", timeout=30).json()["offices"]
             opening = datetime.datetime.fromtimestamp(office["next_opening_at_ms"] / 1000, datetime.UTC)
             held = client.reserve("surabaya", day, "3578012345678901", service="new")
             assert held.ok, held

@@ -72,7 +72,7 @@ class Browser:
     """Browser that submits the forms of the page it has read."""
 
     def __init__(self, url: str) -> None:
-        self.http = httpx.Client(base_url=url, follow_redirects=True, cookies={"lang": "en"})
+        self.http = httpx.Client(base_url=url, follow_redirects=True, cookies={"lang": "en"}, timeout=30)
         self.page = ""
 
     def open(self, path: str) -> str:
@@ -112,7 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     sources = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     with served(folder, "--config", "quota.toml") as service:
-        (office,) = httpx.get(f"{service.url}/v1/offices").json()["offices"]
+        (office,) = httpx.get(f"{service.url}/v1/offices", timeout=30).json()["offices"]
         opening = datetime.datetime.fromtimestamp(office["next_opening_at_ms"] / 1000, datetime.UTC)
         variables = {
             **os.environ, "PATH": path, "PYTHONPATH": sources, "COLUMNS": "80",

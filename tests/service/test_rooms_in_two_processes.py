@@ -111,7 +111,7 @@ async def test_two_services_admit_pass_holders_only(tmp_path: Path) -> None:
         (seen,) = await clients[0].availability("sby", day)
         for client in clients:
             await client.close()
-        assert httpx.get(f"{second.url}/v1/rooms/{room}").json()["tickets"] == PEOPLE
+        assert httpx.get(f"{second.url}/v1/rooms/{room}", timeout=30).json()["tickets"] == PEOPLE
     assert set(outcomes[:PLACES]) == {"NOT_ADMITTED no_pass"}
     assert sorted(outcomes[PLACES:]) == ["HELD"] * PLACES + ["SOLD_OUT"] * (PEOPLE - PLACES)
     assert (seen.quotas["all"].held, seen.quotas["all"].available) == (PLACES, 0)

@@ -126,17 +126,17 @@ def wait_until_ready(service: Served) -> None:
 def test_serve_without_configuration_uses_an_embedded_store(tmp_path: Path) -> None:
     """The process prints its address, keeps the reservations for the next start, and exits with 0."""
     with served(tmp_path) as service:
-        offices = httpx.get(f"{service.url}/v1/offices").json()["offices"]
+        offices = httpx.get(f"{service.url}/v1/offices", timeout=30).json()["offices"]
         assert [office["id"] for office in offices] == ["surabaya"]
         days = httpx.get(
             f"{service.url}/v1/offices/surabaya/availability", params={"first_day": offices[0]["next_opening_days"][0]}
         )
         assert days.status_code == 200
-        audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor"))
+        audit = httpx.get(f"{service.url}/v1/audit", headers=service.token("auditor"), timeout=30)
         assert audit.json() == {"ok": True, "offices": 1, "findings": []}
     assert service.process.returncode == 0
     with served(tmp_path) as again:
-        assert httpx.get(f"{again.url}/health/ready").json() == {"status": "ready"}
+        assert httpx.get(f"{again.url}/health/ready", timeout=30).json() == {"status": "ready"}
 
 
 def test_killed_worker_is_replaced(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_killed_worker_is_replaced(tmp_path: Path) -> None:
         os.kill(workers[0], signal.SIGKILL)
         assert service.wait_for(r"worker (\d+) ended") == str(workers[0])
         for _ in range(20):
-            assert httpx.get(f"{service.url}/v1/offices").status_code == 200
-        assert "quota_engine_http_requests_total" in httpx.get(f"{service.url}/metrics").text
+            assert httpx.get(f"{service.url}/v1/offices", timeout=30).status_code == 200
+        assert "quota_engine_http_requests_total" in httpx.get(f"{service.url}/metrics", timeout=30).text
     assert service.process.returncode == 0
 
 
@@ -179,12 +179,12 @@ def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
         os.kill(hanging, signal.SIGSTOP)
         assert service.wait_for(r"worker (\d+) has not responded for 2500 ms") == str(hanging)
         assert service.wait_for(r"worker (\d+) ended") == str(hanging)
-        assert other in service.workers()
+        until(lambda: other in service.workers(), "the other worker")
         environment = Path(f"/proc/{other}/environ").read_bytes().split(b"\0")
         (folder,) = (line.partition(b"=")[2] for line in environment if line.startswith(DIRECTORY_VARIABLE.encode()))
         assert len(hung_workers(Path(os.fsdecode(folder)), 0)) == 1, "the operators' pages do not learn of it"
         for _ in range(20):
-            assert httpx.get(f"{service.url}/v1/offices").status_code == 200
+            assert httpx.get(f"{service.url}/v1/offices", timeout=30).status_code == 200
     assert service.process.returncode == 0
 
 
@@ -201,7 +201,7 @@ def test_stop_signal_drains_before_exit(tmp_path: Path) -> None:
             service.process.terminate()
             with contextlib.suppress(httpx.TransportError):
                 until(lambda url=service.url: _is_draining(url), "a service that drains")  # type: ignore[misc]
-                status = httpx.get(f"{service.url}/v1/offices").status_code
+                status = httpx.get(f"{service.url}/v1/offices", timeout=30).status_code
                 assert service.process.wait(60) == 0
                 assert time.monotonic() - began_s >= drain_ms / 1000
                 assert status == 200
@@ -210,7 +210,7 @@ def test_stop_signal_drains_before_exit(tmp_path: Path) -> None:
 
 
 def _is_draining(url: str) -> bool:
-    response = httpx.get(f"{url}/health/ready")
+    response = httpx.get(f"{url}/health/ready", timeout=30)
     return response.status_code == 503 and response.json() == {"status": "draining"}
 
 

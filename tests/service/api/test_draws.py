@@ -383,7 +383,7 @@ def test_documented_draw_runs_on_a_real_service(tmp_path: Path) -> None:
     (tmp_path / "country.json").write_text(json.dumps(settings(drawn=5, of_session=3)))
     (tmp_path / "quota-engine").write_text(f'#!/bin/sh\nexec {shlex.join(CLI)} "$@"\n')
     (tmp_path / "quota-engine").chmod(0o755)
-    with served(tmp_path, "--catalog", str(tmp_path / "country.json")) as service, httpx.Client() as http:
+    with served(tmp_path, "--catalog", str(tmp_path / "country.json")) as service, httpx.Client(timeout=60) as http:
         http.base_url = service.url
         operator, booking = service.token("operator"), service.token("service")
         today = datetime.datetime.now(datetime.UTC).date()

@@ -242,7 +242,7 @@ def test_metrics_of_two_workers_survive_a_kill(tmp_path: Path) -> None:
     with served(tmp_path, "--workers", "2") as service:
 
         def found() -> dict[str, float]:
-            return numbers(httpx.get(f"{service.url}/metrics").text)
+            return numbers(httpx.get(f"{service.url}/metrics", timeout=30).text)
 
         def wait_for(name: str, value: float) -> None:
             deadline_s = time.monotonic() + 20
@@ -252,7 +252,7 @@ def test_metrics_of_two_workers_survive_a_kill(tmp_path: Path) -> None:
 
         wait_for("quota_engine_workers", 2)  # one worker is ready before the other
         for _ in range(40):
-            assert httpx.get(f"{service.url}/v1/offices").status_code == 200
+            assert httpx.get(f"{service.url}/v1/offices", timeout=30).status_code == 200
         wait_for("quota_engine_http_requests_total endpoint=offices status=200", 40)
         os.kill(service.workers()[0], signal.SIGKILL)
         service.wait_for(r"worker (\d+) ended")
