@@ -45,7 +45,7 @@ class BatchQueue(Generic[T]):
 
     Attributes:
         has_abandoned: True if callers have given up since the last :meth:`drop_abandoned`.
-        is_holding: True while a batch waits to be sent. Further calls wait in the queue, and may still join the batch.
+        is_holding: True while a batch waits to be sent. Its calls wait in the queue, and further calls may join them.
         last_size: Calls in the last batch.
     """
 
@@ -96,24 +96,18 @@ class BatchQueue(Generic[T]):
         self.last_size = len(batch)
         return batch
 
-    def take_batch(self) -> list[T]:
-        """Return the calls of the next batch, which counts as in flight until :meth:`batch_done`."""
-        self.in_flight += 1
-        return self.take_more(0)
-
     def can_split(self) -> bool:
         """Return True if the waiting calls are enough for two batches that the server works on in turn."""
         return _SPLIT_MIN <= len(self.waiting) < 2 * self.limits.batch_max and self.limits.in_flight_max > 1
 
-    def take_half(self) -> list[T]:
-        """Return half of the waiting calls as a batch. The other half is left for the next one."""
-        self.in_flight += 1
-        return [self.waiting.popleft() for _ in range(min(len(self.waiting) // 2, self.limits.batch_max))]
-
-    def take_more(self, size: int) -> list[T]:
-        """Return the calls that may join a batch of ``size`` calls."""
+    def take(self, size: int) -> list[T]:
+        """Return the first calls that wait, at most this many."""
         waiting = self.waiting
-        return [waiting.popleft() for _ in range(min(len(waiting), self.limits.batch_max - size))]
+        if len(waiting) > size:
+            return [waiting.popleft() for _ in range(size)]
+        calls = list(waiting)
+        waiting.clear()
+        return calls
 
     def batch_done(self) -> None:
         """Count a batch as no longer in flight."""

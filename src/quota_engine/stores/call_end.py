@@ -17,7 +17,6 @@ __all__ = [
 ]
 
 import math
-from collections.abc import Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from quota_engine.clocks import monotonic_ms
@@ -92,8 +91,9 @@ class CallEnd:
         if self.ends_at_ms - now_ms < TIME_LEFT_MS_MIN:
             raise self.error()
 
-    def begin_sending(self) -> None:
-        """Note that the attempt has a connection, and that its requests are about to be made."""
+    def begin_sending(self, now_ms: float) -> None:
+        """Check again just before the requests of the attempt are made. Raises as :meth:`begin_attempt`."""
+        self.begin_attempt(now_ms)
 
     def error(self) -> BackendUnavailable | OutcomeUnknown:
         """Return the error of the call at its end."""
@@ -131,6 +131,8 @@ class BatchEnd(CallEnd, Generic[C]):
         lines: Their lines. The attempt reads this list when it is sent.
     """
 
+    __slots__ = ("calls", "lines")
+
     def __init__(self, calls: list[C], sender_ends_at_ms: float = math.inf) -> None:
         """Begin a batch.
 
@@ -138,22 +140,27 @@ class BatchEnd(CallEnd, Generic[C]):
             calls: Its calls.
             sender_ends_at_ms: The end of the thread that sends the batch, which makes no attempt later.
         """
-        earliest_ms = _earliest(calls)
-        super().__init__(earliest_ms if earliest_ms < sender_ends_at_ms else sender_ends_at_ms)
-        self.calls = calls
-        self.cut_at_ms = sender_ends_at_ms
-        self.lines = [call.line for call in calls]
+        CallEnd.__init__(self, sender_ends_at_ms)  # half the cost of super(), which each batch would pay
+        self.calls: list[C] = calls
+        self.lines: list[str] = []
+        if calls:
+            self.set_calls(calls)
 
     @property
     def size(self) -> int:
         """The number of calls."""
         return len(self.lines)
 
-    def add(self, calls: Sequence[C]) -> None:
-        """Let calls join the batch before it is sent."""
-        self.calls = [*self.calls, *calls]
-        self.lines += [call.line for call in calls]
-        self.ends_at_ms = min(self.ends_at_ms, _earliest(calls))
+    def set_calls(self, calls: list[C]) -> None:
+        """Set the calls of the next attempt."""
+        self.calls = calls
+        self.lines[:] = [call.line for call in calls]
+        earliest_ms = self.cut_at_ms
+        for call in calls:
+            end = call.end
+            if end is not None and end.ends_at_ms < earliest_ms:
+                earliest_ms = end.ends_at_ms
+        self.ends_at_ms = earliest_ms
 
     def record_sent(self) -> None:
         """See :meth:`CallEnd.record_sent`."""
@@ -187,7 +194,7 @@ class BatchEnd(CallEnd, Generic[C]):
             BackendUnavailable: No call is left, or the sender has too little time left, and nothing was sent.
             OutcomeUnknown: The same, and an attempt was sent.
         """
-        if self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN and not self.has_done_call():
+        if self.calls and self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN and not self.has_done_call():
             return  # nearly always
         kept = []
         for call in self.calls:
@@ -199,16 +206,6 @@ class BatchEnd(CallEnd, Generic[C]):
             else:
                 kept.append(call)
         if kept:
-            self.calls, self.lines[:] = kept, [call.line for call in kept]
-            self.ends_at_ms = min(_earliest(kept), self.cut_at_ms)
+            self.set_calls(kept)
         if not kept or self.cut_at_ms - now_ms < TIME_LEFT_MS_MIN:
             raise self.error()
-
-
-def _earliest(calls: Sequence[EndingCall]) -> float:
-    earliest_ms = math.inf
-    for call in calls:
-        end = call.end
-        if end is not None and end.ends_at_ms < earliest_ms:
-            earliest_ms = end.ends_at_ms
-    return earliest_ms

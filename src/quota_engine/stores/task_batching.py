@@ -19,7 +19,7 @@ from typing import Any, Final, Generic
 from quota_engine.domain.errors import BackendUnavailable
 from quota_engine.stores.batching import BatchQueue
 from quota_engine.stores.batching_store import CLOSED_ERROR, BatchingStore, K, QueuedCall
-from quota_engine.stores.call_end import BatchEnd, CallEnd
+from quota_engine.stores.call_end import TIME_LEFT_MS_MIN, BatchEnd, CallEnd
 
 _KNOWN_IN_A_ROW: Final = 64
 """Outcomes without the server before a lone caller lets the loop run: such a call awaits nothing."""
@@ -80,28 +80,31 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         key: The key of its queue.
     """
 
-    def __init__(
-        self, store: Any, key: K, queue: BatchQueue[TaskCall], calls: list[TaskCall], *, may_join: bool
-    ) -> None:
-        """Begin a batch of a queue, which holds further calls until it is sent.
+    __slots__ = ("_all_calls", "_began_ns", "_is_held", "_may_join", "_queue", "_size", "_store", "key")
+
+    def __init__(self, store: Any, key: K, queue: BatchQueue[TaskCall], size: int, *, may_join: bool) -> None:
+        """Begin a batch of a queue, which starts no other one until this one is sent.
 
         Args:
             store: The store.
             key: The key of the queue.
             queue: The queue.
-            calls: The first calls.
-            may_join: True if further calls may join.
+            size: The number of its first calls.
+            may_join: True to leave them in the queue until the batch is sent, so that further calls may join.
         """
-        super().__init__(calls)
+        BatchEnd.__init__(self, [])
         self.key = key
-        self._store, self._queue, self._may_join = store, queue, may_join
-        self._all_calls = calls
+        self._store, self._queue, self._size, self._may_join = store, queue, size, may_join
+        self._all_calls = self.calls
+        queue.in_flight += 1
         queue.is_holding = self._is_held = True
-        self._began_ns = perf_counter_ns()
+        self._began_ns = 0 if store._observer is None else perf_counter_ns()  # noqa: SLF001 - a part of the store
+        if not may_join:
+            self._take_calls(size)
 
     def start(self) -> None:
         """Send the batch beside its callers."""
-        self._store._start(self._send())  # noqa: SLF001 - a part of the store
+        self._store._start(self._send())  # noqa: SLF001
 
     def has_done_call(self) -> bool:
         for call in self.calls:  # noqa: SIM110 - as in the base class, with fewer calls
@@ -109,19 +112,23 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
                 return True
         return False
 
-    def begin_sending(self) -> None:
-        """Add the calls that have arrived meanwhile, and let the next batch of the queue start."""
-        if not self._is_held:
-            return
-        queue = self._queue
-        queue.is_holding = self._is_held = False
-        if queue.waiting and self._may_join:
-            joined = [call for call in queue.take_more(len(self.calls)) if not call.future.done()]
-            if joined:
-                self.add(joined)
-                self._all_calls = self.calls
-        if queue.waiting:
-            self._store._send_batches(self.key, queue)  # noqa: SLF001
+    def begin_sending(self, now_ms: float) -> None:
+        """Take the calls that wait, and let the next batch of the queue start."""
+        if self._is_held:
+            queue, may_join = self._queue, self._may_join
+            queue.is_holding = self._is_held = False
+            if may_join:
+                self._take_calls(queue.limits.batch_max)
+            if queue.waiting:
+                self._store._send_batches(self.key, queue)  # noqa: SLF001
+            if may_join and self.calls and self.ends_at_ms - now_ms >= TIME_LEFT_MS_MIN:
+                return  # nearly always: no caller can have given up since
+        self.begin_attempt(now_ms)
+
+    def _take_calls(self, size: int) -> None:
+        """Take the first calls of the queue. Those whose callers have given up have no effect."""
+        self._all_calls = calls = [call for call in self._queue.take(size) if not call.future.done()]
+        self.set_calls(calls)
 
     async def _send(self) -> None:
         """Send the batch, and give each caller its result."""
@@ -139,12 +146,15 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         store, queue = self._store, self._queue
         try:
             if failure is not None:
+                if self._is_held and self._may_join:
+                    self._take_calls(self._size)  # calls that came later are for the next batch
                 store._fail(self.key, self._all_calls, failure)  # noqa: SLF001
         finally:
-            store._report(self.key, self._all_calls, self._began_ns, failure)  # noqa: SLF001
+            if self._all_calls and store._observer is not None:  # noqa: SLF001
+                store._report(self.key, self._all_calls, self._began_ns, failure)  # noqa: SLF001
             if self._is_held:
                 queue.is_holding = False
-            queue.batch_done()
+            queue.in_flight -= 1
             store._batches.discard(self)  # noqa: SLF001
             store._end_call()  # noqa: SLF001
             if queue.waiting:
@@ -193,8 +203,8 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         """Close the connections."""
 
     def _may_join(self, key: K) -> bool:
-        """Return True if calls may join a batch of this key until it is sent."""
-        return True
+        """Return True if calls may join a batch of this key until its :meth:`SentBatch.begin_sending`."""
+        return False
 
     async def close(self) -> None:
         """Wait for the calls in flight, and close the connections. Later calls are refused."""
@@ -374,15 +384,13 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
             self._send_batches(key, queue, splits=splits)
 
     def _send_batches(self, key: K, queue: BatchQueue[TaskCall], *, splits: bool = False) -> None:
-        """Start each batch that may be in flight."""
-        while queue.can_send():
-            is_part = splits and queue.can_split()
-            taken = queue.take_half() if is_part else queue.take_batch()
-            batch = [call for call in taken if not call.future.done()]  # cancelled calls are dropped
-            if not batch:
-                queue.batch_done()
-                continue
-            self._calls += 1  # close() waits for it, also if its callers have given up
-            sent = self._batch_type(self, key, queue, batch, may_join=not is_part and self._may_join(key))
-            self._batches.add(sent)
-            sent.start()
+        """Start the next batch if it may be in flight. The one after it starts when it has been sent."""
+        if not queue.can_send():
+            return
+        size, is_part = min(len(queue.waiting), queue.limits.batch_max), splits and queue.can_split()
+        if is_part:
+            size = len(queue.waiting) // 2
+        self._calls += 1  # close() waits for it, also if its callers have given up
+        sent = self._batch_type(self, key, queue, size, may_join=not is_part and self._may_join(key))
+        self._batches.add(sent)
+        sent.start()

@@ -55,7 +55,7 @@ async def test_lone_async_call_is_sent_at_once(async_opened: Opened) -> None:
     for one in reserves(5):
         task = asyncio.ensure_future(backend.apply(OFFICE, one))
         await turns(2)
-        assert (waiting(backend), in_flight(backend)) == (0, 1)
+        assert in_flight(backend) == 1
         assert (await task).status is Status.HELD
     assert batches(async_opened.server) == [1] * 5
 

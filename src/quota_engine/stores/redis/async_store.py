@@ -27,6 +27,7 @@ from quota_engine.stores.redis.retrying_calls import (
     NotSent,
     ReplyLost,
     RetryPause,
+    ScriptCall,
     Step,
 )
 from quota_engine.stores.redis.shared_write import REJECTIONS, SharedWrite
@@ -44,12 +45,18 @@ class _DrivenBatch(SentBatch[QueueKey]):
     It is the :class:`~quota_engine.stores.redis.node_channel.Replies` of its attempts.
     """
 
-    _steps: Call[list[Any]]
+    __slots__ = ("_call", "_steps")
 
     def start(self) -> None:
         handle, script = self.key
-        self._steps = self._store._executor.run(script, handle, self.lines)  # noqa: SLF001 - a part of the store
-        self._resume(self._steps.send, None)
+        executor = self._store._executor  # noqa: SLF001 - a part of the store
+        self._call: ScriptCall | None = executor.ready_call(script, handle, self.lines)
+        """The call whose first attempt is in flight without its steps, which nearly always are not needed."""
+        if self._call is None:
+            self._steps: Call[list[Any]] = executor.run(script, handle, self.lines)
+            self._resume(self._steps.send, None)
+        else:
+            self._store.submit(WaitingAttempt(self._call, self, self, self._size))
 
     def done(self) -> bool:
         """Return False: callers may have given up, but others may join."""
@@ -57,13 +64,28 @@ class _DrivenBatch(SentBatch[QueueKey]):
 
     def set_result(self, replies: list[Any]) -> None:
         """Take the replies to an attempt."""
-        self._resume(self._steps.send, replies)
+        if self._call is None:
+            self._resume(self._steps.send, replies)
+        elif len(replies) == 1 and type(replies[0]) is list:
+            self._call = None  # it refers to this object, and so only the garbage collector would find both
+            self._finish(replies[0])
+        else:
+            self._begin_steps()
+            self._resume(self._steps.send, replies)
 
     def set_exception(self, error: BaseException) -> None:
         """Take the error of an attempt."""
         if isinstance(error, NotSent | ReplyLost):
             self.reason = str(error)
+        if self._call is not None:
+            self._begin_steps()
         self._resume(self._steps.throw, error)
+
+    def _begin_steps(self) -> None:
+        """Continue with the steps after the first attempt."""
+        assert self._call is not None
+        self._steps, self._call = self._call.steps(is_sent=True), None
+        next(self._steps)
 
     def _resume(self, resume: Callable[[Any], Step], value: Any) -> None:
         """Continue the steps, and run the next one."""
@@ -77,7 +99,7 @@ class _DrivenBatch(SentBatch[QueueKey]):
                 except (BackendUnavailable, OutcomeUnknown) as error:
                     step = self._steps.throw(error)
                     continue
-                store.submit(WaitingAttempt(step, self, self, len(self.lines)))
+                store.submit(WaitingAttempt(step, self, self, len(self.lines) or self._size))
                 return
         except StopIteration as end:
             self._finish(end.value)
@@ -161,7 +183,7 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
 
         A caller whose turn has ended is left to :meth:`apply` as well.
         """
-        if self._known_left <= 0:
+        if not self._sold_out_cache.offices or self._known_left <= 0:
             return None
         refusal = super().known_refusal(address, kind, id_, applicants)
         if refusal is not None:

@@ -18,7 +18,7 @@ from quota_engine.stores.redis.permissions import check_server
 from quota_engine.stores.redis.reconciliation import Reconciler
 from quota_engine.stores.redis.registration import OfficeList
 from quota_engine.stores.redis.request_packing import ScriptKeys
-from quota_engine.stores.redis.retrying_calls import Behind, Call, Fence, Fenced, RetryPause
+from quota_engine.stores.redis.retrying_calls import Behind, Call, Fence, Fenced, RetryPause, ScriptCall
 from quota_engine.stores.redis.script_runner import ScriptRunner
 from quota_engine.stores.redis.scripts import OFFICE_QUERIES, Script
 from quota_engine.stores.redis.sold_out_cache import RefreshQuery, SoldOutCache
@@ -58,15 +58,18 @@ class Executor:
             BackendUnavailable: No command was applied.
             OutcomeUnknown: Commands may have been applied.
         """
+        if script is handle.format.queries and len(lines) > 1:
+            return self._run_distinct(script, handle, lines)
+        return self.run_fenced(script, handle, handle.keys, lines, writes=script is not handle.format.queries)
+
+    def ready_call(self, script: Script, handle: LedgerHandle, lines: list[str]) -> ScriptCall | None:
+        """Return the call that :meth:`run` would make if its first attempt can be sent at once, else ``None``."""
         ledger_format = handle.format
         writes = script is not ledger_format.queries
-        if writes or len(lines) == 1:
-            if self._is_fenced:
-                return self._run_behind_fence(script, handle, handle.keys, lines, writes=writes)
-            return self.runner.run(
-                script, handle.keys, lines, writes=writes, shown_head=handle.keys[ledger_format.head]
-            )
-        return self._run_distinct(script, handle, lines)
+        if self._is_fenced or not (writes or len(lines) == 1):
+            return None
+        call = self.runner.call(script, handle.keys, lines, writes, "", handle.keys[ledger_format.head])
+        return call if call.is_ready() else None
 
     def run_fenced(
         self, script: Script, handle: LedgerHandle, keys: ScriptKeys, lines: Sequence[str], *, writes: bool

@@ -18,7 +18,9 @@ __all__ = [
 ]
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
+
+import msgspec
 
 from quota_engine.admission.guarded_command import GuardedCommand
 from quota_engine.admission.token_bucket import TakeOutcome
@@ -42,7 +44,7 @@ class ReplyDecoder(Protocol):
         ...
 
 
-class LedgerFormat(NamedTuple):
+class LedgerFormat(msgspec.Struct, frozen=True, eq=False):
     """The stored form of one kind of ledger.
 
     Attributes:

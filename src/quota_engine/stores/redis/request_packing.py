@@ -19,16 +19,19 @@ _TEXTS_MAX: Final = 64
 """Remembered texts of scripts: the package has fewer."""
 
 
-class Beginning(NamedTuple):
+class Beginning:
     """The words of a request that each call of a ledger repeats.
 
     Attributes:
         words: The command, the script or function, the number of keys, and the keys.
         packed: The same in the form in which they travel.
+        size: The number of these words.
     """
 
-    words: Sequence[str]
-    packed: str
+    __slots__ = ("packed", "size", "words")
+
+    def __init__(self, words: Sequence[str], packed: str) -> None:
+        self.words, self.packed, self.size = words, packed, len(words)
 
 
 class ScriptKeys(tuple[str, ...]):
@@ -89,8 +92,8 @@ def pack_requests(requests: Requests) -> bytes:
     parts: list[str] = []
     for request in requests:
         if type(request) is ScriptRequest:
-            _, (repeated, packed), header, lines = request
-            parts += (f"*{len(repeated) + 1 + len(lines)}\r\n{packed}{_pack_word(header)}", _pack_lines(lines))
+            _, beginning, header, lines = request
+            parts += (f"*{beginning.size + 1 + len(lines)}\r\n", beginning.packed, _pack_lines((header, *lines)))
             continue
         parts.append(f"*{len(request)}\r\n")
         if request[0] == "FUNCTION":  # the last word is the text of the library

@@ -29,6 +29,7 @@ __all__ = [
     "RetryPause",
     "RetryPolicy",
     "Router",
+    "ScriptCall",
     "Step",
     "call_plain",
     "call_script",
@@ -320,9 +321,17 @@ def call_script(
         OutcomeUnknown: A reply was lost, and no later attempt was answered.
         LedgerClosed: The script checks the ledger's fence, which is closed.
     """
-    last_moment = LastMoment(clocks, policy.attempt_valid_ms) if writes else None
-    attempt = _ScriptAttempt(last_moment, script, keys, header, lines, policy, shown_head, as_function=as_function)
-    return _call_with_retries(attempt, policy, router, keys[0], waits=attempt.waits, first_only=True)
+    return ScriptCall(
+        script,
+        keys,
+        header,
+        lines,
+        policy,
+        router,
+        LastMoment(clocks, policy.attempt_valid_ms) if writes else None,
+        shown_head,
+        as_function,
+    ).steps()
 
 
 def call_plain(
@@ -394,40 +403,50 @@ class _PlainAttempt(_RepeatedAttempt):
         return self._commands
 
 
-class _ScriptAttempt(_RepeatedAttempt):
-    """A script; for the arguments see :func:`call_script`.
+class ScriptCall(_RepeatedAttempt):
+    """A call that runs a script; for the arguments see :func:`call_script`."""
 
-    Attributes:
-        waits: True if the reply waits for replicas.
-    """
-
-    __slots__ = ("_as_function", "_header", "_keys", "_lines", "_policy", "_script", "_shown_head", "waits")
+    __slots__ = ("_as_function", "_header", "_keys", "_lines", "_policy", "_router", "_script", "_shown_head", "_waits")
 
     def __init__(
         self,
-        last_moment: LastMoment | None,
         script: Script,
         keys: ScriptKeys,
         header: Header,
         lines: Sequence[str],
         policy: RetryPolicy,
+        router: Router,
+        last_moment: LastMoment | None,
         shown_head: str,
-        *,
         as_function: bool,
     ) -> None:
-        super().__init__(last_moment)
+        _RepeatedAttempt.__init__(self, last_moment)  # each batch makes one of these objects, and super() costs more
         self._script, self._keys, self._header, self._lines = script, keys, header, lines
-        self._policy, self._shown_head, self._as_function = policy, shown_head, as_function
-        self.waits = bool(policy.replicas and (last_moment is not None or shown_head))
+        self._policy, self._router, self._shown_head, self._as_function = policy, router, shown_head, as_function
+        self._waits = bool(policy.replicas and (last_moment is not None or shown_head))
+
+    def is_ready(self) -> bool:
+        """Return True if the first attempt needs nothing before it. Then it may be sent before :meth:`steps` begin."""
+        last_moment = self.last_moment
+        return self._router.is_settled and (last_moment is None or not last_moment.clocks.is_due(None))
+
+    def steps(self, *, is_sent: bool = False) -> Call[list[Any]]:
+        """Return the steps of the call, whose first one is an attempt that has been sent already if ``is_sent``."""
+        return _call_with_retries(
+            self, self._policy, self._router, self._keys[0], waits=self._waits, first_only=True, is_sent=is_sent
+        )
 
     def make(self, valid_until_ms: int | None) -> Requests:
         script = self._script
-        name, code = ("EVAL", script.text) if self.by_text else ("EVALSHA", script.sha1)
-        if self._as_function and script.function and not self.by_text:
+        if self.by_text:
+            name, code = "EVAL", script.text
+        elif self._as_function and script.function:
             name, code = "FCALL", script.function
+        else:
+            name, code = "EVALSHA", script.sha1
         header = self._header.text(valid_until_ms)
         request = ScriptRequest(name, self._keys.beginning(name, code), header, self._lines)
-        if not self.waits:
+        if not self._waits:
             return (request,)
         # On the same connection, because WAIT waits only for writes of the same connection.
         policy = self._policy
@@ -446,6 +465,7 @@ def _call_with_retries(
     *,
     waits: bool,
     first_only: bool = False,
+    is_sent: bool = False,
 ) -> Call[list[Any]]:
     """Send requests until they are answered or the policy is used up.
 
@@ -456,6 +476,7 @@ def _call_with_retries(
         key: A key that decides the server.
         waits: True if the last request is WAIT, and too few replicas are a failure.
         first_only: True to return the first reply, which is a list, in place of all replies.
+        is_sent: True if the first attempt has been sent before these steps, with nothing before it.
     """
     last_moment = attempt.last_moment
     unknown: Exception | None = None  # the reason why an attempt may have been applied
@@ -468,22 +489,23 @@ def _call_with_retries(
     while attempts < policy.attempts_max:
         attempts += 1
         try:
-            node = redirected or (None if router.is_settled else (yield from router.find(key)))
-            clock = None if last_moment is None else last_moment.clocks.of(node)
-            refreshes = False
-            if last_moment is not None and clock is not None:
-                now_ms = last_moment.clocks.now_ms()
-                refreshes = clock.is_due(now_ms)
-                if refreshes and not clock.is_usable(now_ms):
-                    yield from _read_clock(node, last_moment.clocks)
-                    refreshes = clock.is_due(last_moment.clocks.now_ms())
-            # Without a separate generator: each one between the driver and this attempt costs every call.
-            attempt.node, attempt.refreshes = node, refreshes
+            if not is_sent:
+                node = redirected or (None if router.is_settled else (yield from router.find(key)))
+                refreshes = False
+                if last_moment is not None:
+                    clocks = last_moment.clocks
+                    refreshes = clocks.is_due(node)
+                    if refreshes and not clocks.of(node).is_usable(clocks.now_ms()):
+                        yield from _read_clock(node, clocks)
+                        refreshes = clocks.is_due(node)
+                # Without a separate generator: each one between the driver and this attempt costs every call.
+                attempt.node, attempt.refreshes = node, refreshes
+            is_sent = False
             replies = yield attempt
             _raise_error(replies)
             if attempt.asking:
                 replies = replies[1::2]
-            if last_moment is not None and refreshes:
+            if last_moment is not None and attempt.refreshes:
                 last_moment.clocks.record(node, replies.pop(0))
             if waits and replies[-1] < policy.replicas:
                 # The primary has applied it and keeps it, but a failover may lose it.

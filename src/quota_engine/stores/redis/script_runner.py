@@ -15,9 +15,17 @@ from quota_engine.stores.redis.keys import identity_key_key, offices_key
 from quota_engine.stores.redis.ledger_handle import LedgerHandle
 from quota_engine.stores.redis.office_reader import OfficeReader
 from quota_engine.stores.redis.request_packing import ScriptKeys
-from quota_engine.stores.redis.retrying_calls import Call, Header, RetryPolicy, Router, call_plain, call_script
+from quota_engine.stores.redis.retrying_calls import (
+    Call,
+    Header,
+    RetryPolicy,
+    Router,
+    ScriptCall,
+    call_plain,
+    call_script,
+)
 from quota_engine.stores.redis.scripts import Script
-from quota_engine.stores.redis.server_clock import ServerClocks
+from quota_engine.stores.redis.server_clock import LastMoment, ServerClocks
 
 HANDLES_MAX: Final = 10_000
 """As many ledgers as a catalog may have offices."""
@@ -89,7 +97,13 @@ class ScriptRunner:
         fence: str = "",
         shown_head: str = "",
     ) -> Call[list[Any]]:
-        """Run a script with the time and these lines; returns its reply.
+        """Run a script with the time and these lines; returns its reply. Arguments as for :meth:`call`."""
+        return self.call(script, keys, lines, writes, fence, shown_head).steps()
+
+    def call(
+        self, script: Script, keys: ScriptKeys, lines: Sequence[str], writes: bool, fence: str, shown_head: str
+    ) -> ScriptCall:
+        """Return a call that runs a script with the time and these lines.
 
         Args:
             script: The script.
@@ -99,20 +113,14 @@ class ScriptRunner:
             fence: ``@`` and the fence as it was seen last, to check the ledger's fence, or ``""``.
             shown_head: For a question: the head of the ledger that it shows, to wait for the policy's replicas.
         """
+        policy = self.policy
         now = "" if self._clock is None else str(self._clock.now_ms())
-        if writes and self.policy.replicas:
+        if writes and policy.replicas:
             now += "+"  # makes the script write in any case: WAIT does not wait after a replay that wrote nothing
-        return call_script(
-            script,
-            keys,
-            Header(now, fence, self._witness()),
-            lines,
-            self.policy,
-            self._router,
-            self._clocks,
-            writes=writes,
-            shown_head=shown_head,
-            as_function=self.uses_functions,
+        last_moment = LastMoment(self._clocks, policy.attempt_valid_ms) if writes else None
+        header = Header(now, fence, self._witness())
+        return ScriptCall(
+            script, keys, header, lines, policy, self._router, last_moment, shown_head, self.uses_functions
         )
 
     def read_state(self, handle: LedgerHandle) -> Call[list[Any]]:

@@ -130,8 +130,8 @@ _CONSTANTS: Final[dict[str, dict[str, _Value]]] = {
 """The constants of each file, as locals in front of its text."""
 
 
-class Script(NamedTuple):
-    """A script, in the two forms in which a server can run it.
+class Script(msgspec.Struct, frozen=True, eq=False):
+    """A script, in the two forms in which a server can run it. Each script is one object.
 
     Attributes:
         text: Its text, for ``EVAL``.

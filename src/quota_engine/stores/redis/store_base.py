@@ -126,12 +126,11 @@ class RedisStoreBase(BatchingStore[QueueKey, P]):
         Callers may have given up while it waited for one, and others may have joined its batch.
         """
         if end is not None:
-            end.begin_sending()
-            end.begin_attempt(self._monotonic_ms())
+            end.begin_sending(self._monotonic_ms())
         return attempt.requests(end)
 
     def _resolve(self, key: QueueKey, batch: Sequence[P], replies: Sequence[str]) -> None:
         """Give each caller of a batch its result."""
-        decode = self._executor.decoder_of(*key)
+        decode = self._executor.decoder_of(key[0], key[1])
         for call, reply in zip(batch, replies, strict=True):
             call.take_reply(decode, reply)

@@ -88,6 +88,7 @@ STATE_OF_LETTER: Final = {
     "M": State.MOVED,
 }
 _STATUS: Final = {str(status): status for status in Status}
+_ZERO: Final = 0
 _HELD: Final = Status.HELD
 _STATE_HELD: Final = State.HELD
 
@@ -101,13 +102,13 @@ _FROM_NAME: Final = str.maketrans("-_", "+/")
 
 def _short_text_of_hash(applicant: str) -> str:
     """Return a keyed hash of 32 hex digits in 22 characters, and ``""`` for any other applicant."""
-    if len(applicant) != 32 or not (applicant.islower() or applicant.isdecimal()):
+    if len(applicant) != 32 or applicant != applicant.lower():
         return ""
     try:
         digest = unhexlify(applicant)
     except ValueError:
         return ""
-    return b2a_base64(digest, newline=False)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
+    return b2a_base64(digest)[:_SHORT_LENGTH].translate(_TO_NAME).decode()
 
 
 def text_of_applicant(applicant: str) -> str:
@@ -229,24 +230,20 @@ def encode(command: Command | GuardedCommand | OfficeQuestion) -> str:
         InvalidRequest: The command is not well formed.
     """
     if type(command) is Reserve:
-        applicants, day = command.applicants, command.day
+        id_, day, applicants = command.id, command.day, command.applicants
         # Nearly every reserve: one hashed identity and no times. These few steps check all that command.check() does.
         if (
             len(applicants) == 1
             and type(applicants[0]) is str
             and (party := _short_text_of_hash(applicants[0]))
-            and type(command.id) is str
-            and is_name(command.id)
+            and type(id_) is str
+            and is_name(id_)
             and type(day) is int
             and 0 < day <= DAY_MAX
-            and type(command.hold_ttl_ms) is type(command.valid_until_ms) is int
-            and not command.hold_ttl_ms
-            and not command.valid_until_ms
+            and command.hold_ttl_ms is command.valid_until_ms is _ZERO
         ):
-            return (
-                f"reserve\t{command.id}\t{day}\t{party}\t{'1' if command.join_wait_list else '0'}"
-                f"\t0\t{_kept_text_of_choice(command.choice)}"
-            )
+            joins = "1" if command.join_wait_list else "0"
+            return f"reserve\t{id_}\t{day}\t{party}\t{joins}\t0\t{_kept_text_of_choice(command.choice)}"
         command.check()  # a reserve does not check itself when it is made, and must not fail the batch of other callers
         until = f"reserve_until\t{command.valid_until_ms}" if command.valid_until_ms else "reserve"
         return (
