@@ -17,7 +17,6 @@ __all__ = [
 import contextlib
 import datetime
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self
@@ -147,11 +146,13 @@ class ServerClock:
 
     def is_usable(self, at_ms: float) -> bool:
         """Return True if :meth:`at` has a bound for a monotonic time."""
-        return self._age_ms(at_ms) < USABLE_MS
+        sample = self._sample
+        return sample is not None and at_ms - sample[1] < USABLE_MS
 
     def is_due(self, at_ms: float) -> bool:
         """Return True if the sample should be replaced."""
-        return self._age_ms(at_ms) >= REFRESH_MS
+        sample = self._sample
+        return sample is None or at_ms - sample[1] >= REFRESH_MS
 
     def at(self, at_ms: float) -> float:
         """Return a time that the server's clock has reached at a monotonic time.
@@ -160,7 +161,3 @@ class ServerClock:
         """
         sample = self._sample
         return 0 if sample is None else sample[0] + at_ms - sample[1]
-
-    def _age_ms(self, at_ms: float) -> float:
-        sample = self._sample
-        return math.inf if sample is None else at_ms - sample[1]

@@ -68,7 +68,8 @@ class Executor:
         writes = script is not ledger_format.queries
         if self._is_fenced or not (writes or len(lines) == 1):
             return None
-        call = self.runner.call(script, handle.keys, lines, writes, "", handle.keys[ledger_format.head])
+        shown_head = "" if writes else handle.keys[ledger_format.head]
+        call = self.runner.call(script, handle.keys, lines, writes, "", shown_head)
         return call if call.is_ready() else None
 
     def run_fenced(

@@ -10,7 +10,9 @@ from __future__ import annotations
 __all__ = ["NodeChannel", "Replies", "WaitingAttempt"]
 
 from collections import deque
-from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
 
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.redis.retrying_calls import Attempt
@@ -44,7 +46,7 @@ class Replies(Protocol):
 R = TypeVar("R", bound=Replies)
 
 
-class WaitingAttempt(NamedTuple, Generic[R]):
+class WaitingAttempt(msgspec.Struct, Generic[R], frozen=True, eq=False):
     """An attempt that waits for its turn.
 
     Attributes:

@@ -265,7 +265,7 @@ _REMEDIES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-class Header(NamedTuple):
+class Header(msgspec.Struct, frozen=True, gc=False):
     """The first argument of a script, except the last moment of the attempt; see ``lua/shared/call.lua``.
 
     Attributes:
@@ -280,8 +280,9 @@ class Header(NamedTuple):
 
     def text(self, valid_until_ms: int | None) -> str:
         """Return the argument of an attempt with this last moment by the server's clock; ``None`` sets none."""
-        until = "" if valid_until_ms is None else f"<{valid_until_ms}"
-        return f"{self.time}{until}{self.witness}{self.fence}"
+        if valid_until_ms is None:
+            return f"{self.time}{self.witness}{self.fence}"
+        return f"{self.time}<{valid_until_ms}{self.witness}{self.fence}"
 
 
 def call_script(

@@ -37,7 +37,8 @@ class ServerClocks:
 
     def is_due(self, node: Hashable) -> bool:
         """Return True if the sample of the server at an address should be replaced."""
-        return self.of(node).is_due(self.now_ms())
+        clock = self._clocks.get(node)
+        return clock is None or clock.is_due(self.now_ms())
 
     def record(self, node: Hashable, reply: Sequence[int | str]) -> None:
         """Take the reply to ``TIME``, seconds and microseconds, as a sample."""

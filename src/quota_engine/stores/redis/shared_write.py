@@ -77,19 +77,22 @@ class SharedWrite:
         if isinstance(reply, RedisConnectionError):  # the server is loading its data, or requires a password
             raise reply
         self._answered += 1
-        self._replies.append(reply)
+        replies = self._replies
+        replies.append(reply)
         one, count = self._sent[0]
-        if len(self._replies) == count:
-            self._complete.append((one, self._replies))
+        if len(replies) == count:
+            self._complete.append((one, replies))
             self._replies = []
             self._sent.popleft()
 
     def deliver(self) -> None:
         """Give each attempt its replies that has all of them."""
-        while self._complete:
-            one, replies = self._complete.popleft()
-            if not one.replies.done():
-                one.replies.set_result(replies)
+        complete = self._complete
+        while complete:
+            one, replies = complete.popleft()
+            receiver = one.replies
+            if not receiver.done():
+                receiver.set_result(replies)
 
     def reject(self, error: Exception) -> None:
         """Give each attempt without replies its error after the server has rejected a request."""
