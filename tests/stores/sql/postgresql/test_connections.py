@@ -112,6 +112,44 @@ def _steps(statement: Statement) -> RoundTrips[None]:
     yield RoundTrip((statement,), begin=True, end="commit")
 
 
+def test_statements_of_many_ledgers_are_one_command_each(postgresql: PostgresqlServer, schema: str) -> None:
+    """Each has the answer of a separate statement, also if it is empty."""
+    addresses = ["a", "nowhere", "ü'\\", "b"]
+    with opened(postgresql, schema) as connections, connections.session() as handle:
+        for address in ("b", "ü'\\", "a", "locked"):
+            connections.run(create_ledger(address))
+        alone = [handle(RoundTrip((Statement("read_ledger", (one,)),)))[0] for one in addresses]
+        with connections.session() as other:
+            other(RoundTrip((Statement("lock_ledger", ("locked",)),), begin=True))
+            locks = [Statement("try_lock_ledger", (one,)) for one in (*addresses, "locked")]
+            rows = handle(RoundTrip((*locks[:2], Statement("read_time"), *locks[2:]), begin=True))
+        (_,), rows = rows.pop(2), rows
+        assert [[row[:-1] for row in found] for found in rows] == [
+            [row[:-1] for row in found] for found in [*alone, []]
+        ]
+        ids = [found[0][0] for found in rows if found]
+        writes = []
+        for number in ids:
+            entry = (number, 1, 1, 2**40, b"\0" * 300_000 if number == ids[1] else b"", b"sum%d" % number)
+            writes += [
+                Statement("insert_entry", entry),
+                Statement("update_ledger", (1, 2**40, -7, b"sum%d" % number, number)),
+            ]
+        assert handle(RoundTrip(tuple(writes), end="commit")) == [[]] * 6
+        assert [len(body) for one in ("a", "ü'\\", "b") for body in connections.run(read_bodies(one))] == [
+            0,
+            300_000,
+            0,
+        ]
+        for address in ("a", "ü'\\", "b"):
+            row = LedgerRow(*handle(RoundTrip((Statement("read_ledger", (address,)),)))[0][0])
+            assert row[2:5] == (1, 2**40, -7)
+            assert row.checksum == b"sum%d" % row.id
+        assert LedgerRow(*handle(RoundTrip((Statement("read_ledger", ("locked",)),)))[0][0]).last_number == 0
+        prepared = connections.dialect.texts_of_many.values()
+        assert {Prepared(text).name for text in prepared} <= (connections._idle[-1].prepared_names or set())
+
+
 def test_pause_holds_no_connection(postgresql: PostgresqlServer, schema: str) -> None:
     with opened(postgresql, schema, connections_max=1) as connections, connections.session() as handle:
         handle(RoundTrip((Statement("read_time"),)))

@@ -14,7 +14,7 @@ import math
 import select
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import psycopg
@@ -38,6 +38,7 @@ from quota_engine.stores.sql.steps import (
     RolledBack,
     RoundTrip,
     Rows,
+    Statement,
     Step,
     pause_s,
 )
@@ -109,6 +110,7 @@ class _ConnectionsBase(Generic[ConnectionT]):
         self._never_prepared = frozenset(of_opening)  # an opening is not tried again, and asks each of them once
         texts = {**self.dialect.texts, **of_opening}
         self._statements = {name: Prepared(text) for name, text in texts.items()}
+        self._of_many = {name: Prepared(text) for name, text in self.dialect.texts_of_many.items()}
         self._writes = frozenset(name for name, text in texts.items() if not text.startswith("SELECT"))
         self._begin = (Prepared(begin_text()), ())
         self._set_config_first = Prepared(set_config_text(settings, reads_store_id=False))
@@ -126,7 +128,8 @@ class _ConnectionsBase(Generic[ConnectionT]):
             left_ms = math.inf if end is None else end.ends_at_ms - monotonic_ms() - _ANSWER_MS
             set_config = self._set_config if self._store_id else self._set_config_first
             commands += [self._begin, (set_config, time_outs(self.settings, left_ms))]
-        commands += [(self._statements[name], parameters) for name, parameters in step.statements]
+        groups = self._groups(step.statements)
+        commands += [self._command([step.statements[index] for index in group]) for group in groups]
         if step.end:
             commands.append(self._end[step.end])
         in_transaction = link.in_transaction or step.begin
@@ -161,7 +164,31 @@ class _ConnectionsBase(Generic[ConnectionT]):
             if step.end == "commit" and link.warnings and self.settings.durability is CommitDurability.REPLICATED:
                 # The server warns, and reports success, if the wait for a standby was canceled.
                 raise CommitUnknown(f"the commit may not have reached the standbys ({link.warnings[0]})")
-        return rows
+        if len(groups) == len(step.statements):
+            return rows
+        answer: list[Rows] = [[]] * len(step.statements)
+        for group, rows_of_group in zip(groups, rows, strict=True):
+            if len(group) == 1:
+                answer[group[0]] = rows_of_group
+            else:
+                by_ledger = {row[0]: row[1:] for row in rows_of_group}
+                for index in group:
+                    row = by_ledger.get(step.statements[index].parameters[0])
+                    answer[index] = [] if row is None else [row]
+        return answer
+
+    def _groups(self, statements: Sequence[Statement]) -> list[list[int]]:
+        """Return the indexes of the statements that go out as one command: the same for many ledgers, or a lone one."""
+        groups: dict[str | int, list[int]] = {}
+        for index, (name, _) in enumerate(statements):
+            groups.setdefault(name if name in self._of_many else index, []).append(index)
+        return list(groups.values())
+
+    def _command(self, group: Sequence[Statement]) -> tuple[Prepared, Sequence[Any]]:
+        name, parameters = group[0]
+        if len(group) == 1:
+            return self._statements[name], parameters
+        return self._of_many[name], [list(values) for values in zip(*[one.parameters for one in group], strict=True)]
 
     def _recover(self, link: Link[ConnectionT], names_before: int) -> Waits[None]:
         """Undo the transaction after an error, or leave the link unusable."""
@@ -255,6 +282,34 @@ class _Session(Generic[ConnectionT]):
         return max(0.0, min(settings.timeout_ms, self.end.ends_at_ms - monotonic_ms()))
 
 
+class _ThreadSession(_Session["psycopg.Connection[Any]"]):
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: Connections, end: CallEnd | None) -> None:
+        super().__init__(end)
+        self._pool = pool
+
+    def __enter__(self) -> Callable[[Step], list[Rows]]:
+        return lambda step: self._pool._handle(self, step)  # noqa: SLF001 - a part of the pool
+
+    def __exit__(self, *_: object) -> None:
+        self._pool._release(self)  # noqa: SLF001 - a part of the pool
+
+
+class _TaskSession(_Session["psycopg.AsyncConnection[Any]"]):
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: AsyncConnections, end: CallEnd | None) -> None:
+        super().__init__(end)
+        self._pool = pool
+
+    async def __aenter__(self) -> Callable[[Step], Awaitable[list[Rows]]]:
+        return lambda step: self._pool._handle(self, step)  # noqa: SLF001 - a part of the pool
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool._release(self)  # noqa: SLF001 - a part of the pool
+
+
 class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
     """A pool of connections for threads."""
 
@@ -284,17 +339,14 @@ class Connections(_ConnectionsBase["psycopg.Connection[Any]"]):
         with self.session(end) as handle:
             return drive(steps, handle)
 
-    @contextlib.contextmanager
-    def session(self, end: CallEnd | None = None) -> Iterator[Callable[[Step], list[Rows]]]:
+    def session(
+        self, end: CallEnd | None = None
+    ) -> contextlib.AbstractContextManager[Callable[[Step], list[Rows]], None]:
         """Return the function that carries out the steps of one call, before its end if it has one.
 
         A transaction that is open after the last step is rolled back.
         """
-        session: _Session[psycopg.Connection[Any]] = _Session(end)
-        try:
-            yield lambda step: self._handle(session, step)
-        finally:
-            self._release(session)
+        return _ThreadSession(self, end)
 
     def close(self) -> None:
         """Close the idle connections, and each other one after its call. A second call does nothing."""
@@ -433,14 +485,11 @@ class AsyncConnections(_ConnectionsBase["psycopg.AsyncConnection[Any]"]):
         async with self.session(end) as handle:
             return await drive_async(steps, handle)
 
-    @contextlib.asynccontextmanager
-    async def session(self, end: CallEnd | None = None) -> AsyncIterator[Callable[[Step], Awaitable[list[Rows]]]]:
+    def session(
+        self, end: CallEnd | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Callable[[Step], Awaitable[list[Rows]]], None]:
         """See :meth:`Connections.session`."""
-        session: _Session[psycopg.AsyncConnection[Any]] = _Session(end)
-        try:
-            yield lambda step: self._handle(session, step)
-        finally:
-            self._release(session)
+        return _TaskSession(self, end)
 
     async def close(self) -> None:
         """See :meth:`Connections.close`."""

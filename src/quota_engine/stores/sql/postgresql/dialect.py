@@ -84,6 +84,16 @@ _TEXTS: Final = {
     "notify": "SELECT pg_notify('{channel}', $1)",
 }
 
+_TEXTS_OF_MANY: Final = {
+    "try_lock_ledger": f"SELECT address, {_ROW}, {_NOW_MS} FROM (SELECT address, {_ROW} FROM {{schema}}.ledgers"
+    " WHERE address = ANY($1::text[]) FOR UPDATE SKIP LOCKED) AS locked",
+    "insert_entry": "INSERT INTO {schema}.entries (ledger, number, first_event, events, body, checksum)"
+    " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bytea[])",
+    "update_ledger": "UPDATE {schema}.ledgers AS ledger SET last_number = new.last_number,"
+    " last_event_number = new.last_event_number, last_time_ms = new.last_time_ms, checksum = new.checksum"
+    " FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bigint[])"
+    " AS new (last_number, last_event_number, last_time_ms, checksum, id) WHERE ledger.id = new.id",
+}
 
 _ORDER_MS: Final = 20
 """A lock's time-out is shorter than its statement's by this time, and a statement's than the transaction's."""
@@ -156,10 +166,18 @@ def time_outs(settings: Settings, left_ms: float) -> tuple[int, int, int, int]:
 
 
 class PostgresqlDialect:
-    """See :class:`~quota_engine.stores.sql.steps.Dialect`; placeholders are ``$1``, ``$2`` …"""
+    """See :class:`~quota_engine.stores.sql.steps.Dialect`; placeholders are ``$1``, ``$2`` …
+
+    Attributes:
+        texts_of_many: Texts by the name of a statement that do the same for many ledgers at once. Each parameter is an
+            array of the values of all ledgers. A row begins with the first parameter of its ledger.
+    """
 
     def __init__(self, schema: str) -> None:
         self._texts = {name: text.format(schema=quoted(schema), channel=schema) for name, text in _TEXTS.items()}
+        self.texts_of_many: Mapping[str, str] = {
+            name: text.format(schema=quoted(schema)) for name, text in _TEXTS_OF_MANY.items()
+        }
 
     @property
     def texts(self) -> Mapping[str, str]:

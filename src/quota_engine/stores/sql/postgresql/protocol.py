@@ -10,6 +10,7 @@ __all__ = ["Prepared", "Wait", "Waits", "rollback", "run"]
 
 import enum
 import hashlib
+import struct
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, TypeVar
 
@@ -181,14 +182,32 @@ def _error_of(result: pq.abc.PGresult) -> Exception:
 
 
 def _encoded(parameters: Sequence[Any]) -> tuple[list[bytes | None], list[int]]:
-    """Return the parameters in libpq's formats: bytes in binary, everything else as text."""
+    """Return the parameters in libpq's formats: bytes and lists in binary, everything else as text."""
     values: list[bytes | None] = []
     formats: list[int] = []
     for value in parameters:
+        if isinstance(value, list):
+            value = _encoded_array(value)
         is_bytes = isinstance(value, bytes | bytearray | memoryview)
         values.append(bytes(value) if is_bytes else None if value is None else str(value).encode())
         formats.append(_BINARY if is_bytes else _TEXT)
     return values, formats
+
+
+_ELEMENT_TYPES: Final = {bytes: 17, int: 20, str: 25}
+"""The object ids of the types of elements: bytea, bigint, text."""
+_ARRAY_HEAD: Final = struct.Struct("!5i")
+_BIGINT: Final = struct.Struct("!iq")
+
+
+def _encoded_array(values: list[Any]) -> bytes:
+    """Return a parameter that is an array without nulls, in binary. All values have the same type."""
+    kind = type(values[0])
+    head = _ARRAY_HEAD.pack(1, 0, _ELEMENT_TYPES[kind], len(values), 1)  # dimensions, has nulls, type, size, first
+    if kind is int:
+        return head + b"".join([_BIGINT.pack(8, value) for value in values])
+    encoded = [value.encode() for value in values] if kind is str else values
+    return head + b"".join([part for value in encoded for part in (len(value).to_bytes(4, "big"), value)])
 
 
 def _rows(result: pq.abc.PGresult) -> Rows:
