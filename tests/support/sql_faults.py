@@ -32,7 +32,9 @@ class FaultyConnections(SqliteConnections):
         super().__init__(path, "OFF")
 
     @contextlib.contextmanager
-    def session(self, end: CallEnd | None = None) -> Iterator[Callable[[Step], list[Rows]]]:
+    def session(  # type: ignore[override]  # the exit of a generator may return a bool
+        self, end: CallEnd | None = None
+    ) -> Iterator[Callable[[Step], list[Rows]]]:
         """See :meth:`SqliteConnections.session`."""
         with super().session(end) as handle:
             is_open = False

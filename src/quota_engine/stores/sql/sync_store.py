@@ -29,7 +29,8 @@ from quota_engine.stores.sql.steps import (
     ThreadWork,
 )
 from quota_engine.stores.sql.store_base import SOLD_OUT, SqlStoreBase
-from quota_engine.stores.thread_batching import ThreadBatchingStore, ThreadCall
+from quota_engine.stores.sql.transactions import Failure
+from quota_engine.stores.thread_batching import LoneCallStore, ThreadCall
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class _Reading:
         self.error: BaseException | None = None
 
 
-class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
+class SqlStore(SqlStoreBase[ThreadCall], LoneCallStore[str]):
     """A store in a SQL database. Safe to use from several threads."""
 
     def _prepare_waiting(self) -> None:
@@ -76,17 +77,17 @@ class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
         return answer
 
     def _send(self, call: Call, end: CallEnd | None) -> Any:
-        with self._call():
-            if self._sold_out_ms and call.reserve is not None:
-                with self._lock:  # it keeps a batch from starting, which would change the state
-                    if self._queue(call.address).is_idle() and self._is_sold_out(call.address, call.reserve):
-                        return SOLD_OUT
-            return self._enqueue(call.address, call, "", end)
+        address = call.address
+        if self._sold_out_ms and call.reserve is not None:
+            with self._lock:  # it keeps a batch from starting, which would change the state
+                if not self._closed and self._queue(address).is_idle() and self._is_sold_out(address, call.reserve):
+                    return SOLD_OUT
+        return self._ask(address, call, "", end)
 
     def _execute(self, request: StoreRequest[Any], call: Call | None, end: CallEnd | None) -> Any:
+        if call is not None:
+            return self._ask(call.address, call, "", end)
         with self._call():
-            if call is not None:
-                return self._enqueue(call.address, call, "", end)
             return self._drive(self._requests.execute(request, end), end)
 
     def _run_until(self, end: CallEnd, function: Callable[[], Any]) -> Any:
@@ -115,6 +116,16 @@ class SqlStore(SqlStoreBase[ThreadCall], ThreadBatchingStore[str]):
         if results:
             return results[0]
         raise errors[0] if errors else end.error()
+
+    def _send_one(self, key: str, request: Call, line: str, end: CallEnd | None) -> Any:
+        call = ThreadCall(request, line, None, end)
+        run = self._transactions.write if request.writes else self._transactions.read
+        ((_, result),) = self._drive(run(key, lambda: (call,), end), end)
+        if self._transactions.snapshots:
+            self._start_snapshots()
+        if type(result) is Failure:
+            raise result.error
+        return result
 
     def _run_batch(self, key: str, end: BatchEnd[ThreadCall]) -> None:
         # This is the ledger's only batch in flight, and it has not begun.

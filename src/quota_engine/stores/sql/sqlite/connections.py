@@ -15,7 +15,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -274,6 +274,42 @@ class _Lease:
             self._file.give_back(connection)
 
 
+class _ThreadSession:
+    """The steps of one generator. A class, because a generator for each call would take more time."""
+
+    __slots__ = ("_end", "_has_turn", "_lease", "_writing")
+
+    def __init__(self, file: _File, end: CallEnd | None, writing: threading.Lock) -> None:
+        self._lease = _Lease(file, end)
+        self._end = end
+        self._writing = writing
+        self._has_turn = False
+
+    def __enter__(self) -> Callable[[Step], list[Rows]]:
+        return self._handle
+
+    def __exit__(self, *_: object) -> None:
+        self._lease.roll_back()
+        if self._has_turn:
+            self._writing.release()
+
+    def _handle(self, step: Step) -> list[Rows]:
+        if isinstance(step, Pause):
+            time.sleep(pause_s(step, self._end))
+            return []
+        if step.begin:
+            left_s = None if self._end is None else seconds_until(self._end.ends_at_ms)
+            if not self._writing.acquire(timeout=-1 if left_s is None else left_s):
+                raise NotStarted(_WRITING)
+            self._has_turn = True
+        try:
+            return self._lease.run(step)
+        finally:
+            if self._has_turn and not self._lease.is_open:
+                self._has_turn = False
+                self._writing.release()
+
+
 class SqliteConnections:
     """Connections for threads."""
 
@@ -305,36 +341,11 @@ class SqliteConnections:
     def _after_fork(self) -> None:
         self._writing = threading.Lock()
 
-    @contextlib.contextmanager
-    def session(self, end: CallEnd | None = None) -> Iterator[Callable[[Step], list[Rows]]]:
+    def session(
+        self, end: CallEnd | None = None
+    ) -> contextlib.AbstractContextManager[Callable[[Step], list[Rows]], None]:
         """Give a function that carries out the steps of one generator, before the end of its call if it has one."""
-        lease = _Lease(self._file, end)
-        has_turn = False
-
-        def handle(step: Step) -> list[Rows]:
-            nonlocal has_turn
-            if isinstance(step, Pause):
-                time.sleep(pause_s(step, end))
-                return []
-            assert isinstance(step, RoundTrip)
-            if step.begin:
-                left_s = None if end is None else seconds_until(end.ends_at_ms)
-                if not self._writing.acquire(timeout=-1 if left_s is None else left_s):
-                    raise NotStarted(_WRITING)
-                has_turn = True
-            try:
-                return lease.run(step)
-            finally:
-                if has_turn and not lease.is_open:
-                    has_turn = False
-                    self._writing.release()
-
-        try:
-            yield handle
-        finally:
-            lease.roll_back()
-            if has_turn:
-                self._writing.release()
+        return _ThreadSession(self._file, end, self._writing)
 
     def close(self) -> None:
         """Close all connections."""
