@@ -201,6 +201,41 @@ async def test_tasks_of_many_offices_share_commits(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.parametrize(("ends_in_ms", "entries", "commits"), [(None, 1, 2), (4_000, 2, 3)])
+async def test_calls_join_a_batch_that_waits_for_its_transaction(
+    tmp_path: Path, ends_in_ms: int | None, entries: int, commits: int
+) -> None:
+    """A call that ends earlier than the batch does not: the server would end the transaction of all its calls."""
+    connections = CountingConnections(str(tmp_path / "quota.db"), "OFF")
+    await connections.open()
+    store = AsyncSqlStore(connections, ManualClock(OPENS_AT_MS))
+    for office in (GATE_OFFICE, *OFFICES):
+        for command in published():
+            await store.apply(office, command)
+
+    def number_of(office: str) -> int:
+        ledger = store._transactions.cache.get(office)
+        assert ledger is not None
+        return ledger.number
+
+    before = number_of("north")
+    connections.commits = 0
+    async with connections._writing:  # no transaction begins
+        tasks = []
+        for number, office in enumerate((GATE_OFFICE, "north", "south", "north")):
+            ends_at_ms = None if ends_in_ms is None or number < 3 else monotonic_ms() + ends_in_ms
+            call = store.apply(office, reserve(f"ani{number}", ONLINE), ends_at_ms=ends_at_ms)
+            tasks.append(asyncio.create_task(call))
+            for _ in range(5):
+                await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*tasks)
+    assert {outcome.status for outcome in outcomes} == {Status.HELD}
+    assert number_of("north") == before + entries
+    assert connections.commits == commits
+    assert [await store.execute(Audit(office)) for office in OFFICES] == [[]] * 3
+    await store.close()
+
+
 # ------------------------------------------------------------------ without a store
 
 

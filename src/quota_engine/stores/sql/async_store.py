@@ -6,6 +6,7 @@ __all__ = ["AsyncSqlStore"]
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from quota_engine.generators import drive_async
@@ -24,15 +25,108 @@ from quota_engine.stores.sql.steps import (
     ThreadWork,
 )
 from quota_engine.stores.sql.store_base import SOLD_OUT, SqlStoreBase
-from quota_engine.stores.task_batching import TaskBatchingStore, TaskCall
+from quota_engine.stores.sql.transactions import Results
+from quota_engine.stores.task_batching import SentBatch, TaskBatchingStore, TaskCall
 
 T = TypeVar("T")
 
 _log = logging.getLogger("quota_engine")
 
 
+class _SharedBatch(SentBatch[str]):
+    """Waits for a shared transaction by a callback: a task for each batch would cost as much as its statements.
+
+    A task carries out all other steps.
+    """
+
+    __slots__ = ("_has_waited", "_part", "steps")
+
+    def start(self) -> None:
+        """Send the batch beside its callers."""
+        self._has_waited = False
+        store = self._store
+        # This is the ledger's only batch in flight, and it has not begun.
+        if store._refuse_sold_out(self.key, self):  # noqa: SLF001 - a part of the store
+            self.steps: Steps[Results] = store._steps(self.key, self)  # noqa: SLF001
+            self._resume(self.steps.send, None)
+        else:
+            self.finish(None)
+
+    def begin_sending(self, now_ms: float) -> None:
+        """See :class:`SentBatch`. Calls that have arrived while the batch waited for its transaction join it.
+
+        None does if one ends earlier than the batch, because it would end the attempt of all. None joins a batch that
+        did not wait: its callers would all wait for the server, and leave the client idle.
+        """
+        queue = self._queue
+        if (
+            self._has_waited
+            and self._is_held
+            and all(one.end is None or one.end.ends_at_ms >= self.ends_at_ms for one in queue.waiting)
+        ):
+            room = queue.limits.batch_max - len(self.calls)
+            joined = [call for call in queue.take(room) if not call.future.done()]
+            if joined:
+                self.set_calls([*self.calls, *joined])
+                self._all_calls = [*self._all_calls, *joined]
+        super().begin_sending(now_ms)
+
+    def _resume(self, resume: Callable[[Any], Any], value: Any) -> None:
+        try:
+            step = resume(value)
+        except StopIteration as end:
+            self._finish(end.value)
+        except BaseException as error:
+            self.finish(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if type(step) is SharedTransaction:
+                self._part = Part(step, self, self._proceed)
+                self._has_waited = not self._store._share(self._part)  # noqa: SLF001
+            else:
+                self.steps = _continued(self.steps, step)
+                super().start()
+
+    def _proceed(self) -> None:
+        """Take the answer of the shared transaction."""
+        error = self._part.error
+        if error is None:
+            self._resume(self.steps.send, self._part.answer)
+        else:
+            self._resume(self.steps.throw, error)
+
+    def _finish(self, results: Results) -> None:
+        """Give the callers their results."""
+        try:
+            self._store._resolve(results)  # noqa: SLF001
+        except Exception as error:
+            self.finish(error)
+        else:
+            self.finish(None)
+
+
+def _continued(steps: Steps[T], step: Any) -> Steps[T]:
+    """Return the rest of steps, which have yielded a step without an answer."""
+    try:
+        while True:
+            try:
+                rows = yield step
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        steps.close()
+
+
 class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
     """A store in a SQL database, for one event loop."""
+
+    _batch_type = _SharedBatch
 
     def _prepare_waiting(self) -> None:
         super()._prepare_waiting()
@@ -102,9 +196,11 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
             self._end_call()
 
     async def _run_batch(self, key: str, end: BatchEnd[TaskCall]) -> None:
-        # This is the ledger's only batch in flight, and it has not begun.
-        if self._refuse_sold_out(key, end):
-            self._resolve(await self._drive(self._steps(key, end), end))
+        assert isinstance(end, _SharedBatch)
+        self._resolve(await self._drive(end.steps, end))
+
+    def _resolve(self, results: Results) -> None:
+        super()._resolve(results)
         if self._transactions.snapshots and not self._is_writing_snapshots and not self._closed:
             self._is_writing_snapshots = True
             self._start(self._write_snapshots())
@@ -136,37 +232,43 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
                 if isinstance(step, LedgerLoad):
                     return await self._drive(step.steps())
                 if isinstance(step, SharedTransaction):
-                    return await self._share(step, end)
+                    return await self._wait_for_transaction(step, end)
                 rows: list[Rows] = await session(step)
                 return rows
 
             return await drive_async(steps, handle)
 
-    async def _share(self, step: SharedTransaction, end: CallEnd | None) -> list[Rows]:
-        """Carry out a ledger's transaction at once, or with those of other ledgers when a transaction ends."""
-        queue = self._parts
-        if queue.begin():
-            try:
-                answer: list[Rows] = await self._connections.run(step.steps(), end)
-            finally:
-                self._end_transaction()
-            return answer
-        done = asyncio.Event()
-        part = Part(step, end, done.set)
-        queue.waiting.append(part)
+    async def _wait_for_transaction(self, step: SharedTransaction, end: CallEnd | None) -> list[Rows]:
+        """Carry out a ledger's part of a transaction, and return its answer."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not done.done():  # else its caller was cancelled
+                done.set_result(None)
+
+        part = Part(step, end, wake)
+        self._share(part)
         try:
-            await done.wait()
+            await done
         except asyncio.CancelledError:
-            if part in queue.waiting:
-                queue.waiting.remove(part)
+            if part in self._parts.waiting:
+                self._parts.waiting.remove(part)
             raise
         if part.error is not None:
             raise part.error
         return part.answer
 
-    def _end_transaction(self) -> None:
-        """Count a transaction as ended, and begin the next ones."""
-        self._parts.end()
+    def _share(self, part: Part) -> bool:
+        """Carry out a ledger's part at once, or with those of other ledgers when a transaction ends.
+
+        Returns:
+            True if a transaction for it has begun.
+        """
+        self._parts.waiting.append(part)
+        self._begin_transactions()
+        return not self._parts.waiting
+
+    def _begin_transactions(self) -> None:
         while parts := self._parts.take():
             self._start(self._run_together(parts))
 
@@ -178,6 +280,7 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
             for part in end.parts:
                 part.error = NotStarted(str(error))
         finally:
-            self._end_transaction()
+            self._parts.end()
+            self._begin_transactions()
             for part in parts:
                 part.wake()

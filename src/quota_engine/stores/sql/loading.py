@@ -46,7 +46,7 @@ def row_of(rows: Rows) -> LedgerRow | None:
             f"the ledger has format {row.format}, and this version of quota_engine reads formats up to {FORMAT}: "
             "start every process with the newer version"
         )
-    return row._replace(checksum=bytes(row.checksum))
+    return row
 
 
 def replay_entries(ledger: CachedLedger, rows: Rows, sink: EventSink | None = None) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Final, Literal
 
 from quota_engine.clocks import monotonic_ms
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.steps import (
     TIME_IS_OVER,
@@ -79,6 +80,15 @@ class Part:
         """Carry out the steps up to the first round trip."""
         self._run(lambda: next(self._steps))
 
+    def begin_sending(self, now_ms: float) -> bool:
+        """Let calls join that have arrived while the part waited; return False if no call has time left."""
+        try:
+            if self.end is not None:
+                self.end.begin_sending(now_ms)
+        except (BackendUnavailable, OutcomeUnknown):  # raised again at the beginning of the separate transaction
+            return False
+        return True
+
     def proceed(self, rows: list[Rows]) -> None:
         """Answer the round trip. A rollback is answered at once: this part has written nothing yet."""
         self._run(lambda: self._steps.send(rows))
@@ -113,13 +123,15 @@ class SharedEnd(CallEnd):
     def __init__(self, parts: Sequence[Part]) -> None:
         """Take the parts that have enough time left, so that no other part ends early because of them.
 
+        Calls that have arrived while a part waited join its batch.
+
         Args:
             parts: The parts. Those with little time left need a separate transaction.
         """
         now_ms = monotonic_ms()
         self.parts: list[Part] = []
         for part in parts:
-            if part.ends_at_ms - now_ms >= _TIME_LEFT_MS_MIN:
+            if part.begin_sending(now_ms) and part.ends_at_ms - now_ms >= _TIME_LEFT_MS_MIN:
                 self.parts.append(part)
             else:
                 part.fail(NotShared())

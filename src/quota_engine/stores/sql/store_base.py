@@ -112,15 +112,15 @@ class SqlStoreBase(BatchingStore[str, P]):
         return True
 
     def _refuse_sold_out(self, address: str, end: BatchEnd[P]) -> bool:
-        """Refuse the calls of a batch that are sold out, and return True if others are left. Conditions as above."""
-        if self._sold_out_ms:
-            rest = []
-            for call in end.calls:
-                if self._is_sold_out(address, call.request.reserve):
-                    call.set_result(SOLD_OUT)
-                else:
-                    rest.append(call)
-            end.calls = rest
+        """Refuse the calls of a batch that are sold out, and return True if others are left. Conditions as above.
+
+        The transaction of the first other call answers all behind it: a look at each would take as long.
+        """
+        calls, refused = end.calls, 0
+        while refused < len(calls) and self._is_sold_out(address, calls[refused].request.reserve):
+            calls[refused].set_result(SOLD_OUT)
+            refused += 1
+        end.calls = calls[refused:]
         return bool(end.calls)
 
     def _overloaded(self, key: str, request: Call) -> Any:

@@ -314,24 +314,28 @@ class Transactions:
 
         Args:
             address: The ledger.
-            work: Returns the calls of the next attempt.
+            work: Returns the calls of the next attempt, just before it is sent.
             end: End of the calls, if they have one.
         """
         batch = _Batch()
-        return self.retry(lambda: self._write(address, work(), batch), end)
+        return self.retry(lambda: self._write(address, work, batch, end), end)
 
-    def _write(self, address: str, work: Sequence[BatchedWork], batch: _Batch) -> Steps[Results]:
+    def _write(
+        self, address: str, work: Callable[[], Sequence[BatchedWork]], batch: _Batch, end: CallEnd | None
+    ) -> Steps[Results]:
         for _ in range(_RESTARTS_MAX):
             ledger = self.cache.get(address)
             if ledger is None or ledger.has_other_writers:
                 # The entries of others are replayed before the lock is taken, so that little is left to do under it.
                 ledger, _ = yield from self._current(address)
             shares, batch.is_first = batch.is_first and ledger is not None and not ledger.is_contended(), False
+            if end is not None and not shares:
+                end.begin_sending(monotonic_ms())
             try:
                 if shares and ledger is not None:
                     (results,) = yield SharedTransaction(address, partial(self._share, address, ledger, work, batch))
                     return results
-                return (yield from self._transaction(address, ledger, work, batch))
+                return (yield from self._transaction(address, ledger, work(), batch))
             except NotShared:
                 pass
             except (_Restart, _Poisoned):
@@ -342,11 +346,12 @@ class Transactions:
         raise RolledBack("the ledger changes faster than this process can follow")
 
     def _share(
-        self, address: str, ledger: CachedLedger, work: Sequence[BatchedWork], batch: _Batch
+        self, address: str, ledger: CachedLedger, work: Callable[[], Sequence[BatchedWork]], batch: _Batch
     ) -> Steps[list[Rows]]:
         """Do the same as :meth:`_transaction` as a part of a shared transaction. Returns the results in a list."""
+        calls = work()  # calls have joined the batch while it waited
         row = yield from self._try_lock(address, ledger)
-        return [(yield from self._apply(address, ledger, row, work, batch))]
+        return [(yield from self._apply(address, ledger, row, calls, batch))]
 
     def _transaction(
         self, address: str, ledger: CachedLedger | None, work: Sequence[BatchedWork], batch: _Batch
@@ -423,12 +428,14 @@ class Transactions:
         Raises:
             NotShared: Another transaction has locked the row.
         """
-        lock = Statement("try_lock_ledger", (address,))
-        entries = Statement("read_entries", (ledger.id, ledger.number, ENTRIES_PAGE))
-        rows, entry_rows = yield RoundTrip((lock, entries), begin=True)
+        (rows,) = yield RoundTrip((Statement("try_lock_ledger", (address,)),), begin=True)
         row = row_of(rows)
-        if row is not None and self._is_current(ledger, row, entry_rows):
-            return row
+        if row is not None:
+            entry_rows: Rows = []
+            if row.last_number > ledger.number:  # rarely: such a ledger is not shared for a while from then on
+                (entry_rows,) = yield RoundTrip((Statement("read_entries", (ledger.id, ledger.number, ENTRIES_PAGE)),))
+            if self._is_current(ledger, row, entry_rows):
+                return row
         yield RoundTrip((), end="rollback")
         if row is None:
             ledger.contended_at_ms = monotonic_ms()
