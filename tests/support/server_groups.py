@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,15 +114,7 @@ class Replicated(Group):
 
     def wait_in_step(self) -> None:
         """Wait until every replica has all writes of the primary."""
-
-        self.primary.ask("PUBLISH", "in step", "")  # A replica is in step only if it gets what is written from now on.
-
-        def in_step() -> bool:
-            offset = self.primary.info("replication")["master_repl_offset"]
-            infos = [replica.info("replication") for replica in self.replicas]
-            return all(i.get("master_link_status") == "up" and i["slave_repl_offset"] >= offset for i in infos)
-
-        until(in_step, "replicas in step")
+        _wait_in_step(self.primary, self.replicas)
 
     def promote(self, replica: Server) -> None:
         """Make a replica the primary of all other members, except for the old primary, which gets no command."""
@@ -132,6 +124,17 @@ class Replicated(Group):
         self.replicas = [one for one in self.members if one not in (old, replica)]
         for one in self.replicas:
             one.ask("REPLICAOF", HOST, replica.port)
+
+
+def _wait_in_step(primary: Server, replicas: Sequence[Server]) -> None:
+    primary.ask("PUBLISH", "in step", "")  # A replica is in step only if it gets what is written from now on.
+
+    def in_step() -> bool:
+        offset = primary.info("replication")["master_repl_offset"]
+        infos = [replica.info("replication") for replica in replicas]
+        return all(i.get("master_link_status") == "up" and i["slave_repl_offset"] >= offset for i in infos)
+
+    until(in_step, "replicas in step")
 
 
 class Cluster(Group):
@@ -406,6 +409,11 @@ class Sentinels(Group):
 
         until(has_begun_and_ended, "the old primary to follow")
         return self.wait_failed_over(old)
+
+    def wait_in_step(self) -> None:
+        """Wait until each replica has all writes of the present primary, which an earlier test may have chosen."""
+        primary = self.primary
+        _wait_in_step(primary, [one for one in self.data.members if one is not primary])
 
     def wait_ready(self) -> None:
         """Wait until every Sentinel sees all replicas follow the primary, so that it could fail over again."""

@@ -316,7 +316,7 @@ def test_call_behind_sentinels_survives_failover_and_reconciliation(sentinels: S
     set_up(backend)
     old = sentinels.primary
     before = epoch_of(old)
-    sentinels.data.wait_in_step()
+    sentinels.wait_in_step()
     # Until it learns of the failover, the old primary accepts writes that are lost. Only waiting for replicas helps.
     new = sentinels.fail_over()
     assert backend.apply(OFFICE, reserve("ani", ONLINE)).status is Status.HELD
