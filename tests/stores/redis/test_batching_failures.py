@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from quota_engine.conformance.world import OFFICE, ONLINE, published, reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -52,6 +53,29 @@ async def test_call_cancelled_in_the_queue_has_no_effect(async_opened: Opened) -
     assert batches(async_opened.server) == [1, 1]
     assert await backend.execute(Lookup(OFFICE, "second")) is None
     assert not (await backend.apply(OFFICE, reserve("second", ONLINE))).replayed
+
+
+async def test_call_that_comes_later_does_not_fail_with_the_batch_before(
+    async_opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch without a connection fails with its first calls. One that came meanwhile has separate attempts."""
+    backend = await async_opened.asyncio(policy=RetryPolicy(attempts_max=1))
+    pool, may_fail = backend._pools[None], asyncio.Event()
+
+    async def fail() -> Any:
+        monkeypatch.undo()
+        await may_fail.wait()
+        raise RedisConnectionError("no connection")
+
+    monkeypatch.setattr(pool, "get_connection", fail)
+    first = asyncio.ensure_future(backend.apply(OFFICE, reserve("first", ONLINE)))
+    await turns()
+    later = asyncio.ensure_future(backend.apply(OFFICE, reserve("later", ONLINE)))
+    await turns()
+    may_fail.set()
+    with pytest.raises(BackendUnavailable, match="no connection"):
+        await first
+    assert (await later).status is Status.HELD
 
 
 async def test_call_cancelled_in_flight_is_found_by_its_id(async_opened: Opened) -> None:

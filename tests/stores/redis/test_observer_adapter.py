@@ -84,6 +84,22 @@ async def test_async_store_reports_batches(valkey_server: Server) -> None:
     assert ({batch.reads for batch in reserves}, look.reads, look.callers) == ({False}, True, ("",))
 
 
+async def test_call_that_was_cancelled_before_it_was_sent_is_not_reported(valkey_server: Server) -> None:
+    """The store has not failed: the batch has no call left."""
+    seen = Seen()
+    async with await AsyncQuotaEngine.open(
+        valkey_server.url, identity_key=KEY, catalog=CATALOG, observer=seen
+    ) as engine:
+        call = asyncio.ensure_future(reserve_together(engine, 1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await engine.lookup("surabaya~x") is None
+    assert [(batch.reads, batch.error) for batch in seen.batches] == [(True, "")]
+
+
 def test_sync_store_reports_batches(valkey_server: Server) -> None:
     """The same from threads; a call that fails is one with an error."""
     seen = Seen()
