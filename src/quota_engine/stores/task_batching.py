@@ -387,9 +387,16 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
         """Start the next batch if it may be in flight. The one after it starts when it has been sent."""
         if not queue.can_send():
             return
-        size, is_part = min(len(queue.waiting), queue.limits.batch_max), splits and queue.can_split()
+        waiting = queue.waiting
+        while waiting[
+            0
+        ].future.done():  # a batch of nothing but given-up calls would outlive close(), which counts callers
+            waiting.popleft()
+            if not waiting:
+                return
+        size, is_part = min(len(waiting), queue.limits.batch_max), splits and queue.can_split()
         if is_part:
-            size = len(queue.waiting) // 2
+            size = len(waiting) // 2
         self._calls += 1  # close() waits for it, also if its callers have given up
         sent = self._batch_type(self, key, queue, size, may_join=not is_part and self._may_join(key))
         self._batches.add(sent)

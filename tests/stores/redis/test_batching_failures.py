@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from quota_engine.conformance.world import OFFICE, ONLINE, published, reserve
+from quota_engine.clocks import ManualClock
+from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Lookup
 from quota_engine.stores.batching import BatchLimits
 from quota_engine.stores.redis.async_store import AsyncRedisStore
+from quota_engine.stores.redis.factory import open_async_store
 from quota_engine.stores.redis.retrying_calls import RetryPolicy
+from quota_engine.stores.redis.shared_write import SharedWrite
 from quota_engine.stores.redis.sync_store import RedisStore
 from tests.support.batching import (
     LONG_VALID,
@@ -31,7 +34,7 @@ from tests.support.batching import (
     turns,
     waiting,
 )
-from tests.support.servers import until
+from tests.support.servers import Server, until
 
 # --- Cancelled calls, and closed stores -----------------------------------------------------------------------------
 
@@ -166,6 +169,23 @@ async def test_async_close_waits_for_a_queued_call(async_opened: Opened) -> None
     async with asyncio.timeout(WAIT_S):
         assert (await call).status is Status.HELD
     assert open_connections(backend) == 0
+
+
+async def test_close_leaves_no_batch_of_cancelled_calls(async_opened: Opened) -> None:
+    """Calls that were cancelled in the queue start no batch, which would try a lost server again after closing."""
+    backend = await async_opened.asyncio(ONE_BY_ONE, RetryPolicy(attempt_valid_ms=100))
+    async_opened.server.pause()
+    calls = [asyncio.ensure_future(backend.apply(OFFICE, reserves(1)[0]))]
+    await turns()
+    calls += [asyncio.ensure_future(backend.apply(OFFICE, one)) for one in reserves(3, "later")]
+    await turns()
+    assert (waiting(backend), in_flight(backend)) == (3, 1)
+    for call in calls:
+        call.cancel()
+    async_opened.server.kill()
+    async with asyncio.timeout(WAIT_S):
+        await backend.close()
+    assert (waiting(backend), in_flight(backend)) == (0, 0)
 
 
 def test_close_waits_for_calls_in_flight(opened: Opened) -> None:
@@ -356,6 +376,50 @@ async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, mon
         with pytest.raises(TypeError):
             await task
     assert len(done) == 3
+
+
+class BrokenClock(ManualClock):
+    """A clock that fails when it is read the next time."""
+
+    fails = False
+
+    def now_ms(self) -> int:
+        if self.fails:
+            self.fails = False
+            raise RuntimeError("no time")
+        return super().now_ms()
+
+
+async def test_clock_that_fails_ends_one_batch_only(valkey_server: Server) -> None:
+    """Further calls at the office are sent, and closing does not wait for the batch."""
+    clock = BrokenClock(OPENS_AT_MS)
+    store = await open_async_store(f"{valkey_server.url}?call_timeout_ms=60000", clock)
+    await store.execute(ApplyMany(OFFICE, published()))
+    clock.fails = True
+    async with asyncio.timeout(WAIT_S):
+        with pytest.raises(OutcomeUnknown, match="no time"):
+            await store.apply(OFFICE, reserve("ani", ONLINE))
+        assert (await store.apply(OFFICE, reserve("ani", ONLINE))).status is Status.HELD
+        await store.close()
+
+
+async def test_write_that_fails_ends_a_batch_once(valkey_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A further attempt that cannot be written is repeated like one that was not sent, and the counts stay right."""
+    store = await open_async_store(valkey_server.url, ManualClock(OPENS_AT_MS))
+    await store.execute(ApplyMany(OFFICE, published()))
+    pack, errors = store._pack, [RuntimeError("not packed") for _ in range(3)]
+
+    def fail_first(write: SharedWrite) -> bytes:
+        if errors:
+            raise errors.pop()
+        return pack(write)
+
+    async with asyncio.timeout(WAIT_S):
+        await store.apply(OFFICE, reserve("ani", ONLINE))
+        monkeypatch.setattr(store, "_pack", fail_first)
+        assert (await store.apply(OFFICE, reserve("budi", ONLINE))).status is Status.HELD
+        await store.close()
+    assert (errors, in_flight(store), store._calls) == ([], 0, 0)
 
 
 def test_query_of_an_interrupted_sender_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,10 +50,17 @@ class _DrivenBatch(SentBatch[QueueKey]):
     def start(self) -> None:
         handle, script = self.key
         executor = self._store._executor  # noqa: SLF001 - a part of the store
-        self._call: ScriptCall | None = executor.ready_call(script, handle, self.lines)
-        """The call whose first attempt is in flight without its steps, which nearly always are not needed."""
+        try:
+            self._call: ScriptCall | None = executor.ready_call(script, handle, self.lines)
+            """The call whose first attempt is in flight without its steps, which nearly always are not needed."""
+            if self._call is None:
+                self._steps: Call[list[Any]] = executor.run(script, handle, self.lines)
+        except BaseException as error:  # of the caller's clock: the queue would hold its calls until they end
+            self.finish(error)
+            if not isinstance(error, Exception):
+                raise
+            return
         if self._call is None:
-            self._steps: Call[list[Any]] = executor.run(script, handle, self.lines)
             self._resume(self._steps.send, None)
         else:
             self._store.submit(WaitingAttempt(self._call, self, self, self._size))
@@ -387,7 +394,9 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 pool.take_back(connection)
                 write.fail(NotSent("the call was interrupted"), error)
                 self._end_write(node, channel)
-                raise
+                if not isinstance(error, Exception):
+                    raise
+                return  # each attempt has its error; raised here, it would end a batch that submits its next one again
             if connection.has_unsent() or not write.replies_left():
                 self._start(self._complete_write(node, channel, write, connection))
             else:
