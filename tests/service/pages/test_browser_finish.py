@@ -40,10 +40,13 @@ def _book(phone: PhoneBrowser) -> str:
 
 
 def _shown(phone: PhoneBrowser) -> str:
-    """Return all that the next person can read: the page, its fields, and what the browser stores."""
+    """Return all that the next person can read: the page, its fields, and what the browser stores.
+
+    The empty page with which a tab begins may not read what is stored.
+    """
     script = """return [document.documentElement.outerHTML, document.title, location.href,
         ...[...document.querySelectorAll("input")].map((one) => one.value),
-        JSON.stringify(localStorage), JSON.stringify(sessionStorage)].join(" ")"""
+        ...(origin === "null" ? [] : [JSON.stringify(localStorage), JSON.stringify(sessionStorage)])].join(" ")"""
     return f"{phone.driver.execute_script(script)} {phone.driver.get_cookies()}"
 
 

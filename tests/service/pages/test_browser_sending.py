@@ -221,7 +221,7 @@ def test_a_room_opens_while_the_visit_is_finished(room_visit: Visit) -> None:
     phone.wait_for_heading(says("room_heading_NOT_OPEN"))
     _press_and_hold_back(phone, FINISH)
     room_visit.open_room()
-    phone.wait_until("learned.length > 0 && !learned.includes('NOT_OPEN')")
+    phone.wait_until("learned.some((phase) => phase !== 'NOT_OPEN')")
     phone.driver.execute_script("letFormsGo()")
     phone.wait_for_heading(says("finished_heading"))
 
