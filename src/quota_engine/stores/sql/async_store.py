@@ -55,8 +55,8 @@ class _SharedBatch(SentBatch[str]):
     def begin_sending(self, now_ms: float) -> None:
         """See :class:`SentBatch`. Calls that have arrived while the batch waited for its transaction join it.
 
-        None does if one ends earlier than the batch, because it would end the attempt of all. None joins a batch that
-        did not wait: its callers would all wait for the server, and leave the client idle.
+        None does if one ends earlier than the batch, because it would end the attempt of all. A batch that did not
+        wait has all calls of its iteration of the loop.
         """
         queue = self._queue
         if (
