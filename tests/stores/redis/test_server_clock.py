@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import MovedError, ReadOnlyError, ResponseError
 
 from quota_engine.clocks import MARGIN_MS, REFRESH_MS, USABLE_MS, ServerClock
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
@@ -158,6 +158,15 @@ def test_unknown_outcome_waits_for_the_last_moment() -> None:
         network.run(ReplyLost("cut"), attempts_max=1)
     assert network.now_ms >= began_ms + VALID_MS
     assert network.server_ms > network.last_moments[-1]
+
+
+def test_redirection_by_the_only_server_is_no_certain_failure_after_a_lost_reply() -> None:
+    """The address may have become a cluster's, and the attempt before may have been applied."""
+    moved = MovedError("3 127.0.0.1:7000")
+    with pytest.raises(BackendUnavailable, match="node of a cluster"):
+        Network().run(moved)
+    with pytest.raises(OutcomeUnknown, match="may have been applied"):
+        Network().run(ReplyLost("cut"), moved)
 
 
 def test_time_out_that_has_passed_needs_no_further_wait() -> None:

@@ -523,7 +523,13 @@ def _call_with_retries(
         except AskError as error:  # the base class of MovedError
             if last_moment is not None:
                 last_moment.record_refused()
-            reason, redirected = error, router.redirect_target(error, node)
+            reason = error
+            try:
+                redirected = router.redirect_target(error, node)
+            except BackendUnavailable:
+                if unknown is None:
+                    raise
+                break  # an earlier attempt may have been applied
             attempt.asking = not isinstance(error, MovedError)
             if not was_redirected:
                 was_redirected = True
