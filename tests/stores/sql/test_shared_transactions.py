@@ -14,7 +14,7 @@ import pytest
 from quota_engine.clocks import ManualClock, monotonic_ms
 from quota_engine.conformance.world import DAY, ONLINE, OPENS_AT_MS, published, reserve
 from quota_engine.domain.commands import Confirm
-from quota_engine.domain.errors import BackendUnavailable
+from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import Audit, View
 from quota_engine.stores.call_end import CallEnd
@@ -233,6 +233,24 @@ async def test_calls_join_a_batch_that_waits_for_its_transaction(
     assert number_of("north") == before + entries
     assert connections.commits == commits
     assert [await store.execute(Audit(office)) for office in OFFICES] == [[]] * 3
+    await store.close()
+
+
+async def test_batch_that_cannot_begin_blocks_no_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = AsyncSqliteConnections(str(tmp_path / "quota.db"), "OFF")
+    await connections.open()
+    store = AsyncSqlStore(connections, ManualClock(OPENS_AT_MS))
+    for command in published():
+        await store.apply("north", command)
+
+    def fail(*_: object) -> bool:
+        raise RuntimeError("the clock failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_refuse_sold_out", fail)
+        with pytest.raises(OutcomeUnknown, match="the clock failed"):
+            await store.apply("north", reserve("ani", ONLINE))
+    assert (await store.apply("north", reserve("budi", ONLINE))).status is Status.HELD
     await store.close()
 
 

@@ -45,8 +45,13 @@ class _SharedBatch(SentBatch[str]):
         """Send the batch beside its callers."""
         self._has_waited = False
         store = self._store
-        # This is the ledger's only batch in flight, and it has not begun.
-        if store._refuse_sold_out(self.key, self):  # noqa: SLF001 - a part of the store
+        try:
+            # This is the ledger's only batch in flight, and it has not begun.
+            is_left = store._refuse_sold_out(self.key, self)  # noqa: SLF001 - a part of the store
+        except Exception as error:
+            self.finish(error)
+            return
+        if is_left:
             self.steps: Steps[Results] = store._steps(self.key, self)  # noqa: SLF001
             self._resume(self.steps.send, None)
         else:
