@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from quota_engine.admission.guarded_command import GuardedCommand
@@ -420,6 +421,23 @@ def test_a_server_remembers_days_by_their_size(quotas_count: int, days_count: in
         server.run(OFFICE_COMMANDS, keys_of("", f"office{number}"), lines)
     server.calls.clear()
     server.run(OFFICE_COMMANDS, keys_of("", "office0"), [str(OPENS_AT_MS), holds[1]])
+    assert (dict(server.calls) == A_LONE_HOLD) == is_known, dict(server.calls)
+
+
+@pytest.mark.parametrize(("days_count", "is_known"), [(499, True), (500, False)])
+def test_a_day_that_is_published_again_counts_by_its_new_size(days_count: int, is_known: bool) -> None:
+    """Days that grow do not outgrow the memory of the server."""
+    server = LuaServer(is_fast=True)
+    day = DayTerms(0, STARTS_AT_MS, STARTS_AT_MS, STARTS_AT_MS, (QuotaTerms("q0", 5),))
+    larger = msgspec.structs.replace(day, quotas=tuple(QuotaTerms(f"q{number}", 5) for number in range(20)))
+    holds = [encode(Reserve(key, DAY, (key,), choice(("q0",)))) for key in ("a", "b", "c")]
+    for number in range(days_count):
+        for terms, hold_line in ((day, holds[0]), (larger, holds[1])):
+            lines = [str(OPENS_AT_MS), encode(Publish(DAY, terms)), hold_line]
+            server.run(OFFICE_COMMANDS, keys_of("", f"office{number}"), lines)
+    server.run(OFFICE_COMMANDS, keys_of("", "last"), [str(OPENS_AT_MS), encode(Publish(DAY, day))])
+    server.calls.clear()
+    server.run(OFFICE_COMMANDS, keys_of("", "office0"), [str(OPENS_AT_MS), holds[2]])
     assert (dict(server.calls) == A_LONE_HOLD) == is_known, dict(server.calls)
 
 

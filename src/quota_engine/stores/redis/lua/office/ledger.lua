@@ -163,7 +163,8 @@ local function write_day(day)
   end
   local known = office.days[day.number]
   if known then
-    day.rows_count = known.rows_count
+    local rows_count = day.row_texts and 4 + #day.row_texts or known.rows_count -- a new publication changes it
+    known_rows_count, day.rows_count = known_rows_count + rows_count - known.rows_count, rows_count
   else
     if known_rows_count >= KNOWN_ROWS_MAX then offices, office.days, known_rows_count = {}, {}, 0 end
     if not day.row_texts then split_rows(day) end
