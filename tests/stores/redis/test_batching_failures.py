@@ -7,10 +7,12 @@ import threading
 from typing import Any
 
 import pytest
+from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from quota_engine.clocks import ManualClock
+from quota_engine.clocks import REFRESH_MS, USABLE_MS, ManualClock, monotonic_ms
 from quota_engine.conformance.world import OFFICE, ONLINE, OPENS_AT_MS, published, reserve
+from quota_engine.domain.commands import Release
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Lookup
@@ -420,6 +422,51 @@ async def test_write_that_fails_ends_a_batch_once(valkey_server: Server, monkeyp
         assert (await store.apply(OFFICE, reserve("budi", ONLINE))).status is Status.HELD
         await store.close()
     assert (errors, in_flight(store), store._calls) == ([], 0, 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoScriptError("No matching script."),
+        ResponseError("Function not found"),
+        ResponseError("MISCONF disk"),
+        ReadOnlyError("a replica"),
+        TryAgainError("while a slot moves"),
+        BusyLoadingError("loading"),
+    ],
+)
+async def test_refusal_of_a_first_attempt_is_repeated(
+    valkey_server: Server, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A batch whose first attempt was sent without its steps continues with them, and each call has one effect."""
+    store = await open_async_store(valkey_server.url, ManualClock(OPENS_AT_MS))
+    await store.execute(ApplyMany(OFFICE, published()))
+    await store.apply(OFFICE, Release("nobody"))
+    errors, take_reply = [error], SharedWrite.take_reply
+    monkeypatch.setattr(
+        SharedWrite, "take_reply", lambda write, reply: take_reply(write, errors.pop() if errors else reply)
+    )
+    async with asyncio.timeout(WAIT_S):
+        outcomes = await asyncio.gather(*(store.apply(OFFICE, one) for one in reserves(3)))
+        assert [one.status for one in outcomes] == [Status.HELD, Status.HELD, Status.SOLD_OUT]
+        await store.close()
+    assert (errors, in_flight(store), waiting(store), store._calls, store._batches) == ([], 0, 0, 0, set())
+
+
+async def test_due_sample_of_the_clock_goes_along_with_a_batch(valkey_server: Server) -> None:
+    """Such a batch needs its steps from the beginning, and the calls that share it get their own outcomes."""
+    store = await open_async_store(valkey_server.url, ManualClock(OPENS_AT_MS))
+    await store.execute(ApplyMany(OFFICE, published()))
+    clock = store._runner._clocks.of(None)
+    for age_ms in (REFRESH_MS, USABLE_MS):
+        then_ms = monotonic_ms() - age_ms
+        clock.record(clock.at(then_ms), then_ms)
+        ids = [f"age{age_ms}-{number}" for number in range(3)]
+        outcomes = await asyncio.gather(*(store.apply(OFFICE, Release(id_)) for id_ in ids))
+        assert {one.status for one in outcomes} == {Status.NOT_FOUND}
+        assert not clock.is_due(monotonic_ms())
+    await store.close()
+    assert (in_flight(store), store._calls) == (0, 0)
 
 
 def test_query_of_an_interrupted_sender_is_unavailable(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
