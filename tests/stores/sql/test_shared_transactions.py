@@ -16,7 +16,7 @@ from quota_engine.conformance.world import DAY, ONLINE, OPENS_AT_MS, published, 
 from quota_engine.domain.commands import Confirm
 from quota_engine.domain.errors import BackendUnavailable, OutcomeUnknown
 from quota_engine.domain.outcomes import Status
-from quota_engine.ports import Audit, View
+from quota_engine.ports import Audit, Lookup, View
 from quota_engine.stores.call_end import CallEnd
 from quota_engine.stores.sql.async_store import AsyncSqlStore
 from quota_engine.stores.sql.shared_transactions import Part, SharedEnd, run_together
@@ -234,6 +234,34 @@ async def test_calls_join_a_batch_that_waits_for_its_transaction(
     assert connections.commits == commits
     assert [await store.execute(Audit(office)) for office in OFFICES] == [[]] * 3
     await store.close()
+
+
+async def test_cancelled_calls_of_a_waiting_batch_have_no_effect(tmp_path: Path) -> None:
+    """Neither the batch that another call has joined, nor the one without any other call."""
+    connections = CountingConnections(str(tmp_path / "quota.db"), "OFF")
+    await connections.open()
+    store = AsyncSqlStore(connections, ManualClock(OPENS_AT_MS))
+    offices = (GATE_OFFICE, "north", "south", "north", "south")
+    for office in offices[:3]:
+        for command in published():
+            await store.apply(office, command)
+    async with connections._writing:  # no transaction begins
+        tasks = []
+        for number, office in enumerate(offices):
+            tasks.append(asyncio.create_task(store.apply(office, reserve(f"ani{number}", ONLINE))))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        for number in (1, 2, 4):
+            tasks[number].cancel()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [getattr(one, "status", "cancelled") for one in outcomes] == [
+        *(Status.HELD, "cancelled", "cancelled", Status.HELD, "cancelled")
+    ]
+    found = [await store.execute(Lookup(office, f"ani{number}")) for number, office in enumerate(offices)]
+    assert [one is not None for one in found] == [True, False, False, True, False]
+    await store.close()
+    assert (store._calls, store._batches, len(store._parts.waiting), store._parts._in_flight) == (0, set(), 0, 0)
+    assert not any(queue.is_holding or queue.in_flight or queue.waiting for queue in store._queues.values())
 
 
 async def test_batch_that_cannot_begin_blocks_no_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
