@@ -215,9 +215,9 @@ def _locust_command(options: RunOptions, preset: OpeningPreset, run: str, url: s
 
 
 def local_master_arguments() -> list[str]:
-    """Return Locust's arguments for a port on which only the processes of this run meet.
+    """Return Locust's arguments for a free port of this machine, on which the processes of one run meet.
 
-    By default, the processes of all runs on a machine meet on one port, and of other machines as well.
+    Locust's default is one port of all interfaces, where a run may get the processes of another.
     """
     with socket.create_server((_LOOPBACK, 0)) as free:
         port = str(free.getsockname()[1])

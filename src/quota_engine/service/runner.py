@@ -140,8 +140,8 @@ class _WorkerPool:
             start_new_session=True,  # Ctrl+C in the terminal must reach this process only
         )
         assert worker.stdin is not None
-        # The pipe stays open: a worker that reads its end knows that this process has ended. A worker that has ended
-        # before it has read a large configuration is replaced as any other.
+        # The pipe stays open: a worker that reads its end knows that this process has ended. A worker that ends before
+        # it has read a large configuration is replaced like any other.
         with contextlib.suppress(BrokenPipeError):
             worker.stdin.write(pickle.dumps((listener, self._config)))
             worker.stdin.flush()

@@ -140,7 +140,7 @@ class BatchEnd(CallEnd, Generic[C]):
             calls: Its calls.
             sender_ends_at_ms: The end of the thread that sends the batch, which makes no attempt later.
         """
-        CallEnd.__init__(self, sender_ends_at_ms)  # half the cost of super(), which each batch would pay
+        CallEnd.__init__(self, sender_ends_at_ms)  # super() takes more time, for each batch
         self.calls: list[C] = calls
         self.lines: list[str] = []
         if calls:

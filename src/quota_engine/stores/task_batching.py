@@ -80,27 +80,27 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         key: The key of its queue.
     """
 
-    __slots__ = ("_all_calls", "_began_ns", "_is_held", "_may_join", "_queue", "_size", "_store", "key")
+    __slots__ = ("_all_calls", "_began_ns", "_first_count", "_is_held", "_may_join", "_queue", "_store", "key")
 
-    def __init__(self, store: Any, key: K, queue: BatchQueue[TaskCall], size: int, *, may_join: bool) -> None:
-        """Begin a batch of a queue, which starts no other one until this one is sent.
+    def __init__(self, store: Any, key: K, queue: BatchQueue[TaskCall], first_count: int, *, may_join: bool) -> None:
+        """Begin a batch of a queue. The queue starts no other one until this one is sent.
 
         Args:
             store: The store.
             key: The key of the queue.
             queue: The queue.
-            size: The number of its first calls.
+            first_count: The number of calls with which the batch begins: the first ones of the queue.
             may_join: True to leave them in the queue until the batch is sent, so that further calls may join.
         """
         BatchEnd.__init__(self, [])
         self.key = key
-        self._store, self._queue, self._size, self._may_join = store, queue, size, may_join
+        self._store, self._queue, self._first_count, self._may_join = store, queue, first_count, may_join
         self._all_calls = self.calls
         queue.in_flight += 1
         queue.is_holding = self._is_held = True
         self._began_ns = 0 if store._observer is None else perf_counter_ns()  # noqa: SLF001 - a part of the store
         if not may_join:
-            self._take_calls(size)
+            self._take_calls(first_count)
 
     def start(self) -> None:
         """Send the batch beside its callers."""
@@ -135,11 +135,15 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         try:
             await self._store._run_batch(self.key, self)  # noqa: SLF001
         except BaseException as error:
-            self.finish(error)
-            if not isinstance(error, Exception):
-                raise
+            self.fail(error)
         else:
             self.finish(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Give the callers an error, and raise it again if it concerns more than this batch."""
+        self.finish(error)
+        if not isinstance(error, Exception):
+            raise error
 
     def finish(self, failure: BaseException | None) -> None:
         """Count the batch as done, after its callers have their results, or give them this error."""
@@ -147,7 +151,7 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         try:
             if failure is not None:
                 if self._is_held and self._may_join:
-                    self._take_calls(self._size)  # calls that came later are for the next batch
+                    self._take_calls(self._first_count)  # calls that came later are for the next batch
                 store._fail(self.key, self._all_calls, failure)  # noqa: SLF001
         finally:
             if self._all_calls and store._observer is not None:  # noqa: SLF001
@@ -384,20 +388,18 @@ class TaskBatchingStore(BatchingStore[K, TaskCall]):
             self._send_batches(key, queue, splits=splits)
 
     def _send_batches(self, key: K, queue: BatchQueue[TaskCall], *, splits: bool = False) -> None:
-        """Start the next batch if it may be in flight. The one after it starts when it has been sent."""
+        """Start the next batch if it may be in flight. The batch after it starts when this one has been sent."""
         if not queue.can_send():
             return
         waiting = queue.waiting
-        while waiting[
-            0
-        ].future.done():  # a batch of nothing but given-up calls would outlive close(), which counts callers
+        # close() stops waiting when no caller and no batch is left. A batch of cancelled calls alone would begin later.
+        while waiting[0].future.done():
             waiting.popleft()
             if not waiting:
                 return
-        size, is_part = min(len(waiting), queue.limits.batch_max), splits and queue.can_split()
-        if is_part:
-            size = len(waiting) // 2
+        is_part = splits and queue.can_split()
+        first_count = len(waiting) // 2 if is_part else min(len(waiting), queue.limits.batch_max)
         self._calls += 1  # close() waits for it, also if its callers have given up
-        sent = self._batch_type(self, key, queue, size, may_join=not is_part and self._may_join(key))
+        sent = self._batch_type(self, key, queue, first_count, may_join=not is_part and self._may_join(key))
         self._batches.add(sent)
         sent.start()

@@ -55,15 +55,14 @@ class _DrivenBatch(SentBatch[QueueKey]):
             """The call whose first attempt is in flight without its steps, which nearly always are not needed."""
             if self._call is None:
                 self._steps: Call[list[Any]] = executor.run(script, handle, self.lines)
-        except BaseException as error:  # of the caller's clock: the queue would hold its calls until they end
-            self.finish(error)
-            if not isinstance(error, Exception):
-                raise
+        except BaseException as error:
+            # The caller's clock may fail. A batch that does not end would keep the calls of its queue waiting.
+            self.fail(error)
             return
         if self._call is None:
             self._resume(self._steps.send, None)
         else:
-            self._store.submit(WaitingAttempt(self._call, self, self, self._size))
+            self._store.submit(WaitingAttempt(self._call, self, self, self._first_count))
 
     def done(self) -> bool:
         """Return False: callers may have given up, but others may join."""
@@ -74,7 +73,7 @@ class _DrivenBatch(SentBatch[QueueKey]):
         if self._call is None:
             self._resume(self._steps.send, replies)
         elif len(replies) == 1 and type(replies[0]) is list:
-            self._call = None  # it refers to this object, and so only the garbage collector would find both
+            self._call = None  # the two refer to each other, so only the garbage collector would free them
             self._finish(replies[0])
         else:
             self._begin_steps()
@@ -89,7 +88,7 @@ class _DrivenBatch(SentBatch[QueueKey]):
         self._resume(self._steps.throw, error)
 
     def _begin_steps(self) -> None:
-        """Continue with the steps after the first attempt."""
+        """Begin the steps at the first attempt, which has been sent."""
         assert self._call is not None
         self._steps, self._call = self._call.steps(is_sent=True), None
         next(self._steps)
@@ -106,14 +105,12 @@ class _DrivenBatch(SentBatch[QueueKey]):
                 except (BackendUnavailable, OutcomeUnknown) as error:
                     step = self._steps.throw(error)
                     continue
-                store.submit(WaitingAttempt(step, self, self, len(self.lines) or self._size))
+                store.submit(WaitingAttempt(step, self, self, len(self.lines) or self._first_count))
                 return
         except StopIteration as end:
             self._finish(end.value)
         except BaseException as error:
-            self.finish(error)
-            if not isinstance(error, Exception):
-                raise
+            self.fail(error)
         else:
             if isinstance(step, RetryPause):
                 asyncio.get_running_loop().call_later(step.duration_ms / 1000, self.set_result, [])
@@ -125,9 +122,7 @@ class _DrivenBatch(SentBatch[QueueKey]):
         try:
             self._store._resolve(self.key, self.calls, replies)  # noqa: SLF001
         except BaseException as error:
-            self.finish(error)
-            if not isinstance(error, Exception):
-                raise
+            self.fail(error)
         else:
             self.finish(None)
 
@@ -394,9 +389,11 @@ class AsyncRedisStore(RedisStoreBase[TaskCall], TaskBatchingStore[QueueKey]):
                 pool.take_back(connection)
                 write.fail(NotSent("the call was interrupted"), error)
                 self._end_write(node, channel)
+                # The attempts have the error. Raised here, it would reach the batch that submits its next attempt, and
+                # end that batch a second time.
                 if not isinstance(error, Exception):
                     raise
-                return  # each attempt has its error; raised here, it would end a batch that submits its next one again
+                return
             if connection.has_unsent() or not write.replies_left():
                 self._start(self._complete_write(node, channel, write, connection))
             else:

@@ -421,7 +421,7 @@ class ScriptCall(_RepeatedAttempt):
         shown_head: str,
         as_function: bool,
     ) -> None:
-        _RepeatedAttempt.__init__(self, last_moment)  # each batch makes one of these objects, and super() costs more
+        _RepeatedAttempt.__init__(self, last_moment)  # super() takes more time, for each batch
         self._script, self._keys, self._header, self._lines = script, keys, header, lines
         self._policy, self._router, self._shown_head, self._as_function = policy, router, shown_head, as_function
         self._waits = bool(policy.replicas and (last_moment is not None or shown_head))

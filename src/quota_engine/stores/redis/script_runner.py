@@ -69,7 +69,7 @@ class ScriptRunner:
         self.identity_key_key = identity_key_key(namespace)
         self._clock = clock
         self._second_clock = second_clock if clock is None else None
-        self._leap_part = f":{policy.clock_leap_max_ms}"
+        self._clock_leap_text = f":{policy.clock_leap_max_ms}"
         self._namespace = namespace
         self._router = router
         self._clocks = ServerClocks(monotonic)
@@ -186,7 +186,7 @@ class ScriptRunner:
         """Return the part of a header that lets a script check the server's clock."""
         if self._second_clock is None:
             return ""
-        return f"={self._second_clock.now_ms()}{self._leap_part}"
+        return f"={self._second_clock.now_ms()}{self._clock_leap_text}"
 
     def latest_ms(self) -> Call[int]:
         """Return the later of :meth:`now_ms` and the time of this process's own clock."""

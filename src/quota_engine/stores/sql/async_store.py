@@ -34,10 +34,7 @@ _log = logging.getLogger("quota_engine")
 
 
 class _SharedBatch(SentBatch[str]):
-    """Waits for a shared transaction by a callback: a task for each batch would cost as much as its statements.
-
-    A task carries out all other steps.
-    """
+    """A batch that waits for a shared transaction by a callback, without a task. A task carries out all other steps."""
 
     __slots__ = ("_has_waited", "_part", "steps")
 
@@ -60,8 +57,8 @@ class _SharedBatch(SentBatch[str]):
     def begin_sending(self, now_ms: float) -> None:
         """See :class:`SentBatch`. Calls that have arrived while the batch waited for its transaction join it.
 
-        None does if one ends earlier than the batch, because it would end the attempt of all. A batch that did not
-        wait has all calls of its iteration of the loop.
+        If one of them ends earlier than the batch, none joins, because it would end the attempt of all. A batch that
+        did not wait has all calls of its iteration of the loop.
         """
         queue = self._queue
         if (
@@ -82,15 +79,13 @@ class _SharedBatch(SentBatch[str]):
         except StopIteration as end:
             self._finish(end.value)
         except BaseException as error:
-            self.finish(error)
-            if not isinstance(error, Exception):
-                raise
+            self.fail(error)
         else:
             if type(step) is SharedTransaction:
                 self._part = Part(step, self, self._proceed)
-                self._has_waited = not self._store._share(self._part)  # noqa: SLF001
+                self._has_waited = not self._store._submit(self._part)  # noqa: SLF001
             else:
-                self.steps = _continued(self.steps, step)
+                self.steps = _remaining(self.steps, step)
                 super().start()
 
     def _proceed(self) -> None:
@@ -111,8 +106,8 @@ class _SharedBatch(SentBatch[str]):
             self.finish(None)
 
 
-def _continued(steps: Steps[T], step: Any) -> Steps[T]:
-    """Return the rest of steps, which have yielded a step without an answer."""
+def _remaining(steps: Steps[T], step: Any) -> Steps[T]:
+    """Return the remaining steps. They have yielded the first one already, and wait for its answer."""
     try:
         while True:
             try:
@@ -252,7 +247,7 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
                 done.set_result(None)
 
         part = Part(step, end, wake)
-        self._share(part)
+        self._submit(part)
         try:
             await done
         except asyncio.CancelledError:
@@ -263,7 +258,7 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
             raise part.error
         return part.answer
 
-    def _share(self, part: Part) -> bool:
+    def _submit(self, part: Part) -> bool:
         """Carry out a ledger's part at once, or with those of other ledgers when a transaction ends.
 
         Returns:
@@ -274,6 +269,7 @@ class AsyncSqlStore(SqlStoreBase[TaskCall], TaskBatchingStore[str]):
         return not self._parts.waiting
 
     def _begin_transactions(self) -> None:
+        """Begin as many transactions as may be in flight, for the parts that wait."""
         while parts := self._parts.take():
             self._start(self._run_together(parts))
 

@@ -114,7 +114,7 @@ class SqlStoreBase(BatchingStore[str, P]):
     def _refuse_sold_out(self, address: str, end: BatchEnd[P]) -> bool:
         """Refuse the calls of a batch that are sold out, and return True if others are left. Conditions as above.
 
-        The transaction of the first other call answers all behind it: a look at each would take as long.
+        The transaction also answers the calls behind the first one that is left: to check each takes as long.
         """
         calls, refused = end.calls, 0
         while refused < len(calls) and self._is_sold_out(address, calls[refused].request.reserve):

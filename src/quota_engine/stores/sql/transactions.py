@@ -314,7 +314,7 @@ class Transactions:
 
         Args:
             address: The ledger.
-            work: Returns the calls of the next attempt, just before it is sent.
+            work: Called just before an attempt is sent; returns its calls.
             end: End of the calls, if they have one.
         """
         batch = _Batch()

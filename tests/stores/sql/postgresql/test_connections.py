@@ -146,7 +146,7 @@ def test_statements_of_many_ledgers_are_one_command_each(postgresql: PostgresqlS
             assert row[2:5] == (1, 2**40, -7)
             assert row.checksum == b"sum%d" % row.id
         assert LedgerRow(*handle(RoundTrip((Statement("read_ledger", ("locked",)),)))[0][0]).last_number == 0
-        prepared = connections.dialect.texts_of_many.values()
+        prepared = connections.dialect.array_texts.values()
         assert {Prepared(text).name for text in prepared} <= (connections._idle[-1].prepared_names or set())
 
 

@@ -147,30 +147,30 @@ class CitizenPages:
             text = text.replace(mark, value)
         return self._renderer.respond(request, text)
 
-    def guarded(self, handler: Handler, *, is_sheddable: bool = True, form_page: str = "/") -> Handler:
+    def guarded(self, handler: Handler, *, is_sheddable: bool = True, form_retry_path: str = "/") -> Handler:
         """Return a handler that renders a retrying page if the store is unavailable or the service is overloaded.
 
         Args:
             handler: Handler of the route.
             is_sheddable: False for pages of a reservation, which are answered above the concurrency limit too.
-            form_page: Address that the retrying page loads after a form. A page with script sends the form again.
+            form_retry_path: Path that the 503 page of a form loads. A page with script sends the form again instead.
         """
 
         async def handle(request: Request) -> Response:
             if is_sheddable and over_limit(request.scope):
-                return self.unavailable(request, form_page)
+                return self.unavailable(request, form_retry_path)
             try:
                 return await handler(request)
             except InvalidRequest:
                 return RedirectResponse("/", 303)  # no link and no form of these pages leads here
             except QuotaEngineError:
-                return self.unavailable(request, form_page)
+                return self.unavailable(request, form_retry_path)
 
         return handle
 
-    def unavailable(self, request: Request, form_page: str) -> Response:
-        """Render the retrying page; see :meth:`guarded`."""
-        retry_url = path_with_query(request) if request.method == "GET" else form_page
+    def unavailable(self, request: Request, form_retry_path: str) -> Response:
+        """Render the 503 page that loads again. The path is for a form; see :meth:`guarded`."""
+        retry_url = path_with_query(request) if request.method == "GET" else form_retry_path
         translator = self.translator(request)
         response = self.render(request, "unavailable.html", translator, 503, retry_url=retry_url, here="/?")
         response.headers["retry-after"] = str(_RETRY_S)

@@ -44,7 +44,7 @@ class ChangePages:
         guarded = self._pages.guarded
         return [
             Route(_PATH, guarded(self.show, is_sheddable=False)),
-            Route(_PATH, guarded(self.change, is_sheddable=False, form_page=_PATH), methods=["POST"]),
+            Route(_PATH, guarded(self.change, is_sheddable=False, form_retry_path=_PATH), methods=["POST"]),
         ]
 
     async def show(self, request: Request) -> Response:

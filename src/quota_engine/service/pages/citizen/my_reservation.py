@@ -62,7 +62,7 @@ class ReservationPages:
         )
         guarded = self._pages.guarded
         return [
-            Route(f"{_PATH}{path}", guarded(handler, is_sheddable=False, form_page=_PATH), methods=[method])
+            Route(f"{_PATH}{path}", guarded(handler, is_sheddable=False, form_retry_path=_PATH), methods=[method])
             for path, handler, method in handlers
         ]
 
@@ -101,7 +101,7 @@ class ReservationPages:
             f"{status}.html",
             translator,
             422 if errors else 200,
-            here="/reservation?",
+            here=f"{_PATH}?",
             selection=BookingSelection(office, reservation.choice.service, reservation.choice.group),
             reservation=reservation,
             bring=service.bring_in(translator.language) if service is not None else (),
@@ -145,7 +145,7 @@ class ReservationPages:
         pages = self._pages
         visit, reservation = pages.visit(request), await pages.reservation(request)
         if reservation is None or reservation.state is not State.CONFIRMED:
-            return RedirectResponse("/reservation", 303)
+            return RedirectResponse(_PATH, 303)
         translator = pages.translator(request)
         office = pages.service.catalog.offices.get(reservation.office) or departed_office(reservation.office)
         content = calendar_file(
@@ -240,16 +240,16 @@ class ReservationPages:
         if form is None or not reference:
             return RedirectResponse("/", 303)
         if not is_owner:
-            return RedirectResponse("/reservation?error=code_needed", 303)
+            return RedirectResponse(f"{_PATH}?error=code_needed", 303)
         try:
             outcome = await pages.service.engine.remove_applicant(reference, dict(form).get("nik", ""))
         except InvalidRequest:
-            return RedirectResponse("/reservation?error=member", 303)
+            return RedirectResponse(f"{_PATH}?error=member", 303)
         pages.service.metrics.record_outcome(outcome.status)
         if outcome.status is Status.OVERLOADED:
             return pages.unavailable(request, _PATH)
         is_unknown = outcome.status is Status.NOT_IN_PARTY
-        return RedirectResponse("/reservation?error=member" if is_unknown else "/reservation", 303)
+        return RedirectResponse(f"{_PATH}?error=member" if is_unknown else _PATH, 303)
 
     async def enter_code(self, request: Request) -> Response:
         """Let this browser change the reservation that it shows, if the submitted registration code is right."""
@@ -258,25 +258,25 @@ class ReservationPages:
         if form is None or reservation is None:
             return RedirectResponse("/", 303)
         if not is_code_of(reservation, dict(form).get("code", "")):
-            return RedirectResponse("/reservation?error=code", 303)
-        response = RedirectResponse("/reservation", 303)
+            return RedirectResponse(f"{_PATH}?error=code", 303)
+        response = RedirectResponse(_PATH, 303)
         pages.remember_reservation(request, response, reservation, is_owner=True)
         return response
 
     async def _execute(self, request: Request, method: str) -> Response:
         """Call a method of the engine for this browser's reservation, and redirect to the reservation.
 
-        An error of the store is not caught: a redirect would look like a step that was done, as soon as the store
-        answers the next request. The 503 page makes the script send the form again; each step is safe to repeat.
+        If the store fails, the response is the 503 page, because a redirect would look like a step that was done as
+        soon as the store answers again. The page's script then sends the form again; each step is safe to repeat.
         """
         pages = self._pages
         form, (reference, is_owner) = await read_form(request), pages.visit(request)
         if form is None or not reference:
             return RedirectResponse("/", 303)
         if not is_owner and method not in _ANYBODY:
-            return RedirectResponse("/reservation?error=code_needed", 303)
+            return RedirectResponse(f"{_PATH}?error=code_needed", 303)
         if method == "confirm" and dict(form).get("declaration") != "yes":
-            return RedirectResponse("/reservation?error=declaration", 303)
+            return RedirectResponse(f"{_PATH}?error=declaration", 303)
         # A later offer, which this page has not shown, must not be declined by a second click.
         version = _number(dict(form).get("version", ""))
         checks = {"expected_version": version} if version else {}
@@ -288,7 +288,7 @@ class ReservationPages:
         pages.service.metrics.record_outcome(outcome.status)
         if outcome.status is Status.OVERLOADED:
             return pages.unavailable(request, _PATH)
-        response = RedirectResponse("/reservation", 303)
+        response = RedirectResponse(_PATH, 303)
         if method in ("release", "extend"):
             pages.remember_notice(request, response, outcome)
         return response

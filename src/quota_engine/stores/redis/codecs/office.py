@@ -89,6 +89,7 @@ STATE_OF_LETTER: Final = {
 }
 _STATUS: Final = {str(status): status for status in Status}
 _ZERO: Final = 0
+"""Compared with ``is``: one step for the type and the value, because ``False`` and ``0.0`` are equal to 0."""
 _HELD: Final = Status.HELD
 _STATE_HELD: Final = State.HELD
 

@@ -110,7 +110,7 @@ class _ConnectionsBase(Generic[ConnectionT]):
         self._never_prepared = frozenset(of_opening)  # an opening is not tried again, and asks each of them once
         texts = {**self.dialect.texts, **of_opening}
         self._statements = {name: Prepared(text) for name, text in texts.items()}
-        self._of_many = {name: Prepared(text) for name, text in self.dialect.texts_of_many.items()}
+        self._array_statements = {name: Prepared(text) for name, text in self.dialect.array_texts.items()}
         self._writes = frozenset(name for name, text in texts.items() if not text.startswith("SELECT"))
         self._begin = (Prepared(begin_text()), ())
         self._set_config_first = Prepared(set_config_text(settings, reads_store_id=False))
@@ -178,17 +178,20 @@ class _ConnectionsBase(Generic[ConnectionT]):
         return answer
 
     def _groups(self, statements: Sequence[Statement]) -> list[list[int]]:
-        """Return the indexes of the statements that go out as one command: the same for many ledgers, or a lone one."""
+        """Return the indexes of the statements of each command: the same for many ledgers, or a single one."""
         groups: dict[str | int, list[int]] = {}
         for index, (name, _) in enumerate(statements):
-            groups.setdefault(name if name in self._of_many else index, []).append(index)
+            groups.setdefault(name if name in self._array_statements else index, []).append(index)
         return list(groups.values())
 
     def _command(self, group: Sequence[Statement]) -> tuple[Prepared, Sequence[Any]]:
+        """Return the command of a group of :meth:`_groups`, and its parameters."""
         name, parameters = group[0]
         if len(group) == 1:
             return self._statements[name], parameters
-        return self._of_many[name], [list(values) for values in zip(*[one.parameters for one in group], strict=True)]
+        return self._array_statements[name], [
+            list(values) for values in zip(*[one.parameters for one in group], strict=True)
+        ]
 
     def _recover(self, link: Link[ConnectionT], names_before: int) -> Waits[None]:
         """Undo the transaction after an error, or leave the link unusable."""
@@ -283,6 +286,8 @@ class _Session(Generic[ConnectionT]):
 
 
 class _ThreadSession(_Session["psycopg.Connection[Any]"]):
+    """A session whose steps run in the caller's thread."""
+
     __slots__ = ("_pool",)
 
     def __init__(self, pool: Connections, end: CallEnd | None) -> None:
@@ -297,6 +302,8 @@ class _ThreadSession(_Session["psycopg.Connection[Any]"]):
 
 
 class _TaskSession(_Session["psycopg.AsyncConnection[Any]"]):
+    """A session whose steps run in the caller's task."""
+
     __slots__ = ("_pool",)
 
     def __init__(self, pool: AsyncConnections, end: CallEnd | None) -> None:

@@ -84,7 +84,7 @@ _TEXTS: Final = {
     "notify": "SELECT pg_notify('{channel}', $1)",
 }
 
-_TEXTS_OF_MANY: Final = {
+_ARRAY_TEXTS: Final = {
     "try_lock_ledger": f"SELECT address, {_ROW}, {_NOW_MS} FROM (SELECT address, {_ROW} FROM {{schema}}.ledgers"
     " WHERE address = ANY($1::text[]) FOR UPDATE SKIP LOCKED) AS locked",
     "insert_entry": "INSERT INTO {schema}.entries (ledger, number, first_event, events, body, checksum)"
@@ -169,14 +169,14 @@ class PostgresqlDialect:
     """See :class:`~quota_engine.stores.sql.steps.Dialect`; placeholders are ``$1``, ``$2`` …
 
     Attributes:
-        texts_of_many: Texts by the name of a statement that do the same for many ledgers at once. Each parameter is an
-            array of the values of all ledgers. A row begins with the first parameter of its ledger.
+        array_texts: For some names of statements, a text that does the same for many ledgers. Each parameter is an
+            array of the values of all ledgers. A row of the result begins with the first parameter of its ledger.
     """
 
     def __init__(self, schema: str) -> None:
         self._texts = {name: text.format(schema=quoted(schema), channel=schema) for name, text in _TEXTS.items()}
-        self.texts_of_many: Mapping[str, str] = {
-            name: text.format(schema=quoted(schema)) for name, text in _TEXTS_OF_MANY.items()
+        self.array_texts: Mapping[str, str] = {
+            name: text.format(schema=quoted(schema)) for name, text in _ARRAY_TEXTS.items()
         }
 
     @property

@@ -195,15 +195,15 @@ def _encoded(parameters: Sequence[Any]) -> tuple[list[bytes | None], list[int]]:
 
 
 _ELEMENT_TYPES: Final = {bytes: 17, int: 20, str: 25}
-"""The object ids of the types of elements: bytea, bigint, text."""
+"""PostgreSQL's object ids of the types of elements: bytea, bigint, text."""
 _ARRAY_HEAD: Final = struct.Struct("!5i")
 _BIGINT: Final = struct.Struct("!iq")
 
 
 def _encoded_array(values: list[Any]) -> bytes:
-    """Return a parameter that is an array without nulls, in binary. All values have the same type."""
+    """Return an array without nulls in PostgreSQL's binary format. There are values, and all have the same type."""
     kind = type(values[0])
-    head = _ARRAY_HEAD.pack(1, 0, _ELEMENT_TYPES[kind], len(values), 1)  # dimensions, has nulls, type, size, first
+    head = _ARRAY_HEAD.pack(1, 0, _ELEMENT_TYPES[kind], len(values), 1)  # dimensions, nulls, type, size, first index
     if kind is int:
         return head + b"".join([_BIGINT.pack(8, value) for value in values])
     encoded = [value.encode() for value in values] if kind is str else values

@@ -275,7 +275,7 @@ class _Lease:
 
 
 class _ThreadSession:
-    """The steps of one generator. A class, because a generator for each call would take more time."""
+    """A session for the steps of one generator. A context manager made of a generator takes more time for each call."""
 
     __slots__ = ("_end", "_has_turn", "_lease", "_writing")
 
