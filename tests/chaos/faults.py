@@ -42,7 +42,7 @@ _PAUSE_S: Final = 1.0
 _LAG_S: Final = 0.5
 _STOPPED_S: Final = 2.0
 _LOST_CHANGES: Final = 500
-"""Each reservation changes several keys, so these are those of tens of reservations."""
+"""Changes that the old primary loses: tens of reservations, because each of them changes several keys."""
 _DOWN_AFTER_MS: Final = 1_500
 """Longer than the second for which a Sentinel may not connect to a primary that was promoted just now."""
 

@@ -264,5 +264,5 @@ def test_check_takes_a_time_that_grows_with_the_history() -> None:
         assert check(story.history) == []
         return time.process_time() - began_s
 
-    # Twice the expected time, and two thirds of a quadratic one. A busy machine may disturb a measurement.
+    # The bound is twice a linear time and two thirds of a quadratic one. A busy machine may disturb a measurement.
     assert any(seconds(3_000) < 6 * max(seconds(1_000), 0.01) for _ in range(3))

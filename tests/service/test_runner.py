@@ -171,7 +171,7 @@ def started_workers(service: Served) -> list[int]:
 
 
 def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
-    """A stopped process answers nothing and does not end. A busy machine does not stop the other one for that long."""
+    """A stopped process answers nothing and does not end. Pauses of a busy machine are shorter than its time."""
     config = tmp_path / "service.toml"
     config.write_text("worker_hang_ms = 2500\n")
     with served(tmp_path, "--workers", "2", "--config", str(config)) as service:
@@ -191,7 +191,7 @@ def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
 def test_stop_signal_drains_before_exit(tmp_path: Path) -> None:
     """The process reports that it is not ready, serves on, and ends after ``drain_ms``.
 
-    On a machine that stops the test for longer than that, the process has more time.
+    If the machine stops the test for longer than that, the test tries again with a longer time.
     """
     config = tmp_path / "service.toml"
     for drain_ms in (1_500, 6_000, 24_000):

@@ -10,9 +10,9 @@ from quota_engine.catalog import day_terms, load_catalog
 
 
 def coming_monday() -> datetime.date:
-    """Return the Monday of a week without holidays, one or more weeks ahead. Its week has not opened yet.
+    """Return the Monday of a week without holidays, at least a week ahead.
 
-    By the real time, no hold that is made at its opening has expired, and nothing of it is forgotten.
+    The week has not opened yet, so by the real time no hold of its opening has expired, and nothing is forgotten.
     """
     today, catalog = datetime.datetime.now(datetime.UTC).date(), load_catalog("surabaya")
     monday = today + datetime.timedelta(days=14 - today.weekday())

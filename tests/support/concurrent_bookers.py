@@ -57,7 +57,8 @@ class BookerThreads(BookingRecord):
         threads: int = 8,
         pause_after: int | None = None,
     ) -> None:
-        """
+        """Prepare the threads; see :meth:`start`.
+
         Args:
             url: The address of the service.
             token: The token of the requests.
@@ -113,7 +114,7 @@ class BookerThreads(BookingRecord):
             raise self._errors[0]
 
     def close(self) -> None:
-        """Close the connections, which also ends bookers that a failed test has left. Twice is harmless."""
+        """Close the connections. This also ends bookers that a failed test has left. A second call does nothing."""
         self._may_continue.set()
         for client in (self._client, *self._old):
             client.close()

@@ -189,7 +189,7 @@ class LossyProxy:
 
 
 def _is_whole_http(data: bytes) -> bool:
-    """Return True if a message of HTTP has its body. Other protocols are not checked."""
+    """Return True if a message of HTTP has its body, and for every other protocol."""
     if not _HTTP.match(data):
         return True
     head, end, body = data.partition(b"\r\n\r\n")

@@ -249,8 +249,8 @@ class PostgresqlServer(ServerContext):
         """Stop the postmaster (SIGSTOP), and wait until it cannot start a further child."""
         postmaster = psutil.Process(self.pid)
         postmaster.suspend()
-        is_still = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
-        until(lambda: postmaster.status() in is_still, "a postmaster that stands still")
+        statuses = (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+        until(lambda: postmaster.status() in statuses, "a stopped postmaster")
         return postmaster
 
     def promote(self) -> None:

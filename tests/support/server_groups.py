@@ -308,8 +308,8 @@ class Sentinels(Group):
             sentinels: The number of Sentinels.
             replicas: The number of replicas.
             down_after_ms: The silence after which a server counts as dead. A Sentinel connects to a server at most once
-                a second, so below a second it may take a primary that was promoted just now for dead. So it may with
-                one that a busy machine delays.
+                a second, so a shorter time counts a primary as dead that was promoted just now. A busy machine delays
+                a server for about as long.
             options: Those of :class:`Server`, for the watched servers.
         """
         super().__init__()
@@ -396,7 +396,7 @@ class Sentinels(Group):
     def fail_over(self) -> Server:
         """Fail over without a fault; returns the new primary, which the old one follows.
 
-        Sentinels refuse it as long as they think that there is no good replica. One that they gave up is begun again.
+        Sentinels refuse it as long as they know no good replica. If they give it up, this begins another one.
         """
         old, again_at_s = self.primary, 0.0
 

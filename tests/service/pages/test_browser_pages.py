@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -175,15 +176,19 @@ def visit(browser: PhoneBrowser) -> Iterator[Visit]:
         yield Visit(service, phone)
 
 
+@contextlib.contextmanager
+def fast_visit(browser: PhoneBrowser, **changes: Any) -> Iterator[Visit]:
+    """Yield a visit of a service with these changes, by a browser with fast timers."""
+    with browser_service(**changes) as service, browser.visiting(service.url) as phone:
+        phone.speed_up_timers()
+        yield Visit(service, phone)
+
+
 @pytest.fixture
 def full_visit(browser: PhoneBrowser) -> Iterator[Visit]:
     """A service with one place in a session and a wait list, and a browser with fast timers."""
-    with (
-        browser_service(catalog=wait_list_catalog(capacity=1)) as service,
-        browser.visiting(service.url) as phone,
-    ):
-        phone.speed_up_timers()
-        yield Visit(service, phone)
+    with fast_visit(browser, catalog=wait_list_catalog(capacity=1)) as visit:
+        yield visit
 
 
 # --- Every page is accessible ---

@@ -10,9 +10,18 @@ import pytest
 from selenium.webdriver.support.ui import Select
 
 from quota_engine.domain.errors import BackendUnavailable
-from tests.service.pages.test_browser_pages import HOUR_MS, OTHERS, ROOMS, TURN_MS, Visit, call_in_loop, unavailable
+from tests.service.pages.test_browser_pages import (
+    HOUR_MS,
+    OTHERS,
+    ROOMS,
+    TURN_MS,
+    Visit,
+    call_in_loop,
+    fast_visit,
+    unavailable,
+)
 from tests.support.browser import NIK, PhoneBrowser
-from tests.support.browser_service import browser_service, wait_list_catalog
+from tests.support.browser_service import wait_list_catalog
 from tests.support.in_process_service import DAY, OTHER
 from tests.support.page_texts import citizen_text
 
@@ -27,53 +36,46 @@ QUARTER_MS: Final = 900_000
 HELD_FORMS: Final = """
     window.isSame = true;
     window.held = [];
-    window.learned = [];
+    window.seenPhases = [];
     window.fetchNow = window.fetch;
-    const tell = (phase) => setTimeout(() => learned.push(phase), 100);
+    const note = (phase) => setTimeout(() => seenPhases.push(phase), 100);
     window.fetch = async (url, options) => {
         if (options.method === "POST") await new Promise((resolve) => (held ? held.push(resolve) : resolve()));
         const response = await fetchNow(url, options);
-        if (url.includes("/state")) response.clone().json().then((state) => tell(state.phase));
+        if (url.includes("/state")) response.clone().json().then((state) => note(state.phase));
         return response;
     };
-    window.letFormsGo = () => {
-        for (const go of held) go();
+    window.releaseForms = () => {
+        for (const release of held) release();
         held = null;
     };
     for (const source of streams.values())
-        source.addEventListener("state", (event) => tell(JSON.parse(event.data).phase));
+        source.addEventListener("state", (event) => note(JSON.parse(event.data).phase));
 """
-"""Hold all forms back in the page, and note the phases of which it learns by polls and by streams."""
-LEARNED: Final = "learned.some((phase) => phase.startsWith(arguments[0]))"
+"""Hold all forms back in the page, and note the phases that its polls and streams report."""
+IS_PHASE_SEEN: Final = "seenPhases.some((phase) => phase.startsWith(arguments[0]))"
 IS_LOST: Final = "document.querySelector('[data-connection] button') !== null"
-DEAD_TIMERS: Final = "for (let id = setTimeout(() => 0); id; id--) clearTimeout(id); window.setTimeout = () => 0"
-"""Let no timer run from now on, as in a hidden page that the browser has frozen."""
+STOPPED_TIMERS: Final = "for (let id = setTimeout(() => 0); id; id--) clearTimeout(id); window.setTimeout = () => 0"
+"""Run no timer from now on, as in a hidden page that the browser has frozen."""
 
 
 def says(key: str) -> str:
+    """Return an English text of the citizens' pages."""
     return citizen_text(key, "en")
 
 
 @pytest.fixture
 def visit(browser: PhoneBrowser) -> Iterator[Visit]:
     """A service after an opening, with a wait list, and a browser with fast timers."""
-    with (
-        browser_service(catalog=wait_list_catalog(capacity=1)) as service,
-        browser.visiting(service.url) as phone,
-    ):
-        phone.speed_up_timers()
-        yield Visit(service, phone)
+    with fast_visit(browser, catalog=wait_list_catalog(capacity=1)) as visit:
+        yield visit
 
 
 @pytest.fixture
 def room_visit(browser: PhoneBrowser) -> Iterator[Visit]:
     """A service an hour before its waiting room opens, and a browser with fast timers."""
-    with (
-        browser_service(before_ms=HOUR_MS, waiting_rooms=ROOMS) as service,
-        browser.visiting(service.url) as phone,
-    ):
-        phone.speed_up_timers()
-        yield Visit(service, phone)
+    with fast_visit(browser, before_ms=HOUR_MS, waiting_rooms=ROOMS) as visit:
+        yield visit
 
 
 def _hold(phone: PhoneBrowser) -> None:
@@ -84,21 +86,21 @@ def _hold(phone: PhoneBrowser) -> None:
 
 
 def _press_and_hold_back(phone: PhoneBrowser, selector: str) -> None:
-    """Press the button of a form, which stays in the page until ``letFormsGo()``."""
+    """Press the button of a form, which stays in the page until ``releaseForms()``."""
     phone.driver.execute_script(HELD_FORMS)
     phone.press(selector)
     phone.wait_until("held.length === 1")
 
 
-def _let_go(phone: PhoneBrowser, *headings: str) -> None:
+def _release_form(phone: PhoneBrowser, *headings: str) -> None:
     """Send the form, and wait for its page, which no other page has replaced."""
-    phone.driver.execute_script("letFormsGo()")
+    phone.driver.execute_script("releaseForms()")
     phone.wait_for_heading(*headings)
     assert phone.driver.execute_script("return window.isSame === true"), "a new document was loaded"
 
 
 def _leave_and_return(phone: PhoneBrowser) -> None:
-    """Look at another tab for a moment."""
+    """Show another tab for a moment."""
     tab = phone.driver.current_window_handle
     phone.driver.switch_to.new_window("tab")
     phone.driver.close()
@@ -107,6 +109,7 @@ def _leave_and_return(phone: PhoneBrowser) -> None:
 
 
 def _set_offline(phone: PhoneBrowser, *, value: bool) -> None:
+    """Cut the browser's network off, or connect it again."""
     phone.driver.execute_cdp_cmd("Network.enable", {})
     conditions = {"offline": value, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     phone.driver.execute_cdp_cmd("Network.emulateNetworkConditions", conditions)
@@ -154,10 +157,10 @@ def test_a_form_is_sent_again_if_the_store_fails_for_one_request(visit: Visit, m
 def test_a_form_is_sent_again_at_once_when_its_page_is_seen_again(
     visit: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No timer runs meanwhile, as in a page that the browser has frozen."""
+    """Without a timer: a browser may have frozen the page."""
     phone, engine = visit.phone, visit.service.client.service.engine
     _hold(phone)
-    phone.driver.execute_script(DEAD_TIMERS)
+    phone.driver.execute_script(STOPPED_TIMERS)
     with monkeypatch.context() as patched:
         patched.setattr(engine, "confirm", unavailable)
         phone.press(CONFIRM)
@@ -170,24 +173,25 @@ def test_a_form_is_sent_again_at_once_when_its_page_is_seen_again(
 
 
 def test_another_tab_changes_the_hold_while_its_form_is_sent(visit: Visit) -> None:
+    """The page waits for the answer to its form, and does not show the changed hold before."""
     phone = visit.phone
     _hold(phone)
     _press_and_hold_back(phone, CONFIRM)
     more_time = {"method": "POST", "body": "extension=1", "headers": {"content-type": FORM}}
     phone.driver.execute_script("fetchNow('/reservation/extend', arguments[0])", more_time)
-    phone.wait_until(LEARNED, "held 2")
-    _let_go(phone, says("confirmed_heading"))
+    phone.wait_until(IS_PHASE_SEEN, "held 2")
+    _release_form(phone, says("confirmed_heading"))
 
 
 def test_a_hold_expires_while_its_form_is_sent(visit: Visit) -> None:
-    """The answer to the form reports it, and no other page comes before it."""
+    """The answer to the form reports the end, and no other page comes before it."""
     phone = visit.phone
     _hold(phone)
     _press_and_hold_back(phone, CONFIRM)
     _pass_ms(visit, QUARTER_MS)
-    phone.wait_until(LEARNED, "ended")
+    phone.wait_until(IS_PHASE_SEEN, "ended")
     phone.wait_until("document.querySelector('[data-countdown]').textContent === '0:00'")
-    _let_go(phone, says("ended_heading_EXPIRED"))
+    _release_form(phone, says("ended_heading_EXPIRED"))
 
 
 def test_an_offer_comes_while_the_wait_list_is_left(visit: Visit) -> None:
@@ -198,8 +202,8 @@ def test_an_offer_comes_while_the_wait_list_is_left(visit: Visit) -> None:
     phone.press("details:has([action='/reservation/release']) summary")
     _press_and_hold_back(phone, "form[action='/reservation/release'] button")
     visit.release(holder)
-    phone.wait_until(LEARNED, "held")
-    _let_go(phone, says("ended_heading"))
+    phone.wait_until(IS_PHASE_SEEN, "held")
+    _release_form(phone, says("ended_heading"))
 
 
 def test_a_turn_ends_while_its_form_is_sent(room_visit: Visit) -> None:
@@ -210,24 +214,25 @@ def test_a_turn_ends_while_its_form_is_sent(room_visit: Visit) -> None:
     phone.driver.execute_script("window.source = [...streams.values()][0]")
     _pass_ms(visit, TURN_MS)
     visit.pass_seconds(1)
-    phone.wait_until(LEARNED, "TURN_MISSED")
-    _let_go(phone, says("refusal_heading"))
+    phone.wait_until(IS_PHASE_SEEN, "TURN_MISSED")
+    _release_form(phone, says("refusal_heading"))
     assert phone.driver.execute_script("return source.readyState === EventSource.CLOSED"), "the stream is open"
 
 
 def test_a_room_opens_while_the_visit_is_finished(room_visit: Visit) -> None:
+    """The visit ends with its last page, and not with that of the open room."""
     phone = room_visit.phone
     phone.join_room("en")
     phone.wait_for_heading(says("room_heading_NOT_OPEN"))
     _press_and_hold_back(phone, FINISH)
     room_visit.open_room()
-    phone.wait_until("learned.some((phase) => phase !== 'NOT_OPEN')")
-    phone.driver.execute_script("letFormsGo()")
+    phone.wait_until("seenPhases.some((phase) => phase !== 'NOT_OPEN')")
+    phone.driver.execute_script("releaseForms()")
     phone.wait_for_heading(says("finished_heading"))
 
 
 def test_a_late_state_does_not_replace_the_page_of_a_form(visit: Visit) -> None:
-    """A poll is answered after the form. The page of the hold is over, and its new state has no effect."""
+    """The answer to a poll comes after the one to the form. It is for the former page, and has no effect."""
     phone = visit.phone
     _hold(phone)
     phone.driver.execute_script(
@@ -248,7 +253,7 @@ def test_a_late_state_does_not_replace_the_page_of_a_form(visit: Visit) -> None:
 
 
 def test_the_page_of_a_hold_survives_its_end_without_a_connection(visit: Visit) -> None:
-    """It says that it cannot reach the service, and shows the end of the hold later."""
+    """The page reports that it cannot reach the service, and shows the end of the hold when it can."""
     phone = visit.phone
     _hold(phone)
     phone.driver.execute_script("window.isSame = true")
@@ -262,11 +267,11 @@ def test_the_page_of_a_hold_survives_its_end_without_a_connection(visit: Visit) 
 
 
 def test_days_are_up_to_date_when_their_page_is_seen_again(visit: Visit) -> None:
-    """No timer runs meanwhile, as in a page that the browser has frozen."""
+    """Without a timer: a browser may have frozen the page."""
     phone = visit.phone
     phone.open("/?lang=en&service=new")
     phone.find(".slot.open")
-    phone.driver.execute_script(DEAD_TIMERS)
+    phone.driver.execute_script(STOPPED_TIMERS)
     morning = f"document.querySelector(\"input[value^='{DAY}|morning']\").parentNode.classList.contains('open')"
     phone.wait_until(morning)
     visit.reserve(0)
@@ -276,7 +281,7 @@ def test_days_are_up_to_date_when_their_page_is_seen_again(visit: Visit) -> None
 
 
 def test_a_request_without_an_answer_ends(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page reports a connection that is lost without a word, and asks again."""
+    """The page reports the lost connection after its time-out, and asks again."""
     phone, engine = visit.phone, visit.service.client.service.engine
     _hold(phone)
     answer, lookup = asyncio.Event(), engine.lookup
@@ -308,7 +313,7 @@ def test_a_choice_is_loaded_again_after_a_failure(visit: Visit) -> None:
 
 
 def test_the_last_of_two_quick_choices_is_shown(visit: Visit) -> None:
-    """The page of the first choice comes late."""
+    """The page of the first choice arrives later, and has no effect."""
     phone = visit.phone
     phone.open("/?lang=en&service=new")
     phone.driver.execute_script(

@@ -63,7 +63,7 @@ async def test_call_cancelled_in_the_queue_has_no_effect(async_opened: Opened) -
 async def test_call_that_comes_later_does_not_fail_with_the_batch_before(
     async_opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch without a connection fails with its first calls. One that came meanwhile has separate attempts."""
+    """A batch without a connection fails with its first calls. A call that arrived later has separate attempts."""
     backend = await async_opened.asyncio(policy=RetryPolicy(attempts_max=1))
     pool, may_fail = backend._pools[None], asyncio.Event()
 
@@ -381,7 +381,7 @@ async def test_uncopyable_error_leaves_no_task_waiting(async_opened: Opened, mon
 
 
 class BrokenClock(ManualClock):
-    """A clock that fails when it is read the next time."""
+    """A clock whose next reading fails."""
 
     fails = False
 

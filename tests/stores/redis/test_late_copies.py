@@ -114,7 +114,7 @@ class World:
 def apply_until_held(proxy: LossyProxy, apply: Callable[[], object]) -> None:
     """Call ``apply`` until the proxy holds its command, so that its outcome is unknown.
 
-    A machine may stop this process until it is too late to send the command. Nothing was sent then.
+    A call may fail before, because a machine stopped this process until it was too late to send the command.
     """
     proxy.holds = 1
     for _ in range(50):

@@ -205,7 +205,7 @@ async def test_tasks_of_many_offices_share_commits(tmp_path: Path) -> None:
 async def test_calls_join_a_batch_that_waits_for_its_transaction(
     tmp_path: Path, ends_in_ms: int | None, entries: int, commits: int
 ) -> None:
-    """A call that ends earlier than the batch does not: the server would end the transaction of all its calls."""
+    """They share its entry and its commit. A call that ends earlier than the batch does not join."""
     connections = CountingConnections(str(tmp_path / "quota.db"), "OFF")
     await connections.open()
     store = AsyncSqlStore(connections, ManualClock(OPENS_AT_MS))

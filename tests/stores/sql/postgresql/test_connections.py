@@ -113,7 +113,7 @@ def _steps(statement: Statement) -> RoundTrips[None]:
 
 
 def test_statements_of_many_ledgers_are_one_command_each(postgresql: PostgresqlServer, schema: str) -> None:
-    """Each has the answer of a separate statement, also if it is empty."""
+    """Each ledger has the rows of a separate statement, or none if it does not exist or is locked."""
     addresses = ["a", "nowhere", "ü'\\", "b"]
     with opened(postgresql, schema) as connections, connections.session() as handle:
         for address in ("b", "ü'\\", "a", "locked"):
@@ -123,7 +123,7 @@ def test_statements_of_many_ledgers_are_one_command_each(postgresql: PostgresqlS
             other(RoundTrip((Statement("lock_ledger", ("locked",)),), begin=True))
             locks = [Statement("try_lock_ledger", (one,)) for one in (*addresses, "locked")]
             rows = handle(RoundTrip((*locks[:2], Statement("read_time"), *locks[2:]), begin=True))
-        (_,), rows = rows.pop(2), rows
+        rows.pop(2)  # the time
         assert [[row[:-1] for row in found] for found in rows] == [
             [row[:-1] for row in found] for found in [*alone, []]
         ]

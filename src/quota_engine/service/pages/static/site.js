@@ -2,9 +2,14 @@
 "use strict";
 
 const randomBetween = (low, high) => low + Math.random() * (high - low);
-// A connection that is lost without a word, as on the road, must not keep a page waiting.
+// A request ends even if its connection is lost without an error, as in a tunnel, so that the page asks again.
+const REQUEST_TIMEOUT_MS = 20000;
 const send = (url, options) =>
-  fetch(url, { credentials: "same-origin", signal: AbortSignal.timeout && AbortSignal.timeout(20000), ...options });
+  fetch(url, {
+    credentials: "same-origin",
+    signal: AbortSignal.timeout && AbortSignal.timeout(REQUEST_TIMEOUT_MS),
+    ...options,
+  });
 const get = (url) => send(url, { cache: "no-store" });
 
 // The answer to a form that is being sent is newer than any other page, and replaces this one.
@@ -63,9 +68,9 @@ function updateChildren(current, fresh) {
   current.append(...wanted.slice(kept.length));
 }
 
-// Act until that succeeds: now, after a pause, at a press of the retry button, and when the page is seen again.
-function persist(element, act, pauseMin = 2000) {
-  let pause = pauseMin;
+// Try an action until it succeeds: now, after pauses, when the retry button is pressed, and when the user returns.
+function actWithRetries(element, act, pauseMinMs = 2000) {
+  let pauseMs = pauseMinMs;
   let timer = 0;
   let isActing = false;
   async function attempt() {
@@ -76,8 +81,8 @@ function persist(element, act, pauseMin = 2000) {
       await act();
     } catch {
       reportUnreachable(element, attempt);
-      pause = Math.min(pause * 1.5, 15000);
-      timer = setTimeout(attempt, pause * randomBetween(0.75, 1.25));
+      pauseMs = Math.min(pauseMs * 1.5, 15000);
+      timer = setTimeout(attempt, pauseMs * randomBetween(0.75, 1.25));
     }
     isActing = false;
   }
@@ -85,7 +90,7 @@ function persist(element, act, pauseMin = 2000) {
   attempt();
 }
 
-// Streams of parts that are no longer shown are closed at once: the service limits their number.
+// The service limits the number of streams, so the page closes those of parts that it no longer shows.
 const streams = new Map(); // element -> EventSource
 function openStream(element, url) {
   const source = new EventSource(url);
@@ -100,18 +105,22 @@ function closeStreams() {
   }
 }
 
-// Call a function when the browser comes back online or the page is seen again. Timers of a hidden page hardly run.
+// Call a function when the browser comes back online or the page becomes visible: browsers slow the timers of hidden
+// pages down.
 function onReturn(element, load) {
-  function look() {
-    if (element.isConnected) return document.hidden || load();
-    removeEventListener("online", look);
-    document.removeEventListener("visibilitychange", look);
+  function handle() {
+    if (!element.isConnected) {
+      removeEventListener("online", handle);
+      document.removeEventListener("visibilitychange", handle);
+    } else if (!document.hidden) {
+      load();
+    }
   }
-  addEventListener("online", look);
-  document.addEventListener("visibilitychange", look);
+  addEventListener("online", handle);
+  document.addEventListener("visibilitychange", handle);
 }
 
-// --- Load a page in place. A new document would lose a form that is sent meanwhile, and a failure the page ---
+// --- Load a page in place: a new document would lose a form that is being sent, and its failure would lose the page ---
 
 // Return the response and its text; null if a form has replaced the part meanwhile, or is about to do so.
 async function loadPage(url, part) {
@@ -121,9 +130,9 @@ async function loadPage(url, part) {
   reportReachable(part);
   return part.isConnected && !isSending() ? { response, html } : null;
 }
-// Time or another tab has changed this page.
+// Replace a page that time or another tab has changed.
 function renewPage(part) {
-  persist(part, async () => {
+  actWithRetries(part, async () => {
     const loaded = await loadPage(location.href, part);
     if (!loaded) return;
     if (loaded.response.redirected) history.replaceState(null, "", loaded.response.url);
@@ -153,7 +162,7 @@ function followMain(part) {
       document.querySelector("[data-news]").textContent = possible.dataset.possible;
     }
   }
-  setTimeout(() => persist(part, show), randomBetween(0, 1500));
+  setTimeout(() => actWithRetries(part, show), randomBetween(0, 1500));
 }
 
 // The day and session of a choice, whether or not it is a wait list at the moment.
@@ -340,7 +349,7 @@ function countdown(element) {
   const end = performance.now() + remaining;
   const shown = element.querySelector("[data-countdown]");
   const twoDigits = (number) => String(number).padStart(2, "0");
-  let before = 0;
+  let previousSeconds = 0;
   function tick() {
     if (!element.isConnected) return;
     const seconds = Math.max(0, Math.ceil((end - performance.now()) / 1000));
@@ -353,10 +362,10 @@ function countdown(element) {
     if ("warns" in element.dataset) element.classList.toggle("urgent", seconds <= 60);
     // Announce to screen readers at five minutes and at one minute, or later if the browser was busy then.
     const announcement = document.querySelector("[data-announce]");
-    if (announcement && [300, 60].some((limit) => seconds <= limit && limit < before)) {
+    if (announcement && [300, 60].some((limit) => seconds <= limit && limit < previousSeconds)) {
       announcement.textContent = element.querySelector(".label").textContent + ": " + text;
     }
-    before = seconds;
+    previousSeconds = seconds;
     if (seconds === 0) {
       const followed = element.closest("[data-follow]");
       if (element.dataset.atZero === "main") return followMain(element);
@@ -447,7 +456,7 @@ function loadChoice(form) {
   function load() {
     const change = changes;
     const url = form.action.split("?")[0] + "?" + new URLSearchParams(new FormData(form));
-    persist(form, async () => {
+    actWithRetries(form, async () => {
       const loaded = change === changes && (await loadPage(url, form));
       if (!loaded || change !== changes) return; // the next choice is about to be loaded
       history.replaceState(null, "", url);
@@ -522,7 +531,7 @@ function submitWithRetries(form) {
       if (response.redirected) history.pushState(null, "", response.url);
       showPage(html);
     }
-    persist(form, attempt, 1000);
+    actWithRetries(form, attempt, 1000);
   });
 }
 
@@ -557,7 +566,7 @@ addEventListener("popstate", () => location.reload());
 // --- data-call: sound, vibration and a notification when the turn or a place comes, if the visitor asks for them ---
 
 let audio = null;
-let isCallWanted = false; // also on the next page of the same wait
+let isCallWanted = false; // stays for the next pages of the same wait
 function offerCall(button) {
   button.hidden = false;
   button.setAttribute("aria-pressed", String(isCallWanted));
