@@ -171,7 +171,7 @@ def started_workers(service: Served) -> list[int]:
 
 
 def test_hanging_worker_is_replaced(tmp_path: Path) -> None:
-    """A stopped process answers nothing and does not end. Pauses of a busy machine are shorter than its time."""
+    """A stopped process answers nothing and does not end. ``worker_hang_ms`` exceeds the pauses of a busy machine."""
     config = tmp_path / "service.toml"
     config.write_text("worker_hang_ms = 2500\n")
     with served(tmp_path, "--workers", "2", "--config", str(config)) as service:

@@ -58,7 +58,7 @@ _PAGE_CHANGES: Final = (
 )
 """Errors of a command that meets a page while it loads, or while its script replaces a part."""
 _REPLACED: Final = "does not belong to the document"
-"""The inspector's words for an element that is replaced while it is read."""
+"""Part of the message of a general error, for an element that is replaced while it is read."""
 
 
 def _find_program(name: str) -> str:
@@ -160,7 +160,7 @@ class PhoneBrowser:
         self.driver.get(self.url + path)
 
     def attempt(self, act: Callable[[], T]) -> T:
-        """Call a function until it returns something true, and return that.
+        """Repeat a function until its result is true, and return the result.
 
         A page may load or replace a part at any moment, so the errors that this causes are no failures.
         """
@@ -246,7 +246,7 @@ class PhoneBrowser:
         self.attempt(send)
 
     def fill(self, selector: str, text: str) -> None:
-        """Type into a field instead of what it has, which may be what was typed before."""
+        """Replace the text of a field."""
 
         def is_filled() -> bool:
             field = self.driver.find_element(By.CSS_SELECTOR, selector)

@@ -53,8 +53,8 @@ class LossyProxy:
         self.on_loss: Callable[[], None] | None = None
         self.on_hold: Callable[[], None] | None = None
         self._held: list[tuple[socket.socket, bytes]] = []
-        self._has_held = threading.Condition()
-        self._holding = 0
+        self._held_changed = threading.Condition()
+        self._incomplete_count = 0
         self._late_replies: queue.Queue[bytes] = queue.Queue()
         self._lock = threading.Lock()
         self._open: list[socket.socket] = [self._listener]
@@ -88,8 +88,8 @@ class LossyProxy:
 
     def deliver_late(self) -> list[bytes]:
         """Pass the held requests on, each on its own connection; return what the server replied to each."""
-        with self._has_held:  # a request counts as held before its last bytes have arrived
-            assert self._has_held.wait_for(lambda: not self._holding, _WAIT_S)
+        with self._held_changed:  # a request counts as held before its last bytes have arrived
+            assert self._held_changed.wait_for(lambda: not self._incomplete_count, _WAIT_S)
             held, self._held = self._held, []
         replies = []
         for server, data in held:
@@ -137,8 +137,8 @@ class LossyProxy:
                     with self._lock:
                         self.scripts_seen += 1
                         state["held"] = self.holds > 0
-                        with self._has_held:
-                            self._holding += state["held"]
+                        with self._held_changed:
+                            self._incomplete_count += state["held"]
                         self.holds -= state["held"]
                     if state["held"]:
                         self._hold(client, server, data)
@@ -155,10 +155,10 @@ class LossyProxy:
             client.settimeout(0.05)
             while more := client.recv(1 << 20):  # further requests
                 data += more
-        with self._has_held:
+        with self._held_changed:
             self._held.append((server, data))
-            self._holding -= 1
-            self._has_held.notify_all()
+            self._incomplete_count -= 1
+            self._held_changed.notify_all()
         if self.on_hold is not None:
             self.on_hold()
         if not self.is_silent:

@@ -42,7 +42,7 @@ def _book(phone: PhoneBrowser) -> str:
 def _shown(phone: PhoneBrowser) -> str:
     """Return all that the next person can read: the page, its fields, and what the browser stores.
 
-    The empty page with which a tab begins may not read what is stored.
+    The empty page of a new tab may not read the storage.
     """
     script = """return [document.documentElement.outerHTML, document.title, location.href,
         ...[...document.querySelectorAll("input")].map((one) => one.value),

@@ -44,7 +44,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def patient_url(url: str) -> str:
-    """The same for calls that wait for the server, which a busy machine starts in seconds."""
+    """The same URL, for calls that wait until a busy machine has started the server again."""
     return f"{url}&call_timeout_ms=60000&attempts_max=1000"
 
 

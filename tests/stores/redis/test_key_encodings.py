@@ -46,7 +46,7 @@ def encodings(client: Any, office: str) -> dict[str, str]:
     ids=["rules", "day", "hold"],
 )
 def test_the_keys_of_reservations_are_tables(server: Server, functions: str, first: tuple[Command, ...]) -> None:
-    """From the first call that writes on, and after the server has loaded them from its disk."""
+    """They are tables from the first call that writes, and after a server has loaded them from its disk."""
     backend = open_store(f"{server.url}?functions={functions}", ManualClock(OPENS_AT_MS))
     backend.execute(ApplyMany("office", first))
     client = redis.Redis.from_url(server.url)

@@ -49,7 +49,7 @@ class Caller(threading.Thread):
         self.start()
 
     def give_up(self) -> None:
-        """Let it have no time left, and look at once."""
+        """End its time, and wake it."""
         self._left_s = 0
         self.replies.wake()
 

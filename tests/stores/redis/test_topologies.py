@@ -31,7 +31,7 @@ from tests.support.servers import HOST, Server, redis_server_binary_or_skip, unt
 CAPACITY = 1_000_000
 THREADS = 2
 PATIENT = "?attempts_max=60&call_timeout_ms=60000"
-"""Without the time, a call would end after ten seconds, in which a slow machine may not end a failover."""
+"""Options of calls that outlast a failover on a slow machine: by default, a call ends after ten seconds."""
 
 
 class Opened:

@@ -266,8 +266,8 @@ class ReservationPages:
     async def _execute(self, request: Request, method: str) -> Response:
         """Call a method of the engine for this browser's reservation, and redirect to the reservation.
 
-        If the store fails, the response is the 503 page, because a redirect would look like a step that was done as
-        soon as the store answers again. The page's script then sends the form again; each step is safe to repeat.
+        If the store fails, the response is the 503 page. A redirect would look like a step that was done as soon as
+        the store answers again. The page's script then sends the form again; each step is safe to repeat.
         """
         pages = self._pages
         form, (reference, is_owner) = await read_form(request), pages.visit(request)
