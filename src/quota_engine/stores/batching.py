@@ -45,18 +45,18 @@ class BatchQueue(Generic[T]):
 
     Attributes:
         has_abandoned: True if callers have given up since the last :meth:`drop_abandoned`.
-        is_holding: True while a batch waits to be sent. Its calls wait in the queue, and further calls may join them.
+        has_waiting_batch: True while a batch waits to be sent. Its calls wait in the queue, and further ones may join.
         last_size: Calls in the last batch.
     """
 
-    __slots__ = ("has_abandoned", "in_flight", "is_holding", "last_size", "limits", "waiting")
+    __slots__ = ("has_abandoned", "has_waiting_batch", "in_flight", "last_size", "limits", "waiting")
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
         self.waiting: deque[T] = deque()
         self.in_flight = 0
         self.has_abandoned = False
-        self.is_holding = False
+        self.has_waiting_batch = False
         self.last_size = 0
 
     def drop_abandoned(self, is_abandoned: Callable[[T], bool]) -> None:
@@ -71,7 +71,7 @@ class BatchQueue(Generic[T]):
 
     def can_send(self) -> bool:
         """Return True if calls wait and another batch may be in flight."""
-        return bool(self.waiting) and self.in_flight < self.limits.in_flight_max and not self.is_holding
+        return bool(self.waiting) and self.in_flight < self.limits.in_flight_max and not self.has_waiting_batch
 
     def fills_batch(self, more: int = 0) -> bool:
         """Return True if the waiting calls, and this many more, may be sent and are a batch as large as the last one.

@@ -80,7 +80,7 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         key: The key of its queue.
     """
 
-    __slots__ = ("_all_calls", "_began_ns", "_first_count", "_is_held", "_may_join", "_queue", "_store", "key")
+    __slots__ = ("_all_calls", "_began_ns", "_first_count", "_is_waiting", "_may_join", "_queue", "_store", "key")
 
     def __init__(self, store: Any, key: K, queue: BatchQueue[TaskCall], first_count: int, *, may_join: bool) -> None:
         """Begin a batch of a queue. The queue starts no other one until this one is sent.
@@ -97,7 +97,7 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         self._store, self._queue, self._first_count, self._may_join = store, queue, first_count, may_join
         self._all_calls = self.calls
         queue.in_flight += 1
-        queue.is_holding = self._is_held = True
+        queue.has_waiting_batch = self._is_waiting = True
         self._began_ns = 0 if store._observer is None else perf_counter_ns()  # noqa: SLF001 - a part of the store
         if not may_join:
             self._take_calls(first_count)
@@ -114,9 +114,9 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
 
     def begin_sending(self, now_ms: float) -> None:
         """Take the calls that wait, and let the next batch of the queue start."""
-        if self._is_held:
+        if self._is_waiting:
             queue, may_join = self._queue, self._may_join
-            queue.is_holding = self._is_held = False
+            queue.has_waiting_batch = self._is_waiting = False
             if may_join:
                 self._take_calls(queue.limits.batch_max)
             if queue.waiting:
@@ -150,14 +150,14 @@ class SentBatch(BatchEnd[TaskCall], Generic[K]):
         store, queue = self._store, self._queue
         try:
             if failure is not None:
-                if self._is_held and self._may_join:
+                if self._is_waiting and self._may_join:
                     self._take_calls(self._first_count)  # calls that came later are for the next batch
                 store._fail(self.key, self._all_calls, failure)  # noqa: SLF001
         finally:
             if self._all_calls and store._observer is not None:  # noqa: SLF001
                 store._report(self.key, self._all_calls, self._began_ns, failure)  # noqa: SLF001
-            if self._is_held:
-                queue.is_holding = False
+            if self._is_waiting:
+                queue.has_waiting_batch = False
             queue.in_flight -= 1
             store._batches.discard(self)  # noqa: SLF001
             store._end_call()  # noqa: SLF001

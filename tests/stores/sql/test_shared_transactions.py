@@ -261,7 +261,7 @@ async def test_cancelled_calls_of_a_waiting_batch_have_no_effect(tmp_path: Path)
     assert [one is not None for one in found] == [True, False, False, True, False]
     await store.close()
     assert (store._calls, store._batches, len(store._parts.waiting), store._parts._in_flight) == (0, set(), 0, 0)
-    assert not any(queue.is_holding or queue.in_flight or queue.waiting for queue in store._queues.values())
+    assert not any(queue.has_waiting_batch or queue.in_flight or queue.waiting for queue in store._queues.values())
 
 
 async def test_batch_that_cannot_begin_blocks_no_later_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

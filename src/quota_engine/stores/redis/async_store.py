@@ -100,7 +100,7 @@ class _DrivenBatch(SentBatch[QueueKey]):
             step = resume(value)
             while isinstance(step, Attempt):
                 try:
-                    if not self._is_held:  # no time has passed before the first attempt
+                    if not self._is_waiting:  # no time has passed before the first attempt
                         self.begin_attempt(store._monotonic_ms())  # noqa: SLF001
                 except (BackendUnavailable, OutcomeUnknown) as error:
                     step = self._steps.throw(error)

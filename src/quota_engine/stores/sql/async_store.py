@@ -63,7 +63,7 @@ class _SharedBatch(SentBatch[str]):
         queue = self._queue
         if (
             self._has_waited
-            and self._is_held
+            and self._is_waiting
             and all(one.end is None or one.end.ends_at_ms >= self.ends_at_ms for one in queue.waiting)
         ):
             room = queue.limits.batch_max - len(self.calls)
