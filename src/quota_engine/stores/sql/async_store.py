@@ -74,6 +74,7 @@ class _SharedBatch(SentBatch[str]):
         super().begin_sending(now_ms)
 
     def _resume(self, resume: Callable[[Any], Any], value: Any) -> None:
+        """Continue the steps, and carry out the next one: in a shared transaction, or in a task with all others."""
         try:
             step = resume(value)
         except StopIteration as end:

@@ -164,18 +164,7 @@ class _ConnectionsBase(Generic[ConnectionT]):
             if step.end == "commit" and link.warnings and self.settings.durability is CommitDurability.REPLICATED:
                 # The server warns, and reports success, if the wait for a standby was canceled.
                 raise CommitUnknown(f"the commit may not have reached the standbys ({link.warnings[0]})")
-        if len(groups) == len(step.statements):
-            return rows
-        answer: list[Rows] = [[]] * len(step.statements)
-        for group, rows_of_group in zip(groups, rows, strict=True):
-            if len(group) == 1:
-                answer[group[0]] = rows_of_group
-            else:
-                by_ledger = {row[0]: row[1:] for row in rows_of_group}
-                for index in group:
-                    row = by_ledger.get(step.statements[index].parameters[0])
-                    answer[index] = [] if row is None else [row]
-        return answer
+        return rows if len(groups) == len(step.statements) else _rows_of_each(step.statements, groups, rows)
 
     def _groups(self, statements: Sequence[Statement]) -> list[list[int]]:
         """Return the indexes of the statements of each command: the same for many ledgers, or a single one."""
@@ -262,6 +251,20 @@ class _ConnectionsBase(Generic[ConnectionT]):
         """Leave the parent's connections to the parent, after a fork."""
         _parents_links.extend(self._idle)
         self._idle = []
+
+
+def _rows_of_each(statements: Sequence[Statement], groups: Sequence[Sequence[int]], rows: Sequence[Rows]) -> list[Rows]:
+    """Return the rows of each statement from those of each group. A ledger has at most one row of its group."""
+    answer: list[Rows] = [[]] * len(statements)
+    for group, rows_of_group in zip(groups, rows, strict=True):
+        if len(group) == 1:
+            answer[group[0]] = rows_of_group
+        else:
+            by_ledger = {row[0]: row[1:] for row in rows_of_group}
+            for index in group:
+                row = by_ledger.get(statements[index].parameters[0])
+                answer[index] = [] if row is None else [row]
+    return answer
 
 
 class _Session(Generic[ConnectionT]):
