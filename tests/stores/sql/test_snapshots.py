@@ -175,6 +175,19 @@ def test_a_snapshot_survives_another_one_that_is_written_meanwhile(tmp_path: Pat
         store.close()
 
 
+def test_the_snapshot_of_a_deleted_ledger_is_not_written(tmp_path: Path) -> None:
+    """The deletion of a ledger is no error of a snapshot that is being written, and no part of it stays."""
+    store = factory.open_store(f"sqlite://{tmp_path}/quota.db?durability=memory", CLOCK)
+    fill(store, 12)
+    with sqlite3.connect(tmp_path / "quota.db") as connection:
+        connection.execute("DELETE FROM entries")
+        connection.execute("DELETE FROM ledgers")
+    snapshot_of(store)()
+    with sqlite3.connect(tmp_path / "quota.db") as connection:
+        assert connection.execute("SELECT count(*) FROM snapshots").fetchall() == [(0,)]
+    store.close()
+
+
 def test_a_damaged_snapshot_is_found(file: File) -> None:
     """The audit finds it, a reconciliation discards it while all entries are kept, and nothing is sold on it."""
     store = file.open()

@@ -212,7 +212,7 @@ class Dialect(Protocol):
     ``read_event_entries``    ledger, after, limit -> number, first_event, events, body, checksum: the entries
                               with events above number ``after``, by number
     ``trim_entries``          ledger, through: deletes entries up to this number
-    ``insert_snapshot_part``  ledger, number, part, body: inserts unless the part exists
+    ``insert_snapshot_part``  ledger, number, part, body: inserts unless the part exists or the ledger is deleted
     ``read_snapshot_parts``   ledger, number, after, limit -> part, body; parts above ``after``, by part
     ``read_snapshot_digests`` ledger, number -> part, first 16 bytes of the body; by part
     ``delete_snapshots``      ledger, number: deletes the parts of earlier snapshots

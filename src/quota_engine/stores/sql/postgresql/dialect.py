@@ -65,7 +65,8 @@ _TEXTS: Final = {
     " WHERE ledger = $1 AND first_event <= $2::bigint + 1), 0) AND first_event + events > $2::bigint + 1"
     " AND events > 0 ORDER BY first_event, number LIMIT $3",
     "trim_entries": "DELETE FROM {schema}.entries WHERE ledger = $1 AND number <= $2",
-    "insert_snapshot_part": "INSERT INTO {schema}.snapshots (ledger, number, part, body) VALUES ($1, $2, $3, $4)"
+    "insert_snapshot_part": "INSERT INTO {schema}.snapshots (ledger, number, part, body)"
+    " SELECT id, $2::bigint, $3::bigint, $4::bytea FROM {schema}.ledgers WHERE id = $1"
     " ON CONFLICT (ledger, number, part) DO NOTHING",
     "read_snapshot_parts": "SELECT part, body FROM {schema}.snapshots"
     " WHERE ledger = $1 AND number = $2 AND part > $3 ORDER BY part LIMIT $4",

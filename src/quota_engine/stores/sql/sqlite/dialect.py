@@ -85,8 +85,8 @@ _TEXTS: Final = {
     " coalesce((SELECT max(first_event) FROM entries WHERE ledger = ?1 AND first_event <= ?2 + 1), 0)"
     " AND first_event + events > ?2 + 1 AND events > 0 ORDER BY first_event, number LIMIT ?3",
     "trim_entries": "DELETE FROM entries WHERE ledger = ? AND number <= ?",
-    "insert_snapshot_part": "INSERT INTO snapshots (ledger, number, part, body) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (ledger, number, part) DO NOTHING",
+    "insert_snapshot_part": "INSERT INTO snapshots (ledger, number, part, body) SELECT id, ?2, ?3, ?4 FROM ledgers"
+    " WHERE id = ?1 ON CONFLICT (ledger, number, part) DO NOTHING",
     "read_snapshot_parts": "SELECT part, body FROM snapshots WHERE ledger = ? AND number = ? AND part > ?"
     " ORDER BY part LIMIT ?",
     "read_snapshot_digests": "SELECT part, substr(body, 1, 16) FROM snapshots WHERE ledger = ? AND number = ?"
