@@ -45,11 +45,12 @@ class _SharedBatch(SentBatch[str]):
         try:
             # This is the ledger's only batch in flight, and it has not begun.
             is_left = store._refuse_sold_out(self.key, self)  # noqa: SLF001 - a part of the store
-        except Exception as error:
-            self.finish(error)
+            if is_left:
+                self.steps: Steps[Results] = store._steps(self.key, self)  # noqa: SLF001
+        except BaseException as error:
+            self.fail(error)
             return
         if is_left:
-            self.steps: Steps[Results] = store._steps(self.key, self)  # noqa: SLF001
             self._resume(self.steps.send, None)
         else:
             self.finish(None)
@@ -101,8 +102,8 @@ class _SharedBatch(SentBatch[str]):
         """Give the callers their results."""
         try:
             self._store._resolve(results)  # noqa: SLF001
-        except Exception as error:
-            self.finish(error)
+        except BaseException as error:
+            self.fail(error)
         else:
             self.finish(None)
 
