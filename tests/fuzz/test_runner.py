@@ -57,6 +57,7 @@ def test_seeds_show_no_violation(store: str, gate: int) -> None:
         ("memory", 324),  # a repetition that finds its own reservation with another name of the quota
         ("memory", 1441),  # a day that one call closes and opens
         ("lua", 667),  # a hold that a correction of the time brings forward
+        ("lua", 7702267),  # a call that ends before its attempt, while the clock is set back
         ("sql", 91),  # an effect that was lost while its call continued
         ("sql", 337),  # a pause that one process notes and another one ends
         ("sql", 1356),  # a transaction without changes that a failover ends

@@ -24,11 +24,12 @@ from redis.exceptions import AskError, BusyLoadingError, MovedError, TryAgainErr
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from quota_engine.clocks import USABLE_MS
+from quota_engine.clocks import MARGIN_MS, USABLE_MS
 from quota_engine.fuzz.faults import FaultSource, held_delay_ms, late_delay_ms, usual_delay_ms
 from quota_engine.fuzz.script_server import SCRIPT_TEXTS, ScriptServer
 from quota_engine.fuzz.slot_moves import SlotMoves
 from quota_engine.fuzz.virtual_loop import VirtualLoop
+from quota_engine.stores.call_end import TIME_LEFT_MS_MIN
 from quota_engine.stores.redis.retrying_calls import Node
 
 _TEXTS: Final[dict[int, list[tuple[bytes, str]]]] = {}
@@ -37,6 +38,8 @@ for _text in SCRIPT_TEXTS:
     _TEXTS.setdefault(len(_text.encode()), []).append((_text.encode(), _text))
 _LONG_WRITE_BYTES: Final = 8_000
 """The length from which the words of a write are compared with the texts of scripts."""
+_VALID_MS_MIN: Final = TIME_LEFT_MS_MIN - MARGIN_MS
+"""The least time that an attempt has: its call may end long before ``attempt_valid_ms`` has passed."""
 _REDIRECTIONS: Final = {MovedError: "redirected", AskError: "asked", TryAgainError: "try_again"}
 Requests = Sequence[Sequence[str]]
 
@@ -151,7 +154,7 @@ class VirtualNetwork:
 
     def _may_be_valid_for_longer(self, sent_ms: float) -> bool:
         """Return True if a request is late, and the server's clock was set back after its client last asked for it."""
-        is_late = self.loop.now_ms() > sent_ms + self.attempt_valid_ms
+        is_late = self.loop.now_ms() > sent_ms + _VALID_MS_MIN
         return is_late and sent_ms <= self._set_back_at_ms + USABLE_MS
 
     def _deliver(
