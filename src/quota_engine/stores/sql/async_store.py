@@ -92,11 +92,12 @@ class _SharedBatch(SentBatch[str]):
 
     def _proceed(self) -> None:
         """Take the answer of the shared transaction."""
-        error = self._part.error
-        if error is None:
-            self._resume(self.steps.send, self._part.answer)
+        part = self._part
+        del self._part  # it refers to this object, and so only the garbage collector would find both
+        if part.error is None:
+            self._resume(self.steps.send, part.answer)
         else:
-            self._resume(self.steps.throw, error)
+            self._resume(self.steps.throw, part.error)
 
     def _finish(self, results: Results) -> None:
         """Give the callers their results."""
