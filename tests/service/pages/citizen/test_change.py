@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from quota_engine import RoomSettings
+from quota_engine import Outcome, RoomSettings, Status
 from quota_engine.service.config.admission_settings import WaitingRoomsConfig
 from quota_engine.waiting_room.releases import WaitingRoomSchedule
 from tests.support.daily_releases import DULL, RELEASE, catalog_of
@@ -52,6 +52,19 @@ async def test_another_time_of_the_same_day_needs_no_turn(client: Client, browse
     changed = await browser.submit(CHANGE, {"slot": f"{DULL}|afternoon"})
     assert (changed.url.path, heading(changed.text)) == ("/reservation", citizen_text("confirmed_heading"))
     assert "13.00" in changed.text
+
+
+async def test_an_overloaded_store_leads_to_the_retrying_page(
+    client: Client, browser: CitizenBrowser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overloaded(*_: object, **__: object) -> Outcome:
+        return Outcome(Status.OVERLOADED)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client.service.engine, "reschedule", overloaded)
+        failed = await browser.http.post(CHANGE, data={"slot": f"{DULL}|afternoon"})
+    assert failed.status_code == 503
+    assert f'data-retry="{CHANGE}"' in failed.text
 
 
 @pytest.mark.parametrize("language", ["id", "en"])

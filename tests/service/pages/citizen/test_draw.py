@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from quota_engine.draws.outcomes import DrawOutcome, DrawStatus
 from quota_engine.service.pages.i18n import LANGUAGES
 from tests.service.api.test_draws import DRAW, TERMS
 from tests.support.draw_runs import CLOSES_AT_MS, ENTROPY, MONDAY, NOW_MS, OPENS_AT_MS, SEED, TUESDAY, catalog_with_draw
@@ -104,6 +105,23 @@ async def test_the_receipt_alone_changes_an_application(client: Client, browser:
     await browser.submit("/draw/withdraw", {"nik": "ani"})
     assert (await client.http.get(DRAW)).json()["applications"] == 0
     assert "draw" not in browser.http.cookies
+
+
+@pytest.mark.parametrize("step", ["apply", "withdraw"])
+async def test_an_overloaded_store_leads_to_the_retrying_page(
+    client: Client, browser: CitizenBrowser, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    client.clock.set_ms(OPENS_AT_MS)
+    await _apply(browser, "ani", choice1=FIRST)
+
+    async def overloaded(*_: object, **__: object) -> DrawOutcome:
+        return DrawOutcome(DrawStatus.OVERLOADED)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(client.service.engine.draw("dec")), step, overloaded)
+        failed = await browser.http.post(f"/draw/{step}", data={"office": "sby", "nik": "ani", "choice1": SECOND})
+    assert failed.status_code == 503
+    assert f'data-retry="{PAGE}"' in failed.text
 
 
 async def test_a_winner_claims_the_place_and_a_loser_hears_the_result(client: Client, browser: CitizenBrowser) -> None:

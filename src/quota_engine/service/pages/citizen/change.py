@@ -87,6 +87,8 @@ class ChangePages:
             response = RedirectResponse("/reservation", 303)
             pages.remember_reservation(request, response, outcome.reservation, is_owner=True)
             return response
+        if outcome.status is Status.OVERLOADED:
+            return pages.unavailable(request, _PATH)
         reason = await self._reason(translator, reservation, outcome)
         return await self._render(request, translator, reservation, 409, reason=reason)
 

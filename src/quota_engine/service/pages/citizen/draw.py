@@ -223,6 +223,8 @@ class DrawPages:
             response = RedirectResponse(f"{_PATH}?office={selection.office.id}", 303)
             self._remember(request, response, view, outcome)
             return response
+        if outcome.status is DrawStatus.OVERLOADED:
+            return pages.unavailable(request, f"{_PATH}?office={selection.office.id}")
         reason = self._reason(translator, outcome)
         return await self._render(request, translator, selection, 409, reason=reason, fields=fields, niks=niks)
 
@@ -244,6 +246,8 @@ class DrawPages:
             nik, expected_version=receipt.version, expected_epoch=receipt.epoch
         )
         pages.service.metrics.record_draw_outcome(outcome.status)
+        if outcome.status is DrawStatus.OVERLOADED:
+            return pages.unavailable(request, f"{_PATH}?office={selection.office.id}")
         if not outcome.ok:
             return await self._render(
                 request, translator, selection, 409, errors=[("withdraw-nik", self._reason(translator, outcome))]
