@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["test_days_that_were_over_by_a_wrong_clock_open_again", "test_reconcile_brings_the_time_of_an_office_back"]
+__all__ = [
+    "test_days_that_were_over_by_a_wrong_clock_open_again",
+    "test_reconcile_brings_the_time_of_an_office_back",
+    "test_tickets_called_by_a_wrong_clock_stay_called",
+]
 
 from typing import Final
 
 from quota_engine.clocks import ManualClock
+from quota_engine.conformance import random_rooms
 from quota_engine.conformance.plugin import OpenStore
 from quota_engine.conformance.world import (
     DAY,
@@ -23,6 +28,8 @@ from quota_engine.domain.commands import CloseDay, Confirm, Release
 from quota_engine.domain.events import TimeCorrected
 from quota_engine.domain.outcomes import Status
 from quota_engine.ports import ApplyMany, Audit, Lookup, ReadEvents, Reconcile, View
+from quota_engine.waiting_room.commands import CallTickets, CreateRoom, JoinRoom, OpenRoom
+from quota_engine.waiting_room.results import RoomView
 
 _HOUR_MS: Final = 3_600_000
 
@@ -62,3 +69,41 @@ def test_days_that_were_over_by_a_wrong_clock_open_again(quota_engine_backend: O
     assert store.execute(Reconcile(OFFICE)).time_corrected_by_ms == FORGET_AT_MS - 1 - OPENS_AT_MS
     assert store.apply(OFFICE, reserve("budi", ONLINE)).status is Status.HELD
     assert store.execute(Audit(OFFICE)) == []
+
+
+def test_tickets_called_by_a_wrong_clock_stay_called(quota_engine_backend: OpenStore) -> None:
+    """The clock was ahead when the last window was called. After the correction, that window has not ended yet."""
+    opens_at_ms, address = random_rooms.OPENS_AT_MS, "~room.conformance"
+    clock = ManualClock(opens_at_ms - 1_000)
+    store = quota_engine_backend(clock)
+
+    def join(number: int) -> None:
+        assert store.apply(address, JoinRoom(f"{number:032x}")).ok
+
+    def call(after_ms: int) -> RoomView:
+        clock.set_ms(opens_at_ms + after_ms)
+        view: RoomView = store.apply(address, CallTickets(6_000, 100, 7)).view
+        return view
+
+    store.apply(address, CreateRoom(random_rooms.terms(window_ms=10_000, turn_ms=2_000)))
+    join(1)
+    join(2)
+    clock.set_ms(opens_at_ms)
+    assert store.apply(address, OpenRoom(random_rooms.SEED)).ok
+    clock.set_ms(opens_at_ms + 5_000)
+    join(3)
+    early = call(1_200_000)
+    assert early.called_count == 3
+    clock.set_ms(opens_at_ms + 6_000)
+    corrected_by_ms = store.execute(Reconcile(address)).time_corrected_by_ms
+    again = call(7_000)
+    assert (again.called_count, again.calls) == (3, early.calls)
+    assert corrected_by_ms in (0, 1_194_000), "SQL stores keep a room's commands with their times"
+    if not corrected_by_ms:
+        return
+    clock.set_ms(opens_at_ms + 11_000)
+    join(4)
+    later = call(21_000)
+    assert [one.called_count for one in later.calls] == [3, 4]
+    after_turn = call(24_000)
+    assert (after_turn.turns_ended, after_turn.calls) == (0, later.calls), "turns end in order"

@@ -310,7 +310,9 @@ def _call_tickets(state: RoomState, config: RoomConfig, command: CallTickets, no
     # From here on it must succeed.
     pace_min, pace_max = state.pace_min or config.per_minute_min, state.pace_max or config.per_minute_max
     tokens = min(_burst(config, pace_max) * MINUTE_MS, state.tokens + elapsed_ms * state.per_minute)
-    count = min(tokens // MINUTE_MS, tickets_ordered(state, now_ms) - state.called_count, command.tickets_max)
+    # After the time was corrected back, more tickets may be called already than are ordered.
+    ordered = max(tickets_ordered(state, now_ms) - state.called_count, 0)
+    count = min(tokens // MINUTE_MS, ordered, command.tickets_max)
     state.tokens = tokens - count * MINUTE_MS
     state.per_minute = min(max(command.per_minute, pace_min), pace_max)
     state.last_step_at_ms = state.now_ms = now_ms

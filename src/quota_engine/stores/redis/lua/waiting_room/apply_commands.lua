@@ -130,7 +130,9 @@ local function call_tickets(per_minute, call_max, places_left, now_ms)
   -- From here on it must succeed.
   local low, high = bounds()
   local tokens = math.min(burst_at(high) * MINUTE_MS, room.tokens + elapsed_ms * room.per_minute)
-  local calls = math.min(math.floor(tokens / MINUTE_MS), tickets_ordered(room, now_ms) - room.called_count, call_max)
+  -- After the time was corrected back, more tickets may be called already than are ordered.
+  local ordered = math.max(tickets_ordered(room, now_ms) - room.called_count, 0)
+  local calls = math.min(math.floor(tokens / MINUTE_MS), ordered, call_max)
   set("tokens", tokens - calls * MINUTE_MS)
   set("per_minute", math.min(math.max(per_minute, low), high))
   set("last_step_at_ms", now_ms)
@@ -138,7 +140,7 @@ local function call_tickets(per_minute, call_max, places_left, now_ms)
   if places_left >= 0 then set("places_left", places_left) end
   local kept = {}
   for at_ms, mark, of_places_left in string.gmatch(list_of(room, "calls"), "(%d+):(%d+):(%-?%d+)") do
-    if tonumber(at_ms) + config.turn_ms <= now_ms then
+    if #kept == 0 and tonumber(at_ms) + config.turn_ms <= now_ms then
       set("turns_ended", tonumber(mark))
     else
       kept[#kept + 1] = at_ms .. ":" .. mark .. ":" .. of_places_left
