@@ -188,6 +188,28 @@ def test_the_snapshot_of_a_deleted_ledger_is_not_written(tmp_path: Path) -> None
     store.close()
 
 
+def test_the_snapshot_of_a_lost_history_is_not_used(tmp_path: Path) -> None:
+    """A failover has lost the last entry, and another process has written another one of the same number."""
+    path = tmp_path / "quota.db"
+    url = f"sqlite://{path}?durability=memory"
+    store = factory.open_store(url, CLOCK)
+    fill(store, 12)
+    with sqlite3.connect(path) as connection, sqlite3.connect(tmp_path / "replica.db") as replica:
+        connection.backup(replica)
+    store.apply(OFFICE, Confirm("k1"))
+    write = snapshot_of(store)
+    with sqlite3.connect(tmp_path / "replica.db") as replica, sqlite3.connect(path) as connection:
+        replica.backup(connection)
+    other = factory.open_store(url, CLOCK)
+    other.apply(OFFICE, Confirm("k2"))
+    write()
+    later = factory.open_store(url, CLOCK)
+    assert later.execute(Audit(OFFICE)) == []
+    assert later.execute(Describe(OFFICE)) == other.execute(Describe(OFFICE))
+    for one in (store, other, later):
+        one.close()
+
+
 def test_a_damaged_snapshot_is_found(file: File) -> None:
     """The audit finds it, a reconciliation discards it while all entries are kept, and nothing is sold on it."""
     store = file.open()

@@ -437,8 +437,15 @@ class Requests:
         if row is None or row.id != snapshot.id or not row.snapshot_number < number <= row.last_number:
             yield RoundTrip((), end="rollback")
             return
-        (rows,) = yield RoundTrip((Statement("read_snapshot_digests", (row.id, number)),))
-        if [(part, bytes(digest)) for part, digest in rows] != [*enumerate(digests)]:
+        (entry, rows) = yield RoundTrip(
+            (
+                Statement("read_entry_checksum", (row.id, number)),
+                Statement("read_snapshot_digests", (row.id, number)),
+            )
+        )
+        # A failover may have lost the entry, and another one has its number since.
+        is_lost = [bytes(checksum) for (checksum,) in entry] != [snapshot.position.checksum]
+        if is_lost or [(part, bytes(digest)) for part, digest in rows] != [*enumerate(digests)]:
             yield RoundTrip((), end="rollback")
             return
         trimmed = row.trimmed_event_number if kind_of(snapshot.address) is OFFICE else row.last_event_number
