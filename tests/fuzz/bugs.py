@@ -347,8 +347,8 @@ BUGS: Final = (
         "room",
         "turns never end, so abandoned tickets jam the room (AWS #154)",
         "stores/redis/lua/waiting_room/apply_commands.lua",
-        "tonumber(at_ms) + config.turn_ms <= now_ms then",
-        "tonumber(at_ms) + config.turn_ms < 0 then",
+        "if called_at_ms + config.turn_ms <= now_ms then",
+        "if called_at_ms + config.turn_ms < 0 then",
         "lua",
     ),
     Bug(

@@ -254,7 +254,7 @@ FIXED_FAULTS: Final = (
             "tests/draws/test_verify.py::test_any_change_of_the_result_is_found",
         ),
         (
-            "a room whose time was brought back took calls of tickets back, and ended turns out of order on Redis",
+            "a room whose time was brought back took calls of tickets back",
             "src/quota_engine/conformance/clock_corrections.py::test_tickets_called_by_a_wrong_clock_stay_called",
         ),
         (

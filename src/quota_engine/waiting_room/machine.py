@@ -318,6 +318,9 @@ def _call_tickets(state: RoomState, config: RoomConfig, command: CallTickets, no
     state.last_step_at_ms = state.now_ms = now_ms
     if command.places_left != PLACES_LEFT_UNKNOWN:
         state.places_left = command.places_left
+    for at, call in enumerate(state.calls):
+        if call.at_ms > now_ms:  # by a clock that was corrected back since: these turns begin now
+            state.calls[at] = call._replace(at_ms=now_ms)
     if count:
         state.called_count += count
         state.calls.append(TicketCall(now_ms, state.called_count, state.places_left))

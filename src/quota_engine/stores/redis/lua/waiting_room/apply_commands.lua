@@ -140,10 +140,12 @@ local function call_tickets(per_minute, call_max, places_left, now_ms)
   if places_left >= 0 then set("places_left", places_left) end
   local kept = {}
   for at_ms, mark, of_places_left in string.gmatch(list_of(room, "calls"), "(%d+):(%d+):(%-?%d+)") do
-    if #kept == 0 and tonumber(at_ms) + config.turn_ms <= now_ms then
+    -- A later time is of a clock that was corrected back since: these turns begin now.
+    local called_at_ms = math.min(tonumber(at_ms), now_ms)
+    if called_at_ms + config.turn_ms <= now_ms then
       set("turns_ended", tonumber(mark))
     else
-      kept[#kept + 1] = at_ms .. ":" .. mark .. ":" .. of_places_left
+      kept[#kept + 1] = int(called_at_ms) .. ":" .. mark .. ":" .. of_places_left
     end
   end
   if calls > 0 then
