@@ -6,7 +6,7 @@ This process is pinned to one core, and the main thread of the server to another
 The contenders do not do the same: the table says what each leaves out.
 
 Install the other libraries with ``pip install -r benchmarks/peers-requirements.txt``. One that is missing is left out,
-and so is PostgreSQL without the extra ``postgresql+embedded``. ``--write`` puts table and picture into ``docs/``.
+and so is PostgreSQL without the extra ``postgresql-embedded``. ``--write`` puts table and picture into ``docs/``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The callers are divided among the processes, so that each row has as many caller
 one core, and the server to another. The rounds of the rows alternate, and the values are medians.
 
 Each row has two ratios. The first compares it with one process that has all callers. The second compares it with one
-process that has as many callers as each process of the row. All processes of a row share one core, as that one has it
-alone. So a second ratio of 1 means that the row loses nothing.
+process that has as many callers as each process of the row. The processes of a row share one core, and that one has it
+alone. A second ratio of 1 means that dividing the callers costs nothing.
 
 The same rounds measure processes that reserve by hand: one ``EVALSHA`` of a plain script for each reservation, on up to
 50 connections of redis-py for each process.

@@ -1,4 +1,4 @@
-"""Calls leave no reference cycles: the garbage collector would stall all callers when it looks for them."""
+"""Calls leave no reference cycles. The garbage collector would stall all callers while it frees them."""
 
 from __future__ import annotations
 
